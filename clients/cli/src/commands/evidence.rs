@@ -1,0 +1,63 @@
+//! `quittance confirmations …` and `quittance interim-statement`
+
+use clap::{Args, Subcommand};
+use quittance_api::v1;
+
+use crate::{
+    args::Global,
+    failure::{Done, End, Failure},
+    output::Output,
+    resource, view,
+};
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// All confirmations of a request, one line per outcome.
+    List(Named),
+}
+
+#[derive(Args)]
+pub struct Named {
+    /// The request's full name, or its id with --customer.
+    request: String,
+    /// The customer, where the request is named by its id.
+    #[arg(long)]
+    customer: Option<String>,
+}
+
+impl Named {
+    pub fn name(&self) -> Result<String, Failure> {
+        resource::request(&self.request, self.customer.as_deref())
+    }
+}
+
+pub async fn run(command: Command, global: &Global, out: &mut Output) -> Done {
+    let Command::List(named) = command;
+    let request = v1::ListConfirmationsRequest { parent: named.name()? };
+    let client = global.connect().await?;
+    let answer = client.evidence().list_confirmations(request).await?.into_inner();
+    let confirmations: Vec<_> = answer.confirmations.into_iter().map(view::Confirmation::from).collect();
+    out.list(&confirmations, view::Confirmation::table)?;
+    Ok(End::Fine)
+}
+
+pub async fn interim_statement(named: Named, global: &Global, out: &mut Output) -> Done {
+    let request = v1::GetInterimStatementRequest { name: named.name()? };
+    let client = global.connect().await?;
+    let statement = view::InterimStatement::from(client.evidence().get_interim_statement(request).await?.into_inner());
+    if out.is_json() {
+        out.document(&statement)?;
+        return Ok(End::Fine);
+    }
+    out.line(&format!("as of {} (our own clock)", statement.state_time.as_deref().unwrap_or("an unknown time")))?;
+    if let Some(request) = &statement.request {
+        out.table(&request.fields())?;
+        out.line("")?;
+        out.table(&view::Task::table(&request.tasks))?;
+    }
+    if !statement.open_systems.is_empty() {
+        out.line("")?;
+        out.table(&view::OpenSystem::table(&statement.open_systems))?;
+    }
+    Ok(End::Fine)
+}

@@ -1,0 +1,184 @@
+//! `quittance packages …`
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{BufWriter, Write as _},
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, Subcommand};
+use quittance_api::v1::{self, download_package_response::Part};
+
+use super::{evidence::Named, missing};
+use crate::{
+    args::Global,
+    failure::{Done, End, Failure},
+    output::{Output, note},
+    view,
+};
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// What a request's package holds, and whether it waits for review.
+    Get(Named),
+    /// Releases a package that waits for review, with or without the records that hold third parties' data (Art. 15(4)).
+    Review(Review),
+    /// Downloads a released package as JSON Lines: a header, the records, a trailer.
+    #[command(after_help = "Example:\n  quittance packages download 0199b7a4-… --customer acme --out package.jsonl")]
+    Download(Download),
+}
+
+#[derive(Args)]
+#[group(id = "decision", required = true, multiple = false)]
+struct Decision {
+    /// Leave out the records that hold third parties' data.
+    #[arg(long)]
+    withhold_third_party: bool,
+    /// Release everything.
+    #[arg(long)]
+    release_all: bool,
+}
+
+#[derive(Args)]
+pub struct Review {
+    #[command(flatten)]
+    request: Named,
+    #[command(flatten)]
+    decision: Decision,
+}
+
+#[derive(Args)]
+pub struct Download {
+    #[command(flatten)]
+    request: Named,
+    /// Where to; `-` is standard output. A file appears only when it is whole, readable by you alone.
+    #[arg(long, default_value = "-")]
+    out: PathBuf,
+}
+
+fn package_name(named: &Named) -> Result<String, Failure> {
+    let name = named.name()?;
+    Ok(if name.ends_with("/package") { name } else { format!("{name}/package") })
+}
+
+fn show(package: Option<v1::Package>, out: &mut Output) -> Done {
+    let package = view::Package::from(missing(package)?);
+    if out.is_json() {
+        out.document(&package)?;
+    } else {
+        out.table(&package.fields())?;
+    }
+    Ok(End::Fine)
+}
+
+/// Where the records go: straight out, or into a draft that gets its name when it is whole.
+enum Target<'a> {
+    Stdout(&'a mut Output),
+    File { draft: BufWriter<File>, draft_path: PathBuf, path: PathBuf },
+}
+
+fn unwritten(path: &Path) -> impl Fn(std::io::Error) -> Failure {
+    let path = path.display().to_string();
+    move |error| Failure::Other(format!("{path} cannot be written: {error}"))
+}
+
+impl<'a> Target<'a> {
+    fn open(path: &Path, out: &'a mut Output) -> Result<Self, Failure> {
+        if path.as_os_str() == "-" {
+            return Ok(Self::Stdout(out));
+        }
+        let mut draft_path = path.as_os_str().to_owned();
+        draft_path.push(".part");
+        let draft_path = PathBuf::from(draft_path);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let draft = BufWriter::new(options.open(&draft_path).map_err(unwritten(&draft_path))?);
+        Ok(Self::File { draft, draft_path, path: path.to_owned() })
+    }
+
+    fn put(&mut self, part: &view::PackagePart) -> Result<(), Failure> {
+        match self {
+            Self::Stdout(out) => out.json_line(part),
+            Self::File { draft, draft_path, .. } => {
+                serde_json::to_writer(&mut *draft, part).map_err(|e| unwritten(draft_path)(e.into()))?;
+                draft.write_all(b"\n").map_err(unwritten(draft_path))
+            }
+        }
+    }
+
+    fn whole(self) -> Result<(), Failure> {
+        match self {
+            Self::Stdout(_) => Ok(()),
+            Self::File { mut draft, draft_path, path } => {
+                draft.flush().and_then(|()| draft.get_ref().sync_all()).map_err(unwritten(&draft_path))?;
+                fs::rename(&draft_path, &path).map_err(unwritten(&path))
+            }
+        }
+    }
+
+    fn cut(self) {
+        if let Self::File { draft_path, .. } = self {
+            // Half a package of personal data is of no use to anybody.
+            drop(fs::remove_file(draft_path));
+        }
+    }
+}
+
+async fn copy(mut parts: tonic::Streaming<v1::DownloadPackageResponse>, target: &mut Target<'_>) -> Result<u64, Failure> {
+    let mut records = 0;
+    while let Some(message) = parts.message().await? {
+        let part = missing(message.part)?;
+        let trailer = match &part {
+            Part::Trailer(trailer) => Some(trailer.record_count),
+            Part::Record(_) => {
+                records += 1;
+                None
+            }
+            Part::Header(_) => None,
+        };
+        target.put(&part.into())?;
+        match trailer {
+            Some(count) if count == records => return Ok(records),
+            Some(_) => break,
+            None => {}
+        }
+    }
+    Err(Failure::Other("the package was cut on the way: download it again".to_owned()))
+}
+
+pub async fn run(command: Command, global: &Global, out: &mut Output) -> Done {
+    match command {
+        Command::Get(named) => {
+            let request = v1::GetPackageRequest { name: package_name(&named)? };
+            let client = global.connect().await?;
+            show(client.packages().get_package(request).await?.into_inner().package, out)
+        }
+        Command::Review(review) => {
+            let request = v1::ReviewPackageRequest {
+                name: package_name(&review.request)?,
+                withhold_third_party: review.decision.withhold_third_party,
+            };
+            let client = global.connect().await?;
+            show(client.packages().review_package(request).await?.into_inner().package, out)
+        }
+        Command::Download(download) => {
+            let request = v1::DownloadPackageRequest { name: package_name(&download.request)? };
+            let client = global.connect().await?;
+            let parts = client.packages().download_package(request).await?.into_inner();
+            let mut target = Target::open(&download.out, out)?;
+            match copy(parts, &mut target).await {
+                Ok(records) => {
+                    target.whole()?;
+                    note(&format!("{records} records"));
+                    Ok(End::Fine)
+                }
+                Err(failure) => {
+                    target.cut();
+                    Err(failure)
+                }
+            }
+        }
+    }
+}

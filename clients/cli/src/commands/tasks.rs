@@ -1,0 +1,195 @@
+//! `quittance tasks …`
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use quittance_api::v1;
+use serde::Deserialize;
+
+use super::missing;
+use crate::{
+    args::Global,
+    failure::{Done, End, Failure},
+    files,
+    output::Output,
+    resource,
+    short_names::ShortName,
+    times, view,
+};
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Lets a task that needs attention run again.
+    Retry(Named),
+    /// Confirms a task that needs attention with evidence, or gives it up with a reason.
+    #[command(after_help = RESOLVE_HELP)]
+    Resolve(Resolve),
+}
+
+const RESOLVE_HELP: &str = "\
+Examples:
+  quittance tasks resolve customers/acme/requests/0199b7a4-…/tasks/mailer --unconfirmed 'the vendor was wound up'
+  quittance tasks resolve 0199b7a4-… --customer acme --system mailer -f resolution.yaml
+
+resolution.yaml:
+  outcomes:
+    - {collection: contacts, category: email, outcome: erased, grade: executed, count: 1}
+  evidence:
+    kind: signed_statement       # vendor_receipt, document_digest, …
+    reference: letter 2026-117
+    sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+    time: 2026-03-01T09:00:00Z";
+
+#[derive(Args)]
+pub struct Named {
+    /// The task's full name, or its request with --system.
+    task: String,
+    /// The task's system.
+    #[arg(long)]
+    system: Option<String>,
+    /// The customer, where the request is named by its id.
+    #[arg(long)]
+    customer: Option<String>,
+}
+
+impl Named {
+    fn name(&self) -> Result<String, Failure> {
+        resource::task(&self.task, self.system.as_deref(), self.customer.as_deref())
+    }
+}
+
+#[derive(Args)]
+pub struct Resolve {
+    #[command(flatten)]
+    task: Named,
+    /// Give up, with this reason: nothing is claimed, and the request ends with exceptions. No personal data.
+    #[arg(long, value_name = "REASON", required_unless_present = "file", conflicts_with = "file")]
+    unconfirmed: Option<String>,
+    /// Outcomes and evidence from a YAML file; `-` is standard input.
+    #[arg(long, short)]
+    file: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResolutionFile {
+    outcomes: Vec<OutcomeFile>,
+    evidence: EvidenceFile,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutcomeFile {
+    collection: String,
+    category: String,
+    outcome: String,
+    grade: String,
+    #[serde(default)]
+    count: u64,
+    #[serde(default)]
+    basis: String,
+    until: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EvidenceFile {
+    kind: String,
+    #[serde(default)]
+    reference: String,
+    #[serde(default)]
+    sha256: String,
+    time: Option<String>,
+}
+
+fn time(field: &str, text: Option<&String>) -> Result<Option<prost_types::Timestamp>, Failure> {
+    text.map(|text| times::parse(text).map_err(|problem| Failure::Usage(format!("{field}: {problem}")))).transpose()
+}
+
+impl ResolutionFile {
+    fn into_proto(self) -> Result<(Vec<v1::Outcome>, v1::Evidence), Failure> {
+        let wrong = |field: String| move |problem: String| Failure::Usage(format!("{field}: {problem}"));
+        let mut outcomes = Vec::new();
+        for (at, o) in self.outcomes.into_iter().enumerate() {
+            let field = |name: &str| format!("outcomes[{at}].{name}");
+            outcomes.push(v1::Outcome {
+                outcome: v1::OutcomeKind::parse(&o.outcome).map_err(wrong(field("outcome")))?.into(),
+                grade: v1::Grade::parse(&o.grade).map_err(wrong(field("grade")))?.into(),
+                until: time(&field("until"), o.until.as_ref())?,
+                collection: o.collection,
+                category: o.category,
+                count: o.count,
+                basis: o.basis,
+            });
+        }
+        let evidence = v1::Evidence {
+            kind: v1::EvidenceKind::parse(&self.evidence.kind).map_err(wrong("evidence.kind".to_owned()))?.into(),
+            time: time("evidence.time", self.evidence.time.as_ref())?,
+            reference: self.evidence.reference,
+            sha256: self.evidence.sha256,
+        };
+        Ok((outcomes, evidence))
+    }
+}
+
+fn given_up(reason: String) -> (Vec<v1::Outcome>, v1::Evidence) {
+    let outcome = v1::Outcome {
+        collection: "*".to_owned(),
+        category: "*".to_owned(),
+        outcome: v1::OutcomeKind::Unconfirmed.into(),
+        grade: v1::Grade::None.into(),
+        count: 0,
+        basis: reason,
+        until: None,
+    };
+    let evidence = v1::Evidence {
+        kind: v1::EvidenceKind::OperatorStatement.into(),
+        time: Some(std::time::SystemTime::now().into()),
+        ..Default::default()
+    };
+    (vec![outcome], evidence)
+}
+
+fn show(task: Option<v1::Task>, out: &mut Output) -> Done {
+    let task = view::Task::from(missing(task)?);
+    if out.is_json() {
+        out.document(&task)?;
+    } else {
+        out.table(&view::Task::table(&[task]))?;
+    }
+    Ok(End::Fine)
+}
+
+pub async fn run(command: Command, global: &Global, out: &mut Output) -> Done {
+    match command {
+        Command::Retry(named) => {
+            let request = v1::RetryTaskRequest { name: named.name()? };
+            let client = global.connect().await?;
+            show(client.requests().retry_task(request).await?.into_inner().task, out)
+        }
+        Command::Resolve(resolve) => {
+            let name = resolve.task.name()?;
+            let (outcomes, evidence) = match &resolve.file {
+                Some(path) => files::yaml::<ResolutionFile>(path)?.into_proto()?,
+                None => given_up(resolve.unconfirmed.unwrap_or_default()),
+            };
+            let request = v1::ResolveTaskRequest { name, outcomes, evidence: Some(evidence) };
+            let client = global.connect().await?;
+            show(client.requests().resolve_task(request).await?.into_inner().task, out)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_in_the_help_is_read() {
+        let (_, yaml) = RESOLVE_HELP.split_once("resolution.yaml:\n").unwrap();
+        let (outcomes, evidence) = files::parse_yaml::<ResolutionFile>(yaml).unwrap().into_proto().unwrap();
+        assert_eq!(outcomes[0].outcome(), v1::OutcomeKind::Erased);
+        assert_eq!(evidence.kind(), v1::EvidenceKind::SignedStatement);
+        assert!(evidence.time.is_some());
+    }
+}

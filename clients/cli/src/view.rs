@@ -1,0 +1,746 @@
+//! What is shown: the contract's messages with proto field names in snake_case, enums by short names, times in RFC 3339. Fields that
+//! say nothing are left out.
+
+use quittance_api::v1;
+use serde::Serialize;
+
+use crate::{
+    resource::last,
+    short_names::short,
+    table::Table,
+    times::{duration_text, text_or_none},
+};
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+#[derive(Debug, Serialize)]
+pub struct Customer {
+    pub name: String,
+    pub display_name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agreement: Option<Agreement>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub create_time: Option<String>,
+}
+
+impl From<v1::Customer> for Customer {
+    fn from(customer: v1::Customer) -> Self {
+        Self {
+            name: customer.name,
+            display_name: customer.display_name,
+            agreement: customer.agreement.map(Into::into),
+            create_time: text_or_none(customer.create_time.as_ref()),
+        }
+    }
+}
+
+impl Customer {
+    pub fn table(customers: &[Self]) -> Table {
+        let mut table = Table::new(&["CUSTOMER", "DISPLAY NAME", "AGREEMENT", "WINDOW", "TIME ZONE", "CREATED"]);
+        for c in customers {
+            let agreement = |of: fn(&Agreement) -> String| c.agreement.as_ref().map(of).unwrap_or_default();
+            table.row([
+                last(&c.name).to_owned(),
+                c.display_name.clone(),
+                agreement(|a| format!("v{}", a.version)),
+                agreement(|a| format!("{}d", a.window_days)),
+                agreement(|a| a.time_zone.clone()),
+                c.create_time.clone().unwrap_or_default(),
+            ]);
+        }
+        table
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct Agreement {
+    pub version: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_time: Option<String>,
+    pub window_days: u32,
+    pub time_zone: String,
+    pub allowed_countries: Vec<String>,
+    pub contacts: Vec<Contact>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub facts: Option<Facts>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Contact {
+    pub role: String,
+    pub email: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub display_name: String,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Facts {
+    pub controller: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub representative: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub data_protection_officer: String,
+    pub purposes: Vec<String>,
+    pub recipients: Vec<String>,
+    pub processing_categories: Vec<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub source: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub automated_decisions: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub security_measures: String,
+}
+
+impl From<v1::Agreement> for Agreement {
+    fn from(agreement: v1::Agreement) -> Self {
+        Self {
+            version: agreement.version,
+            signed_time: text_or_none(agreement.signed_time.as_ref()),
+            window_days: agreement.window_days,
+            time_zone: agreement.time_zone,
+            allowed_countries: agreement.allowed_countries,
+            contacts: agreement
+                .contacts
+                .into_iter()
+                .map(|c| Contact { role: c.role, email: c.email, display_name: c.display_name })
+                .collect(),
+            facts: agreement.facts.map(|f| Facts {
+                controller: f.controller,
+                representative: f.representative,
+                data_protection_officer: f.data_protection_officer,
+                purposes: f.purposes,
+                recipients: f.recipients,
+                processing_categories: f.processing_categories,
+                source: f.source,
+                automated_decisions: f.automated_decisions,
+                security_measures: f.security_measures,
+            }),
+        }
+    }
+}
+
+impl Agreement {
+    pub fn table(agreements: &[Self]) -> Table {
+        let mut table = Table::new(&["VERSION", "SIGNED", "WINDOW", "TIME ZONE", "COUNTRIES", "CONTACTS"]);
+        for a in agreements {
+            let contacts: Vec<String> = a.contacts.iter().map(|c| format!("{}={}", c.role, c.email)).collect();
+            table.row([
+                format!("v{}", a.version),
+                a.signed_time.clone().unwrap_or_default(),
+                format!("{}d", a.window_days),
+                a.time_zone.clone(),
+                a.allowed_countries.join(" "),
+                contacts.join(" "),
+            ]);
+        }
+        table
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct System {
+    pub name: String,
+    pub display_name: String,
+    pub role: String,
+    pub country: String,
+    pub connector: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub connection_secret: String,
+    pub all_customers: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub customers: Vec<SystemCustomer>,
+    pub accepts: Vec<String>,
+    pub yields: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settle_after: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_retention: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace_period: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+    pub data_map_version: u32,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub data_map_yaml: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub create_time: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct SystemCustomer {
+    pub customer: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub key: String,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Limits {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub concurrency: u32,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub batches_per_second: u32,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub batch_size: u32,
+}
+
+impl From<v1::System> for System {
+    fn from(system: v1::System) -> Self {
+        let kinds = |kinds: &[i32]| kinds.iter().map(|kind| short::<v1::IdentifierKind>(*kind)).collect();
+        Self {
+            role: short::<v1::SystemRole>(system.role),
+            connector: short::<v1::ConnectorKind>(system.connector),
+            accepts: kinds(&system.accepts),
+            yields: kinds(&system.yields),
+            name: system.name,
+            display_name: system.display_name,
+            country: system.country,
+            connection_secret: system.connection_secret,
+            all_customers: system.all_customers,
+            customers: system.customers.into_iter().map(|c| SystemCustomer { customer: c.customer, key: c.key }).collect(),
+            settle_after: system.settle_after.as_ref().map(duration_text),
+            backup_retention: system.backup_retention.as_ref().map(duration_text),
+            grace_period: system.grace_period.as_ref().map(duration_text),
+            limits: system.limits.map(|l| Limits {
+                concurrency: l.concurrency,
+                batches_per_second: l.batches_per_second,
+                batch_size: l.batch_size,
+            }),
+            data_map_version: system.data_map_version,
+            data_map_yaml: system.data_map_yaml,
+            create_time: text_or_none(system.create_time.as_ref()),
+        }
+    }
+}
+
+impl System {
+    pub fn table(systems: &[Self]) -> Table {
+        let mut table = Table::new(&["SYSTEM", "DISPLAY NAME", "ROLE", "COUNTRY", "CONNECTOR", "MAP", "CUSTOMERS"]);
+        for s in systems {
+            let customers = if s.all_customers { "all".to_owned() } else { s.customers.len().to_string() };
+            table.row([
+                last(&s.name).to_owned(),
+                s.display_name.clone(),
+                s.role.clone(),
+                s.country.clone(),
+                s.connector.clone(),
+                format!("v{}", s.data_map_version),
+                customers,
+            ]);
+        }
+        table
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct Finding {
+    pub field: String,
+    pub message: String,
+    pub error: bool,
+}
+
+impl From<v1::Finding> for Finding {
+    fn from(finding: v1::Finding) -> Self {
+        Self { field: finding.field, message: finding.message, error: finding.error }
+    }
+}
+
+impl Finding {
+    pub fn table(findings: &[Self]) -> Table {
+        let mut table = Table::new(&["LEVEL", "FIELD", "MESSAGE"]);
+        for f in findings {
+            let level = if f.error { "error" } else { "warning" };
+            table.row([level.to_owned(), f.field.clone(), f.message.clone()]);
+        }
+        table
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct Request {
+    pub name: String,
+    pub action: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reference: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub instruction: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub restriction_ground: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject_informed_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject_asked_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controller_due_time: Option<String>,
+    pub state: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub create_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_due_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub due_time: Option<String>,
+    pub timeliness: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub complete_time: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<Task>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub objection: Option<Objection>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub closing_reason: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub etag: String,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Objection {
+    pub reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
+}
+
+impl From<v1::Request> for Request {
+    fn from(request: v1::Request) -> Self {
+        Self {
+            action: short::<v1::Action>(request.action),
+            instruction: short::<v1::InstructionKind>(request.instruction),
+            restriction_ground: short::<v1::RestrictionGround>(request.restriction_ground),
+            state: short::<v1::RequestState>(request.state),
+            timeliness: short::<v1::Timeliness>(request.timeliness),
+            name: request.name,
+            reference: request.reference,
+            subject_informed_time: text_or_none(request.subject_informed_time.as_ref()),
+            subject_asked_time: text_or_none(request.subject_asked_time.as_ref()),
+            controller_due_time: text_or_none(request.controller_due_time.as_ref()),
+            create_time: text_or_none(request.create_time.as_ref()),
+            first_due_time: text_or_none(request.first_due_time.as_ref()),
+            due_time: text_or_none(request.due_time.as_ref()),
+            complete_time: text_or_none(request.complete_time.as_ref()),
+            tasks: request.tasks.into_iter().map(Into::into).collect(),
+            objection: request
+                .objection
+                .map(|o| Objection { reason: o.reason, time: text_or_none(o.time.as_ref()) }),
+            closing_reason: request.closing_reason,
+            etag: request.etag,
+        }
+    }
+}
+
+impl Request {
+    pub fn table(requests: &[Self]) -> Table {
+        let mut table = Table::new(&["REQUEST", "ACTION", "STATE", "TIMELINESS", "DUE", "REFERENCE"]);
+        for r in requests {
+            table.row([
+                r.name.clone(),
+                r.action.clone(),
+                r.state.clone(),
+                r.timeliness.clone(),
+                r.due_time.clone().unwrap_or_default(),
+                r.reference.clone(),
+            ]);
+        }
+        table
+    }
+
+    pub fn fields(&self) -> Table {
+        let time = |time: &Option<String>| time.clone().unwrap_or_default();
+        let mut table = Table::of_fields();
+        table.field("request", &self.name);
+        table.field("action", &self.action);
+        table.field("reference", &self.reference);
+        table.field("state", &self.state);
+        table.field("timeliness", &self.timeliness);
+        table.field("created", time(&self.create_time));
+        table.field("due", time(&self.due_time));
+        if self.first_due_time != self.due_time {
+            table.field("first due", time(&self.first_due_time));
+        }
+        table.field("completed", time(&self.complete_time));
+        table.field("ground", &self.restriction_ground);
+        if let Some(objection) = &self.objection {
+            table.field("objection", &objection.reason);
+        }
+        table.field("closed because", &self.closing_reason);
+        table
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct Task {
+    pub name: String,
+    pub system: String,
+    pub state: String,
+    pub attempts: u32,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_attempt_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latest_start_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confirmation: Option<Confirmation>,
+}
+
+impl From<v1::Task> for Task {
+    fn from(task: v1::Task) -> Self {
+        Self {
+            name: task.name,
+            system: task.system,
+            state: short::<v1::TaskState>(task.state),
+            attempts: task.attempts,
+            reason: task.reason,
+            next_attempt_time: text_or_none(task.next_attempt_time.as_ref()),
+            latest_start_time: text_or_none(task.latest_start_time.as_ref()),
+            confirmation: task.confirmation.map(Into::into),
+        }
+    }
+}
+
+impl Task {
+    pub fn table(tasks: &[Self]) -> Table {
+        let mut table = Table::new(&["SYSTEM", "STATE", "ATTEMPTS", "OUTCOMES", "REASON"]);
+        for t in tasks {
+            let outcomes = t.confirmation.as_ref().map(Confirmation::summary).unwrap_or_default();
+            table.row([
+                last(&t.system).to_owned(),
+                t.state.clone(),
+                t.attempts.to_string(),
+                outcomes,
+                t.reason.clone(),
+            ]);
+        }
+        table
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct Confirmation {
+    pub task: String,
+    pub system: String,
+    pub outcomes: Vec<Outcome>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
+    pub confirmed_by: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confirm_time: Option<String>,
+    pub late: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backups_expire_time: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Outcome {
+    pub collection: String,
+    pub category: String,
+    pub outcome: String,
+    pub grade: String,
+    pub count: u64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub basis: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Evidence {
+    pub kind: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reference: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub sha256: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
+}
+
+impl From<v1::Confirmation> for Confirmation {
+    fn from(confirmation: v1::Confirmation) -> Self {
+        Self {
+            task: confirmation.task,
+            system: confirmation.system,
+            outcomes: confirmation
+                .outcomes
+                .into_iter()
+                .map(|o| Outcome {
+                    outcome: short::<v1::OutcomeKind>(o.outcome),
+                    grade: short::<v1::Grade>(o.grade),
+                    until: text_or_none(o.until.as_ref()),
+                    collection: o.collection,
+                    category: o.category,
+                    count: o.count,
+                    basis: o.basis,
+                })
+                .collect(),
+            evidence: confirmation.evidence.map(|e| Evidence {
+                kind: short::<v1::EvidenceKind>(e.kind),
+                time: text_or_none(e.time.as_ref()),
+                reference: e.reference,
+                sha256: e.sha256,
+            }),
+            confirmed_by: confirmation.confirmed_by,
+            confirm_time: text_or_none(confirmation.confirm_time.as_ref()),
+            late: confirmation.late,
+            backups_expire_time: text_or_none(confirmation.backups_expire_time.as_ref()),
+        }
+    }
+}
+
+impl Confirmation {
+    /// Per outcome and grade, with the largest count: a row that holds three categories is one row.
+    fn summary(&self) -> String {
+        let mut lines: Vec<(String, u64)> = Vec::new();
+        for o in &self.outcomes {
+            let what = format!("{} ({})", o.outcome, o.grade);
+            match lines.iter_mut().find(|(known, _)| *known == what) {
+                Some((_, count)) => *count = (*count).max(o.count),
+                None => lines.push((what, o.count)),
+            }
+        }
+        lines.into_iter().map(|(what, count)| format!("{what} {count}")).collect::<Vec<_>>().join(", ")
+    }
+
+    pub fn table(confirmations: &[Self]) -> Table {
+        let mut table = Table::new(&[
+            "SYSTEM", "COLLECTION", "CATEGORY", "OUTCOME", "GRADE", "COUNT", "UNTIL", "BASIS", "EVIDENCE", "CONFIRMED", "BY",
+        ]);
+        for c in confirmations {
+            for o in &c.outcomes {
+                let late = if c.late { " (late)" } else { "" };
+                table.row([
+                    last(&c.system).to_owned(),
+                    o.collection.clone(),
+                    o.category.clone(),
+                    o.outcome.clone(),
+                    o.grade.clone(),
+                    o.count.to_string(),
+                    o.until.clone().unwrap_or_default(),
+                    o.basis.clone(),
+                    c.evidence.as_ref().map(|e| e.kind.clone()).unwrap_or_default(),
+                    format!("{}{late}", c.confirm_time.clone().unwrap_or_default()),
+                    c.confirmed_by.clone(),
+                ]);
+            }
+        }
+        table
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct Package {
+    pub name: String,
+    pub state: String,
+    pub record_count: u64,
+    pub third_party_record_count: u64,
+    pub third_party_withheld: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release_time: Option<String>,
+}
+
+impl From<v1::Package> for Package {
+    fn from(package: v1::Package) -> Self {
+        Self {
+            state: short::<v1::PackageState>(package.state),
+            name: package.name,
+            record_count: package.record_count,
+            third_party_record_count: package.third_party_record_count,
+            third_party_withheld: package.third_party_withheld,
+            release_time: text_or_none(package.release_time.as_ref()),
+        }
+    }
+}
+
+impl Package {
+    pub fn fields(&self) -> Table {
+        let mut table = Table::of_fields();
+        table.field("package", &self.name);
+        table.field("state", &self.state);
+        table.field("records", self.record_count.to_string());
+        table.field("third-party records", self.third_party_record_count.to_string());
+        table.field("third parties withheld", if self.third_party_withheld { "yes" } else { "no" });
+        table.field("released", self.release_time.clone().unwrap_or_default());
+        table
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct SystemPreview {
+    pub system: String,
+    pub asked: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub remark: String,
+    pub collections: Vec<CollectionPreview>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct CollectionPreview {
+    pub collection: String,
+    pub rows: u64,
+    pub held_rows: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Preview {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub due_time: Option<String>,
+    pub systems: Vec<SystemPreview>,
+}
+
+impl From<v1::PreviewRequestResponse> for Preview {
+    fn from(preview: v1::PreviewRequestResponse) -> Self {
+        let collection = |c: v1::CollectionPreview| CollectionPreview {
+            collection: c.collection,
+            rows: c.rows,
+            held_rows: c.held_rows,
+        };
+        Self {
+            due_time: text_or_none(preview.due_time.as_ref()),
+            systems: preview
+                .systems
+                .into_iter()
+                .map(|s| SystemPreview {
+                    system: s.system,
+                    asked: s.asked,
+                    remark: s.remark,
+                    collections: s.collections.into_iter().map(collection).collect(),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Preview {
+    pub fn table(&self) -> Table {
+        let mut table = Table::new(&["SYSTEM", "COLLECTION", "ROWS", "HELD", "REMARK"]);
+        for s in &self.systems {
+            let system = last(&s.system).to_owned();
+            if s.collections.is_empty() {
+                let remark = match (s.remark.is_empty(), s.asked) {
+                    (false, _) => s.remark.clone(),
+                    (true, true) => "nothing found".to_owned(),
+                    (true, false) => "not asked".to_owned(),
+                };
+                table.row([system, String::new(), String::new(), String::new(), remark]);
+                continue;
+            }
+            for c in &s.collections {
+                table.row([
+                    system.clone(),
+                    c.collection.clone(),
+                    c.rows.to_string(),
+                    c.held_rows.to_string(),
+                    s.remark.clone(),
+                ]);
+            }
+        }
+        table
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct InterimStatement {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<Request>,
+    pub open_systems: Vec<OpenSystem>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct OpenSystem {
+    pub system: String,
+    pub state: String,
+    pub reason: String,
+}
+
+impl From<v1::GetInterimStatementResponse> for InterimStatement {
+    fn from(statement: v1::GetInterimStatementResponse) -> Self {
+        Self {
+            state_time: text_or_none(statement.state_time.as_ref()),
+            request: statement.request.map(Into::into),
+            open_systems: statement
+                .open_systems
+                .into_iter()
+                .map(|s| OpenSystem { state: short::<v1::TaskState>(s.state), system: s.system, reason: s.reason })
+                .collect(),
+        }
+    }
+}
+
+impl OpenSystem {
+    pub fn table(systems: &[Self]) -> Table {
+        let mut table = Table::new(&["OPEN SYSTEM", "STATE", "REASON"]);
+        for s in systems {
+            table.row([last(&s.system).to_owned(), s.state.clone(), s.reason.clone()]);
+        }
+        table
+    }
+}
+
+/// One line of a downloaded package.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PackagePart {
+    Header(PackageHeader),
+    Record(Record),
+    Trailer(Trailer),
+}
+
+#[derive(Debug, Serialize)]
+pub struct PackageHeader {
+    pub package: Option<Package>,
+    pub purposes: Vec<String>,
+    pub recipients: Vec<String>,
+    pub source: String,
+    pub automated_decisions: String,
+    pub controller: String,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Record {
+    pub system: String,
+    pub collection: String,
+    pub key: Vec<String>,
+    pub fields: Vec<RecordField>,
+    pub third_party: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub struct RecordField {
+    pub name: String,
+    pub category: String,
+    /// `null` where the field holds nothing.
+    pub value: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Trailer {
+    pub record_count: u64,
+}
+
+impl From<v1::download_package_response::Part> for PackagePart {
+    fn from(part: v1::download_package_response::Part) -> Self {
+        use v1::download_package_response::Part;
+        match part {
+            Part::Header(h) => Self::Header(PackageHeader {
+                package: h.package.map(Into::into),
+                purposes: h.purposes,
+                recipients: h.recipients,
+                source: h.source,
+                automated_decisions: h.automated_decisions,
+                controller: h.controller,
+            }),
+            Part::Record(r) => Self::Record(Record {
+                system: r.system,
+                collection: r.collection,
+                key: r.key,
+                fields: r
+                    .fields
+                    .into_iter()
+                    .map(|f| RecordField { name: f.name, category: f.category, value: f.value })
+                    .collect(),
+                third_party: r.third_party,
+            }),
+            Part::Trailer(t) => Self::Trailer(Trailer { record_count: t.record_count }),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Where a subject's files lie, and which paths may be touched at all.
+//!
+//! `<root>/<customer key>/<kind>/<identifier>/`, as in `acme/email/anna%40example.com/`. Keys and identifiers come from outside: they are
+//! percent-encoded so that none can be a path, and links are never followed.
+
+use std::{
+    fs, io,
+    path::{Component, Path, PathBuf},
+};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use quittance_client::{
+    api::{IdentifierKind, LeasedTask},
+    worker::BackendError,
+};
+
+/// In a subject's folder: processing is restricted. No data of the subject's.
+pub const MARKER: &str = ".restricted";
+/// Most file systems allow 255 bytes for a name; an encoded identifier may be longer and is then named by its digest.
+const NAME_MAX: usize = 200;
+
+/// The root folder.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+/// A file, by its path below the root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileAt {
+    pub path: String,
+    pub size: u64,
+}
+
+/// A name for one folder: never empty, never hidden, never a path.
+pub fn encode(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut name = String::with_capacity(text.len());
+    for (at, byte) in text.bytes().enumerate() {
+        let plain = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'+') || (byte == b'.' && at > 0);
+        if plain {
+            name.push(char::from(byte));
+        } else {
+            // Writing to a String does not fail.
+            let _ = write!(name, "%{byte:02X}");
+        }
+    }
+    if name.is_empty() {
+        return "%".to_owned();
+    }
+    if name.len() > NAME_MAX {
+        return format!("~{}", hex(digest(&SHA256, text.as_bytes()).as_ref()));
+    }
+    name
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn kind_name(kind: IdentifierKind) -> Option<&'static str> {
+    Some(match kind {
+        IdentifierKind::Unspecified => return None,
+        IdentifierKind::Email => "email",
+        IdentifierKind::Phone => "phone",
+        IdentifierKind::UserId => "user_id",
+        IdentifierKind::DirectoryObjectId => "directory_object_id",
+        IdentifierKind::CustomerKey => "customer_key",
+    })
+}
+
+/// Trouble with the disk, without the path that would name the subject.
+pub fn trouble(what: &str) -> impl FnOnce(io::Error) -> BackendError {
+    move |error| BackendError::Retry(format!("{what}: {}", error.kind()))
+}
+
+fn not_allowed(what: &str) -> BackendError {
+    BackendError::NeedsAttention(what.to_owned())
+}
+
+impl Layout {
+    pub fn open(root: &Path) -> io::Result<Self> {
+        let root = root.canonicalize()?;
+        if !root.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        Ok(Self { root })
+    }
+
+    pub fn customer_folder(task: &LeasedTask) -> Result<String, BackendError> {
+        if task.customer_key.is_empty() {
+            return Err(not_allowed("the task names no customer key: set one for the customer at this system"));
+        }
+        Ok(encode(&task.customer_key))
+    }
+
+    /// The folders that may hold the subject's files, one per identifier; whether they are there is another matter.
+    pub fn subject_folders(task: &LeasedTask) -> Result<Vec<String>, BackendError> {
+        let customer = Self::customer_folder(task)?;
+        let mut folders = Vec::new();
+        for identifier in &task.identifiers {
+            let kind = kind_name(identifier.kind()).ok_or_else(|| not_allowed("an identifier is of a kind that this worker does not know: update it"))?;
+            if identifier.value.is_empty() {
+                return Err(not_allowed("an identifier is empty"));
+            }
+            let folder = format!("{customer}/{kind}/{}", encode(&identifier.value));
+            if !folders.contains(&folder) {
+                folders.push(folder);
+            }
+        }
+        if folders.is_empty() {
+            // I5: without an identifier nothing was looked for, so nothing can be said.
+            return Err(not_allowed("the task brings no identifier: nothing can be looked for"));
+        }
+        Ok(folders)
+    }
+
+    /// The place of a path below the root. It must lie in this customer's folder, and no folder on the way may be a link: match sets
+    /// come back from outside.
+    pub fn place(&self, customer: &str, path: &str) -> Result<PathBuf, BackendError> {
+        let relative = Path::new(path);
+        let plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
+        if !plain || path.is_empty() || relative.components().next() != Some(Component::Normal(customer.as_ref())) {
+            return Err(not_allowed("a stored path leads out of the customer's folder: look at the match set"));
+        }
+        let mut place = self.root.clone();
+        for part in relative.parent().into_iter().flat_map(Path::components) {
+            place.push(part);
+            match fs::symlink_metadata(&place) {
+                Ok(meta) if meta.is_dir() => {}
+                Ok(_) => return Err(not_allowed("a link or a file stands where a folder is expected: nothing was touched behind it")),
+                // Not there is fine: then nothing below it is there either.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                Err(error) => return Err(trouble("a folder cannot be looked at")(error)),
+            }
+        }
+        Ok(self.root.join(relative))
+    }
+
+    /// Whether something with this name is there; a link counts, and is not followed.
+    pub fn is_there(&self, customer: &str, path: &str) -> Result<bool, BackendError> {
+        match fs::symlink_metadata(self.place(customer, path)?) {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+            Err(error) => Err(trouble("a file cannot be looked at")(error)),
+        }
+    }
+
+    /// All files in a subject's folder and below, by path, without the marker. Empty where there is no such folder.
+    pub fn files_in(&self, customer: &str, folder: &str) -> Result<Vec<FileAt>, BackendError> {
+        let mut files = Vec::new();
+        let mut open = vec![folder.to_owned()];
+        while let Some(folder_now) = open.pop() {
+            let place = self.place(customer, &folder_now)?;
+            match fs::symlink_metadata(&place) {
+                Ok(meta) if meta.is_dir() => {}
+                Ok(_) => return Err(not_allowed("a link or a file stands where the subject's folder is expected")),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(trouble("a folder cannot be looked at")(error)),
+            }
+            for entry in fs::read_dir(place).map_err(trouble("a folder cannot be read"))? {
+                let entry = entry.map_err(trouble("a folder cannot be read"))?;
+                let Ok(name) = entry.file_name().into_string() else {
+                    return Err(not_allowed("a file's name is not UTF-8: rename it, then try again"));
+                };
+                let meta = match entry.metadata() {
+                    Ok(meta) => meta,
+                    // Gone since the folder was read.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(error) => return Err(trouble("a file cannot be looked at")(error)),
+                };
+                let path = format!("{folder_now}/{name}");
+                if meta.is_dir() {
+                    open.push(path);
+                } else if !(name == MARKER && folder_now == folder) {
+                    files.push(FileAt { path, size: meta.len() });
+                }
+            }
+        }
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(files)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quittance_client::api::Identifier;
+
+    use super::*;
+
+    #[test]
+    fn no_identifier_is_a_path() {
+        for (text, name) in [
+            ("anna@example.com", "anna%40example.com"),
+            ("..", "%2E."),
+            (".", "%2E"),
+            ("../../etc", "%2E.%2F..%2Fetc"),
+            ("", "%"),
+            ("a/b", "a%2Fb"),
+            ("a%2Fb", "a%252Fb"),
+        ] {
+            assert_eq!(encode(text), name);
+        }
+        let long = encode(&"/".repeat(256));
+        assert!(long.len() < 100 && long.starts_with('~') && !long.contains('/'));
+    }
+
+    #[test]
+    fn paths_out_of_the_customers_folder_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("acme/email/a")).unwrap();
+        fs::create_dir_all(root.path().join("other")).unwrap();
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(root.path().join("other"), root.path().join("acme/email/link")).unwrap();
+        let layout = Layout::open(root.path()).unwrap();
+        assert!(layout.place("acme", "acme/email/a/file").is_ok());
+        for bad in ["", "/etc/passwd", "acme/../other/x", "other/email/a/x", "acme/./x/../../y", "acme/email/link/x"] {
+            assert!(layout.place("acme", bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn without_an_identifier_nothing_is_claimed() {
+        let task = |identifiers| LeasedTask { customer_key: "acme".to_owned(), identifiers, ..LeasedTask::default() };
+        assert!(Layout::subject_folders(&task(vec![])).is_err());
+        let email = Identifier { kind: IdentifierKind::Email.into(), value: "a@b.nl".to_owned() };
+        assert_eq!(Layout::subject_folders(&task(vec![email.clone(), email])), Ok(vec!["acme/email/a%40b.nl".to_owned()]));
+    }
+}

@@ -1,0 +1,142 @@
+//! What tasks send by the piece and the service takes by the batch: while one call is under way, the next batch gathers.
+
+use std::{future::Future, time::Duration};
+
+use prost::Message;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
+
+use crate::{
+    Backoff, Client, ClientError,
+    api::{ReportOutcomesRequest, SaveMatchSetsRequest, TaskMatchSet, TaskReport},
+};
+
+/// Well below the 4 MiB at which gRPC servers refuse a message unless told otherwise: one more piece has at most a good 1 MiB.
+const BATCH_BYTES: usize = 2 << 20;
+const BATCH_PIECES: usize = 500;
+
+/// A piece that goes out in batches.
+pub(super) trait Piece: Message + Clone + 'static {
+    fn task(&self) -> Option<&str>;
+    /// Answers the tasks whose lease is lost.
+    fn send(client: &Client, system: &str, pieces: Vec<Self>) -> impl Future<Output = Result<Vec<String>, ClientError>> + Send;
+}
+
+impl Piece for TaskMatchSet {
+    fn task(&self) -> Option<&str> {
+        self.lease.as_ref().map(|lease| lease.task.as_str())
+    }
+
+    async fn send(client: &Client, system: &str, pieces: Vec<Self>) -> Result<Vec<String>, ClientError> {
+        let request = SaveMatchSetsRequest { system: system.to_owned(), match_sets: pieces };
+        Ok(client.connectors().save_match_sets(request).await?.into_inner().lost)
+    }
+}
+
+impl Piece for TaskReport {
+    fn task(&self) -> Option<&str> {
+        self.lease.as_ref().map(|lease| lease.task.as_str())
+    }
+
+    async fn send(client: &Client, system: &str, pieces: Vec<Self>) -> Result<Vec<String>, ClientError> {
+        let request = ReportOutcomesRequest { system: system.to_owned(), reports: pieces };
+        Ok(client.connectors().report_outcomes(request).await?.into_inner().lost)
+    }
+}
+
+/// What came of a piece.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Posted {
+    Kept,
+    Lost,
+    /// With the service's reason, and the field's path if it named one.
+    Refused(String),
+}
+
+type Entry<P> = (P, oneshot::Sender<Posted>);
+
+/// Sends until the service answers, or the task was dropped because its lease is lost.
+pub(super) struct Outbox<P>(mpsc::Sender<Entry<P>>);
+
+impl<P: Piece> Outbox<P> {
+    /// Ends by itself with the last handle.
+    pub(super) fn open(client: Client, system: String) -> Self {
+        let (sender, receiver) = mpsc::channel(BATCH_PIECES);
+        tokio::spawn(run(client, system, receiver));
+        Self(sender)
+    }
+
+    pub(super) async fn post(&self, piece: P) -> Posted {
+        let (reply, answer) = oneshot::channel();
+        if self.0.send((piece, reply)).await.is_err() {
+            return Posted::Lost;
+        }
+        answer.await.unwrap_or(Posted::Lost)
+    }
+}
+
+async fn run<P: Piece>(client: Client, system: String, mut receiver: mpsc::Receiver<Entry<P>>) {
+    let mut gathered = Vec::new();
+    while receiver.recv_many(&mut gathered, BATCH_PIECES).await > 0 {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        for entry in gathered.drain(..) {
+            bytes += entry.0.encoded_len();
+            batch.push(entry);
+            if bytes >= BATCH_BYTES {
+                deliver(&client, &system, std::mem::take(&mut batch)).await;
+                bytes = 0;
+            }
+        }
+        deliver(&client, &system, batch).await;
+    }
+}
+
+async fn deliver<P: Piece>(client: &Client, system: &str, mut batch: Vec<Entry<P>>) {
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    loop {
+        // Nobody waits for the answer any more: the task was dropped.
+        batch.retain(|(_, reply)| !reply.is_closed());
+        if batch.is_empty() {
+            return;
+        }
+        let error = match P::send(client, system, batch.iter().map(|(piece, _)| piece.clone()).collect()).await {
+            Ok(lost) => {
+                for (piece, reply) in batch {
+                    let is_lost = piece.task().is_some_and(|task| lost.iter().any(|l| l == task));
+                    // Fails only where nobody waits.
+                    let _ = reply.send(if is_lost { Posted::Lost } else { Posted::Kept });
+                }
+                return;
+            }
+            Err(error) => error,
+        };
+        if error.is_retryable() {
+            let wait = backoff.next_wait(error.retry_delay());
+            tracing::warn!(error = %error, tasks = batch.len(), wait_ms = wait.as_millis(), "not delivered yet; trying again");
+            sleep(wait).await;
+        } else if batch.len() > 1 {
+            // One piece spoils the batch: each stands for itself.
+            for entry in batch {
+                Box::pin(deliver(client, system, vec![entry])).await;
+            }
+            return;
+        } else {
+            let answer = match &error {
+                ClientError::Rpc(rpc) if rpc.reason.as_deref() == Some("LEASE_LOST") => Posted::Lost,
+                ClientError::Rpc(rpc) => {
+                    let reason = rpc.reason.clone().unwrap_or_else(|| format!("{:?}", rpc.code));
+                    let field = rpc.violations.first().map(|v| format!(" at {}: {}", v.field, v.description));
+                    Posted::Refused(reason + &field.unwrap_or_default())
+                }
+                other => Posted::Refused(other.to_string()),
+            };
+            for (_, reply) in batch {
+                let _ = reply.send(answer.clone());
+            }
+            return;
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The match set: the keys of the rows that a task found. Stored sealed before the system is touched; a rerun works from it (I4).
+
+use std::collections::BTreeMap;
+
+use quittance_domain::Timestamp;
+
+/// What erasure will do to one row, decided when it was found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub enum RowFate {
+    #[serde(rename = "d")]
+    Delete,
+    /// Its mapped fields are masked as the map says.
+    #[serde(rename = "m")]
+    Mask,
+    /// It belongs to somebody else too: only the subject's own fields are masked.
+    #[serde(rename = "s")]
+    Redact,
+    /// Somebody else's row that points here: only the pointer is masked.
+    #[serde(rename = "p")]
+    Unpoint,
+    /// Held (Art. 17(3)) until `held_until`.
+    #[serde(rename = "h")]
+    Hold,
+}
+
+/// One row: its key as text, in the map's key order, and what is to happen to it.
+#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct MatchedRow {
+    #[serde(rename = "k")]
+    pub key: Vec<String>,
+    #[serde(rename = "f")]
+    pub fate: RowFate,
+    /// The indices of the identifier rules through which it was found, or for `Unpoint` of the pointer.
+    #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<u16>,
+    /// Categories whose fields were not NULL when it was found: indices into the collection's fields.
+    #[serde(rename = "v", default, skip_serializing_if = "Vec::is_empty")]
+    pub filled: Vec<u16>,
+    #[serde(rename = "u", default, skip_serializing_if = "Option::is_none")]
+    pub held_until: Option<Timestamp>,
+    /// The collection whose retention holds it, where that is not its own: lines are kept with their order.
+    #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
+    pub held_by: Option<String>,
+    /// For `Hold`: its fate once the hold has ended.
+    #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
+    pub then: Option<RowFate>,
+    /// Single fields that are retained while the rest of the row is masked: field, and until when.
+    #[serde(rename = "x", default, skip_serializing_if = "Vec::is_empty")]
+    pub held_fields: Vec<(u16, Timestamp)>,
+    /// What makes it the subject's where that is no identifier: looked at again before the row is touched.
+    #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<Via>,
+    /// What others refer to it by, beyond its key: read-back looks for such rows when this one is gone.
+    #[serde(rename = "l", default, skip_serializing_if = "Vec::is_empty")]
+    pub linked: Vec<Option<String>>,
+    /// For a rectification: the indices of the corrections that name it.
+    #[serde(rename = "c", default, skip_serializing_if = "Vec::is_empty")]
+    pub corrections: Vec<u16>,
+}
+
+/// The owner's (for `Unpoint`: the target's) values in the linking columns, as they were when the row was found. A key that a deleted row has
+/// left behind may be a neighbour's by the next run, and then names another owner.
+#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Via {
+    /// Index into the collection's `owned_by`; for `Unpoint`, into its `points_at`.
+    #[serde(rename = "i")]
+    pub link: u16,
+    #[serde(rename = "v")]
+    pub values: Vec<String>,
+}
+
+impl MatchedRow {
+    /// A row of which nothing more is known.
+    pub const fn new(key: Vec<String>, fate: RowFate) -> Self {
+        Self {
+            key,
+            fate,
+            rules: Vec::new(),
+            filled: Vec::new(),
+            held_until: None,
+            held_by: None,
+            then: None,
+            held_fields: Vec::new(),
+            via: None,
+            linked: Vec::new(),
+            corrections: Vec::new(),
+        }
+    }
+
+    /// What is to happen at `now`: a hold that has ended gives way to what was to follow it.
+    pub fn fate_at(&self, now: Timestamp) -> RowFate {
+        match (self.fate, self.then) {
+            (RowFate::Hold, Some(then)) if self.held_until.is_some_and(|until| until <= now) => then,
+            (fate, _) => fate,
+        }
+    }
+}
+
+/// Collections by name, each with its rows.
+#[derive(Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct MatchSet {
+    #[serde(rename = "c")]
+    pub collections: BTreeMap<String, Vec<MatchedRow>>,
+    /// The masks' pseudonym: fixed here, so that a rerun writes the same.
+    #[serde(rename = "p", default, skip_serializing_if = "String::is_empty")]
+    pub pseudonym: String,
+}
+
+impl MatchSet {
+    pub fn rows(&self) -> usize {
+        self.collections.values().map(Vec::len).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.collections.values().all(Vec::is_empty)
+    }
+
+    /// Adds what a later find saw. A row that both hold keeps what was known first: it was whole then.
+    pub fn absorb(&mut self, later: Self) {
+        for (name, rows) in later.collections {
+            let mine = self.collections.entry(name).or_default();
+            let known: std::collections::HashSet<Vec<String>> = mine.iter().map(|r| r.key.clone()).collect();
+            mine.extend(rows.into_iter().filter(|r| !known.contains(&r.key)));
+        }
+        if self.pseudonym.is_empty() {
+            self.pseudonym = later.pseudonym;
+        }
+    }
+}
+
+// Keys and values are personal data (I10).
+impl std::fmt::Debug for Via {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Via({}, …)", self.link)
+    }
+}
+
+impl std::fmt::Debug for MatchSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MatchSet({} rows)", self.rows())
+    }
+}
+
+impl std::fmt::Debug for MatchedRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MatchedRow({:?})", self.fate)
+    }
+}

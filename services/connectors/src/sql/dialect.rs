@@ -1,0 +1,282 @@
+//! What the three engines say differently: names, casts, comparisons, joins of a batch with a table.
+//!
+//! In every statement `q` is the table and `v` the batch. Values of the batch are text; the cast is always on their side, so that the column's own
+//! index answers, and what the column's collation would let pass ('Abc' for 'abc', 'x ' for 'x') is compared byte for byte on top.
+
+use quittance_sql::Engine;
+
+use super::schema::{Class, Column};
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dialect {
+    pub engine: Engine,
+}
+
+impl Dialect {
+    /// A name as it is, whatever it holds.
+    pub fn quote(self, name: &str) -> String {
+        match self.engine {
+            Engine::MySql => format!("`{}`", name.replace('`', "``")),
+            Engine::Postgres | Engine::Sqlite => format!("\"{}\"", name.replace('"', "\"\"")),
+        }
+    }
+
+    pub fn table(self, table: &quittance_domain::data_map::Table) -> String {
+        match &table.schema {
+            Some(schema) => format!("{}.{}", self.quote(schema), self.quote(&table.name)),
+            None => self.quote(&table.name),
+        }
+    }
+
+    /// Always qualified: SQLite reads an unknown `"name"` as a text, but never an unknown `q."name"`.
+    pub fn column(self, column: &Column) -> String {
+        format!("q.{}", self.quote(&column.name))
+    }
+
+    /// The column's value as text; what [`Dialect::equals`] compares with again.
+    pub fn text(self, column: &Column) -> String {
+        let name = self.column(column);
+        match (self.engine, column.class) {
+            (Engine::Postgres, _) => format!("{name}::text"),
+            (_, Class::Bytes) => format!("hex({name})"),
+            (Engine::MySql, Class::Text) => format!("CONVERT({name} USING utf8mb4)"),
+            (Engine::MySql, _) => format!("CAST({name} AS CHAR)"),
+            (Engine::Sqlite, _) => format!("CAST({name} AS TEXT)"),
+        }
+    }
+
+    /// The day that a hold counts from; an instant as such, since its day depends on the zone.
+    pub fn anchor(self, column: &Column) -> String {
+        let name = self.column(column);
+        match (self.engine, column.class) {
+            (Engine::Postgres, Class::Date) => format!("to_char({name}, 'YYYY-MM-DD')"),
+            (Engine::Postgres, Class::Instant) => {
+                format!("to_char({name} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')")
+            }
+            // Sessions run in UTC.
+            (Engine::MySql, Class::Instant) => format!("DATE_FORMAT({name}, '%Y-%m-%dT%H:%i:%sZ')"),
+            _ => self.text(column),
+        }
+    }
+
+    /// The column holds the very value that this column (or one of its type) gave as text.
+    pub fn equals(self, column: &Column, value: &str) -> String {
+        let name = self.column(column);
+        match self.engine {
+            Engine::Postgres => match &column.cast {
+                None => self.text_equals(column, value),
+                Some(cast) if column.folds => {
+                    format!("{name} = {value}::{cast} AND {name}::text COLLATE \"C\" = {value}")
+                }
+                Some(_) if column.class == Class::Text && !column.blank_padded => format!("{name} = {value}"),
+                Some(cast) => format!("{name} = {value}::{cast}"),
+            },
+            Engine::MySql => match (column.class, &column.cast) {
+                (Class::Bytes, _) => format!("{name} = UNHEX({value})"),
+                (Class::Text, Some(charset)) => format!(
+                    "{name} = CONVERT({value} USING {charset}) COLLATE {} AND {}",
+                    column.collation,
+                    self.text_equals(column, value)
+                ),
+                (_, Some(cast)) => format!("{name} = CAST({value} AS {cast})"),
+                (_, None) => self.text_equals(column, value),
+            },
+            Engine::Sqlite => match (column.class, &column.cast) {
+                // A BLOB column may hold text all the same: its types are the values'.
+                (Class::Bytes, _) => format!("({name} = unhex({value}) OR {name} = CAST(unhex({value}) AS TEXT))"),
+                // The first half is the index's, in whatever collation it has; the second is the truth.
+                (Class::Text, _) => format!("{name} = {value} AND {name} = {value} COLLATE BINARY"),
+                (_, Some(_)) => format!("{name} = {value} AND {}", self.text_equals(column, value)),
+                (_, None) => self.text_equals(column, value),
+            },
+        }
+    }
+
+    /// As [`Dialect::equals`], for a value from elsewhere, which [`Column::accepts`] has let pass: where a cast of it could still fail, it is the column that
+    /// is cast, so that no value can poison the batch.
+    pub fn equals_foreign(self, column: &Column, value: &str) -> String {
+        let safe = matches!(column.class, Class::Text | Class::Int { .. } | Class::Uuid) || self.engine == Engine::Sqlite;
+        if safe { self.equals(column, value) } else { self.text_equals(column, value) }
+    }
+
+    fn text_equals(self, column: &Column, value: &str) -> String {
+        let text = self.text(column);
+        match self.engine {
+            Engine::Postgres => format!("{text} COLLATE \"C\" = {value}"),
+            Engine::MySql => format!("CAST({text} AS BINARY) = CAST({value} AS BINARY)"),
+            Engine::Sqlite => format!("{text} = {value} COLLATE BINARY"),
+        }
+    }
+
+    /// Equal but for case; the value is in lower case.
+    pub fn equals_folded(self, column: &Column, value: &str) -> String {
+        let name = self.column(column);
+        match self.engine {
+            Engine::Postgres if column.folds => match &column.cast {
+                Some(cast) => format!("{name} = {value}::{cast} AND lower({name}::text) = {value}"),
+                None => format!("lower({name}::text) = {value}"),
+            },
+            Engine::Postgres if column.class == Class::Text => format!("lower({name}) = {value}"),
+            Engine::Postgres => format!("lower({name}::text) = {value}"),
+            Engine::MySql => {
+                let truth = format!("CAST(LOWER({}) AS BINARY) = CAST({value} AS BINARY)", self.text(column));
+                match &column.cast {
+                    // A collation that folds finds at least what we want, and by its index.
+                    Some(charset) if column.class == Class::Text && column.folds => format!(
+                        "{name} = CONVERT({value} USING {charset}) COLLATE {} AND {truth}",
+                        column.collation
+                    ),
+                    _ => truth,
+                }
+            }
+            // Either an index on lower(column) or one that is NOCASE can answer.
+            Engine::Sqlite => format!("lower({name}) = {value} AND {name} = {value} COLLATE NOCASE"),
+        }
+    }
+
+    /// Equal in the digits alone.
+    pub fn equals_digits(self, column: &Column, value: &str) -> String {
+        let text = self.text(column);
+        match self.engine {
+            Engine::Postgres => format!("regexp_replace({}, '[^0-9]', '', 'g') = {value}", self.plain_text(column)),
+            Engine::MySql => {
+                format!("CAST(REGEXP_REPLACE({text}, '[^0-9]', '') AS BINARY) = CAST({value} AS BINARY)")
+            }
+            Engine::Sqlite => {
+                let mut digits = text;
+                for mark in SEPARATORS {
+                    digits = format!("replace({digits}, char({}), '')", u32::from(*mark));
+                }
+                format!("{digits} = {value}")
+            }
+        }
+    }
+
+    /// Without a cast where the column is text, so that an index on the same expression is used.
+    fn plain_text(self, column: &Column) -> String {
+        if column.class == Class::Text && !column.folds { self.column(column) } else { self.text(column) }
+    }
+
+    /// Whether the column differs from a constant or a pseudonym; NULL differs from nothing.
+    pub fn differs(self, column: &Column, value: &str) -> String {
+        let name = self.column(column);
+        match (self.engine, column.class) {
+            (Engine::Postgres, Class::Text) => {
+                format!("({name} IS NOT NULL AND {name}::text COLLATE \"C\" <> {value})")
+            }
+            (Engine::Postgres, _) => {
+                format!("({name} IS NOT NULL AND {name}::text <> ({})::text)", self.written(column, value))
+            }
+            (Engine::MySql, Class::Text) => format!(
+                "({name} IS NOT NULL AND CAST({} AS BINARY) <> CAST({value} AS BINARY))",
+                self.text(column)
+            ),
+            (Engine::MySql, _) => format!("({name} IS NOT NULL AND {name} <> {value})"),
+            (Engine::Sqlite, _) => format!("({name} IS NOT NULL AND {name} <> {value} COLLATE BINARY)"),
+        }
+    }
+
+    /// A text on its way into the column. Too long a text must fail, so no cast that would cut it.
+    pub fn written(self, column: &Column, value: &str) -> String {
+        match (self.engine, column.class, &column.cast) {
+            (Engine::Postgres, Class::Text, _) | (Engine::MySql | Engine::Sqlite, _, _) => value.to_owned(),
+            (Engine::Postgres, _, Some(cast)) => format!("{value}::{cast}"),
+            (Engine::Postgres, _, None) => format!("{value}::{}", column.type_name),
+        }
+    }
+
+    /// A sum of powers of two over conditions, as a bigint.
+    pub fn bits(self, conditions: &[(u32, String)]) -> String {
+        if conditions.is_empty() {
+            return self.bigint("0");
+        }
+        let terms: Vec<String> =
+            conditions.iter().map(|(bit, c)| format!("CASE WHEN {c} THEN {} ELSE 0 END", 1_u64 << bit)).collect();
+        self.bigint(&format!("({})", terms.join(" + ")))
+    }
+
+    fn bigint(self, expression: &str) -> String {
+        match self.engine {
+            Engine::Postgres => format!("{expression}::bigint"),
+            Engine::MySql => format!("CAST({expression} AS SIGNED)"),
+            Engine::Sqlite => expression.to_owned(),
+        }
+    }
+
+    /// `SELECT` of a batch joined with a table. `indexed`: the condition names plain columns, so the batch leads.
+    pub fn select(self, what: &[String], batch: &[String], table: &str, on: &str, indexed: bool) -> String {
+        // SQLite knows nothing of a batch's size and might scan the table for each of its rows.
+        let join = if self.engine == Engine::Sqlite && indexed { "CROSS JOIN" } else { "JOIN" };
+        format!("WITH v({}) AS ({{rows}}) SELECT {} FROM v {join} {table} q ON {on}", batch.join(", "), what.join(", "))
+    }
+
+    pub fn update(self, batch: &[String], table: &str, sets: &[(&Column, String)], on: &str) -> String {
+        let names = batch.join(", ");
+        let sets: Vec<String> = sets
+            .iter()
+            .map(|(column, value)| match self.engine {
+                Engine::MySql => format!("{} = {value}", self.column(column)),
+                Engine::Postgres | Engine::Sqlite => format!("{} = {value}", self.quote(&column.name)),
+            })
+            .collect();
+        let sets = sets.join(", ");
+        match self.engine {
+            Engine::MySql => {
+                format!("UPDATE {table} q JOIN (WITH w({names}) AS ({{rows}}) SELECT * FROM w) v ON {on} SET {sets}")
+            }
+            Engine::Postgres | Engine::Sqlite => {
+                format!("WITH v({names}) AS ({{rows}}) UPDATE {table} AS q SET {sets} FROM v WHERE {on}")
+            }
+        }
+    }
+
+    pub fn delete(self, batch: &[String], table: &str, key: &[&Column], on: &str) -> String {
+        let names = batch.join(", ");
+        match self.engine {
+            Engine::Postgres => format!("WITH v({names}) AS ({{rows}}) DELETE FROM {table} AS q USING v WHERE {on}"),
+            Engine::MySql => {
+                format!("DELETE q FROM {table} q JOIN (WITH w({names}) AS ({{rows}}) SELECT * FROM w) v ON {on}")
+            }
+            // No USING here; the key, because not every table has a rowid.
+            Engine::Sqlite => {
+                let bare: Vec<String> = key.iter().map(|c| self.quote(&c.name)).collect();
+                let inner: Vec<String> = key.iter().map(|c| self.column(c)).collect();
+                format!(
+                    "WITH v({names}) AS ({{rows}}) DELETE FROM {table} WHERE ({}) IN (SELECT {} FROM v CROSS JOIN {table} q ON {on})",
+                    bare.join(", "),
+                    inner.join(", ")
+                )
+            }
+        }
+    }
+
+    /// Locks what was read until the transaction ends; SQLite's has the only write lock already.
+    pub const fn for_update(self) -> &'static str {
+        match self.engine {
+            Engine::Postgres => " FOR UPDATE OF q",
+            Engine::MySql => " FOR UPDATE",
+            Engine::Sqlite => "",
+        }
+    }
+}
+
+/// What people write into phone numbers, for the engine that has no regular expressions.
+pub(super) const SEPARATORS: &[char] = &[
+    ' ', '-', '(', ')', '+', '.', '/', '\t', ',', ':', '\u{a0}', '\u{2010}', '\u{2011}', '\u{2012}', '\u{2013}', '\u{2014}',
+    '\u{2212}', '\u{200b}', '\u{200e}', '\u{202a}', '\u{202c}', '\u{2009}', '\u{202f}', '\u{feff}',
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_whatever_they_hold() {
+        let pg = Dialect { engine: Engine::Postgres };
+        let my = Dialect { engine: Engine::MySql };
+        assert_eq!(pg.quote("a\"; drop table x; --"), "\"a\"\"; drop table x; --\"");
+        assert_eq!(my.quote("a`b"), "`a``b`");
+        let table = quittance_domain::data_map::Table { schema: Some("s".into()), name: "order".into() };
+        assert_eq!(pg.table(&table), "\"s\".\"order\"");
+    }
+}

@@ -1,0 +1,319 @@
+//! A data map compiled against the live schema: what is read of each collection, and how its rows hang together.
+
+use std::sync::Arc;
+
+use quittance_domain::data_map::{
+    Collection, DataMap, FieldErasure, Link, Mask, Matching, RowErasure,
+};
+use quittance_sql::{Engine, Val};
+
+use super::{
+    dialect::Dialect,
+    schema::{Column, Schema},
+    statements::{Statements, statements},
+};
+use crate::ConnectorError;
+
+/// Bits of one bigint that fields are told by; SQLite and MySQL have no wider integers that all three read alike.
+pub(super) const WORD: usize = 60;
+
+pub(super) struct Plan {
+    pub map: Arc<DataMap>,
+    pub dialect: Dialect,
+    pub version: i64,
+    pub maria: bool,
+    pub collections: Vec<CollectionPlan>,
+    /// By owner: (collection, link) of what it owns.
+    pub owned: Vec<Vec<(usize, usize)>>,
+    /// By target: (collection, pointer) of what points at it.
+    pub pointing: Vec<Vec<(usize, usize)>>,
+}
+
+pub(super) struct CollectionPlan {
+    pub table: String,
+    pub key: Vec<Column>,
+    pub customer: Option<Column>,
+    pub rules: Vec<RulePlan>,
+    pub links: Vec<LinkPlan>,
+    pub pointers: Vec<LinkPlan>,
+    pub fields: Vec<Column>,
+    pub marker: Option<Column>,
+    pub shape: Shape,
+    /// Nothing hangs on its rows: what has nothing left to erase need not even be fetched.
+    pub leaf: bool,
+    /// Some field becomes a pseudonym: batches carry it.
+    pub pseudonym: bool,
+    /// Indices of the fields with a retention of their own.
+    pub retained: Vec<usize>,
+    pub statements: Statements,
+}
+
+pub(super) struct RulePlan {
+    pub column: Column,
+    pub matching: Matching,
+    /// The declared field of the same column.
+    pub field: Option<usize>,
+    /// Indices into the fields that a shared row loses for this subject.
+    pub redacts: Vec<usize>,
+}
+
+pub(super) struct LinkPlan {
+    pub owner: usize,
+    pub here: Vec<Column>,
+    /// Positions in the owner's shape.
+    pub there: Vec<usize>,
+    /// Both sides are of one type, so that no value of one can fail to be one of the other.
+    pub native: Vec<bool>,
+    /// The owner stands at or behind the collection itself, so rows cannot go in the order of the map alone.
+    pub back: bool,
+}
+
+/// What is read of a row as text, by position.
+#[derive(Default)]
+pub(super) struct Shape {
+    /// SELECT expressions; the key's come first.
+    pub texts: Vec<String>,
+    /// Positions of the columns, beyond the key, that others refer to.
+    pub linked: Vec<usize>,
+    /// Per identifier rule. Empty where nobody asks: one rule alone cannot be of two minds.
+    pub identifiers: Vec<usize>,
+    pub yields: Vec<usize>,
+    /// Of the row's own retention.
+    pub anchor: Option<usize>,
+    /// Parallel to `CollectionPlan::retained`.
+    pub field_anchors: Vec<usize>,
+    pub words: usize,
+    /// Whether words of "differs from its mask" follow those of "is not NULL".
+    pub dirty: bool,
+}
+
+impl Shape {
+    fn want(&mut self, expression: String) -> usize {
+        self.texts.iter().position(|t| *t == expression).unwrap_or_else(|| {
+            self.texts.push(expression);
+            self.texts.len() - 1
+        })
+    }
+}
+
+/// One argument that is not the batch.
+#[derive(Clone, Debug)]
+pub(super) enum Arg {
+    /// The customer's own key.
+    Customer,
+    /// A constant of the map.
+    Text(String),
+}
+
+pub(super) struct Statement {
+    pub sql: String,
+    pub args: Vec<Arg>,
+}
+
+impl Statement {
+    pub fn args(&self, customer: Option<&str>) -> Vec<Val> {
+        let value = |arg: &Arg| match arg {
+            Arg::Customer => Val::from(customer.map(str::to_owned)),
+            Arg::Text(text) => Val::from(text.clone()),
+        };
+        self.args.iter().map(value).collect()
+    }
+}
+
+impl Plan {
+    pub fn compile(map: &Arc<DataMap>, engine: Engine, schema: &Schema) -> Result<Self, ConnectorError> {
+        let dialect = Dialect { engine };
+        let mut collections = Vec::with_capacity(map.collections.len());
+        for (at, c) in map.collections.iter().enumerate() {
+            collections.push(Compiler { map, dialect, schema, c, at }.collection()?);
+        }
+        let mut owned = vec![Vec::new(); collections.len()];
+        let mut pointing = vec![Vec::new(); collections.len()];
+        for (at, c) in collections.iter().enumerate() {
+            for (l, link) in c.links.iter().enumerate() {
+                owned[link.owner].push((at, l));
+            }
+            for (p, pointer) in c.pointers.iter().enumerate() {
+                pointing[pointer.owner].push((at, p));
+            }
+        }
+        for at in 0..collections.len() {
+            collections[at].leaf = owned[at].is_empty() && pointing[at].is_empty();
+            collections[at].statements = statements(dialect, &map.collections[at], &collections[at]);
+        }
+        let (version, maria) = (schema.version, schema.maria);
+        Ok(Self { map: Arc::clone(map), dialect, version, maria, collections, owned, pointing })
+    }
+
+    pub fn map_of(&self, at: usize) -> &Collection {
+        &self.map.collections[at]
+    }
+
+    pub fn index(&self, name: &str) -> Option<usize> {
+        self.map.collections.iter().position(|c| c.name == name)
+    }
+}
+
+impl CollectionPlan {
+    /// How many texts of the key a row has.
+    pub fn key_len(&self) -> usize {
+        self.key.len()
+    }
+}
+
+struct Compiler<'a> {
+    map: &'a DataMap,
+    dialect: Dialect,
+    schema: &'a Schema,
+    c: &'a Collection,
+    at: usize,
+}
+
+impl Compiler<'_> {
+    fn collection(&self) -> Result<CollectionPlan, ConnectorError> {
+        let c = self.c;
+        let key = self.columns(c.key.iter())?;
+        let fields = self.columns(c.fields.iter().map(|f| &f.name))?;
+        let customer = c.customer_field.as_ref().map(|name| self.column(name)).transpose()?;
+        let marker = c.restriction.as_ref().map(|m| self.column(&m.field)).transpose()?;
+        let rules = c
+            .identifiers
+            .iter()
+            .map(|rule| {
+                let index = |name: &String| c.fields.iter().position(|f| f.name == *name);
+                Ok(RulePlan {
+                    column: self.column(&rule.field)?,
+                    matching: rule.matching,
+                    field: index(&rule.field),
+                    redacts: rule.redacts.iter().filter_map(index).collect(),
+                })
+            })
+            .collect::<Result<Vec<_>, ConnectorError>>()?;
+        let retained: Vec<usize> = indices(c, |erase| matches!(erase, FieldErasure::Retain(_)));
+        let shape = self.shape(c, &retained)?;
+        let links = c.owned_by.iter().map(|link| self.link(link)).collect::<Result<Vec<_>, _>>()?;
+        let pointers = c.points_at.iter().map(|p| self.link(&p.link)).collect::<Result<Vec<_>, _>>()?;
+        let pseudonym = c.fields.iter().any(|f| f.erase == FieldErasure::Mask(Mask::Pseudonym))
+            || c.points_at.iter().any(|p| p.mask == Mask::Pseudonym);
+        Ok(CollectionPlan {
+            table: self.dialect.table(&c.table),
+            key,
+            customer,
+            rules,
+            links,
+            pointers,
+            fields,
+            marker,
+            shape,
+            leaf: true,
+            pseudonym,
+            retained,
+            statements: Statements::default(),
+        })
+    }
+
+    fn shape(&self, c: &Collection, retained: &[usize]) -> Result<Shape, ConnectorError> {
+        let d = self.dialect;
+        let mut shape = Shape::default();
+        for name in &c.key {
+            // Not `want`: position and key must agree even if a column is named twice.
+            shape.texts.push(d.text(&self.column(name)?));
+        }
+        for name in linked_columns(self.map, &c.name) {
+            if !c.key.contains(name) {
+                let position = shape.want(d.text(&self.column(name)?));
+                shape.linked.push(position);
+            }
+        }
+        if c.identifiers.len() > 1 {
+            for rule in &c.identifiers {
+                let position = shape.want(d.text(&self.column(&rule.field)?));
+                shape.identifiers.push(position);
+            }
+        }
+        for y in &c.yields {
+            let position = shape.want(d.text(&self.column(&y.field)?));
+            shape.yields.push(position);
+        }
+        if let Some(retain) = &c.retain {
+            shape.anchor = Some(shape.want(d.anchor(&self.column(&retain.anchor)?)));
+        }
+        for field in retained {
+            if let FieldErasure::Retain(retain) = &c.fields[*field].erase {
+                let position = shape.want(d.anchor(&self.column(&retain.anchor)?));
+                shape.field_anchors.push(position);
+            }
+        }
+        shape.words = c.fields.len().div_ceil(WORD);
+        shape.dirty = c
+            .fields
+            .iter()
+            .any(|f| matches!(f.erase, FieldErasure::Mask(Mask::Constant(_) | Mask::Pseudonym)));
+        Ok(shape)
+    }
+
+    fn link(&self, link: &Link) -> Result<LinkPlan, ConnectorError> {
+        let owner = self.map.collections.iter().position(|c| c.name == link.collection).ok_or_else(|| {
+            ConnectorError::Refused(format!("collection {}: unknown collection {}", self.c.name, link.collection))
+        })?;
+        let of = &self.map.collections[owner];
+        let there = Compiler { c: of, at: owner, ..*self };
+        let extra: Vec<&String> =
+            linked_columns(self.map, &of.name).into_iter().filter(|name| !of.key.contains(*name)).collect();
+        let retained = indices(of, |erase| matches!(erase, FieldErasure::Retain(_)));
+        let shape = there.shape(of, &retained)?;
+        let mut plan = LinkPlan { owner, here: Vec::new(), there: Vec::new(), native: Vec::new(), back: false };
+        for (here, target) in &link.fields {
+            let (here, column) = (self.column(here)?, there.column(target)?);
+            plan.native.push(here.type_name == column.type_name);
+            plan.here.push(here);
+            let position = of.key.iter().position(|k| k == target).or_else(|| {
+                extra.iter().position(|name| *name == target).map(|i| shape.linked[i])
+            });
+            plan.there.push(position.ok_or_else(|| ConnectorError::Refused("a link leads nowhere".to_owned()))?);
+        }
+        plan.back = owner > self.at || (owner == self.at && self.dialect.engine == Engine::MySql);
+        // Only where both ends go can one of them be in the way of the other.
+        plan.back &= self.c.erase == RowErasure::Delete && of.erase == RowErasure::Delete;
+        // SQLite defers its foreign keys to the commit instead.
+        plan.back &= self.dialect.engine != Engine::Sqlite;
+        let free = |column: &Column| {
+            column.nullable && !self.c.key.contains(&column.name) && self.c.customer_field.as_ref() != Some(&column.name)
+        };
+        plan.back &= plan.here.iter().all(free);
+        Ok(plan)
+    }
+
+    fn columns<'n>(&self, names: impl Iterator<Item = &'n String>) -> Result<Vec<Column>, ConnectorError> {
+        names.map(|name| self.column(name)).collect()
+    }
+
+    fn column(&self, name: &str) -> Result<Column, ConnectorError> {
+        // The one text that our own statements treat as something else.
+        if name.contains("{rows}") || self.c.table.name.contains("{rows}") {
+            return Err(ConnectorError::Refused(format!("collection {}: a name cannot be used", self.c.name)));
+        }
+        if self.schema.columns(&self.c.table).is_none() {
+            return Err(ConnectorError::Refused(format!("collection {}: its table is not there", self.c.name)));
+        }
+        self.schema.column(self.dialect.engine, &self.c.table, name).cloned().ok_or_else(|| {
+            ConnectorError::Refused(format!("collection {}: column {name} is not there", self.c.name))
+        })
+    }
+}
+
+/// Columns of a collection that links and pointers of others (or its own) lead to, each once, in the order of the map.
+fn linked_columns<'m>(map: &'m DataMap, name: &str) -> Vec<&'m String> {
+    let mut found: Vec<&String> = Vec::new();
+    let links = map.collections.iter().flat_map(|c| c.owned_by.iter().chain(c.points_at.iter().map(|p| &p.link)));
+    for (_, there) in links.filter(|link| link.collection == name).flat_map(|link| &link.fields) {
+        if !found.contains(&there) {
+            found.push(there);
+        }
+    }
+    found
+}
+
+fn indices(c: &Collection, wanted: impl Fn(&FieldErasure) -> bool) -> Vec<usize> {
+    (0..c.fields.len()).filter(|i| wanted(&c.fields[*i].erase)).collect()
+}

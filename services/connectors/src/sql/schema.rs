@@ -1,0 +1,264 @@
+//! What the live database says of the mapped tables' columns.
+
+use std::collections::HashMap;
+
+use quittance_domain::data_map::{DataMap, Table};
+use quittance_sql::{Engine, Row, SqlError, Tx, Val};
+
+use super::dialect::Dialect;
+
+/// How values of a column compare, and which texts it can hold at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Class {
+    Text,
+    Int { min: i64, max: u64 },
+    Uuid,
+    /// Travels as hexadecimal where the engine has no text form of its own.
+    Bytes,
+    /// A day, with or without a time of no zone.
+    Date,
+    Instant,
+    Other,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Column {
+    pub name: String,
+    /// As the schema calls it.
+    pub type_name: String,
+    pub class: Class,
+    /// What a value is cast to so that the column's index answers (PostgreSQL a type; MySQL a CAST's target, or of text the character set).
+    pub cast: Option<String>,
+    /// Its own equality lets different texts pass as equal.
+    pub folds: bool,
+    pub blank_padded: bool,
+    /// MySQL.
+    pub collation: String,
+    pub nullable: bool,
+    pub max_chars: Option<u64>,
+}
+
+impl Column {
+    /// Whether the column could hold this very text. What it could not is not asked for: the question alone would be an error.
+    pub fn accepts(&self, value: &str) -> bool {
+        match self.class {
+            Class::Int { min, max } => match value.strip_prefix('-') {
+                Some(digits) => is_canonical(digits) && value.parse::<i64>().is_ok_and(|n| n != 0 && n >= min),
+                None => is_canonical(value) && value.parse::<u64>().is_ok_and(|n| n <= max),
+            },
+            Class::Uuid => matches!(value.len(), 32 | 36) && uuid::Uuid::try_parse(value).is_ok(),
+            _ => true,
+        }
+    }
+}
+
+/// `007` is not the number 7 to whoever issued it.
+fn is_canonical(digits: &str) -> bool {
+    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'))
+}
+
+/// The columns of each table of the map; a table that is not there has none.
+#[derive(Debug, Default)]
+pub(super) struct Schema {
+    tables: HashMap<Table, Vec<Column>>,
+    /// PostgreSQL's `server_version_num`; elsewhere 0.
+    pub version: i64,
+    pub maria: bool,
+}
+
+impl Schema {
+    pub async fn load(tx: &mut Tx, map: &DataMap) -> Result<Self, SqlError> {
+        let mut schema = Self::default();
+        match tx.engine() {
+            Engine::Postgres => {
+                let row = tx.fetch_one("SELECT current_setting('server_version_num')", Vec::new()).await?;
+                schema.version = row.map_or(Ok(0), |r| r.text(0).map(|v| v.parse().unwrap_or(0)))?;
+            }
+            Engine::MySql => {
+                let row = tx.fetch_one("SELECT CAST(VERSION() AS CHAR)", Vec::new()).await?;
+                schema.maria = row.map_or(Ok(false), |r| r.text(0).map(|v| v.contains("MariaDB")))?;
+            }
+            Engine::Sqlite => {}
+        }
+        for c in &map.collections {
+            if !schema.tables.contains_key(&c.table) {
+                let columns = columns(tx, &c.table).await?;
+                schema.tables.insert(c.table.clone(), columns);
+            }
+        }
+        Ok(schema)
+    }
+
+    /// `None`: no such table.
+    pub fn columns(&self, table: &Table) -> Option<&[Column]> {
+        self.tables.get(table).filter(|c| !c.is_empty()).map(Vec::as_slice)
+    }
+
+    pub fn column(&self, engine: Engine, table: &Table, name: &str) -> Option<&Column> {
+        let columns = self.columns(table)?;
+        columns
+            .iter()
+            .find(|c| c.name == name)
+            .or_else(|| columns.iter().find(|c| engine != Engine::Postgres && c.name.eq_ignore_ascii_case(name)))
+    }
+}
+
+async fn columns(tx: &mut Tx, table: &Table) -> Result<Vec<Column>, SqlError> {
+    let dialect = Dialect { engine: tx.engine() };
+    let (rows, read): (_, fn(&Row) -> Result<Column, SqlError>) = match tx.engine() {
+        Engine::Postgres => (tx.fetch(POSTGRES, vec![Val::from(dialect.table(table))]).await?, postgres),
+        Engine::MySql => {
+            let args = vec![Val::from(table.schema.clone()), Val::from(table.name.clone())];
+            (tx.fetch(MYSQL, args).await?, mysql)
+        }
+        Engine::Sqlite => {
+            let name = Val::from(table.name.clone());
+            let rows = match table.schema.clone() {
+                Some(schema) => tx.fetch(&SQLITE.replace("$1", "$1, $2"), vec![name, Val::from(schema)]).await?,
+                None => tx.fetch(SQLITE, vec![name]).await?,
+            };
+            (rows, sqlite)
+        }
+    };
+    rows.iter().map(read).collect()
+}
+
+const POSTGRES: &str = "SELECT a.attname::text, format_type(a.atttypid, -1), b.typname::text, \
+    (CASE WHEN a.attnotnull OR t.typnotnull THEN 0 ELSE 1 END)::bigint, \
+    (CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END)::bigint, \
+    (CASE WHEN c.collisdeterministic IS FALSE THEN 1 ELSE 0 END)::bigint \
+    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
+    JOIN pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END \
+    LEFT JOIN pg_collation c ON c.oid = a.attcollation \
+    WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped";
+
+fn postgres(row: &Row) -> Result<Column, SqlError> {
+    let (type_name, base) = (row.text(1)?, row.text(2)?);
+    let class = match base.as_str() {
+        "text" | "varchar" | "bpchar" | "name" | "citext" => Class::Text,
+        "int2" => Class::Int { min: i16::MIN.into(), max: i16::MAX as u64 },
+        "int4" => Class::Int { min: i32::MIN.into(), max: i32::MAX as u64 },
+        "int8" => Class::Int { min: i64::MIN, max: i64::MAX as u64 },
+        "uuid" => Class::Uuid,
+        "bytea" => Class::Bytes,
+        "date" | "timestamp" => Class::Date,
+        "timestamptz" => Class::Instant,
+        _ => Class::Other,
+    };
+    let comparable = !matches!(base.as_str(), "json" | "xml" | "point" | "polygon");
+    let typmod = row.i64(4)?;
+    Ok(Column {
+        name: row.text(0)?,
+        cast: comparable.then(|| type_name.clone()),
+        folds: base == "citext" || row.i64(5)? == 1,
+        blank_padded: base == "bpchar",
+        max_chars: if class == Class::Text && typmod > 4 { u64::try_from(typmod - 4).ok() } else { None },
+        collation: String::new(),
+        nullable: row.i64(3)? == 1,
+        class,
+        type_name,
+    })
+}
+
+const MYSQL: &str = "SELECT CAST(COLUMN_NAME AS CHAR), CAST(DATA_TYPE AS CHAR), CAST(COLUMN_TYPE AS CHAR), CAST(IS_NULLABLE AS CHAR), \
+    CAST(CHARACTER_MAXIMUM_LENGTH AS SIGNED), CAST(CHARACTER_SET_NAME AS CHAR), CAST(COLLATION_NAME AS CHAR), \
+    CAST(COALESCE(NUMERIC_PRECISION, 0) AS SIGNED), CAST(COALESCE(NUMERIC_SCALE, 0) AS SIGNED) \
+    FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = COALESCE($1, DATABASE()) AND TABLE_NAME = $2";
+
+fn mysql(row: &Row) -> Result<Column, SqlError> {
+    let (kind, type_name) = (row.text(1)?.to_ascii_lowercase(), row.text(2)?.to_ascii_lowercase());
+    let (charset, collation) = (row.opt_text(5)?.unwrap_or_default(), row.opt_text(6)?.unwrap_or_default());
+    let unsigned = type_name.contains("unsigned");
+    let (class, cast) = match kind.as_str() {
+        "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" => (Class::Text, Some(charset.clone())),
+        "tinyint" | "smallint" | "mediumint" | "int" | "bigint" if unsigned => {
+            (Class::Int { min: 0, max: u64::MAX }, Some("UNSIGNED".to_owned()))
+        }
+        "tinyint" | "smallint" | "mediumint" | "int" | "bigint" => {
+            (Class::Int { min: i64::MIN, max: i64::MAX as u64 }, Some("SIGNED".to_owned()))
+        }
+        "decimal" => (Class::Other, Some(format!("DECIMAL({},{})", row.i64(7)?, row.i64(8)?))),
+        "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => (Class::Bytes, None),
+        "uuid" => (Class::Uuid, Some("UUID".to_owned())),
+        "date" => (Class::Date, Some("DATE".to_owned())),
+        "datetime" => (Class::Date, Some("DATETIME(6)".to_owned())),
+        "timestamp" => (Class::Instant, Some("DATETIME(6)".to_owned())),
+        "time" => (Class::Other, Some("TIME(6)".to_owned())),
+        _ => (Class::Other, None),
+    };
+    // Pasted into statements: anything but a plain word is done without.
+    let plain = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let cast = cast.filter(|_| class != Class::Text || (plain(&charset) && plain(&collation)));
+    Ok(Column {
+        name: row.text(0)?,
+        folds: !collation.ends_with("_bin") && !collation.ends_with("_cs"),
+        blank_padded: false,
+        max_chars: row.opt_i64(4)?.and_then(|n| u64::try_from(n).ok()).filter(|_| class == Class::Text),
+        nullable: row.text(3)?.eq_ignore_ascii_case("YES"),
+        class,
+        cast,
+        collation,
+        type_name,
+    })
+}
+
+const SQLITE: &str = "SELECT name, type, \"notnull\" FROM pragma_table_xinfo($1)";
+
+fn sqlite(row: &Row) -> Result<Column, SqlError> {
+    let type_name = row.opt_text(1)?.unwrap_or_default().to_ascii_uppercase();
+    let has = |word: &str| type_name.contains(word);
+    // The affinity rules of https://sqlite.org/datatype3.html, in their order. No Int: such a column holds any text.
+    let (class, native) = if has("INT") {
+        (Class::Other, true)
+    } else if has("CHAR") || has("CLOB") || has("TEXT") {
+        (Class::Text, true)
+    } else if has("BLOB") {
+        (Class::Bytes, true)
+    } else if type_name.is_empty() {
+        (Class::Other, false)
+    } else if has("DATE") || has("TIME") {
+        (Class::Date, true)
+    } else {
+        (Class::Other, true)
+    };
+    Ok(Column {
+        name: row.text(0)?,
+        cast: native.then(String::new),
+        folds: false,
+        blank_padded: false,
+        collation: String::new(),
+        nullable: row.i64(2)? == 0,
+        max_chars: None,
+        class,
+        type_name,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_column_can_hold_is_asked_for() {
+        let column = |class| Column {
+            name: "c".into(),
+            type_name: String::new(),
+            class,
+            cast: None,
+            folds: false,
+            blank_padded: false,
+            collation: String::new(),
+            nullable: true,
+            max_chars: None,
+        };
+        let int = column(Class::Int { min: -128, max: 127 });
+        for (value, expected) in
+            [("0", true), ("127", true), ("-128", true), ("128", false), ("-129", false), ("007", false), ("-0", false), ("+1", false), ("1 ", false), ("x", false), ("", false)]
+        {
+            assert_eq!(int.accepts(value), expected, "{value}");
+        }
+        let uuid = column(Class::Uuid);
+        assert!(uuid.accepts("0190a1b2-0000-7000-8000-000000000001") && !uuid.accepts("urn:x") && !uuid.accepts("7"));
+        assert!(column(Class::Text).accepts("any"));
+    }
+}

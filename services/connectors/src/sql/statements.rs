@@ -1,0 +1,427 @@
+//! The statements of one collection. Their text depends on the map and the schema alone, so they are prepared once a connection.
+//!
+//! Whatever changes a row names it by its key *and* by a tie: a link that still leads to the row's owner, or an identifier column that still holds
+//! the subject's. A key that was freed and given to a neighbour (SQLite does that with rowids) is then nobody's.
+
+use quittance_domain::data_map::{Collection, FieldErasure, Mask, Matching, RowErasure};
+
+use super::{
+    dialect::Dialect,
+    plan::{Arg, CollectionPlan, LinkPlan, RulePlan, Statement, WORD},
+    schema::{Class, Column},
+};
+
+/// Rows that one statement may bring back: beyond it a batch is split, and a single subject stopped, before memory is.
+pub(super) const FIND_LIMIT: usize = 250_000;
+
+#[derive(Default)]
+pub(super) struct Statements {
+    /// Per identifier rule.
+    pub roots: Vec<Find>,
+    /// Per `owned_by` link.
+    pub children: Vec<Find>,
+    /// Per `points_at`: the keys of the rows that point at given values.
+    pub pointers: Vec<Statement>,
+    pub mask: Option<Statement>,
+    pub delete: Statement,
+    /// Loosens the links that the order of deletion cannot respect.
+    pub unlink: Option<Statement>,
+    /// Per identifier rule: what a shared row loses.
+    pub redact: Vec<Option<Statement>>,
+    /// Per `points_at`.
+    pub unpoint: Vec<Statement>,
+    pub mark: Option<Statement>,
+    pub unmark: Option<Statement>,
+    /// Of given keys, those that are not as erasure should have left them.
+    pub left: Statement,
+    /// Of given rows, those whose marker does not say "restricted", or still says it.
+    pub unmarked: Option<Statement>,
+    pub marked: Option<Statement>,
+}
+
+/// Finding rows; `left` leaves out those on which nothing is left to erase.
+#[derive(Default)]
+pub(super) struct Find {
+    pub all: Statement,
+    pub left: Option<Statement>,
+}
+
+impl Default for Statement {
+    fn default() -> Self {
+        Self { sql: String::new(), args: Vec::new() }
+    }
+}
+
+/// Collects a statement's arguments while its text is written.
+struct Text<'a> {
+    d: Dialect,
+    c: &'a Collection,
+    plan: &'a CollectionPlan,
+    args: Vec<Arg>,
+}
+
+pub(super) fn statements(d: Dialect, c: &Collection, plan: &CollectionPlan) -> Statements {
+    let text = || Text { d, c, plan, args: Vec::new() };
+    let mark = |set: bool| {
+        let marker = c.restriction.as_ref()?;
+        let column = plan.marker.as_ref()?;
+        let value = if set { Some(marker.set.as_str()) } else { marker.clear.as_deref() };
+        Some((column, value))
+    };
+    Statements {
+        roots: plan.rules.iter().map(|rule| find(text, |t| t.root(rule))).collect(),
+        children: plan.links.iter().map(|link| find(text, |t| t.child(link))).collect(),
+        pointers: plan.pointers.iter().map(|p| text().pointer(p)).collect(),
+        mask: text().mask(),
+        delete: text().delete(),
+        unlink: text().unlink(),
+        redact: plan.rules.iter().map(|rule| text().redact(rule)).collect(),
+        unpoint: plan.pointers.iter().enumerate().map(|(i, p)| text().unpoint(i, p)).collect(),
+        mark: mark(true).map(|(column, value)| text().mark(column, value)),
+        unmark: mark(false).map(|(column, value)| text().mark(column, value)),
+        left: text().left(),
+        unmarked: mark(true).map(|(column, value)| text().not_marked(column, value)),
+        marked: mark(false).map(|(column, value)| text().not_marked(column, value)),
+    }
+}
+
+fn find<'a>(text: impl Fn() -> Text<'a>, write: impl Fn(&mut Text<'a>) -> (Vec<String>, String, bool)) -> Find {
+    let finish = |only_left: bool| {
+        let mut t = text();
+        let mut what = vec!["v.i".to_owned()];
+        what.extend(t.plan.shape.texts.iter().cloned());
+        what.extend(t.words());
+        let (batch, mut on, indexed) = write(&mut t);
+        if only_left {
+            let todo: Vec<String> = t.todo(None).into_iter().map(|(_, c)| c).collect();
+            on = format!("{on} AND ({})", if todo.is_empty() { "1 = 0".to_owned() } else { todo.join(" OR ") });
+        }
+        let sql = format!("{} LIMIT {}", t.d.select(&what, &batch, &t.plan.table, &on, indexed), FIND_LIMIT + 1);
+        Statement { sql, args: t.args }
+    };
+    let t = text();
+    Find { all: finish(false), left: (t.plan.leaf && t.c.erase == RowErasure::Mask).then(|| finish(true)) }
+}
+
+/// What one row of a batch by key is made of, in this order.
+pub(super) fn key_batch(plan: &CollectionPlan) -> Vec<String> {
+    let mut names = vec!["i".to_owned(), "f".to_owned()];
+    names.extend((0..plan.key.len()).map(|k| format!("k{k}")));
+    for (l, link) in plan.links.iter().enumerate() {
+        names.extend((0..link.here.len()).map(|j| format!("l{l}_{j}")));
+    }
+    names.extend((0..plan.rules.len()).map(|r| format!("r{r}")));
+    names.extend(plan.marker.iter().map(|_| "m".to_owned()));
+    names.extend(plan.pseudonym.then(|| "p".to_owned()));
+    names.extend((0..plan.retained.len()).map(|h| format!("h{h}")));
+    names
+}
+
+/// The values of columns, by key. Position 1 is whether the row is still tied to the subject; with `tied_only` others are left out.
+pub(super) fn values(d: Dialect, c: &Collection, plan: &CollectionPlan, columns: &[&Column], tied_only: bool, lock: bool) -> Statement {
+    let mut t = Text { d, c, plan, args: Vec::new() };
+    let tie = t.tie(false);
+    let mut what = vec!["v.i".to_owned(), t.d.bits(&[(0, tie.clone())])];
+    what.extend(columns.iter().map(|column| d.text(column)));
+    let mut on = t.keys();
+    if tied_only {
+        on = format!("{on} AND {tie}");
+    }
+    let mut sql = d.select(&what, &key_batch(plan), &plan.table, &on, true);
+    if lock {
+        sql.push_str(d.for_update());
+    }
+    Statement { sql, args: t.args }
+}
+
+/// Writes a new value into one column, by key; the batch has it behind the usual columns, as `n`.
+pub(super) fn write(d: Dialect, c: &Collection, plan: &CollectionPlan, column: &Column) -> Statement {
+    let mut t = Text { d, c, plan, args: Vec::new() };
+    let on = format!("{} AND {}", t.keys(), t.tie(false));
+    let mut batch = key_batch(plan);
+    batch.push("n".to_owned());
+    let sql = d.update(&batch, &plan.table, &[(column, d.written(column, "v.n"))], &on);
+    Statement { sql, args: t.args }
+}
+
+impl Text<'_> {
+    fn arg(&mut self, arg: Arg) -> String {
+        self.args.push(arg);
+        format!("${}", self.args.len())
+    }
+
+    /// Confines a statement to the customer's rows (I8).
+    fn confined(&mut self, on: String) -> String {
+        match &self.plan.customer {
+            Some(column) => {
+                let arg = self.arg(Arg::Customer);
+                format!("{on} AND {}", self.d.equals_foreign(column, &arg))
+            }
+            None => on,
+        }
+    }
+
+    fn root(&mut self, rule: &RulePlan) -> (Vec<String>, String, bool) {
+        let mut batch = vec!["i".to_owned(), "a".to_owned()];
+        batch.extend(self.plan.pseudonym.then(|| "p".to_owned()));
+        let on = self.confined(matches(self.d, rule, "v.a"));
+        (batch, on, rule.matching == Matching::Exact)
+    }
+
+    fn child(&mut self, link: &LinkPlan) -> (Vec<String>, String, bool) {
+        let mut batch = vec!["i".to_owned()];
+        batch.extend((0..link.here.len()).map(|j| format!("a{j}")));
+        batch.extend(self.plan.pseudonym.then(|| "p".to_owned()));
+        let on = self.linked(link, |j| format!("v.a{j}"));
+        (batch, self.confined(on), true)
+    }
+
+    fn pointer(mut self, link: &LinkPlan) -> Statement {
+        let mut batch = vec!["i".to_owned()];
+        batch.extend((0..link.here.len()).map(|j| format!("a{j}")));
+        let mut what = vec!["v.i".to_owned()];
+        what.extend(self.plan.key.iter().map(|column| self.d.text(column)));
+        let on = self.linked(link, |j| format!("v.a{j}"));
+        let on = self.confined(on);
+        let sql = self.d.select(&what, &batch, &self.plan.table, &on, true);
+        Statement { sql: format!("{sql} LIMIT {}", FIND_LIMIT + 1), args: self.args }
+    }
+
+    fn linked(&self, link: &LinkPlan, value: impl Fn(usize) -> String) -> String {
+        let one = |(j, column): (usize, &Column)| {
+            if link.native[j] { self.d.equals(column, &value(j)) } else { self.d.equals_foreign(column, &value(j)) }
+        };
+        link.here.iter().enumerate().map(one).collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// Bits of "is not NULL", then of "differs from its mask".
+    fn words(&mut self) -> Vec<String> {
+        let filled: Vec<(usize, String)> =
+            self.plan.fields.iter().map(|c| format!("{} IS NOT NULL", self.d.column(c))).enumerate().collect();
+        let mut words = self.pack(&filled);
+        if self.plan.shape.dirty {
+            let dirty: Vec<(usize, String)> = (0..self.c.fields.len())
+                .filter_map(|f| match &self.c.fields[f].erase {
+                    FieldErasure::Mask(mask @ (Mask::Constant(_) | Mask::Pseudonym)) => {
+                        Some((f, self.unlike(&self.plan.fields[f], mask)))
+                    }
+                    _ => None,
+                })
+                .collect();
+            words.extend(self.pack(&dirty));
+        }
+        words
+    }
+
+    fn pack(&self, conditions: &[(usize, String)]) -> Vec<String> {
+        let word = |w: usize| {
+            let mine = conditions.iter().filter(|(f, _)| f / WORD == w);
+            // At most 59.
+            let bits: Vec<(u32, String)> = mine.map(|(f, c)| ((f % WORD) as u32, c.clone())).collect();
+            self.d.bits(&bits)
+        };
+        (0..self.plan.shape.words).map(word).collect()
+    }
+
+    fn unlike(&mut self, column: &Column, mask: &Mask) -> String {
+        match mask {
+            Mask::SetNull => format!("{} IS NOT NULL", self.d.column(column)),
+            Mask::Constant(text) => {
+                let arg = self.arg(Arg::Text(text.clone()));
+                self.d.differs(column, &arg)
+            }
+            Mask::Pseudonym => self.d.differs(column, "v.p"),
+        }
+    }
+
+    /// Per field, the condition that something is left to erase. `holds`: the batch says which retained fields are still held.
+    fn todo(&mut self, holds: Option<()>) -> Vec<(usize, String)> {
+        let mut conditions = Vec::new();
+        for (f, field) in self.c.fields.iter().enumerate() {
+            let column = &self.plan.fields[f];
+            match &field.erase {
+                FieldErasure::Mask(mask) => conditions.push((f, self.unlike(column, mask))),
+                FieldErasure::Keep => {}
+                FieldErasure::Retain(_) => {
+                    let filled = format!("{} IS NOT NULL", self.d.column(column));
+                    let held = self.plan.retained.iter().position(|r| *r == f);
+                    conditions.push(match (holds, held) {
+                        (Some(()), Some(h)) => (f, format!("(v.h{h} = 0 AND {filled})")),
+                        _ => (f, filled),
+                    });
+                }
+            }
+        }
+        conditions
+    }
+
+    fn keys(&mut self) -> String {
+        let keys = self.plan.key.iter().enumerate().map(|(k, column)| self.d.equals(column, &format!("v.k{k}")));
+        let on = keys.collect::<Vec<_>>().join(" AND ");
+        self.confined(on)
+    }
+
+    /// `loosened`: links that [`Text::unlink`] has just set to NULL count as they were.
+    fn tie(&mut self, loosened: bool) -> String {
+        let mut ties = Vec::new();
+        for (l, link) in self.plan.links.iter().enumerate() {
+            ties.push(format!("({})", self.linked(link, |j| format!("v.l{l}_{j}"))));
+            if loosened && link.back {
+                let nulls: Vec<String> = link.here.iter().map(|c| format!("{} IS NULL", self.d.column(c))).collect();
+                ties.push(format!("(v.l{l}_0 IS NOT NULL AND {})", nulls.join(" AND ")));
+            }
+        }
+        for (r, rule) in self.plan.rules.iter().enumerate() {
+            ties.push(format!("({})", matches(self.d, rule, &format!("v.r{r}"))));
+        }
+        if let (Some(marker), Some(column)) = (&self.c.restriction, &self.plan.marker) {
+            let arg = self.arg(Arg::Text(marker.set.clone()));
+            ties.push(format!("(v.m = 1 AND {})", at(self.d, column, Some(&arg))));
+        }
+        if ties.is_empty() { "1 = 0".to_owned() } else { format!("({})", ties.join(" OR ")) }
+    }
+
+    fn masked(&mut self, column: &Column, mask: &Mask) -> String {
+        let (name, value) = match mask {
+            Mask::SetNull => return "NULL".to_owned(),
+            Mask::Constant(text) => (self.d.column(column), self.arg(Arg::Text(text.clone()))),
+            Mask::Pseudonym => (self.d.column(column), "v.p".to_owned()),
+        };
+        // What is NULL holds nothing, and a mask there would claim that it had.
+        format!("CASE WHEN {name} IS NULL THEN NULL ELSE {} END", self.d.written(column, &value))
+    }
+
+    fn mask(mut self) -> Option<Statement> {
+        let plan = self.plan;
+        let mut sets = Vec::new();
+        for (f, field) in self.c.fields.iter().enumerate() {
+            let column = &plan.fields[f];
+            match &field.erase {
+                FieldErasure::Mask(mask) => sets.push((column, self.masked(column, mask))),
+                FieldErasure::Keep => {}
+                FieldErasure::Retain(_) => {
+                    let h = plan.retained.iter().position(|r| *r == f)?;
+                    sets.push((column, format!("CASE WHEN v.h{h} = 1 THEN {} ELSE NULL END", self.d.column(column))));
+                }
+            }
+        }
+        self.update(&sets)
+    }
+
+    fn redact(mut self, rule: &RulePlan) -> Option<Statement> {
+        let plan = self.plan;
+        let mut sets = Vec::new();
+        for f in &rule.redacts {
+            if let FieldErasure::Mask(mask) = &self.c.fields[*f].erase {
+                sets.push((&plan.fields[*f], self.masked(&plan.fields[*f], mask)));
+            }
+        }
+        if rule.field.is_none() {
+            sets.push((&rule.column, "NULL".to_owned()));
+        }
+        self.update(&sets)
+    }
+
+    fn update(mut self, sets: &[(&Column, String)]) -> Option<Statement> {
+        if sets.is_empty() {
+            return None;
+        }
+        let on = format!("{} AND {}", self.keys(), self.tie(false));
+        let sql = self.d.update(&key_batch(self.plan), &self.plan.table, sets, &on);
+        Some(Statement { sql, args: self.args })
+    }
+
+    fn delete(mut self) -> Statement {
+        let on = format!("{} AND {}", self.keys(), self.tie(true));
+        let key: Vec<&Column> = self.plan.key.iter().collect();
+        let sql = self.d.delete(&key_batch(self.plan), &self.plan.table, &key, &on);
+        Statement { sql, args: self.args }
+    }
+
+    fn unlink(self) -> Option<Statement> {
+        let plan = self.plan;
+        let columns = plan.links.iter().filter(|link| link.back).flat_map(|link| &link.here);
+        let mut sets: Vec<(&Column, String)> = Vec::new();
+        for column in columns {
+            if !sets.iter().any(|(other, _)| *other == column) {
+                sets.push((column, "NULL".to_owned()));
+            }
+        }
+        self.update(&sets)
+    }
+
+    fn unpoint(mut self, at: usize, link: &LinkPlan) -> Statement {
+        let mut batch = vec!["i".to_owned()];
+        batch.extend((0..self.plan.key.len()).map(|k| format!("k{k}")));
+        batch.extend((0..link.here.len()).map(|j| format!("w{j}")));
+        batch.push("p".to_owned());
+        let mask = self.c.points_at[at].mask.clone();
+        let sets: Vec<(&Column, String)> =
+            link.here.iter().map(|column| (column, self.masked(column, &mask))).collect();
+        let on = format!("{} AND {}", self.keys(), self.linked(link, |j| format!("v.w{j}")));
+        let sql = self.d.update(&batch, &self.plan.table, &sets, &on);
+        Statement { sql, args: self.args }
+    }
+
+    fn mark(mut self, column: &Column, value: Option<&str>) -> Statement {
+        let value = match value {
+            Some(text) => {
+                let arg = self.arg(Arg::Text(text.to_owned()));
+                self.d.written(column, &arg)
+            }
+            None => "NULL".to_owned(),
+        };
+        let on = format!("{} AND {}", self.keys(), self.tie(false));
+        let sql = self.d.update(&key_batch(self.plan), &self.plan.table, &[(column, value)], &on);
+        Statement { sql, args: self.args }
+    }
+
+    fn not_marked(mut self, column: &Column, value: Option<&str>) -> Statement {
+        let arg = value.map(|text| self.arg(Arg::Text(text.to_owned())));
+        let marked = at(self.d, column, arg.as_deref());
+        let on = format!("{} AND {} AND NOT {marked}", self.keys(), self.tie(false));
+        let sql = self.d.select(&["v.i".to_owned()], &key_batch(self.plan), &self.plan.table, &on, true);
+        Statement { sql, args: self.args }
+    }
+
+    /// `f`: 0 the row is to be gone, 1 masked, 2 marked as restricted. Brings bits of what is left, the identifiers and the links.
+    fn left(mut self) -> Statement {
+        let todo = self.todo(Some(()));
+        let any: Vec<&str> = todo.iter().map(|(_, c)| c.as_str()).collect();
+        let any = if any.is_empty() { "1 = 0".to_owned() } else { any.join(" OR ") };
+        let unmarked = match (&self.c.restriction, &self.plan.marker) {
+            (Some(marker), Some(column)) => {
+                let arg = self.arg(Arg::Text(marker.set.clone()));
+                format!("NOT {}", at(self.d, column, Some(&arg)))
+            }
+            _ => "1 = 0".to_owned(),
+        };
+        let tie = self.tie(false);
+        let mut what = vec!["v.i".to_owned(), self.d.bits(&[(0, tie)])];
+        what.extend(self.pack(&todo));
+        what.extend(self.plan.rules.iter().map(|rule| self.d.text(&rule.column)));
+        let links = self.plan.links.iter().flat_map(|link| &link.here);
+        what.extend(links.map(|column| self.d.text(column)));
+        let on = format!("{} AND (v.f = 0 OR (v.f = 1 AND ({any})) OR (v.f = 2 AND {unmarked}))", self.keys());
+        let sql = self.d.select(&what, &key_batch(self.plan), &self.plan.table, &on, true);
+        Statement { sql, args: self.args }
+    }
+}
+
+/// The column is at the value; `None` is NULL.
+fn at(d: Dialect, column: &Column, value: Option<&str>) -> String {
+    match value {
+        Some(value) => format!("({} IS NOT NULL AND NOT {})", d.column(column), d.differs(column, value)),
+        None => format!("({} IS NULL)", d.column(column)),
+    }
+}
+
+fn matches(d: Dialect, rule: &RulePlan, value: &str) -> String {
+    match rule.matching {
+        // A binary column cannot be asked for a text; the check says so.
+        _ if rule.column.class == Class::Bytes => "1 = 0".to_owned(),
+        Matching::Exact => d.equals_foreign(&rule.column, value),
+        Matching::CaseInsensitive => d.equals_folded(&rule.column, value),
+        Matching::Digits => d.equals_digits(&rule.column, value),
+    }
+}

@@ -1,0 +1,175 @@
+//! A leased batch, from the lease to the report.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use quittance_connectors::ConnectorError;
+use quittance_domain::{
+    ids::{CustomerId, RequestId},
+    system::System,
+};
+use quittance_store::{LeasedBatch, LeasedTask, Report, Store, StoreResult};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Clock, DispatchLimits,
+    execute::{Execution, Ran, hand_back},
+    heartbeat,
+    registry::ConnectorRegistry,
+};
+
+/// What batches share.
+pub(crate) struct Workshop {
+    pub store: Store,
+    pub clock: Arc<dyn Clock>,
+    pub limits: DispatchLimits,
+    pub connectors: Arc<ConnectorRegistry>,
+    /// Cancelled when a drain has waited long enough.
+    pub hand_back: CancellationToken,
+    zones: tokio::sync::Mutex<BTreeMap<CustomerId, (Instant, String)>>,
+}
+
+/// Time zones that are remembered, and for how long: an agreement changes once a year.
+const ZONES_MAX: usize = 10_000;
+const ZONE_AGE_MAX: Duration = Duration::from_secs(60);
+
+impl Workshop {
+    pub fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        limits: DispatchLimits,
+        connectors: Arc<ConnectorRegistry>,
+        hand_back: CancellationToken,
+    ) -> Self {
+        Self { store, clock, limits, connectors, hand_back, zones: tokio::sync::Mutex::default() }
+    }
+
+    async fn time_zone(&self, customer: &CustomerId) -> StoreResult<String> {
+        let mut zones = self.zones.lock().await;
+        if let Some((at, zone)) = zones.get(customer)
+            && at.elapsed() < ZONE_AGE_MAX
+        {
+            return Ok(zone.clone());
+        }
+        let zone = self.store.customer(customer).await?.agreement.time_zone;
+        if zones.len() >= ZONES_MAX {
+            zones.clear();
+        }
+        zones.insert(customer.clone(), (Instant::now(), zone.clone()));
+        Ok(zone)
+    }
+
+    /// Works on the batch and reports it. Answers whether the system could be worked with.
+    pub async fn run(&self, system: &System, batch: LeasedBatch) -> bool {
+        let leases: Vec<(RequestId, i64)> = batch.tasks.iter().map(|t| (t.key.request, t.lease)).collect();
+        let clock = self.clock.as_ref();
+        let lost = heartbeat::until_lost(&self.store, clock, &self.limits, &batch.customer, &system.id, &leases);
+        let (reports, available) = tokio::select! {
+            ran = self.work_and_report(system, &batch) => return ran,
+            reason = lost => (hand_back(&leases, clock.now(), reason), true),
+            () = self.hand_back.cancelled() => (hand_back(&leases, clock.now(), "handed back at a drain"), true),
+        };
+        tracing::warn!(system = %system.id, tasks = leases.len(), "a batch was given up before its end");
+        if let Err(error) = self.store.report(&batch.customer, &system.id, clock.now(), reports).await {
+            tracing::warn!(system = %system.id, %error, "leases could not be handed back: they pass by themselves");
+        }
+        available
+    }
+
+    async fn work_and_report(&self, system: &System, batch: &LeasedBatch) -> bool {
+        let ran = self.execute(system, batch).await;
+        let tasks = ran.reports.len();
+        self.report(system, &batch.customer, ran.reports).await;
+        tracing::debug!(system = %system.id, action = %batch.action, work = %batch.work, tasks, "batch reported");
+        !ran.unavailable
+    }
+
+    async fn execute(&self, system: &System, batch: &LeasedBatch) -> Ran {
+        let mut ran = Ran::default();
+        let time_zone = match self.time_zone(&batch.customer).await {
+            Ok(zone) => zone,
+            Err(error) => {
+                tracing::warn!(customer = %batch.customer, %error, "the agreement could not be read");
+                let leases: Vec<_> = batch.tasks.iter().map(|t| (t.key.request, t.lease)).collect();
+                ran.reports = hand_back(&leases, self.clock.now(), "the store was not there");
+                return ran;
+            }
+        };
+        // A task works with the map that it was planned with; a batch nearly always has one.
+        let mut versions: Vec<i64> = batch.tasks.iter().map(|t| t.map_version).collect();
+        versions.sort_unstable();
+        versions.dedup();
+        let mut tasks: Vec<&LeasedTask> = batch.tasks.iter().collect();
+        if let [version] = versions.as_slice() {
+            self.execute_version(system, batch, *version, &time_zone, &batch.tasks, &mut ran).await;
+            return ran;
+        }
+        tasks.sort_by_key(|t| t.map_version);
+        for task in tasks {
+            let one = std::slice::from_ref(task);
+            self.execute_version(system, batch, task.map_version, &time_zone, one, &mut ran).await;
+        }
+        ran
+    }
+
+    async fn execute_version(
+        &self,
+        system: &System,
+        batch: &LeasedBatch,
+        version: i64,
+        time_zone: &str,
+        tasks: &[LeasedTask],
+        ran: &mut Ran,
+    ) {
+        let connector = match self.connectors.get(system, version).await {
+            Ok(connector) => connector,
+            Err(error) => {
+                tracing::warn!(system = %system.id, %error, "no connector");
+                ran.unavailable |= matches!(error, ConnectorError::Unavailable(_));
+                let at = self.clock.now().checked_add(self.limits.retry_base()).unwrap_or(self.clock.now());
+                let leases: Vec<_> = tasks.iter().map(|t| (t.key.request, t.lease)).collect();
+                ran.reports.extend(hand_back(&leases, at, &error.to_string()));
+                return;
+            }
+        };
+        let execution = Execution {
+            store: &self.store,
+            clock: self.clock.as_ref(),
+            limits: &self.limits,
+            connector: connector.as_ref(),
+            system,
+            customer: &batch.customer,
+            customer_key: system.customer_key(&batch.customer),
+            time_zone: time_zone.to_owned(),
+            action: batch.action,
+            work: batch.work,
+        };
+        let part = execution.run(tasks).await;
+        ran.reports.extend(part.reports);
+        ran.unavailable |= part.unavailable;
+    }
+
+    /// A report that could not be stored is tried again for as long as the lease lives: the work was done, and the rerun is dear.
+    async fn report(&self, system: &System, customer: &CustomerId, reports: Vec<Report>) {
+        loop {
+            match self.store.report(customer, &system.id, self.clock.now(), reports.clone()).await {
+                Ok(lost) if lost.is_empty() => return,
+                Ok(lost) => {
+                    tracing::warn!(system = %system.id, tasks = lost.len(), "leases were lost before the report");
+                    return;
+                }
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(system = %system.id, %error, "a report could not be stored, trying again");
+                    tokio::time::sleep(self.limits.retry_base()).await;
+                }
+                Err(error) => {
+                    tracing::error!(system = %system.id, %error, "a report was refused by the store");
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! A circuit breaker per system: what is down is asked again now and then, not by every batch.
+
+use std::time::Duration;
+
+use quittance_domain::Timestamp;
+
+use crate::DispatchLimits;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    /// Failures in a row so far.
+    Closed { failures: u32 },
+    /// Nothing is tried before `until`; then one batch is.
+    Open { until: Timestamp, open_for: Duration },
+    /// The one batch is out.
+    HalfOpen { open_for: Duration },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Breaker {
+    state: State,
+    failures_max: u32,
+    open_first: Duration,
+    open_max: Duration,
+}
+
+impl Breaker {
+    pub fn new(limits: &DispatchLimits) -> Self {
+        Self {
+            state: State::Closed { failures: 0 },
+            failures_max: limits.breaker_failures.max(1),
+            open_first: Duration::from_secs(limits.breaker_open_s),
+            open_max: Duration::from_secs(limits.breaker_open_max_s),
+        }
+    }
+
+    /// Whether a batch may go now. In the half-open state, one may.
+    pub fn try_pass(&mut self, now: Timestamp) -> bool {
+        match self.state {
+            State::Closed { .. } => true,
+            State::Open { until, open_for } if now >= until => {
+                self.state = State::HalfOpen { open_for };
+                true
+            }
+            State::Open { .. } | State::HalfOpen { .. } => false,
+        }
+    }
+
+    /// The batch never ran (nothing was leased): it says nothing about the system.
+    pub fn not_used(&mut self, now: Timestamp) {
+        if let State::HalfOpen { open_for } = self.state {
+            self.state = State::Open { until: now, open_for };
+        }
+    }
+
+    pub fn succeeded(&mut self) {
+        self.state = State::Closed { failures: 0 };
+    }
+
+    pub fn failed(&mut self, now: Timestamp) {
+        let open_for = match self.state {
+            State::Closed { failures } if failures + 1 < self.failures_max => {
+                self.state = State::Closed { failures: failures + 1 };
+                return;
+            }
+            State::Closed { .. } => self.open_first,
+            State::HalfOpen { open_for } => (open_for * 2).min(self.open_max),
+            // A batch that had been out when it opened.
+            State::Open { .. } => return,
+        };
+        let until = now.checked_add(open_for).unwrap_or(Timestamp::MAX);
+        self.state = State::Open { until, open_for };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(s: i64) -> Timestamp {
+        Timestamp::from_second(s).unwrap()
+    }
+
+    #[test]
+    fn it_opens_lets_one_through_and_closes_again() {
+        let limits = DispatchLimits { breaker_failures: 2, breaker_open_s: 10, ..DispatchLimits::default() };
+        let mut breaker = Breaker::new(&limits);
+        breaker.failed(at(0));
+        assert!(breaker.try_pass(at(0)));
+        breaker.failed(at(0));
+        assert!(!breaker.try_pass(at(9)));
+        assert!(breaker.try_pass(at(10)));
+        assert!(!breaker.try_pass(at(10)), "only one goes through half-open");
+        breaker.failed(at(10));
+        assert!(!breaker.try_pass(at(29)), "the second time it stays open twice as long");
+        assert!(breaker.try_pass(at(30)));
+        breaker.succeeded();
+        assert!(breaker.try_pass(at(30)) && breaker.try_pass(at(30)));
+    }
+}

@@ -1,0 +1,246 @@
+//! The loop: who may work on what, and how much at once.
+
+use std::{
+    collections::{HashMap, HashSet},
+    num::NonZeroU32,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use quittance_domain::{
+    Timestamp,
+    ids::{CustomerId, SystemId},
+    system::{ConnectorKind, System},
+};
+use quittance_store::{LeaseQuery, ReadyWork, Store, StoreResult, Topology};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Clock, DispatchLimits, batch::Workshop, breaker::Breaker, registry::ConnectorRegistry, topology::TopologyCache,
+};
+
+/// How often requests are looked at that lack a system, beside every change of systems.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+
+/// What one system may take at once.
+struct Gate {
+    permits: Arc<Semaphore>,
+    rate: Option<DefaultDirectRateLimiter>,
+    breaker: Breaker,
+    concurrency: u32,
+    per_second: u32,
+}
+
+impl Gate {
+    fn new(system: &System, limits: &DispatchLimits) -> Self {
+        let l = system.limits;
+        Self {
+            permits: Arc::new(Semaphore::new(l.concurrency as usize)),
+            rate: NonZeroU32::new(l.batches_per_second).map(|n| RateLimiter::direct(Quota::per_second(n))),
+            breaker: Breaker::new(limits),
+            concurrency: l.concurrency,
+            per_second: l.batches_per_second,
+        }
+    }
+
+    fn fits(&self, system: &System) -> bool {
+        self.concurrency == system.limits.concurrency && self.per_second == system.limits.batches_per_second
+    }
+}
+
+#[derive(Default)]
+struct Desk {
+    gates: HashMap<SystemId, Gate>,
+    /// Work that somebody is leasing from right now.
+    leasing: HashSet<ReadyWork>,
+    /// Batches in work per customer: who has fewest comes first.
+    running: HashMap<CustomerId, u32>,
+}
+
+/// Wakes the loop. A wake-up carries nothing and may be lost: the poll finds what it meant.
+#[derive(Clone)]
+pub struct DispatchHandle {
+    notify: Arc<Notify>,
+}
+
+impl DispatchHandle {
+    pub fn wake(&self) {
+        self.notify.notify_one();
+    }
+}
+
+pub struct Dispatcher {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    limits: DispatchLimits,
+    topology: Arc<TopologyCache>,
+    workshop: Arc<Workshop>,
+    notify: Arc<Notify>,
+    desk: Arc<Mutex<Desk>>,
+    batches: Arc<Semaphore>,
+    worker: String,
+    hand_back: CancellationToken,
+}
+
+impl Dispatcher {
+    pub fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        limits: DispatchLimits,
+        topology: Arc<TopologyCache>,
+        connectors: Arc<ConnectorRegistry>,
+        worker: String,
+    ) -> Self {
+        let hand_back = CancellationToken::new();
+        let workshop = Workshop::new(store.clone(), clock.clone(), limits.clone(), connectors, hand_back.clone());
+        Self {
+            batches: Arc::new(Semaphore::new(limits.batches_max)),
+            workshop: Arc::new(workshop),
+            notify: Arc::new(Notify::new()),
+            desk: Arc::default(),
+            store,
+            clock,
+            limits,
+            topology,
+            worker,
+            hand_back,
+        }
+    }
+
+    pub fn handle(&self) -> DispatchHandle {
+        DispatchHandle { notify: self.notify.clone() }
+    }
+
+    /// Runs until `drain` is cancelled, then lets running batches finish or hands them back.
+    pub async fn run(self, drain: CancellationToken) {
+        let mut running = JoinSet::new();
+        let mut swept: Option<(Instant, i64)> = None;
+        while !drain.is_cancelled() {
+            if let Err(error) = self.pass(&mut running, &mut swept).await {
+                tracing::warn!(%error, "the store could not be asked for due work");
+            }
+            tokio::select! {
+                () = drain.cancelled() => {}
+                () = self.notify.notified() => {}
+                () = tokio::time::sleep(Duration::from_millis(self.limits.poll_ms)) => {}
+            }
+            while running.try_join_next().is_some() {}
+        }
+        tracing::info!(batches = running.len(), "draining");
+        let all = async { while running.join_next().await.is_some() {} };
+        if tokio::time::timeout(Duration::from_secs(self.limits.drain_s), all).await.is_err() {
+            self.hand_back.cancel();
+            while running.join_next().await.is_some() {}
+        }
+    }
+
+    async fn pass(&self, running: &mut JoinSet<()>, swept: &mut Option<(Instant, i64)>) -> StoreResult<()> {
+        let topology = self.topology.get().await?;
+        if swept.is_none_or(|(at, generation)| generation != topology.generation || at.elapsed() > SWEEP_EVERY) {
+            self.sweep(&topology).await?;
+            *swept = Some((Instant::now(), topology.generation));
+        }
+        let in_process = topology.systems.iter().filter(|s| s.connector == ConnectorKind::Sql);
+        let systems: Vec<SystemId> = in_process.map(|s| s.id.clone()).collect();
+        if systems.is_empty() || self.batches.available_permits() == 0 {
+            return Ok(());
+        }
+        let mut ready = self.store.ready_work(self.clock.now(), &systems).await?;
+        {
+            let desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
+            ready.retain(|work| !desk.leasing.contains(work));
+            // Stable: among customers with equally many batches, who has waited longest.
+            ready.sort_by_key(|work| desk.running.get(&work.customer).copied().unwrap_or(0));
+        }
+        for work in ready {
+            let Ok(slot) = self.batches.clone().try_acquire_owned() else { break };
+            let Some(system) = topology.system(&work.system) else { continue };
+            if let Some(permit) = self.admit(system, &work) {
+                self.spawn(running, system.clone(), work, (slot, permit));
+            }
+        }
+        Ok(())
+    }
+
+    /// Concurrency, breaker and rate of one system, in this order: what a closed gate refuses costs no rate.
+    fn admit(&self, system: &System, work: &ReadyWork) -> Option<OwnedSemaphorePermit> {
+        let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
+        let gate = desk.gates.entry(system.id.clone()).or_insert_with(|| Gate::new(system, &self.limits));
+        if !gate.fits(system) {
+            *gate = Gate::new(system, &self.limits);
+        }
+        let permit = gate.permits.clone().try_acquire_owned().ok()?;
+        if gate.rate.as_ref().is_some_and(|rate| rate.check().is_err()) || !gate.breaker.try_pass(self.clock.now()) {
+            return None;
+        }
+        desk.leasing.insert(work.clone());
+        *desk.running.entry(work.customer.clone()).or_default() += 1;
+        Some(permit)
+    }
+
+    fn spawn(
+        &self,
+        running: &mut JoinSet<()>,
+        system: Arc<System>,
+        work: ReadyWork,
+        permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    ) {
+        let (store, clock, workshop) = (self.store.clone(), self.clock.clone(), self.workshop.clone());
+        let (desk, notify, worker) = (self.desk.clone(), self.notify.clone(), self.worker.clone());
+        let lease = self.limits.lease();
+        running.spawn(async move {
+            let now = clock.now();
+            let tasks_max = system.limits.batch_size;
+            let expires_at = now.checked_add(lease).unwrap_or(Timestamp::MAX);
+            let query = LeaseQuery { worker: &worker, now, expires_at, tasks_max };
+            let leased = store.lease(&work, &query).await;
+            let leased_full = leased.as_ref().is_ok_and(|b| b.tasks.len() == tasks_max as usize);
+            desk.lock().unwrap_or_else(PoisonError::into_inner).leasing.remove(&work);
+            if leased_full {
+                // There may be more: somebody else goes on with it while this batch is worked on.
+                notify.notify_one();
+            }
+            let verdict = match leased {
+                Ok(batch) if !batch.tasks.is_empty() => Some(workshop.run(&system, batch).await),
+                Ok(_) => None,
+                Err(error) => {
+                    tracing::warn!(system = %system.id, %error, "a batch could not be leased");
+                    None
+                }
+            };
+            {
+                let mut desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(count) = desk.running.get_mut(&work.customer) {
+                    *count -= 1;
+                    if *count == 0 {
+                        desk.running.remove(&work.customer);
+                    }
+                }
+                if let Some(gate) = desk.gates.get_mut(&system.id) {
+                    match verdict {
+                        Some(true) => gate.breaker.succeeded(),
+                        Some(false) => gate.breaker.failed(clock.now()),
+                        None => gate.breaker.not_used(clock.now()),
+                    }
+                }
+            }
+            drop(permits);
+            if verdict.is_some() {
+                notify.notify_one();
+            }
+        });
+    }
+
+    /// Open requests get the tasks that they lack since systems were added, before they can complete (I3).
+    async fn sweep(&self, topology: &Topology) -> StoreResult<()> {
+        for customer in self.store.customers_to_replan(topology.generation).await? {
+            while self.store.replan(&customer, topology, self.clock.now()).await? > 0 {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,418 @@
+//! One batch at one system: find, store the match sets, act, read back. What read-back says is all that is reported (I5).
+
+use std::{collections::BTreeMap, time::Duration};
+
+use quittance_connectors::{BatchContext, Connector, ConnectorError, Found, MatchSet, Subject, SubjectError};
+use quittance_domain::{
+    Timestamp,
+    action::Action,
+    backoff::full_jitter,
+    ids::{CustomerId, RequestId},
+    outcome::{Confirmation, Evidence, EvidenceKind, Grade, Outcome, OutcomeKind},
+    plan::NO_USABLE_IDENTIFIER,
+    system::System,
+    task::Work,
+};
+use quittance_store::{LeasedTask, MaskPseudonyms, Report, ReportResult, Store, StoreError};
+
+use crate::{Clock, DispatchLimits};
+
+/// Rounds of find, act and read-back within one attempt, for rows that came in between.
+const ROUNDS_MAX: u32 = 3;
+/// So many subjects that each fail alone, and none that succeeds: it is the system, not the subjects.
+const POISONOUS_MAX: u32 = 8;
+/// Up to here a batch waits for replicas itself; longer, and the task is put aside.
+const SETTLE_IN_BATCH_MAX: Duration = Duration::from_secs(3);
+/// Marks a task whose act is done and whose replicas had time to settle.
+const SETTLING: &str = "SETTLING";
+
+pub(crate) struct Execution<'a> {
+    pub store: &'a Store,
+    pub clock: &'a dyn Clock,
+    pub limits: &'a DispatchLimits,
+    pub connector: &'a dyn Connector,
+    pub system: &'a System,
+    pub customer: &'a CustomerId,
+    pub customer_key: Option<String>,
+    pub time_zone: String,
+    pub action: Action,
+    pub work: Work,
+}
+
+/// What a run came to.
+#[derive(Default)]
+pub(crate) struct Ran {
+    pub reports: Vec<Report>,
+    /// The system could not do it now: its breaker counts it.
+    pub unavailable: bool,
+}
+
+enum Stop {
+    Connector(ConnectorError),
+    Store(StoreError),
+}
+
+impl From<ConnectorError> for Stop {
+    fn from(e: ConnectorError) -> Self {
+        Self::Connector(e)
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(e: StoreError) -> Self {
+        Self::Store(e)
+    }
+}
+
+/// One task on its way through a batch.
+struct Step<'a> {
+    task: &'a LeasedTask,
+    subject: Subject,
+    match_set: MatchSet,
+}
+
+fn report(task: &LeasedTask, result: ReportResult) -> Report {
+    Report { request: task.key.request, lease: task.lease, result }
+}
+
+impl Execution<'_> {
+    /// Runs all tasks of the slice. A batch that the system refuses is split until the poisonous subject stands alone.
+    pub async fn run(&self, tasks: &[LeasedTask]) -> Ran {
+        let mut ran = Ran::default();
+        let (mut poisonous, mut succeeded) = (0, false);
+        let mut parts = vec![tasks];
+        while let Some(part) = parts.pop() {
+            match self.attempt(part).await {
+                Ok(reports) => {
+                    succeeded = true;
+                    ran.reports.extend(reports);
+                }
+                Err(Stop::Connector(ConnectorError::Refused(_))) if part.len() > 1 => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.push(second);
+                    parts.push(first);
+                }
+                Err(Stop::Connector(ConnectorError::Refused(reason))) => {
+                    poisonous += 1;
+                    let attention = |t| report(t, ReportResult::Attention { reason: reason.clone() });
+                    ran.reports.extend(part.iter().map(attention));
+                    if poisonous >= POISONOUS_MAX && !succeeded {
+                        ran.unavailable = true;
+                        self.put_off(&mut ran, parts.drain(..).flatten(), &reason);
+                    }
+                }
+                Err(Stop::Connector(ConnectorError::Unavailable(reason))) => {
+                    ran.unavailable = true;
+                    self.put_off(&mut ran, part.iter().chain(parts.drain(..).flatten()), &reason);
+                }
+                Err(Stop::Store(error)) => {
+                    tracing::warn!(system = %self.system.id, %error, "the store could not take a match set");
+                    self.put_off(&mut ran, part.iter().chain(parts.drain(..).flatten()), "the store was not there");
+                }
+            }
+        }
+        ran
+    }
+
+    fn put_off<'t>(&self, ran: &mut Ran, tasks: impl Iterator<Item = &'t LeasedTask>, reason: &str) {
+        for task in tasks {
+            ran.reports.push(self.retry(task, reason));
+        }
+    }
+
+    fn retry(&self, task: &LeasedTask, reason: &str) -> Report {
+        let attempt = task.attempts.saturating_sub(1);
+        let wait = full_jitter(attempt, self.limits.retry_base(), self.limits.retry_cap(), rand::random());
+        let at = self.clock.now().checked_add(wait).unwrap_or(Timestamp::MAX);
+        report(task, ReportResult::Retry { at, reason: reason.to_owned() })
+    }
+
+    async fn attempt(&self, tasks: &[LeasedTask]) -> Result<Vec<Report>, Stop> {
+        let mut reports = Vec::with_capacity(tasks.len());
+        let pseudonyms = self.store.ring().mask_pseudonyms(self.customer, &self.system.id);
+        let mut steps = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            match self.step(task, &pseudonyms) {
+                Ok(step) => steps.push(step),
+                Err(reason) => reports.push(report(task, ReportResult::Attention { reason })),
+            }
+        }
+        let ctx = self.context();
+        match (self.work, self.action) {
+            (Work::Resolve, _) => self.resolve(&ctx, steps, &mut reports).await?,
+            (Work::Act, Action::Access) => self.export(&ctx, steps, &mut reports).await?,
+            (Work::Act, _) => self.change(&ctx, steps, &mut reports).await?,
+        }
+        Ok(reports)
+    }
+
+    fn context(&self) -> BatchContext {
+        BatchContext {
+            customer: self.customer.clone(),
+            customer_key: self.customer_key.clone(),
+            action: self.action,
+            now: self.clock.now(),
+            time_zone: self.time_zone.clone(),
+            time_limit: self.limits.target_time_limit(),
+        }
+    }
+
+    fn step<'t>(&self, task: &'t LeasedTask, pseudonyms: &MaskPseudonyms) -> Result<Step<'t>, String> {
+        let accepted = self.system.accepts();
+        let identifiers: Vec<_> =
+            task.subject.identifiers.iter().filter(|i| accepted.contains(&i.kind())).cloned().collect();
+        // The least one: the same in every run, whatever was yielded in which order.
+        let Some(first) = identifiers.iter().min() else { return Err(NO_USABLE_IDENTIFIER.to_owned()) };
+        let pseudonym = pseudonyms.of(first);
+        let match_set = match &task.match_set {
+            None => MatchSet::default(),
+            Some(bytes) => {
+                serde_json::from_slice(bytes).map_err(|_| "the stored match set does not parse".to_owned())?
+            }
+        };
+        let subject = Subject { identifiers, pseudonym, corrections: task.subject.corrections.clone() };
+        Ok(Step { task, subject, match_set })
+    }
+
+    /// Finds, merges with what earlier attempts found, and stores it durably. Gives the steps that may go on, and what they yield.
+    async fn find<'t>(
+        &self,
+        ctx: &BatchContext,
+        steps: Vec<Step<'t>>,
+        reports: &mut Vec<Report>,
+    ) -> Result<Vec<(Step<'t>, Found)>, Stop> {
+        if steps.is_empty() {
+            return Ok(Vec::new());
+        }
+        let subjects: Vec<Subject> = steps.iter().map(|s| s.subject.clone()).collect();
+        let found = self.connector.find(ctx, &subjects).await?;
+        let mut going = Vec::with_capacity(steps.len());
+        let mut to_save = Vec::with_capacity(steps.len());
+        for (mut step, found) in steps.into_iter().zip(found) {
+            match found {
+                Err(error) => reports.push(self.subject_failed(step.task, &error)),
+                Ok(mut found) => {
+                    let before = step.match_set.rows();
+                    step.match_set.absorb(std::mem::take(&mut found.match_set));
+                    if step.match_set.rows() > before {
+                        to_save.push((step.task, encode(&step.match_set)));
+                    }
+                    going.push((step, found));
+                }
+            }
+        }
+        let lost = self.store.save_match_sets(&self.system.id, self.clock.now(), &to_save).await?;
+        // Nothing may be changed for those; their lease's new holder reports them.
+        going.retain(|(step, _)| !lost.contains(&step.task.key.request));
+        Ok(going)
+    }
+
+    async fn resolve(
+        &self,
+        ctx: &BatchContext,
+        steps: Vec<Step<'_>>,
+        reports: &mut Vec<Report>,
+    ) -> Result<(), Stop> {
+        let found = self.find(ctx, steps, reports).await?;
+        let resolved = found.into_iter().map(|(s, found)| report(s.task, ReportResult::Resolved(found.yielded)));
+        reports.extend(resolved);
+        Ok(())
+    }
+
+    async fn change(&self, ctx: &BatchContext, steps: Vec<Step<'_>>, reports: &mut Vec<Report>) -> Result<(), Stop> {
+        let mut steps = steps;
+        for round in 1..=ROUNDS_MAX {
+            let found = self.find(ctx, steps, reports).await?;
+            let going: Vec<Step<'_>> = found.into_iter().map(|(step, _)| step).collect();
+            let acted = self.act(ctx, going, reports).await?;
+            let settled = self.settle(acted, reports).await;
+            steps = self.read_back(ctx, settled, round == ROUNDS_MAX, reports).await?;
+            if steps.is_empty() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn act<'t>(
+        &self,
+        ctx: &BatchContext,
+        steps: Vec<Step<'t>>,
+        reports: &mut Vec<Report>,
+    ) -> Result<Vec<Step<'t>>, Stop> {
+        let (touched, mut going): (Vec<_>, Vec<_>) = steps.into_iter().partition(|s| !s.match_set.is_empty());
+        if touched.is_empty() {
+            return Ok(going);
+        }
+        let (subjects, match_sets) = arguments(&touched);
+        let acted = self.connector.act(ctx, &subjects, &match_sets).await?;
+        for (step, acted) in touched.into_iter().zip(acted) {
+            match acted {
+                Ok(()) => going.push(step),
+                Err(error) => reports.push(self.subject_failed(step.task, &error)),
+            }
+        }
+        Ok(going)
+    }
+
+    /// Replicas may lag: read-back that matters waits for them.
+    async fn settle<'t>(&self, steps: Vec<Step<'t>>, reports: &mut Vec<Report>) -> Vec<Step<'t>> {
+        let settle = Duration::from_secs(u64::from(self.system.settle_after_s));
+        let (settled, fresh): (Vec<_>, Vec<_>) =
+            steps.into_iter().partition(|s| settle.is_zero() || s.task.reason == SETTLING || s.match_set.is_empty());
+        if settle <= SETTLE_IN_BATCH_MAX {
+            if !fresh.is_empty() {
+                tokio::time::sleep(settle).await;
+            }
+            return settled.into_iter().chain(fresh).collect();
+        }
+        let check_at = self.clock.now().checked_add(settle).unwrap_or(Timestamp::MAX);
+        let aside = |s: Step<'_>| {
+            report(s.task, ReportResult::Awaiting { check_at, reference: SETTLING.to_owned() })
+        };
+        reports.extend(fresh.into_iter().map(aside));
+        settled
+    }
+
+    /// Reports what is so; gives back those that are not yet as instructed, while there are rounds left.
+    async fn read_back<'t>(
+        &self,
+        ctx: &BatchContext,
+        steps: Vec<Step<'t>>,
+        last: bool,
+        reports: &mut Vec<Report>,
+    ) -> Result<Vec<Step<'t>>, Stop> {
+        if steps.is_empty() {
+            return Ok(steps);
+        }
+        let (subjects, match_sets) = arguments(&steps);
+        let asked_at = self.clock.now();
+        let seen = self.connector.read_back(ctx, &subjects, &match_sets).await?;
+        let mut again = Vec::new();
+        for (step, seen) in steps.into_iter().zip(seen) {
+            match seen {
+                Ok(outcomes) => reports.push(self.confirmed(step.task, outcomes, asked_at)),
+                Err(SubjectError::NotYet { .. }) if !last => again.push(step),
+                Err(error) => reports.push(self.subject_failed(step.task, &error)),
+            }
+        }
+        Ok(again)
+    }
+
+    async fn export(&self, ctx: &BatchContext, steps: Vec<Step<'_>>, reports: &mut Vec<Report>) -> Result<(), Stop> {
+        for (step, _) in self.find(ctx, steps, reports).await? {
+            match self.export_one(ctx, &step).await {
+                Ok(report) => reports.push(report),
+                Err(Stop::Store(StoreError::LeaseLost)) => {}
+                Err(stop) => return Err(stop),
+            }
+        }
+        Ok(())
+    }
+
+    async fn export_one(&self, ctx: &BatchContext, step: &Step<'_>) -> Result<Report, Stop> {
+        let task = step.task;
+        let mut totals: BTreeMap<(String, String), u64> = BTreeMap::new();
+        let (mut cursor, mut number) = (None, 0_i64);
+        let asked_at = self.clock.now();
+        loop {
+            let page = self.limits.export_page;
+            let exported = self.connector.export(ctx, &step.subject, &step.match_set, cursor, page).await?;
+            let (page, next) = match exported {
+                Ok(exported) => exported,
+                Err(error) => return Ok(self.subject_failed(task, &error)),
+            };
+            for outcome in page.outcomes {
+                *totals.entry((outcome.collection, outcome.category)).or_default() += outcome.count;
+            }
+            let records: Vec<(Vec<u8>, bool)> =
+                page.records.iter().map(|r| (serde_json::to_vec(r).unwrap_or_default(), r.third_party)).collect();
+            let count = i64::try_from(records.len()).unwrap_or(i64::MAX);
+            let key = &task.key;
+            self.store
+                .add_records(&key.customer, key.request, &key.system, task.lease, self.clock.now(), number, records)
+                .await?;
+            number += count;
+            match next {
+                Some(next) => cursor = Some(next),
+                None => break,
+            }
+        }
+        let exported = |((collection, category), count)| Outcome {
+            collection,
+            category,
+            outcome: OutcomeKind::Exported,
+            grade: Grade::Verified,
+            count,
+            basis: String::new(),
+            until: None,
+        };
+        let outcomes: Vec<Outcome> = totals.into_iter().map(exported).collect();
+        let outcomes = if outcomes.is_empty() { vec![not_held()] } else { outcomes };
+        Ok(self.confirmed(task, outcomes, asked_at))
+    }
+
+    fn confirmed(&self, task: &LeasedTask, outcomes: Vec<Outcome>, asked_at: Timestamp) -> Report {
+        let now = self.clock.now();
+        let backups = Duration::from_secs(self.system.backup_retention_s);
+        let evidence =
+            Evidence { kind: EvidenceKind::ReadBack, reference: String::new(), sha256: String::new(), at: asked_at };
+        let confirmation = Confirmation {
+            system: self.system.id.clone(),
+            outcomes,
+            evidence,
+            by: "connector".to_owned(),
+            confirmed_at: now,
+            backups_expire_at: (!backups.is_zero()).then(|| now.checked_add(backups).unwrap_or(Timestamp::MAX)),
+        };
+        match confirmation.check(self.action) {
+            Ok(()) => report(task, ReportResult::Done(confirmation)),
+            // Our own connector said more than it may: a defect, and never a confirmation.
+            Err(error) => report(task, ReportResult::Attention { reason: error.to_string() }),
+        }
+    }
+
+    fn subject_failed(&self, task: &LeasedTask, error: &SubjectError) -> Report {
+        match error {
+            SubjectError::NotYet { .. } if task.attempts < self.limits.read_back_attempts_max => {
+                self.retry(task, &error.to_string())
+            }
+            SubjectError::NoUsableIdentifier => {
+                report(task, ReportResult::Attention { reason: NO_USABLE_IDENTIFIER.to_owned() })
+            }
+            error => report(task, ReportResult::Attention { reason: error.to_string() }),
+        }
+    }
+}
+
+/// Nothing of the subject was found, by every identifier that the system accepts.
+fn not_held() -> Outcome {
+    Outcome {
+        collection: "*".to_owned(),
+        category: "*".to_owned(),
+        outcome: OutcomeKind::NotHeld,
+        grade: Grade::Verified,
+        count: 0,
+        basis: String::new(),
+        until: None,
+    }
+}
+
+fn encode(match_set: &MatchSet) -> Vec<u8> {
+    // Strings, integers and times only: nothing that serde_json can refuse.
+    serde_json::to_vec(match_set).unwrap_or_default()
+}
+
+fn arguments(steps: &[Step<'_>]) -> (Vec<Subject>, Vec<MatchSet>) {
+    (steps.iter().map(|s| s.subject.clone()).collect(), steps.iter().map(|s| s.match_set.clone()).collect())
+}
+
+/// All leases of a batch handed back, due at once.
+pub(crate) fn hand_back(tasks: &[(RequestId, i64)], now: Timestamp, reason: &str) -> Vec<Report> {
+    let back = |(request, lease): &(RequestId, i64)| Report {
+        request: *request,
+        lease: *lease,
+        result: ReportResult::Retry { at: now, reason: reason.to_owned() },
+    };
+    tasks.iter().map(back).collect()
+}

@@ -1,0 +1,22 @@
+//! Dispatch: from a planned task to a recorded confirmation.
+//!
+//! One loop finds due work in the small table `ready`, leases batches of one customer, system and action, and runs them: find,
+//! store the match sets, act, read back, report. In-process connectors and remote workers use the same lease, extend, report path;
+//! [`remote`] is the latter's side of it.
+
+mod batch;
+mod breaker;
+mod clock;
+mod dispatcher;
+mod execute;
+mod heartbeat;
+mod limits;
+mod registry;
+pub mod remote;
+mod topology;
+
+pub use clock::{Clock, SystemClock};
+pub use dispatcher::{DispatchHandle, Dispatcher};
+pub use limits::DispatchLimits;
+pub use registry::{ConnectorFactory, ConnectorRegistry};
+pub use topology::TopologyCache;

@@ -1,0 +1,72 @@
+//! Every limit of the dispatcher, with its reason.
+
+use std::time::Duration;
+
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DispatchLimits {
+    /// Batches in work at once in this process, over all systems: bounds memory and connections.
+    pub batches_max: usize,
+    /// How long a lease lives without a heartbeat: a dead worker's tasks are taken over after that.
+    pub lease_s: u64,
+    /// How often `ready` is looked at when nothing wakes us: finds what a lost wake-up missed.
+    pub poll_ms: u64,
+    /// How old the known set of systems may be.
+    pub topology_refresh_ms: u64,
+    /// First and longest wait before a task is tried again; between them, full jitter doubles.
+    pub retry_base_ms: u64,
+    pub retry_cap_s: u64,
+    /// Read-backs that find something left, before a person looks.
+    pub read_back_attempts_max: u32,
+    /// Failures of a system in a row that open its breaker, and how long it then stays open at first and at most.
+    pub breaker_failures: u32,
+    pub breaker_open_s: u64,
+    pub breaker_open_max_s: u64,
+    /// Records of an access package that are held in memory at once.
+    pub export_page: usize,
+    /// How long running batches may finish at a drain, before they are handed back.
+    pub drain_s: u64,
+}
+
+impl Default for DispatchLimits {
+    fn default() -> Self {
+        Self {
+            batches_max: 16,
+            lease_s: 30,
+            poll_ms: 500,
+            topology_refresh_ms: 1000,
+            retry_base_ms: 500,
+            retry_cap_s: 300,
+            read_back_attempts_max: 8,
+            breaker_failures: 5,
+            breaker_open_s: 5,
+            breaker_open_max_s: 120,
+            export_page: 500,
+            drain_s: 20,
+        }
+    }
+}
+
+impl DispatchLimits {
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_s.max(3))
+    }
+
+    /// A heartbeat may be lost and the next one still comes in time.
+    pub fn heartbeat(&self) -> Duration {
+        self.lease() / 3
+    }
+
+    /// A transaction in a target ends well before the lease could pass, even if it began just before a heartbeat (I4).
+    pub fn target_time_limit(&self) -> Duration {
+        self.lease() / 3
+    }
+
+    pub fn retry_base(&self) -> Duration {
+        Duration::from_millis(self.retry_base_ms)
+    }
+
+    pub fn retry_cap(&self) -> Duration {
+        Duration::from_secs(self.retry_cap_s)
+    }
+}

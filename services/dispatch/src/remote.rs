@@ -1,0 +1,58 @@
+//! The desk where remote workers lease: the same leases, heartbeats and reports as the workers in this process.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use quittance_domain::{Timestamp, ids::SystemId};
+use quittance_store::{LeaseQuery, LeasedBatch, Store, StoreResult};
+
+use crate::{Clock, DispatchLimits};
+
+#[derive(Clone)]
+pub struct RemoteDesk {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    limits: DispatchLimits,
+}
+
+/// How often a waiting worker's system is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+impl RemoteDesk {
+    pub fn new(store: Store, clock: Arc<dyn Clock>, limits: DispatchLimits) -> Self {
+        Self { store, clock, limits }
+    }
+
+    /// When a lease or heartbeat made now passes.
+    pub fn lease_expiry(&self) -> Timestamp {
+        self.clock.now().checked_add(self.limits.lease()).unwrap_or(Timestamp::MAX)
+    }
+
+    /// Leases a batch, or waits for one; `None` when the wait is over.
+    pub async fn lease(
+        &self,
+        system: &SystemId,
+        worker: &str,
+        tasks_max: u32,
+        wait: Duration,
+    ) -> StoreResult<Option<LeasedBatch>> {
+        let until = Instant::now() + wait;
+        loop {
+            for work in self.store.ready_work(self.clock.now(), std::slice::from_ref(system)).await? {
+                let query =
+                    LeaseQuery { worker, now: self.clock.now(), expires_at: self.lease_expiry(), tasks_max };
+                let batch = self.store.lease(&work, &query).await?;
+                if !batch.tasks.is_empty() {
+                    return Ok(Some(batch));
+                }
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            tokio::time::sleep(left.min(LOOK_EVERY)).await;
+        }
+    }
+}

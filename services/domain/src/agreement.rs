@@ -1,0 +1,51 @@
+//! The data-processing agreement with one customer (Art. 28(3)), in versions.
+
+use std::collections::BTreeSet;
+
+use crate::{Timestamp, country::Country};
+
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Agreement {
+    /// 1, 2, …
+    pub version: u32,
+    pub signed_at: Timestamp,
+    /// Calendar days in `time_zone`.
+    pub window_days: u16,
+    /// IANA name.
+    pub time_zone: String,
+    pub allowed_countries: BTreeSet<Country>,
+    pub contacts: Vec<Contact>,
+    #[serde(default)]
+    pub facts: ProcessingFacts,
+}
+
+impl Agreement {
+    /// Art. 28 agreements of the reference deployments all say thirty.
+    pub const WINDOW_DAYS_DEFAULT: u16 = 30;
+    pub const WINDOW_DAYS_MAX: u16 = 90;
+
+    pub fn is_in_force(&self, now: Timestamp) -> bool {
+        self.signed_at <= now
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Contact {
+    pub role: String,
+    pub email: String,
+    pub display_name: String,
+}
+
+/// What an access package (Art. 15(1)) and the record of processing (Art. 30(2)) say beside the data.
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct ProcessingFacts {
+    pub controller: String,
+    pub representative: String,
+    pub data_protection_officer: String,
+    pub purposes: Vec<String>,
+    pub recipients: Vec<String>,
+    pub processing_categories: Vec<String>,
+    pub source: String,
+    pub automated_decisions: String,
+    pub security_measures: String,
+}

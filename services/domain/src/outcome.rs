@@ -1,0 +1,199 @@
+//! What a system states for a task, and how sure that is (I5). Grades are never rounded up.
+
+use crate::{Timestamp, ids::SystemId, text_enum};
+
+/// What was done with rows of one category in one collection.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum OutcomeKind {
+    Erased,
+    Pseudonymised,
+    NotHeld,
+    Retained,
+    Rectified,
+    Restricted,
+    RestrictionLifted,
+    Exported,
+    Unconfirmed,
+}
+
+text_enum!(OutcomeKind,
+    Erased => "ERASED",
+    Pseudonymised => "PSEUDONYMISED",
+    NotHeld => "NOT_HELD",
+    Retained => "RETAINED",
+    Rectified => "RECTIFIED",
+    Restricted => "RESTRICTED",
+    RestrictionLifted => "RESTRICTION_LIFTED",
+    Exported => "EXPORTED",
+    Unconfirmed => "UNCONFIRMED",
+);
+
+/// How far the statement reaches, weakest first.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Grade {
+    /// Nothing is known.
+    None,
+    /// The system took the instruction in.
+    Accepted,
+    /// The system says that it was done.
+    Executed,
+    /// Kept, under a ground, until a date.
+    RetainedUntil,
+    /// Goes by itself on a date.
+    ExpiresOn,
+    /// Read back, and found as instructed, in live data at a stated time.
+    Verified,
+}
+
+text_enum!(Grade,
+    None => "NONE",
+    Accepted => "ACCEPTED",
+    Executed => "EXECUTED",
+    RetainedUntil => "RETAINED_UNTIL",
+    ExpiresOn => "EXPIRES_ON",
+    Verified => "VERIFIED",
+);
+
+/// On what the statement rests.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum EvidenceKind {
+    /// Our own read-back in a new transaction on the primary.
+    ReadBack,
+    /// A connector's or an agent's report, made in the system's own place.
+    SystemReport,
+    /// A receipt that the vendor's interface returned.
+    VendorReceipt,
+    SignedStatement,
+    /// The SHA-256 of a document that the operator keeps.
+    DocumentDigest,
+    RetentionExpiry,
+    /// An operator gave up: nothing supports a success (only with `Unconfirmed`).
+    OperatorStatement,
+}
+
+text_enum!(EvidenceKind,
+    ReadBack => "READ_BACK",
+    SystemReport => "SYSTEM_REPORT",
+    VendorReceipt => "VENDOR_RECEIPT",
+    SignedStatement => "SIGNED_STATEMENT",
+    DocumentDigest => "DOCUMENT_DIGEST",
+    RetentionExpiry => "RETENTION_EXPIRY",
+    OperatorStatement => "OPERATOR_STATEMENT",
+);
+
+/// One line of a confirmation.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Outcome {
+    pub collection: String,
+    pub category: String,
+    pub outcome: OutcomeKind,
+    pub grade: Grade,
+    /// Rows, unless the collection counts something else (files, visits): one per row that held the category.
+    pub count: u64,
+    /// Ground of a retention, reason of an `Unconfirmed`; empty otherwise.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub basis: String,
+    /// End of the retention, or the day it expires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+}
+
+/// What supports a confirmation: a kind and, where there is a document or receipt, its reference and digest.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Evidence {
+    pub kind: EvidenceKind,
+    /// A receipt's number or a document's name in the operator's files; never personal data.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reference: String,
+    /// Lower-case hex SHA-256 of the document; empty where there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sha256: String,
+    /// When the system was asked (`ReadBack`) or made its statement.
+    pub at: Timestamp,
+}
+
+/// A system's statement for a task.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Confirmation {
+    pub system: SystemId,
+    pub outcomes: Vec<Outcome>,
+    pub evidence: Evidence,
+    /// The principal that stated it: a connector, a worker, an operator.
+    pub by: String,
+    pub confirmed_at: Timestamp,
+    /// When the last backup that may hold the data expires, by the system's declaration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backups_expire_at: Option<Timestamp>,
+}
+
+/// Why a confirmation is not one.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum OutcomeError {
+    #[error("a confirmation needs at least one outcome")]
+    Empty,
+    #[error("outcome {0} cannot bear grade {1}")]
+    Grade(OutcomeKind, Grade),
+    #[error("grade {0} needs a date")]
+    Date(Grade),
+    #[error("outcome {0} needs a basis")]
+    Basis(OutcomeKind),
+    #[error("outcome {0} does not answer this action")]
+    Action(OutcomeKind),
+    #[error("outcome {outcome} cannot rest on {evidence}")]
+    Evidence { outcome: OutcomeKind, evidence: EvidenceKind },
+}
+
+impl Confirmation {
+    /// Refuses what would say more than is known (I5).
+    pub fn check(&self, action: crate::action::Action) -> Result<(), OutcomeError> {
+        use crate::action::Action;
+        use OutcomeKind as K;
+        if self.outcomes.is_empty() {
+            return Err(OutcomeError::Empty);
+        }
+        for o in &self.outcomes {
+            let answers = match o.outcome {
+                K::Unconfirmed | K::NotHeld => true,
+                K::Erased | K::Pseudonymised | K::Retained => action == Action::Erasure,
+                K::Rectified => action == Action::Rectification,
+                // A held row is also restricted, so an erasure may say so.
+                K::Restricted => matches!(action, Action::Restriction | Action::Erasure),
+                K::RestrictionLifted => action == Action::LiftRestriction,
+                K::Exported => action == Action::Access,
+            };
+            if !answers {
+                return Err(OutcomeError::Action(o.outcome));
+            }
+            let grade_fits = match o.outcome {
+                K::Unconfirmed => matches!(o.grade, Grade::None | Grade::Accepted),
+                K::Retained => o.grade == Grade::RetainedUntil,
+                K::Erased => matches!(o.grade, Grade::Executed | Grade::Verified | Grade::ExpiresOn),
+                _ => matches!(o.grade, Grade::Executed | Grade::Verified),
+            };
+            if !grade_fits {
+                return Err(OutcomeError::Grade(o.outcome, o.grade));
+            }
+            if matches!(o.grade, Grade::RetainedUntil | Grade::ExpiresOn) && o.until.is_none() {
+                return Err(OutcomeError::Date(o.grade));
+            }
+            if matches!(o.outcome, K::Retained | K::Unconfirmed) && o.basis.is_empty() {
+                return Err(OutcomeError::Basis(o.outcome));
+            }
+            let by_word_only = self.evidence.kind == EvidenceKind::OperatorStatement && o.outcome != K::Unconfirmed;
+            let verified_by_paper = o.grade == Grade::Verified
+                && !matches!(self.evidence.kind, EvidenceKind::ReadBack | EvidenceKind::SystemReport);
+            if by_word_only || verified_by_paper {
+                return Err(OutcomeError::Evidence { outcome: o.outcome, evidence: self.evidence.kind });
+            }
+        }
+        Ok(())
+    }
+
+    /// A request with one of these is `COMPLETED_WITH_EXCEPTIONS`.
+    pub fn is_exception(&self) -> bool {
+        self.outcomes.iter().any(|o| o.outcome == OutcomeKind::Unconfirmed)
+    }
+}

@@ -1,0 +1,258 @@
+//! The fan-out: one task for every system that may hold the customer's data (I3), and in which order they run.
+//!
+//! Systems that yield identifiers are asked first (`Work::Resolve`): an email finds the user id that another system is keyed by. A
+//! task acts once everything that yields what it accepts has been asked. In an erasure the yielding systems act last.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::SignedDuration;
+
+use crate::{
+    Timestamp,
+    action::Action,
+    identifier::IdentifierKind,
+    ids::SystemId,
+    task::{TaskState, Work},
+};
+
+/// Why a task was planned straight into `NEEDS_ATTENTION`, or came there.
+pub const NO_USABLE_IDENTIFIER: &str = "NO_USABLE_IDENTIFIER";
+
+/// What planning must know of a system.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SystemFacts {
+    pub id: SystemId,
+    pub accepts: BTreeSet<IdentifierKind>,
+    pub yields: BTreeSet<IdentifierKind>,
+    pub map_version: u32,
+    pub grace_period_s: u64,
+}
+
+/// What a wait ends with.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Until {
+    Resolved,
+    Confirmed,
+}
+
+crate::text_enum!(Until, Resolved => "RESOLVED", Confirmed => "CONFIRMED");
+
+/// `before` may not begin before the task at `on` is `until`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Wait {
+    pub before: Work,
+    pub on: SystemId,
+    pub until: Until,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlannedTask {
+    pub system: SystemId,
+    pub map_version: u32,
+    pub work: Work,
+    pub state: TaskState,
+    /// Set with `NeedsAttention`.
+    pub reason: Option<&'static str>,
+    pub waits: Vec<Wait>,
+    /// So that what the vendor keeps is gone when the window ends.
+    pub latest_start: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PlanError {
+    #[error("no system may hold this customer's data, so nothing would be done")]
+    NoSystems,
+    #[error("no system can be reached by any of the identifiers")]
+    NoUsableIdentifier,
+}
+
+/// Plans the tasks of one request. `known`: the kinds of its identifiers.
+pub fn plan(
+    action: Action,
+    known: &BTreeSet<IdentifierKind>,
+    systems: &[SystemFacts],
+    due: Timestamp,
+) -> Result<Vec<PlannedTask>, PlanError> {
+    if systems.is_empty() {
+        return Err(PlanError::NoSystems);
+    }
+    let rounds = rounds(known, systems);
+    if rounds.is_empty() {
+        return Err(PlanError::NoUsableIdentifier);
+    }
+    Ok(systems.iter().map(|s| plan_one(action, s, systems, &rounds, due)).collect())
+}
+
+/// In which round each system can be asked: 0 with what is known, 1 with what round 0 yields, and so on. Systems that can never
+/// be asked are not in it.
+fn rounds<'a>(known: &BTreeSet<IdentifierKind>, systems: &'a [SystemFacts]) -> BTreeMap<&'a SystemId, usize> {
+    let mut kinds = known.clone();
+    let mut rounds = BTreeMap::new();
+    for round in 0..=systems.len() {
+        let reached: Vec<&SystemFacts> =
+            systems.iter().filter(|s| !rounds.contains_key(&s.id) && !s.accepts.is_disjoint(&kinds)).collect();
+        if reached.is_empty() {
+            break;
+        }
+        for system in &reached {
+            rounds.insert(&system.id, round);
+        }
+        kinds.extend(reached.iter().flat_map(|s| s.yields.iter().copied()));
+    }
+    rounds
+}
+
+fn plan_one(
+    action: Action,
+    system: &SystemFacts,
+    systems: &[SystemFacts],
+    rounds: &BTreeMap<&SystemId, usize>,
+    due: Timestamp,
+) -> PlannedTask {
+    let task = PlannedTask {
+        system: system.id.clone(),
+        map_version: system.map_version,
+        work: Work::Act,
+        state: TaskState::Pending,
+        reason: None,
+        waits: Vec::new(),
+        latest_start: latest_start(system, due),
+    };
+    let Some(&round) = rounds.get(&system.id) else {
+        return PlannedTask { state: TaskState::NeedsAttention, reason: Some(NO_USABLE_IDENTIFIER), ..task };
+    };
+    let mut waits = BTreeSet::new();
+    let mut yields_for_others = false;
+    for other in systems.iter().filter(|o| o.id != system.id) {
+        let Some(&other_round) = rounds.get(&other.id) else { continue };
+        if !other.yields.is_disjoint(&system.accepts) {
+            waits.insert(Wait { before: Work::Act, on: other.id.clone(), until: Until::Resolved });
+            // A system that is only reached through the other one cannot be asked before it either.
+            if other_round < round {
+                waits.insert(Wait { before: Work::Resolve, on: other.id.clone(), until: Until::Resolved });
+            }
+        }
+        if !system.yields.is_disjoint(&other.accepts) {
+            yields_for_others = true;
+            // The pair's order is total, so that two that yield for each other never wait for each other.
+            let acts_after = (other_round, &other.id) > (round, &system.id);
+            if action == Action::Erasure && acts_after {
+                waits.insert(Wait { before: Work::Act, on: other.id.clone(), until: Until::Confirmed });
+            }
+        }
+    }
+    let work = if yields_for_others { Work::Resolve } else { Work::Act };
+    waits.retain(|w| w.before >= work);
+    let blocked = waits.iter().any(|w| w.before == work);
+    PlannedTask {
+        work,
+        state: if blocked { TaskState::Waiting } else { TaskState::Pending },
+        waits: waits.into_iter().collect(),
+        ..task
+    }
+}
+
+fn latest_start(system: &SystemFacts, due: Timestamp) -> Option<Timestamp> {
+    if system.grace_period_s == 0 {
+        return None;
+    }
+    let grace = SignedDuration::from_secs(i64::try_from(system.grace_period_s).unwrap_or(i64::MAX));
+    Some(due.checked_sub(grace).unwrap_or(Timestamp::MIN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn system(id: &str, accepts: &[IdentifierKind], yields: &[IdentifierKind]) -> SystemFacts {
+        SystemFacts {
+            id: SystemId::new(id).unwrap(),
+            accepts: accepts.iter().copied().collect(),
+            yields: yields.iter().copied().collect(),
+            map_version: 1,
+            grace_period_s: 0,
+        }
+    }
+
+    fn kinds(kinds: &[IdentifierKind]) -> BTreeSet<IdentifierKind> {
+        kinds.iter().copied().collect()
+    }
+
+    use IdentifierKind::{CustomerKey, Email, Phone, UserId};
+
+    #[test]
+    fn the_yielding_system_is_asked_first_and_erased_last() {
+        let systems = [system("crm", &[Email], &[UserId]), system("shop", &[UserId], &[])];
+        let tasks = plan(Action::Erasure, &kinds(&[Email]), &systems, Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!((tasks[0].work, tasks[0].state), (Work::Resolve, TaskState::Pending));
+        let until = |on: &str, until| Wait { before: Work::Act, on: SystemId::new(on).unwrap(), until };
+        assert_eq!(tasks[0].waits, vec![until("shop", Until::Confirmed)]);
+        assert_eq!((tasks[1].work, tasks[1].state), (Work::Act, TaskState::Waiting));
+        assert_eq!(tasks[1].waits, vec![until("crm", Until::Resolved)]);
+    }
+
+    #[test]
+    fn an_access_does_not_wait_for_the_others_to_finish() {
+        let systems = [system("crm", &[Email], &[UserId]), system("shop", &[UserId], &[])];
+        let tasks = plan(Action::Access, &kinds(&[Email]), &systems, Timestamp::UNIX_EPOCH).unwrap();
+        assert!(tasks[0].waits.is_empty());
+    }
+
+    #[test]
+    fn a_system_that_nothing_leads_to_needs_attention_and_is_never_left_out() {
+        let systems = [system("crm", &[Email], &[]), system("pbx", &[Phone], &[])];
+        let tasks = plan(Action::Erasure, &kinds(&[Email]), &systems, Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(tasks.len(), 2);
+        assert_eq!((tasks[1].state, tasks[1].reason), (TaskState::NeedsAttention, Some(NO_USABLE_IDENTIFIER)));
+    }
+
+    #[test]
+    fn nothing_to_go_by_is_refused() {
+        let systems = [system("pbx", &[Phone], &[])];
+        let planned = plan(Action::Erasure, &kinds(&[Email]), &systems, Timestamp::UNIX_EPOCH);
+        assert_eq!(planned, Err(PlanError::NoUsableIdentifier));
+        assert_eq!(plan(Action::Access, &kinds(&[Email]), &[], Timestamp::UNIX_EPOCH), Err(PlanError::NoSystems));
+    }
+
+    /// Every plan can be carried out: running whatever is not blocked ends with all tasks done, whatever yields what.
+    #[test]
+    fn no_plan_waits_for_itself() {
+        let all = [Email, UserId, Phone, CustomerKey];
+        for seed in 0..4096_u32 {
+            let bits = |shift: u32| -> Vec<IdentifierKind> {
+                (0..4).filter(|i| seed.wrapping_mul(2_654_435_761) >> ((shift + i) % 32) & 1 == 1).map(|i| all[i as usize]).collect()
+            };
+            let systems: Vec<_> =
+                (0..4).map(|n| system(&format!("s{n}"), &bits(n * 7), &bits(n * 5 + 3))).collect();
+            for action in [Action::Erasure, Action::Access] {
+                let Ok(tasks) = plan(action, &kinds(&[Email]), &systems, Timestamp::UNIX_EPOCH) else { continue };
+                assert_eq!(tasks.len(), systems.len());
+                assert_runs_to_the_end(&tasks, seed);
+            }
+        }
+    }
+
+    fn assert_runs_to_the_end(tasks: &[PlannedTask], seed: u32) {
+        let mut resolved: BTreeSet<SystemId> = BTreeSet::new();
+        let mut confirmed: BTreeSet<SystemId> = BTreeSet::new();
+        for _ in 0..2 * tasks.len() {
+            for task in tasks.iter().filter(|t| t.state != TaskState::NeedsAttention) {
+                let free = |work: Work| {
+                    task.waits.iter().filter(|w| w.before == work).all(|w| match w.until {
+                        Until::Resolved => resolved.contains(&w.on) || confirmed.contains(&w.on),
+                        Until::Confirmed => confirmed.contains(&w.on),
+                    })
+                };
+                if task.work == Work::Resolve && !resolved.contains(&task.system) {
+                    if free(Work::Resolve) {
+                        resolved.insert(task.system.clone());
+                    }
+                } else if free(Work::Act) {
+                    confirmed.insert(task.system.clone());
+                }
+            }
+        }
+        let open = tasks.iter().filter(|t| t.state != TaskState::NeedsAttention && !confirmed.contains(&t.system)).count();
+        assert_eq!(open, 0, "seed {seed}: {tasks:#?}");
+    }
+}

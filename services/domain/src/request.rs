@@ -1,0 +1,204 @@
+//! A request: the customer's instruction about one data subject, and the states it goes through.
+
+use crate::{
+    Timestamp,
+    action::{Action, Correction, InstructionKind, RestrictionGround},
+    identifier::Identifier,
+    text_enum,
+};
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum RequestState {
+    AwaitingCustomer,
+    InProgress,
+    Completed,
+    CompletedWithExceptions,
+    Declined,
+    Cancelled,
+}
+
+text_enum!(RequestState,
+    AwaitingCustomer => "AWAITING_CUSTOMER",
+    InProgress => "IN_PROGRESS",
+    Completed => "COMPLETED",
+    CompletedWithExceptions => "COMPLETED_WITH_EXCEPTIONS",
+    Declined => "DECLINED",
+    Cancelled => "CANCELLED",
+);
+
+/// What happens to a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RequestEvent {
+    Authorise,
+    Decline,
+    Object,
+    /// `ran`: whether any of its tasks was ever leased.
+    Cancel {
+        ran: bool,
+    },
+    /// The last task was confirmed. `exceptions`: how many are `UNCONFIRMED`.
+    Complete {
+        exceptions: u32,
+    },
+}
+
+/// The one error for every transition that there is not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("a request that is {from} cannot {event}")]
+pub struct IllegalTransition {
+    pub from: RequestState,
+    pub event: &'static str,
+}
+
+impl RequestState {
+    pub const fn is_closed(self) -> bool {
+        !matches!(self, Self::AwaitingCustomer | Self::InProgress)
+    }
+
+    /// The only place where a request's state changes.
+    pub fn on(self, event: RequestEvent) -> Result<Self, IllegalTransition> {
+        use RequestEvent as E;
+        match (self, event) {
+            (Self::AwaitingCustomer, E::Authorise) => Ok(Self::InProgress),
+            (Self::AwaitingCustomer, E::Decline) => Ok(Self::Declined),
+            (Self::InProgress, E::Object) => Ok(Self::AwaitingCustomer),
+            (Self::InProgress, E::Cancel { ran: false }) | (Self::AwaitingCustomer, E::Cancel { ran: false }) => {
+                Ok(Self::Cancelled)
+            }
+            (Self::InProgress, E::Complete { exceptions: 0 }) => Ok(Self::Completed),
+            (Self::InProgress, E::Complete { .. }) => Ok(Self::CompletedWithExceptions),
+            (from, event) => Err(IllegalTransition { from, event: event.verb() }),
+        }
+    }
+}
+
+impl RequestEvent {
+    const fn verb(self) -> &'static str {
+        match self {
+            Self::Authorise => "be authorised",
+            Self::Decline => "be declined",
+            Self::Object => "be objected to",
+            Self::Cancel { .. } => "be cancelled any more",
+            Self::Complete { .. } => "complete",
+        }
+    }
+}
+
+/// An instruction as it was taken in: valid, normalised, not yet planned.
+#[derive(Clone, Debug)]
+pub struct NewRequest {
+    pub action: Action,
+    pub identifiers: Vec<Identifier>,
+    pub corrections: Vec<Correction>,
+    pub restriction_ground: Option<RestrictionGround>,
+    pub subject_informed_at: Option<Timestamp>,
+    pub subject_asked_at: Option<Timestamp>,
+    pub controller_due_at: Option<Timestamp>,
+    pub reference: String,
+    pub instruction: InstructionKind,
+}
+
+/// What is wrong with an instruction, by the field's path in the contract.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct FieldError {
+    pub field: String,
+    pub message: String,
+}
+
+impl FieldError {
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into() }
+    }
+}
+
+pub const IDENTIFIERS_MAX: usize = 32;
+pub const CORRECTIONS_MAX: usize = 64;
+pub const REFERENCE_BYTES_MAX: usize = 128;
+
+impl NewRequest {
+    /// What each action asks for, beside the identifiers' own rules.
+    pub fn check(&self, now: Timestamp) -> Result<(), FieldError> {
+        let identifiers = self.identifiers.len();
+        if identifiers == 0 {
+            return Err(FieldError::new("identifiers", "at least one is needed"));
+        }
+        if identifiers > IDENTIFIERS_MAX {
+            return Err(FieldError::new("identifiers", format!("at most {IDENTIFIERS_MAX}")));
+        }
+        if self.corrections.len() > CORRECTIONS_MAX {
+            return Err(FieldError::new("corrections", format!("at most {CORRECTIONS_MAX}")));
+        }
+        if self.reference.len() > REFERENCE_BYTES_MAX {
+            return Err(FieldError::new("reference", format!("at most {REFERENCE_BYTES_MAX} bytes")));
+        }
+        let rectifies = self.action == Action::Rectification;
+        if rectifies && self.corrections.is_empty() {
+            return Err(FieldError::new("corrections", "a rectification says what to correct"));
+        }
+        if !rectifies && !self.corrections.is_empty() {
+            return Err(FieldError::new("corrections", "only a rectification has corrections"));
+        }
+        let restricts = self.action == Action::Restriction;
+        if restricts && self.restriction_ground.is_none() {
+            return Err(FieldError::new("restriction_ground", "a restriction needs its ground (Art. 18(1))"));
+        }
+        if !restricts && self.restriction_ground.is_some() {
+            return Err(FieldError::new("restriction_ground", "only a restriction has a ground"));
+        }
+        match (self.action == Action::LiftRestriction, self.subject_informed_at) {
+            (true, None) => {
+                let message = "the subject is informed before a restriction is lifted (Art. 18(3))";
+                return Err(FieldError::new("subject_informed_time", message));
+            }
+            (false, Some(_)) => {
+                return Err(FieldError::new("subject_informed_time", "only the lifting of a restriction has one"));
+            }
+            (true, Some(informed)) if informed > now => {
+                return Err(FieldError::new("subject_informed_time", "lies in the future"));
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
+        if self.subject_asked_at.is_some_and(|asked| asked > now) {
+            return Err(FieldError::new("subject_asked_time", "lies in the future"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENTS: [RequestEvent; 7] = [
+        RequestEvent::Authorise,
+        RequestEvent::Decline,
+        RequestEvent::Object,
+        RequestEvent::Cancel { ran: false },
+        RequestEvent::Cancel { ran: true },
+        RequestEvent::Complete { exceptions: 0 },
+        RequestEvent::Complete { exceptions: 2 },
+    ];
+
+    #[test]
+    fn what_is_closed_stays_closed() {
+        for state in RequestState::ALL.iter().filter(|s| s.is_closed()) {
+            for event in EVENTS {
+                assert!(state.on(event).is_err(), "{state} {event:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_run_is_not_cancelled() {
+        assert!(RequestState::InProgress.on(RequestEvent::Cancel { ran: true }).is_err());
+        assert_eq!(RequestState::InProgress.on(RequestEvent::Cancel { ran: false }), Ok(RequestState::Cancelled));
+    }
+
+    #[test]
+    fn an_exception_is_never_rounded_up() {
+        let state = RequestState::InProgress.on(RequestEvent::Complete { exceptions: 1 });
+        assert_eq!(state, Ok(RequestState::CompletedWithExceptions));
+    }
+}

@@ -1,0 +1,128 @@
+//! Systems: where personal data lives.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use crate::{
+    country::Country,
+    data_map::DataMap,
+    identifier::IdentifierKind,
+    ids::{CustomerId, SystemId},
+    text_enum,
+};
+
+/// Whose system it is (Art. 28(2), (4)).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum SystemRole {
+    StorageBackend,
+    SubProcessor,
+}
+
+text_enum!(SystemRole, StorageBackend => "STORAGE_BACKEND", SubProcessor => "SUB_PROCESSOR");
+
+/// How we speak to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ConnectorKind {
+    Sql,
+    /// A worker pulls its tasks.
+    Remote,
+}
+
+text_enum!(ConnectorKind, Sql => "SQL", Remote => "REMOTE");
+
+/// Whose data it may hold.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub enum SystemScope {
+    /// Everybody's, those who come later too.
+    AllCustomers,
+    /// These, each with its own key at the system.
+    Customers(BTreeMap<CustomerId, String>),
+}
+
+/// How hard it is worked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct SystemLimits {
+    /// Batches at once.
+    pub concurrency: u32,
+    /// Batches a second; 0 is no limit.
+    pub batches_per_second: u32,
+    /// Subjects in one batch.
+    pub batch_size: u32,
+}
+
+impl SystemLimits {
+    pub const CONCURRENCY_MAX: u32 = 64;
+    pub const BATCH_SIZE_MAX: u32 = 1000;
+}
+
+impl Default for SystemLimits {
+    fn default() -> Self {
+        Self { concurrency: 4, batches_per_second: 0, batch_size: 1000 }
+    }
+}
+
+/// What was registered of a system, beside its data map.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Registration {
+    pub id: SystemId,
+    pub display_name: String,
+    pub role: SystemRole,
+    pub country: Country,
+    pub connector: ConnectorKind,
+    /// Name of the secret that holds its URL; the URL itself is never stored.
+    pub connection_secret: Option<String>,
+    pub scope: SystemScope,
+    /// Kinds beside those that the map names.
+    pub accepts: BTreeSet<IdentifierKind>,
+    pub yields: BTreeSet<IdentifierKind>,
+    pub settle_after_s: u32,
+    pub backup_retention_s: u64,
+    pub grace_period_s: u64,
+    pub limits: SystemLimits,
+}
+
+/// A registered system with one version of its map. It cannot be read back without one: an empty map would find nothing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct System {
+    pub registration: Registration,
+    pub map_version: u32,
+    pub map: Arc<DataMap>,
+}
+
+impl std::ops::Deref for System {
+    type Target = Registration;
+
+    fn deref(&self) -> &Registration {
+        &self.registration
+    }
+}
+
+impl System {
+    /// The key that its rows carry for the customer; `None` if it holds nothing of that customer's.
+    pub fn customer_key(&self, customer: &CustomerId) -> Option<String> {
+        match &self.scope {
+            SystemScope::AllCustomers => Some(customer.as_str().to_owned()),
+            SystemScope::Customers(keys) => keys.get(customer).cloned(),
+        }
+    }
+
+    /// Several customers may share it, so every collection must say whose a row is (I8).
+    pub fn is_shared(&self) -> bool {
+        match &self.scope {
+            SystemScope::AllCustomers => true,
+            SystemScope::Customers(keys) => keys.len() > 1,
+        }
+    }
+
+    pub fn accepts(&self) -> BTreeSet<IdentifierKind> {
+        self.map.accepts().chain(self.accepts.iter().copied()).collect()
+    }
+
+    pub fn yields(&self) -> BTreeSet<IdentifierKind> {
+        self.map.yields().chain(self.yields.iter().copied()).collect()
+    }
+}

@@ -1,0 +1,10 @@
+//! The ledger: what every event puts into the append-only log, and (to come) the tree over it. No I/O but what is handed in.
+//!
+//! From the first migration on, every event stages its canonical payload and a salt in the transaction that makes it true, so that
+//! every confirmation ever made has its leaf. The world sees the leaf only: a salted commitment (I6).
+
+mod event;
+mod leaf;
+
+pub use event::{Event, PlannedSystem};
+pub use leaf::{Leaf, SALT_BYTES, StagedEntry, subject_commitment};

@@ -1,0 +1,106 @@
+//! One error for three drivers, free of values.
+
+/// What the caller can do about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SqlErrorKind {
+    /// The server cannot be reached, is shutting down, or the connection broke.
+    Unavailable,
+    /// Deadlock, serialisation failure, lock or statement timeout: the same transaction may succeed later.
+    Conflict,
+    /// A unique, foreign key, NOT NULL or CHECK constraint.
+    Constraint,
+    /// The disk is full or the database read-only.
+    Full,
+    /// Wrong password, missing permission.
+    Denied,
+    /// A statement that the schema does not allow, or a value that cannot be read.
+    Statement,
+}
+
+/// The code and the names of schema objects; never the driver's text, which may quote a row (I10).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("database error {code}{}{}", at(" on table ", .table), at(", constraint ", .constraint))]
+pub struct SqlError {
+    pub kind: SqlErrorKind,
+    /// SQLSTATE, SQLite's extended result code, or a word for what is not the server's.
+    pub code: String,
+    pub table: String,
+    pub constraint: String,
+}
+
+fn at(label: &str, name: &str) -> String {
+    if name.is_empty() { String::new() } else { format!("{label}{name}") }
+}
+
+impl SqlError {
+    pub(crate) fn plain(kind: SqlErrorKind, code: &str) -> Self {
+        Self { kind, code: code.to_owned(), table: String::new(), constraint: String::new() }
+    }
+
+    /// Whether the same work may succeed when it is tried again.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self.kind, SqlErrorKind::Unavailable | SqlErrorKind::Conflict | SqlErrorKind::Full)
+    }
+}
+
+fn kind_of_sqlstate(code: &str) -> SqlErrorKind {
+    match code {
+        "57014" | "55P03" | "40001" | "40P01" | "25P03" => SqlErrorKind::Conflict,
+        // MySQL reports lock wait timeouts and deadlocks under these numbers.
+        "1205" | "1213" | "3024" | "1969" => SqlErrorKind::Conflict,
+        "53100" | "25006" | "1021" | "1114" => SqlErrorKind::Full,
+        "42501" | "28000" | "28P01" | "1044" | "1045" | "1142" => SqlErrorKind::Denied,
+        "1048" | "1062" | "1451" | "1452" | "3819" | "4025" => SqlErrorKind::Constraint,
+        _ if code.starts_with("08") || code.starts_with("57P") || code.starts_with("53") => SqlErrorKind::Unavailable,
+        _ if code.starts_with("23") => SqlErrorKind::Constraint,
+        _ => SqlErrorKind::Statement,
+    }
+}
+
+fn kind_of_sqlite(code: &str) -> SqlErrorKind {
+    match code.parse::<i32>().unwrap_or(1) & 0xff {
+        5 | 6 => SqlErrorKind::Conflict,
+        8 | 13 => SqlErrorKind::Full,
+        10 | 14 => SqlErrorKind::Unavailable,
+        19 => SqlErrorKind::Constraint,
+        3 | 23 => SqlErrorKind::Denied,
+        _ => SqlErrorKind::Statement,
+    }
+}
+
+impl From<sqlx::Error> for SqlError {
+    fn from(error: sqlx::Error) -> Self {
+        use sqlx::Error as E;
+        match error {
+            E::Database(e) => {
+                let mut code = e.code().map(std::borrow::Cow::into_owned).unwrap_or_default();
+                if let Some(mysql) = e.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+                    code = mysql.number().to_string();
+                }
+                let kind = if e.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+                    kind_of_sqlite(&code)
+                } else {
+                    kind_of_sqlstate(&code)
+                };
+                Self {
+                    kind,
+                    code,
+                    table: e.table().unwrap_or_default().to_owned(),
+                    constraint: e.constraint().unwrap_or_default().to_owned(),
+                }
+            }
+            E::Io(_) => Self::plain(SqlErrorKind::Unavailable, "IO"),
+            E::Tls(_) => Self::plain(SqlErrorKind::Unavailable, "TLS"),
+            E::PoolTimedOut => Self::plain(SqlErrorKind::Unavailable, "POOL_TIMED_OUT"),
+            E::PoolClosed => Self::plain(SqlErrorKind::Unavailable, "POOL_CLOSED"),
+            E::WorkerCrashed => Self::plain(SqlErrorKind::Unavailable, "WORKER_CRASHED"),
+            E::Protocol(_) => Self::plain(SqlErrorKind::Unavailable, "PROTOCOL"),
+            E::Configuration(_) => Self::plain(SqlErrorKind::Statement, "CONFIGURATION"),
+            E::RowNotFound => Self::plain(SqlErrorKind::Statement, "ROW_NOT_FOUND"),
+            E::ColumnDecode { .. } | E::Decode(_) | E::ColumnIndexOutOfBounds { .. } | E::TypeNotFound { .. } => {
+                Self::plain(SqlErrorKind::Statement, "DECODE")
+            }
+            _ => Self::plain(SqlErrorKind::Statement, "CLIENT"),
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! Pools and transactions. Every connection, wait and statement has a limit.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use futures::TryStreamExt as _;
+use sqlx::{
+    AssertSqlSafe, MySql, MySqlPool, PgPool, Postgres, Sqlite, SqlitePool, Transaction,
+    mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode},
+    pool::PoolOptions,
+    postgres::{PgConnectOptions, PgSslMode},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use crate::{Engine, Row, Rows, SqlError, SqlErrorKind, Val};
+
+/// Statements sent since the process began: what a round trip costs is counted, not guessed.
+static STATEMENTS: AtomicU64 = AtomicU64::new(0);
+
+pub fn statements_run() -> u64 {
+    STATEMENTS.load(Ordering::Relaxed)
+}
+
+/// How to reach a database.
+#[derive(Clone)]
+pub struct ConnectOptions {
+    /// `postgres://…`, `mysql://…` or `sqlite:path`. TLS by the URL's own `sslmode` / `ssl-mode` and `sslrootcert` / `ssl-ca`.
+    pub url: String,
+    pub connections_max: u32,
+    /// How long a caller waits for a connection before it is told that there is none.
+    pub acquire_timeout: Duration,
+    /// Bounds each statement on the server's side, so that no transaction outlives its lease. Zero: no bound.
+    pub statement_timeout: Duration,
+    /// SQLite: make the file if it is not there.
+    pub create: bool,
+    /// Refuse a connection over a network without verified TLS, unless the host is this machine.
+    pub require_tls: bool,
+}
+
+impl ConnectOptions {
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            connections_max: 8,
+            acquire_timeout: Duration::from_secs(10),
+            statement_timeout: Duration::from_secs(30),
+            create: false,
+            require_tls: true,
+        }
+    }
+}
+
+// The URL holds a password.
+impl std::fmt::Debug for ConnectOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ConnectOptions(…)")
+    }
+}
+
+/// A pool of connections to one database.
+#[derive(Clone, Debug)]
+pub enum Pool {
+    Postgres(PgPool),
+    Sqlite(SqlitePool),
+    MySql(MySqlPool),
+}
+
+fn pool_options<DB: sqlx::Database>(o: &ConnectOptions) -> PoolOptions<DB> {
+    PoolOptions::new()
+        .max_connections(o.connections_max)
+        .acquire_timeout(o.acquire_timeout)
+        // Idle connections go: a hundred systems must not hold a hundred pools open for ever.
+        .idle_timeout(Duration::from_secs(120))
+        .test_before_acquire(false)
+}
+
+fn is_local(host: &str) -> bool {
+    host.is_empty() || host == "localhost" || host == "::1" || host == "[::1]" || host.starts_with("127.") || host.starts_with('/')
+}
+
+fn insecure() -> SqlError {
+    SqlError::plain(SqlErrorKind::Denied, "TLS_REQUIRED")
+}
+
+impl Pool {
+    /// Makes the pool; the first connection is made by the first transaction. The URL is never part of an error.
+    pub fn open(o: &ConnectOptions) -> Result<Self, SqlError> {
+        let bad_url = |_| SqlError::plain(SqlErrorKind::Statement, "BAD_URL");
+        let timeout_ms = o.statement_timeout.as_millis().to_string();
+        if o.url.starts_with("postgres://") || o.url.starts_with("postgresql://") {
+            let c: PgConnectOptions = o.url.parse().map_err(bad_url)?;
+            if o.require_tls
+                && !is_local(c.get_host())
+                && !matches!(c.get_ssl_mode(), PgSslMode::VerifyCa | PgSslMode::VerifyFull)
+            {
+                return Err(insecure());
+            }
+            let c = c
+                .application_name("quittance")
+                .statement_cache_capacity(256)
+                .options([("statement_timeout", timeout_ms.as_str()), ("idle_in_transaction_session_timeout", "60000")]);
+            Ok(Self::Postgres(pool_options::<Postgres>(o).connect_lazy_with(c)))
+        } else if o.url.starts_with("mysql://") || o.url.starts_with("mariadb://") {
+            let c: MySqlConnectOptions = o.url.replacen("mariadb://", "mysql://", 1).parse().map_err(bad_url)?;
+            if o.require_tls
+                && !is_local(c.get_host())
+                && !matches!(c.get_ssl_mode(), MySqlSslMode::VerifyCa | MySqlSslMode::VerifyIdentity)
+            {
+                return Err(insecure());
+            }
+            let c = c.charset("utf8mb4").statement_cache_capacity(256);
+            let lock_wait_s = o.statement_timeout.as_secs().max(1);
+            let options: MySqlPoolOptions = pool_options::<MySql>(o).after_connect(move |conn, _| {
+                Box::pin(async move {
+                    use sqlx::Executor as _;
+                    conn.execute(AssertSqlSafe(format!("SET SESSION innodb_lock_wait_timeout = {lock_wait_s}"))).await?;
+                    Ok(())
+                })
+            });
+            Ok(Self::MySql(options.connect_lazy_with(c)))
+        } else if o.url.starts_with("sqlite:") {
+            let c: SqliteConnectOptions = o.url.parse().map_err(bad_url)?;
+            let c = c
+                .create_if_missing(o.create)
+                .journal_mode(SqliteJournalMode::Wal)
+                // FULL: an acknowledged commit survives a power cut (I2).
+                .synchronous(SqliteSynchronous::Full)
+                .foreign_keys(true)
+                .busy_timeout(o.statement_timeout.max(Duration::from_secs(1)))
+                .statement_cache_capacity(256);
+            let options: SqlitePoolOptions = pool_options::<Sqlite>(o).idle_timeout(None).max_lifetime(None);
+            Ok(Self::Sqlite(options.connect_lazy_with(c)))
+        } else {
+            Err(SqlError::plain(SqlErrorKind::Statement, "BAD_URL"))
+        }
+    }
+
+    pub const fn engine(&self) -> Engine {
+        match self {
+            Self::Postgres(_) => Engine::Postgres,
+            Self::Sqlite(_) => Engine::Sqlite,
+            Self::MySql(_) => Engine::MySql,
+        }
+    }
+
+    /// A transaction that will write. On SQLite it takes the write lock at once, so that it cannot fail half-way for it.
+    pub async fn begin(&self) -> Result<Tx, SqlError> {
+        self.begin_with("BEGIN", "BEGIN IMMEDIATE").await
+    }
+
+    /// A transaction that only reads, from one snapshot.
+    pub async fn begin_read(&self) -> Result<Tx, SqlError> {
+        self.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN").await
+    }
+
+    /// As [`Pool::begin`], with statements of the caller's run in the same round trip on PostgreSQL.
+    /// `settings` must not hold anything from outside: it is sent as it is.
+    pub async fn begin_with_settings(&self, settings: &str) -> Result<Tx, SqlError> {
+        self.begin_with(&format!("BEGIN; {settings}"), "BEGIN IMMEDIATE").await
+    }
+
+    async fn begin_with(&self, postgres: &str, sqlite: &str) -> Result<Tx, SqlError> {
+        STATEMENTS.fetch_add(1, Ordering::Relaxed);
+        Ok(match self {
+            Self::Postgres(p) => Tx::Postgres(p.begin_with(AssertSqlSafe(postgres.to_owned())).await?),
+            Self::Sqlite(p) => Tx::Sqlite(p.begin_with(AssertSqlSafe(sqlite.to_owned())).await?),
+            Self::MySql(p) => Tx::MySql(p.begin().await?),
+        })
+    }
+
+    /// Runs a script of several statements outside a transaction, as migrations and settings need.
+    pub async fn run_script(&self, script: &str) -> Result<(), SqlError> {
+        STATEMENTS.fetch_add(1, Ordering::Relaxed);
+        let script = sqlx::raw_sql(AssertSqlSafe(script.to_owned()));
+        match self {
+            Self::Postgres(p) => script.execute(p).await.map(|_| ())?,
+            Self::Sqlite(p) => script.execute(p).await.map(|_| ())?,
+            Self::MySql(p) => script.execute(p).await.map(|_| ())?,
+        }
+        Ok(())
+    }
+
+    pub async fn close(&self) {
+        match self {
+            Self::Postgres(p) => p.close().await,
+            Self::Sqlite(p) => p.close().await,
+            Self::MySql(p) => p.close().await,
+        }
+    }
+}
+
+/// A transaction. Dropped without [`Tx::commit`], it is rolled back.
+pub enum Tx {
+    Postgres(Transaction<'static, Postgres>),
+    Sqlite(Transaction<'static, Sqlite>),
+    MySql(Transaction<'static, MySql>),
+}
+
+impl std::fmt::Debug for Tx {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tx({:?})", self.engine())
+    }
+}
+
+macro_rules! bind_scalars {
+    ($query:expr, $args:expr, $val:ident, $arrays:expr) => {{
+        let mut query = $query;
+        for $val in $args {
+            query = match $val {
+                Val::Text(v) => query.bind(v),
+                Val::I64(v) => query.bind(v),
+                Val::Bytes(v) => query.bind(v),
+                Val::Uuid(v) => query.bind(v),
+                other => $arrays(query, other),
+            };
+        }
+        query
+    }};
+}
+
+type PgQuery = sqlx::query::Query<'static, Postgres, sqlx::postgres::PgArguments>;
+
+fn bind_pg(sql: String, args: Vec<Val>) -> PgQuery {
+    let arrays = |query: PgQuery, val: Val| match val {
+        Val::TextArray(v) => query.bind(v),
+        Val::I64Array(v) => query.bind(v),
+        Val::BytesArray(v) => query.bind(v),
+        Val::UuidArray(v) => query.bind(v),
+        Val::Text(_) | Val::I64(_) | Val::Bytes(_) | Val::Uuid(_) => query,
+    };
+    bind_scalars!(sqlx::query(AssertSqlSafe(sql)), args, val, arrays)
+}
+
+// An array never reaches the other engines: `Rows::bind` gives them JSON.
+fn bind_sqlite(sql: String, args: Vec<Val>) -> sqlx::query::Query<'static, Sqlite, sqlx::sqlite::SqliteArguments> {
+    bind_scalars!(sqlx::query(AssertSqlSafe(sql)), args, val, |query, _| query)
+}
+
+fn bind_mysql(sql: &str, args: Vec<Val>) -> sqlx::query::Query<'static, MySql, sqlx::mysql::MySqlArguments> {
+    let (sql, args) = positional(sql, args);
+    bind_scalars!(sqlx::query(AssertSqlSafe(sql)), args, val, |query, _| query)
+}
+
+/// MySQL knows only `?`: numbered parameters become positional ones, repeated where they are used twice.
+fn positional(sql: &str, args: Vec<Val>) -> (String, Vec<Val>) {
+    let mut text = String::with_capacity(sql.len());
+    let mut order = Vec::with_capacity(args.len());
+    let mut chars = sql.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c != '$' || !chars.peek().is_some_and(char::is_ascii_digit) {
+            text.push(c);
+            continue;
+        }
+        let mut number = 0_usize;
+        while let Some(digit) = chars.peek().and_then(|c| c.to_digit(10)) {
+            number = number * 10 + digit as usize;
+            chars.next();
+        }
+        text.push('?');
+        order.push(number);
+    }
+    let args = order.into_iter().filter_map(|n| args.get(n.wrapping_sub(1)).cloned()).collect();
+    (text, args)
+}
+
+impl Tx {
+    pub const fn engine(&self) -> Engine {
+        match self {
+            Self::Postgres(_) => Engine::Postgres,
+            Self::Sqlite(_) => Engine::Sqlite,
+            Self::MySql(_) => Engine::MySql,
+        }
+    }
+
+    /// Runs one statement and gives the number of rows it changed.
+    pub async fn execute(&mut self, sql: &str, args: Vec<Val>) -> Result<u64, SqlError> {
+        STATEMENTS.fetch_add(1, Ordering::Relaxed);
+        tracing::trace!(target: "quittance::sql", sql, "execute");
+        Ok(match self {
+            Self::Postgres(t) => bind_pg(sql.to_owned(), args).execute(&mut **t).await?.rows_affected(),
+            Self::Sqlite(t) => bind_sqlite(sql.to_owned(), args).execute(&mut **t).await?.rows_affected(),
+            Self::MySql(t) => bind_mysql(sql, args).execute(&mut **t).await?.rows_affected(),
+        })
+    }
+
+    /// Runs one statement and gives its rows. The statement bounds how many.
+    pub async fn fetch(&mut self, sql: &str, args: Vec<Val>) -> Result<Vec<Row>, SqlError> {
+        STATEMENTS.fetch_add(1, Ordering::Relaxed);
+        tracing::trace!(target: "quittance::sql", sql, "fetch");
+        Ok(match self {
+            Self::Postgres(t) => {
+                bind_pg(sql.to_owned(), args).fetch(&mut **t).map_ok(Row::Postgres).try_collect().await?
+            }
+            Self::Sqlite(t) => bind_sqlite(sql.to_owned(), args).fetch(&mut **t).map_ok(Row::Sqlite).try_collect().await?,
+            Self::MySql(t) => bind_mysql(sql, args).fetch(&mut **t).map_ok(Row::MySql).try_collect().await?,
+        })
+    }
+
+    /// Runs several statements without arguments, as a migration needs.
+    pub async fn execute_script(&mut self, script: &str) -> Result<(), SqlError> {
+        STATEMENTS.fetch_add(1, Ordering::Relaxed);
+        let script = sqlx::raw_sql(AssertSqlSafe(script.to_owned()));
+        match self {
+            Self::Postgres(t) => script.execute(&mut **t).await.map(|_| ())?,
+            Self::Sqlite(t) => script.execute(&mut **t).await.map(|_| ())?,
+            Self::MySql(t) => script.execute(&mut **t).await.map(|_| ())?,
+        }
+        Ok(())
+    }
+
+    pub async fn fetch_one(&mut self, sql: &str, args: Vec<Val>) -> Result<Option<Row>, SqlError> {
+        Ok(self.fetch(sql, args).await?.into_iter().next())
+    }
+
+    /// As [`Tx::execute`], with a batch in the place of `{rows}`. Of no rows, it does nothing.
+    pub async fn execute_rows(&mut self, sql: &str, mut args: Vec<Val>, rows: Rows) -> Result<u64, SqlError> {
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let sql = rows.bind(self.engine(), sql, &mut args);
+        self.execute(&sql, args).await
+    }
+
+    /// As [`Tx::fetch`], with a batch in the place of `{rows}`. Of no rows, it asks nothing.
+    pub async fn fetch_rows(&mut self, sql: &str, mut args: Vec<Val>, rows: Rows) -> Result<Vec<Row>, SqlError> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = rows.bind(self.engine(), sql, &mut args);
+        self.fetch(&sql, args).await
+    }
+
+    pub async fn commit(self) -> Result<(), SqlError> {
+        STATEMENTS.fetch_add(1, Ordering::Relaxed);
+        match self {
+            Self::Postgres(t) => t.commit().await?,
+            Self::Sqlite(t) => t.commit().await?,
+            Self::MySql(t) => t.commit().await?,
+        }
+        Ok(())
+    }
+
+    pub async fn rollback(self) -> Result<(), SqlError> {
+        match self {
+            Self::Postgres(t) => t.rollback().await?,
+            Self::Sqlite(t) => t.rollback().await?,
+            Self::MySql(t) => t.rollback().await?,
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Column;
+
+    #[tokio::test]
+    async fn a_batch_is_one_statement_and_reads_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = ConnectOptions::new(format!("sqlite:{}", dir.path().join("t.db").display()));
+        options.create = true;
+        let pool = Pool::open(&options).unwrap();
+        let mut tx = pool.begin().await.unwrap();
+        tx.execute("CREATE TABLE t (a TEXT, b INTEGER, c BLOB)", vec![]).await.unwrap();
+        let rows = Rows::new(vec![
+            Column::Text(vec![Some("x\"'\u{1F600}".into()), None]),
+            Column::I64(vec![Some(i64::MAX), None]),
+            Column::Bytes(vec![Some(vec![0, 255]), None]),
+        ]);
+        let done = tx.execute_rows("WITH v(a, b, c) AS ({rows}) INSERT INTO t SELECT a, b, c FROM v", vec![], rows).await;
+        assert_eq!(done.unwrap(), 2);
+        let read = tx.fetch("SELECT a, b, c FROM t WHERE b = $1", vec![Val::from(i64::MAX)]).await.unwrap();
+        assert_eq!(read[0].text(0).unwrap(), "x\"'\u{1F600}");
+        assert_eq!(read[0].i64(1).unwrap(), i64::MAX);
+        assert_eq!(read[0].bytes(2).unwrap(), vec![0, 255]);
+        tx.commit().await.unwrap();
+    }
+
+    #[test]
+    fn numbered_parameters_become_positional() {
+        let (sql, args) = positional("a = $2 AND b = $1 AND c = $2 AND p = '$[*]'", vec![Val::from("1"), Val::from("2")]);
+        assert_eq!(sql, "a = ? AND b = ? AND c = ? AND p = '$[*]'");
+        assert!(args == vec![Val::from("2"), Val::from("1"), Val::from("2")]);
+    }
+
+    #[tokio::test]
+    async fn a_network_host_without_verified_tls_is_refused() {
+        let refused = Pool::open(&ConnectOptions::new("postgres://u:p@db.example.com/app?sslmode=require"));
+        assert_eq!(refused.unwrap_err().code, "TLS_REQUIRED");
+        assert!(Pool::open(&ConnectOptions::new("postgres://u:p@127.0.0.1/app")).is_ok());
+    }
+}

@@ -1,0 +1,79 @@
+//! Versions of an agreement.
+
+use quittance_domain::{
+    Timestamp,
+    agreement::Agreement,
+    ids::{CustomerId, IdempotencyId},
+};
+use quittance_sql::Tx;
+
+use crate::{Store, StoreError, StoreResult, tx::us};
+
+/// As many as a listing shows; nobody signs more.
+const VERSIONS_MAX: u32 = 100;
+
+pub(crate) fn from_body(body: &str) -> StoreResult<Agreement> {
+    serde_json::from_str(body)
+        .map_err(|_| StoreError::Inconsistent { table: "agreements", what: "an agreement does not parse" })
+}
+
+pub(crate) async fn insert(
+    tx: &mut Tx,
+    customer: &CustomerId,
+    idempotency: IdempotencyId,
+    agreement: &Agreement,
+    now: Timestamp,
+) -> StoreResult<()> {
+    let body = serde_json::to_string(agreement)
+        .map_err(|_| StoreError::Inconsistent { table: "agreements", what: "an agreement does not serialise" })?;
+    tx.execute(
+        "INSERT INTO agreements (customer_id, version, idempotency_id, body, signed_us, created_us)
+         VALUES ($1, $2, $3, $4, $5, $6)",
+        vec![
+            customer.as_str().into(),
+            agreement.version.into(),
+            idempotency.uuid().into(),
+            body.into(),
+            us(agreement.signed_at).into(),
+            us(now).into(),
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+impl Store {
+    /// Adds a version and puts it in force. Open requests keep their dates.
+    pub async fn create_agreement(
+        &self,
+        customer: &CustomerId,
+        idempotency: IdempotencyId,
+        agreement: Agreement,
+        now: Timestamp,
+    ) -> StoreResult<Agreement> {
+        let mut tx = self.customer_tx(customer).await?;
+        let known = "SELECT body FROM agreements WHERE customer_id = $1 AND idempotency_id = $2";
+        let args = vec![customer.as_str().into(), idempotency.uuid().into()];
+        if let Some(row) = tx.fetch_one(known, args).await? {
+            return from_body(&row.text(0)?);
+        }
+        let bump = "UPDATE customers SET agreement_version = agreement_version + 1 WHERE customer_id = $1
+                    RETURNING agreement_version";
+        let row = tx.fetch_one(bump, vec![customer.as_str().into()]).await?;
+        let version = row.ok_or(StoreError::NotFound("the customer"))?.i64(0)?;
+        let version = u32::try_from(version)
+            .map_err(|_| StoreError::Inconsistent { table: "customers", what: "a version is out of range" })?;
+        let agreement = Agreement { version, ..agreement };
+        insert(&mut tx, customer, idempotency, &agreement, now).await?;
+        tx.commit().await?;
+        Ok(agreement)
+    }
+
+    /// Newest first.
+    pub async fn list_agreements(&self, customer: &CustomerId) -> StoreResult<Vec<Agreement>> {
+        let mut tx = self.customer_read(customer).await?;
+        let sql = "SELECT body FROM agreements WHERE customer_id = $1 ORDER BY version DESC LIMIT $2";
+        let rows = tx.fetch(sql, vec![customer.as_str().into(), VERSIONS_MAX.into()]).await?;
+        rows.iter().map(|row| from_body(&row.text(0)?)).collect()
+    }
+}

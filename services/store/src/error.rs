@@ -1,0 +1,47 @@
+//! What can go wrong in the store. Three layers: this, the server's statuses, and nothing of the driver's own text.
+
+use quittance_sql::{SqlError, SqlErrorKind};
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    #[error(transparent)]
+    Sql(#[from] SqlError),
+    #[error("{0} is not there")]
+    NotFound(&'static str),
+    #[error("{0} exists already")]
+    AlreadyExists(&'static str),
+    #[error("this request_id was sent before with other content")]
+    RequestIdReused,
+    #[error("{0}")]
+    WrongState(String),
+    #[error("{0}")]
+    Refused(String),
+    #[error("the lease has passed, or the task is somebody else's by now")]
+    LeaseLost,
+    /// A row that our own code can't have written.
+    #[error("table {table}: {what}")]
+    Inconsistent { table: &'static str, what: &'static str },
+    #[error("key ring: {0}")]
+    KeyRing(String),
+    /// Sealed under a key that is gone, or altered.
+    #[error("a sealed value of {0} cannot be opened: its key is destroyed, or it was altered")]
+    Unsealable(&'static str),
+    #[error("{0}")]
+    Startup(String),
+}
+
+impl StoreError {
+    /// Whether the same call may succeed when it is made again.
+    pub const fn is_transient(&self) -> bool {
+        match self {
+            Self::Sql(e) => e.is_transient(),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn is_constraint(&self) -> bool {
+        matches!(self, Self::Sql(e) if e.kind == SqlErrorKind::Constraint)
+    }
+}
+
+pub type StoreResult<T> = Result<T, StoreError>;

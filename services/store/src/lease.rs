@@ -1,0 +1,255 @@
+//! Leases: who may work on a task, until when. A row with an epoch (`lease`), never a lock that lives in a connection.
+
+use std::collections::HashMap;
+
+use quittance_domain::{
+    Timestamp,
+    action::Action,
+    ids::{CustomerId, RequestId, SystemId, TaskKey},
+    task::Work,
+};
+use quittance_sql::{Column, Engine, Rows, Tx, Val};
+
+use crate::{
+    Store, StoreError, StoreResult, SubjectSecrets,
+    intake::wrapped_key,
+    replan::system_id,
+    seal::{RequestKey, SealedColumn},
+    tx::{parsed, time, us},
+};
+
+/// Due work of one customer, at one system, of one action: what a batch is made of.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ReadyWork {
+    pub customer: CustomerId,
+    pub system: SystemId,
+    pub action: Action,
+    pub work: Work,
+    bumps: i64,
+}
+
+/// How a claim is made.
+#[derive(Clone, Debug)]
+pub struct LeaseQuery<'a> {
+    pub worker: &'a str,
+    pub now: Timestamp,
+    pub expires_at: Timestamp,
+    pub tasks_max: u32,
+}
+
+pub struct LeasedBatch {
+    pub customer: CustomerId,
+    pub system: SystemId,
+    pub action: Action,
+    pub work: Work,
+    pub tasks: Vec<LeasedTask>,
+    pub expires_at: Timestamp,
+}
+
+/// A task under a lease, with what the work needs, opened.
+pub struct LeasedTask {
+    pub key: TaskKey,
+    /// Goes with every report.
+    pub lease: i64,
+    pub attempts: u32,
+    /// What the last attempt left: a vendor's reference, or why it was put off.
+    pub reason: String,
+    pub map_version: i64,
+    pub due_at: Timestamp,
+    pub subject: SubjectSecrets,
+    /// What an earlier attempt stored.
+    pub match_set: Option<Vec<u8>>,
+    pub(crate) request_key: RequestKey,
+}
+
+/// Kept out of a claim's way: how many kinds of ready work a scan gives at most.
+const READY_SCAN_MAX: i64 = 4096;
+
+impl Store {
+    /// What is due, longest waiting first. Deployment-wide: from the small table `ready` only.
+    pub async fn ready_work(&self, now: Timestamp, systems: &[SystemId]) -> StoreResult<Vec<ReadyWork>> {
+        let mut tx = self.deployment_read().await?;
+        let rows = tx
+            .fetch_rows(
+                "WITH v(system_id) AS ({rows})
+                 SELECT r.customer_id, r.system_id, r.action, r.work, r.bumps FROM ready r
+                 JOIN v ON v.system_id = r.system_id
+                 WHERE r.ready_us <= $1 ORDER BY r.ready_us LIMIT $2",
+                vec![us(now).into(), READY_SCAN_MAX.into()],
+                Rows::new(vec![Column::texts(systems.iter().map(SystemId::as_str))]),
+            )
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let broken = |_| StoreError::Inconsistent { table: "ready", what: "an id is not one" };
+                Ok(ReadyWork {
+                    customer: CustomerId::new(&row.text(0)?).map_err(broken)?,
+                    system: SystemId::new(&row.text(1)?).map_err(broken)?,
+                    action: parsed(row, 2, "ready", Action::parse)?,
+                    work: parsed(row, 3, "ready", Work::parse)?,
+                    bumps: row.i64(4)?,
+                })
+            })
+            .collect()
+    }
+
+    /// Leases a batch of it. An empty batch: somebody else was faster.
+    pub async fn lease(&self, ready: &ReadyWork, query: &LeaseQuery<'_>) -> StoreResult<LeasedBatch> {
+        let mut tx = self.customer_tx(&ready.customer).await?;
+        let key = || -> Vec<Val> {
+            vec![
+                ready.customer.as_str().into(),
+                ready.system.as_str().into(),
+                ready.action.as_str().into(),
+                ready.work.as_str().into(),
+            ]
+        };
+        let skip_locked = if tx.engine() == Engine::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
+        let sql = format!(
+            "UPDATE tasks SET state = 'RUNNING', lease = lease + 1, attempts = attempts + 1, leased_by = $5, run_at_us = $6
+             WHERE customer_id = $1 AND system_id = $2 AND request_id IN (
+               SELECT request_id FROM tasks WHERE customer_id = $1 AND system_id = $2 AND action = $3 AND work = $4
+                 AND state IN ('PENDING', 'RUNNING', 'AWAITING_CONFIRMATION') AND run_at_us <= $7
+               ORDER BY run_at_us LIMIT $8 {skip_locked})
+             RETURNING request_id, lease, attempts, map_version, reason"
+        );
+        let mut args = key();
+        args.push(query.worker.into());
+        args.push(us(query.expires_at).into());
+        args.push(us(query.now).into());
+        args.push(query.tasks_max.into());
+        let mut claimed = HashMap::new();
+        for row in tx.fetch(&sql, args).await? {
+            claimed.insert(row.uuid(0)?, (row.i64(1)?, row.i64(2)?, row.i64(3)?, row.text(4)?));
+        }
+        if claimed.len() < query.tasks_max as usize {
+            settle_ready(&mut tx, ready, key()).await?;
+        }
+        let tasks = self.open_leased(&mut tx, ready, &claimed).await?;
+        tx.commit().await?;
+        Ok(LeasedBatch {
+            customer: ready.customer.clone(),
+            system: ready.system.clone(),
+            action: ready.action,
+            work: ready.work,
+            tasks,
+            expires_at: query.expires_at,
+        })
+    }
+
+    async fn open_leased(
+        &self,
+        tx: &mut Tx,
+        ready: &ReadyWork,
+        claimed: &HashMap<uuid::Uuid, (i64, i64, i64, String)>,
+    ) -> StoreResult<Vec<LeasedTask>> {
+        let mut ids: Vec<_> = claimed.keys().copied().collect();
+        ids.sort_unstable();
+        let rows = tx
+            .fetch_rows(
+                "WITH v(request_id) AS ({rows})
+                 SELECT r.request_id, r.key_epoch, r.wrapped_key, r.sealed_subject, r.due_us, m.sealed
+                 FROM v JOIN requests r ON r.customer_id = $1 AND r.request_id = v.request_id
+                 LEFT JOIN match_sets m ON m.customer_id = $1 AND m.request_id = v.request_id AND m.system_id = $2",
+                vec![ready.customer.as_str().into(), ready.system.as_str().into()],
+                Rows::new(vec![Column::uuids(ids)]),
+            )
+            .await?;
+        let mut tasks = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id = row.uuid(0)?;
+            let request = RequestId::new(id);
+            let (lease, attempts, map_version, reason) = claimed[&id].clone();
+            let wrapped = wrapped_key(&row.text(1)?, row.bytes(2)?)?;
+            let request_key = RequestKey::unwrap(self.ring(), &ready.customer, request, &wrapped)?;
+            let sealed = row.opt_bytes(5)?;
+            let place = ready.system.as_str();
+            let match_set = sealed.map(|s| request_key.open(SealedColumn::MatchSet, place, &s)).transpose()?;
+            tasks.push(LeasedTask {
+                key: TaskKey { customer: ready.customer.clone(), request, system: ready.system.clone() },
+                lease,
+                attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+                reason,
+                map_version,
+                due_at: time(row.i64(4)?, "requests")?,
+                subject: SubjectSecrets::open(&request_key, &row.bytes(3)?)?,
+                match_set,
+                request_key,
+            });
+        }
+        tasks.sort_by_key(|t| t.key.request);
+        Ok(tasks)
+    }
+
+    /// A heartbeat. Gives the tasks whose lease is lost.
+    pub async fn extend_leases(
+        &self,
+        customer: &CustomerId,
+        system: &SystemId,
+        leases: &[(RequestId, i64)],
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> StoreResult<Vec<RequestId>> {
+        let mut tx = self.customer_tx(customer).await?;
+        let kept = tx
+            .fetch_rows(
+                "WITH v(request_id, lease) AS ({rows}) UPDATE tasks SET run_at_us = $4 FROM v
+                 WHERE tasks.customer_id = $1 AND tasks.system_id = $2 AND tasks.request_id = v.request_id
+                   AND tasks.lease = v.lease AND tasks.state = 'RUNNING' AND tasks.run_at_us > $3
+                 RETURNING tasks.request_id",
+                vec![customer.as_str().into(), system.as_str().into(), us(now).into(), us(expires_at).into()],
+                lease_rows(leases),
+            )
+            .await?;
+        tx.commit().await?;
+        let kept: std::collections::HashSet<_> = kept.iter().map(|r| r.uuid(0)).collect::<Result<_, _>>()?;
+        Ok(leases.iter().map(|(id, _)| *id).filter(|id| !kept.contains(&id.uuid())).collect())
+    }
+
+    /// How long until something is due; `None`: nothing is.
+    pub async fn next_ready(&self) -> StoreResult<Option<Timestamp>> {
+        let mut tx = self.deployment_read().await?;
+        let row = tx.fetch_one("SELECT min(ready_us) FROM ready", vec![]).await?;
+        row.map(|r| r.opt_i64(0)).transpose()?.flatten().map(|us| time(us, "ready")).transpose()
+    }
+
+    /// The systems that a worker's tasks belong to; for checks at the edge.
+    pub async fn task_system(&self, key: &TaskKey) -> StoreResult<SystemId> {
+        let mut tx = self.customer_read(&key.customer).await?;
+        let sql = "SELECT system_id FROM tasks WHERE customer_id = $1 AND request_id = $2 AND system_id = $3";
+        let args = vec![key.customer.as_str().into(), key.request.uuid().into(), key.system.as_str().into()];
+        system_id(&tx.fetch_one(sql, args).await?.ok_or(StoreError::NotFound("the task"))?.text(0)?)
+    }
+}
+
+pub(crate) fn lease_rows(leases: &[(RequestId, i64)]) -> Rows {
+    Rows::new(vec![
+        Column::uuids(leases.iter().map(|(id, _)| id.uuid())),
+        Column::i64s(leases.iter().map(|(_, lease)| *lease)),
+    ])
+}
+
+/// The claim took all that was due: the hint moves to what comes next (a retry, a lease that passes), or goes.
+async fn settle_ready(tx: &mut Tx, ready: &ReadyWork, key: Vec<Val>) -> StoreResult<()> {
+    let next = tx
+        .fetch_one(
+            "SELECT min(run_at_us) FROM tasks WHERE customer_id = $1 AND system_id = $2 AND action = $3 AND work = $4
+             AND state IN ('PENDING', 'RUNNING', 'AWAITING_CONFIRMATION')",
+            key.clone(),
+        )
+        .await?
+        .map(|row| row.opt_i64(0))
+        .transpose()?
+        .flatten();
+    let mut args = key;
+    args.push(ready.bumps.into());
+    let which = "WHERE customer_id = $1 AND system_id = $2 AND action = $3 AND work = $4 AND bumps = $5";
+    match next {
+        None => tx.execute(&format!("DELETE FROM ready {which}"), args).await?,
+        Some(next) => {
+            args.push(next.into());
+            tx.execute(&format!("UPDATE ready SET ready_us = $6 {which}"), args).await?
+        }
+    };
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! The store: one interface, SQLite and PostgreSQL behind it.
+//!
+//! Every function that touches a customer's rows takes the customer, which is the caller's (I8); every statement on a customer's
+//! table names it, and on PostgreSQL row-level security says it again. Statements are written once for both engines; where speed or
+//! safety asks for an engine's own way (`unnest` and `SKIP LOCKED` there, `json_each` and one immediate transaction here),
+//! `quittance-sql` or a branch on the engine gives it.
+//!
+//! What is acknowledged is committed (I2). A transaction touches one customer; the exceptions are `Store::deployment_tx`'s callers.
+
+mod agreements;
+mod customers;
+mod error;
+mod evidence;
+mod intake;
+mod keyring;
+mod ledger;
+mod lease;
+mod lifecycle;
+mod migrate;
+mod packages;
+mod replan;
+mod report;
+mod requests;
+mod seal;
+mod subject;
+mod systems;
+mod tx;
+
+pub use customers::{CustomerRow, NewCustomer};
+pub use error::{StoreError, StoreResult};
+pub use intake::{Intake, IntakeContext, IntakeItem, Taken};
+pub use keyring::{KeyRing, MaskPseudonyms};
+pub use lease::{LeaseQuery, LeasedBatch, LeasedTask, ReadyWork};
+pub use lifecycle::Extension;
+pub use packages::{PackageRow, PackageSummary};
+pub use report::{Report, ReportResult};
+pub use requests::{ChangeCursor, RequestFilter, RequestRow, TaskRow};
+pub use subject::SubjectSecrets;
+pub use systems::Topology;
+
+use std::{fs, path::Path, sync::Arc, time::Duration};
+
+use quittance_sql::{ConnectOptions, Engine, Pool, SqlErrorKind};
+
+/// Where the store is and how hard it may be worked.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// `sqlite:path` or `postgres://…`
+    pub connect: ConnectOptions,
+    pub key_ring: std::path::PathBuf,
+}
+
+/// A handle; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    write: Pool,
+    read: Pool,
+    ring: KeyRing,
+    /// Held while we live: a second process on the same SQLite file is refused.
+    _exclusive: Option<fs::File>,
+}
+
+impl Store {
+    /// Opens the store, brings it to this build's schema, and opens the key ring.
+    pub async fn open(options: &StoreOptions) -> StoreResult<Self> {
+        let exclusive = match options.connect.url.strip_prefix("sqlite:") {
+            Some(path) => Some(lock_exclusively(path.trim_start_matches("//"))?),
+            None => None,
+        };
+        let mut write_options = options.connect.clone();
+        if exclusive.is_some() {
+            // SQLite has one writer: waiting for it in our own queue is fair, waiting in SQLite's busy handler is not.
+            write_options.connections_max = 1;
+            write_options.create = true;
+        }
+        let write = Pool::open(&write_options)?;
+        let read = if exclusive.is_some() { Pool::open(&options.connect)? } else { write.clone() };
+        let empty = first_connection(&write).await?;
+        let ring = KeyRing::open(&options.key_ring, empty)?;
+        let store = Self { inner: Arc::new(Inner { write, read, ring, _exclusive: exclusive }) };
+        store.check_row_security().await?;
+        Ok(store)
+    }
+
+    pub fn engine(&self) -> Engine {
+        self.inner.write.engine()
+    }
+
+    pub fn ring(&self) -> &KeyRing {
+        &self.inner.ring
+    }
+
+    pub async fn close(&self) {
+        self.inner.write.close().await;
+        self.inner.read.close().await;
+    }
+}
+
+fn lock_exclusively(path: &str) -> StoreResult<fs::File> {
+    if let Some(parent) = Path::new(path).parent() {
+        fs::create_dir_all(parent).map_err(|e| StoreError::Startup(format!("{}: {e}", parent.display())))?;
+    }
+    let lock_path = format!("{path}.lock");
+    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
+    let file = file.map_err(|e| StoreError::Startup(format!("{lock_path}: {e}")))?;
+    file.try_lock().map_err(|_| {
+        StoreError::Startup(format!(
+            "{path} is in use by another quittanced: stop that one, or use PostgreSQL for several replicas"
+        ))
+    })?;
+    Ok(file)
+}
+
+/// A server that starts at the same time as we do gets a little while.
+async fn first_connection(pool: &Pool) -> StoreResult<bool> {
+    let mut tries = 0;
+    loop {
+        match migrate::migrate(pool).await {
+            Err(StoreError::Sql(e)) if e.kind == SqlErrorKind::Unavailable && tries < 20 => {
+                tries += 1;
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            // Two replicas that create the first table at once: one of them meets the other's.
+            Err(e) if e.is_constraint() && tries < 3 => tries += 1,
+            done => return done,
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! What the customer and the operator decide about a request.
+
+use std::collections::BTreeSet;
+
+use quittance_domain::{
+    Timestamp,
+    agreement::Agreement,
+    action::{InstructionKind, RestrictionGround, Action},
+    ids::{CustomerId, RequestId},
+    plan::plan,
+    request::{NewRequest, RequestEvent, RequestState},
+    window,
+};
+use quittance_ledger::Event;
+use quittance_sql::{Engine, Tx, Val};
+
+use crate::{
+    Store, StoreError, StoreResult, SubjectSecrets, Topology,
+    intake::{mark_restrictions, planned_event, refusal, wrapped_key},
+    ledger::Staging,
+    replan::{Insertion, insert_tasks},
+    report::{forget_closed, release_free},
+    requests::read_request,
+    seal::RequestKey,
+    systems::hold_generation,
+    tx::{parsed, us},
+};
+
+/// A due date that was moved.
+#[derive(Clone, Debug)]
+pub struct Extension {
+    pub due_at: Timestamp,
+    pub reason: String,
+    pub created_at: Timestamp,
+}
+
+/// Holds an objected request's tasks: a wait on a system that never is.
+const CUSTOMERS_WORD: &str = "";
+
+async fn locked_state(tx: &mut Tx, customer: &CustomerId, id: RequestId) -> StoreResult<RequestState> {
+    let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE" } else { "" };
+    let sql = format!("SELECT state FROM requests WHERE customer_id = $1 AND request_id = $2 {lock}");
+    let row = tx.fetch_one(&sql, key(customer, id)).await?.ok_or(StoreError::NotFound("the request"))?;
+    parsed(&row, 0, "requests", RequestState::parse)
+}
+
+fn key(customer: &CustomerId, id: RequestId) -> Vec<Val> {
+    vec![customer.as_str().into(), id.uuid().into()]
+}
+
+fn transition(state: RequestState, event: RequestEvent) -> StoreResult<RequestState> {
+    state.on(event).map_err(|e| StoreError::WrongState(e.to_string()))
+}
+
+async fn set_state(
+    tx: &mut Tx,
+    customer: &CustomerId,
+    id: RequestId,
+    state: RequestState,
+    reason: Option<&str>,
+    now: Timestamp,
+) -> StoreResult<()> {
+    let mut args = key(customer, id);
+    args.push(state.as_str().into());
+    args.push(us(now).into());
+    args.push(Val::from(reason));
+    args.push(Val::I64(state.is_closed().then(|| us(now))));
+    tx.execute(
+        "UPDATE requests SET state = $3, changed_us = $4, closing_reason = $5, closed_us = $6
+         WHERE customer_id = $1 AND request_id = $2",
+        args,
+    )
+    .await?;
+    Ok(())
+}
+
+impl Store {
+    /// The customer makes a waiting request its own. One that was only referred is planned now, and its window begins.
+    pub async fn authorise_request(
+        &self,
+        customer: &CustomerId,
+        id: RequestId,
+        agreement: &Agreement,
+        topology: &Topology,
+        by: &str,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        let mut tx = self.customer_tx(customer).await?;
+        if hold_generation(&mut tx).await? != topology.generation {
+            return Err(StoreError::WrongState("systems changed meanwhile".to_owned()));
+        }
+        let state = transition(locked_state(&mut tx, customer, id).await?, RequestEvent::Authorise)?;
+        let request = read_request(&mut tx, customer, id).await?;
+        let mut staging = Staging::new(customer);
+        let planned = tx
+            .fetch_one(
+                "SELECT system_id FROM tasks WHERE customer_id = $1 AND request_id = $2 LIMIT 1",
+                key(customer, id),
+            )
+            .await?;
+        let mut due = request.due_at;
+        if planned.is_some() {
+            self.lift_objection(&mut tx, customer, id, now).await?;
+        } else {
+            let zone = window::zone(&agreement.time_zone).map_err(|e| StoreError::Refused(e.to_string()))?;
+            due = window::due_at(now, agreement.window_days, &zone, request.controller_due_at)
+                .map_err(|e| StoreError::Refused(e.to_string()))?;
+            let secrets = self.secrets_in(&mut tx, customer, id).await?;
+            let kinds: BTreeSet<_> = secrets.identifiers.iter().map(|i| i.kind()).collect();
+            let tasks = plan(request.action, &kinds, &topology.facts_for(customer), due).map_err(refusal)?;
+            let subject_keys = self.ring().subject_keys(customer);
+            let pseudonyms: Vec<Vec<u8>> = secrets.identifiers.iter().map(|i| subject_keys.of(i)).collect();
+            let insertion = Insertion { id, action: request.action, tasks: &tasks, pseudonyms: &pseudonyms };
+            insert_tasks(&mut tx, customer, now, &[insertion]).await?;
+            let instruction = marked(request.action, request.restriction_ground, &secrets);
+            mark_restrictions(&mut tx, customer, &[(id, &instruction, &pseudonyms)]).await?;
+            let mut args = key(customer, id);
+            args.push(i64::try_from(tasks.len()).unwrap_or(i64::MAX).into());
+            args.push(us(due).into());
+            args.push(topology.generation.into());
+            args.push(agreement.version.into());
+            tx.execute(
+                "UPDATE requests SET open_tasks = $3, first_due_us = $4, due_us = $4, systems_generation = $5,
+                   agreement_version = $6 WHERE customer_id = $1 AND request_id = $2",
+                args,
+            )
+            .await?;
+            staging.add(id, &planned_event(&tasks));
+        }
+        set_state(&mut tx, customer, id, state, None, now).await?;
+        staging.add(id, &Event::Authorised { by: by.to_owned(), at_us: us(now), first_due_us: us(due) });
+        staging.write(&mut tx).await?;
+        Ok(tx.commit().await?)
+    }
+
+    async fn lift_objection(
+        &self,
+        tx: &mut Tx,
+        customer: &CustomerId,
+        id: RequestId,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        let mut args = key(customer, id);
+        args.push(CUSTOMERS_WORD.into());
+        let held = tx
+            .fetch(
+                "DELETE FROM task_waits WHERE customer_id = $1 AND request_id = $2 AND on_system_id = $3 RETURNING system_id",
+                args,
+            )
+            .await?;
+        let mut candidates = BTreeSet::new();
+        for row in held {
+            candidates.insert((id.uuid(), row.text(0)?));
+        }
+        // Where all had been confirmed meanwhile, the sweep that replans also completes.
+        tx.execute(
+            "UPDATE requests SET systems_generation = 0 WHERE customer_id = $1 AND request_id = $2 AND open_tasks = 0",
+            key(customer, id),
+        )
+        .await?;
+        release_free(tx, customer, now, candidates).await
+    }
+
+    pub async fn decline_request(
+        &self,
+        customer: &CustomerId,
+        id: RequestId,
+        reason: &str,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        let mut tx = self.customer_tx(customer).await?;
+        let state = transition(locked_state(&mut tx, customer, id).await?, RequestEvent::Decline)?;
+        close(&mut tx, customer, id, state, reason, now).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Takes it back, if nothing was ever leased.
+    pub async fn cancel_request(
+        &self,
+        customer: &CustomerId,
+        id: RequestId,
+        reason: &str,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        let mut tx = self.customer_tx(customer).await?;
+        let state = locked_state(&mut tx, customer, id).await?;
+        // Locked, so that no worker leases one while we look. What was ever leased has a lease number.
+        let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE" } else { "" };
+        let sql = format!("SELECT lease FROM tasks WHERE customer_id = $1 AND request_id = $2 {lock}");
+        let mut ran = false;
+        for row in tx.fetch(&sql, key(customer, id)).await? {
+            ran |= row.i64(0)? > 0;
+        }
+        let state = transition(state, RequestEvent::Cancel { ran })?;
+        close(&mut tx, customer, id, state, reason, now).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// We say that it looks unlawful: what has not begun waits for the customer's word.
+    pub async fn object_to_request(
+        &self,
+        customer: &CustomerId,
+        id: RequestId,
+        reason: &str,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        let mut tx = self.customer_tx(customer).await?;
+        let state = transition(locked_state(&mut tx, customer, id).await?, RequestEvent::Object)?;
+        let mut args = key(customer, id);
+        args.push(CUSTOMERS_WORD.into());
+        tx.execute(
+            "INSERT INTO task_waits (customer_id, request_id, system_id, before_work, on_request_id, on_system_id, until_state)
+             SELECT customer_id, request_id, system_id, work, request_id, $3, 'CONFIRMED' FROM tasks
+             WHERE customer_id = $1 AND request_id = $2 AND state IN ('WAITING', 'PENDING') ON CONFLICT DO NOTHING",
+            args,
+        )
+        .await?;
+        tx.execute(
+            "UPDATE tasks SET state = 'WAITING', reason = 'OBJECTED'
+             WHERE customer_id = $1 AND request_id = $2 AND state IN ('WAITING', 'PENDING')",
+            key(customer, id),
+        )
+        .await?;
+        set_state(&mut tx, customer, id, state, None, now).await?;
+        let mut args = key(customer, id);
+        args.push(reason.into());
+        args.push(us(now).into());
+        tx.execute(
+            "UPDATE requests SET objection_reason = $3, objection_us = $4 WHERE customer_id = $1 AND request_id = $2",
+            args,
+        )
+        .await?;
+        let mut staging = Staging::new(customer);
+        staging.add(id, &Event::Objected { reason: reason.to_owned(), at_us: us(now) });
+        staging.write(&mut tx).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Moves the due date; the first one stays.
+    pub async fn extend_request(
+        &self,
+        customer: &CustomerId,
+        id: RequestId,
+        due: Timestamp,
+        reason: &str,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        let mut tx = self.customer_tx(customer).await?;
+        if locked_state(&mut tx, customer, id).await?.is_closed() {
+            return Err(StoreError::WrongState("a closed request has no date to move".to_owned()));
+        }
+        let request = read_request(&mut tx, customer, id).await?;
+        if due <= request.due_at {
+            return Err(StoreError::WrongState("an extension is later than the present due time".to_owned()));
+        }
+        let mut args = key(customer, id);
+        args.extend([us(due).into(), reason.into(), us(now).into()]);
+        tx.execute(
+            "INSERT INTO extensions (customer_id, request_id, due_us, reason, created_us) VALUES ($1, $2, $3, $4, $5)",
+            args,
+        )
+        .await?;
+        let mut args = key(customer, id);
+        args.extend([us(due).into(), us(now).into()]);
+        tx.execute(
+            "UPDATE requests SET due_us = $3, changed_us = $4 WHERE customer_id = $1 AND request_id = $2",
+            args,
+        )
+        .await?;
+        let mut staging = Staging::new(customer);
+        staging.add(id, &Event::Extended { due_us: us(due), reason: reason.to_owned(), at_us: us(now) });
+        staging.write(&mut tx).await?;
+        Ok(tx.commit().await?)
+    }
+
+    pub(crate) async fn secrets_in(
+        &self,
+        tx: &mut Tx,
+        customer: &CustomerId,
+        id: RequestId,
+    ) -> StoreResult<SubjectSecrets> {
+        let sql = "SELECT key_epoch, wrapped_key, sealed_subject FROM requests WHERE customer_id = $1 AND request_id = $2";
+        let row = tx.fetch_one(sql, key(customer, id)).await?.ok_or(StoreError::NotFound("the request"))?;
+        let wrapped = wrapped_key(&row.text(0)?, row.bytes(1)?)?;
+        let request_key = RequestKey::unwrap(self.ring(), customer, id, &wrapped)?;
+        SubjectSecrets::open(&request_key, &row.bytes(2)?)
+    }
+}
+
+/// As much of an instruction as marking its restriction needs.
+fn marked(action: Action, ground: Option<RestrictionGround>, secrets: &SubjectSecrets) -> NewRequest {
+    NewRequest {
+        action,
+        identifiers: secrets.identifiers.clone(),
+        corrections: Vec::new(),
+        restriction_ground: ground,
+        subject_informed_at: None,
+        subject_asked_at: None,
+        controller_due_at: None,
+        reference: String::new(),
+        instruction: InstructionKind::CustomerRequest,
+    }
+}
+
+/// Declined or cancelled: tasks that were never leased go, and nobody waits for it. What had begun before an objection is not
+/// begun again, and not claimed either: a person looks at it.
+async fn close(
+    tx: &mut Tx,
+    customer: &CustomerId,
+    id: RequestId,
+    state: RequestState,
+    reason: &str,
+    now: Timestamp,
+) -> StoreResult<()> {
+    let waiting = tx
+        .fetch(
+            "DELETE FROM task_waits WHERE customer_id = $1 AND (on_request_id = $2 OR request_id = $2)
+             RETURNING request_id, system_id",
+            key(customer, id),
+        )
+        .await?;
+    let mut candidates = BTreeSet::new();
+    for row in waiting {
+        if row.uuid(0)? != id.uuid() {
+            candidates.insert((row.uuid(0)?, row.text(1)?));
+        }
+    }
+    tx.execute(
+        "UPDATE tasks SET state = 'NEEDS_ATTENTION', reason = 'REQUEST_CLOSED' WHERE customer_id = $1 AND request_id = $2
+         AND lease > 0 AND state IN ('WAITING', 'PENDING', 'AWAITING_CONFIRMATION')",
+        key(customer, id),
+    )
+    .await?;
+    tx.execute(
+        "DELETE FROM tasks WHERE customer_id = $1 AND request_id = $2 AND state <> 'CONFIRMED' AND lease = 0",
+        key(customer, id),
+    )
+    .await?;
+    tx.execute("DELETE FROM restrictions WHERE customer_id = $1 AND request_id = $2", key(customer, id)).await?;
+    tx.execute(
+        "UPDATE restrictions SET ended_by_request_id = NULL WHERE customer_id = $1 AND ended_by_request_id = $2",
+        key(customer, id),
+    )
+    .await?;
+    set_state(tx, customer, id, state, Some(reason), now).await?;
+    forget_closed(tx, customer, [id].into_iter()).await?;
+    release_free(tx, customer, now, candidates).await?;
+    let mut staging = Staging::new(customer);
+    staging.add(id, &Event::Closed { state: state.as_str(), reason: reason.to_owned(), at_us: us(now) });
+    staging.write(tx).await
+}

@@ -1,0 +1,177 @@
+//! Records of access packages: sealed one by one, under the lease of the attempt that wrote them.
+
+use quittance_domain::{
+    Timestamp,
+    ids::{CustomerId, RequestId, SystemId},
+};
+use quittance_sql::{Column, Rows, Val};
+
+use crate::{
+    Store, StoreError, StoreResult,
+    replan::system_id,
+    seal::SealedColumn,
+    tx::{opt_time, us},
+};
+
+/// One record, opened.
+pub struct PackageRow {
+    pub system: SystemId,
+    pub number: i64,
+    /// As the writer gave it.
+    pub record: Vec<u8>,
+}
+
+/// What a package holds so far.
+#[derive(Clone, Debug)]
+pub struct PackageSummary {
+    pub records: u64,
+    pub third_party: u64,
+    pub released_at: Option<Timestamp>,
+    pub third_party_withheld: bool,
+}
+
+// Only what a confirmed task's last lease wrote is part of the package.
+const CONFIRMED: &str = "FROM package_records p JOIN tasks t ON t.customer_id = $1 AND t.request_id = p.request_id
+     AND t.system_id = p.system_id AND t.state = 'CONFIRMED' AND t.lease = p.lease
+     WHERE p.customer_id = $1 AND p.request_id = $2";
+
+impl Store {
+    /// Adds records numbered from `first` on. `LeaseLost` if the task is not under this lease any more.
+    #[expect(clippy::too_many_arguments, reason = "a task, its lease, the time, and a page of records")]
+    pub async fn add_records(
+        &self,
+        customer: &CustomerId,
+        request: RequestId,
+        system: &SystemId,
+        lease: i64,
+        now: Timestamp,
+        first: i64,
+        records: Vec<(Vec<u8>, bool)>,
+    ) -> StoreResult<()> {
+        let keys = self.request_keys(customer, [request].into_iter()).await?;
+        let key = keys.get(&request).ok_or(StoreError::NotFound("the request"))?;
+        let mut numbers = Vec::with_capacity(records.len());
+        let mut sealed = Vec::with_capacity(records.len());
+        let mut third_party = Vec::with_capacity(records.len());
+        for (i, (record, third)) in records.into_iter().enumerate() {
+            let number = first.saturating_add(i64::try_from(i).unwrap_or(i64::MAX));
+            sealed.push(key.seal(SealedColumn::PackageRecord, &place(system, number), &record)?);
+            numbers.push(number);
+            third_party.push(i64::from(third));
+        }
+        let mut tx = self.customer_tx(customer).await?;
+        let held = tx
+            .fetch_one(
+                "SELECT lease FROM tasks WHERE customer_id = $1 AND request_id = $2 AND system_id = $3 AND lease = $4
+                 AND state = 'RUNNING' AND run_at_us > $5",
+                vec![
+                    customer.as_str().into(),
+                    request.uuid().into(),
+                    system.as_str().into(),
+                    lease.into(),
+                    us(now).into(),
+                ],
+            )
+            .await?;
+        if held.is_none() {
+            return Err(StoreError::LeaseLost);
+        }
+        if first == 0 {
+            // A second upload, or an earlier attempt's: it is replaced.
+            tx.execute(
+                "DELETE FROM package_records WHERE customer_id = $1 AND request_id = $2 AND system_id = $3",
+                vec![customer.as_str().into(), request.uuid().into(), system.as_str().into()],
+            )
+            .await?;
+        }
+        tx.execute_rows(
+            "WITH v(number, third_party, sealed) AS ({rows})
+             INSERT INTO package_records (customer_id, request_id, system_id, lease, number, third_party, sealed)
+             SELECT $1, $2, $3, $4, number, third_party, sealed FROM v",
+            vec![customer.as_str().into(), request.uuid().into(), system.as_str().into(), lease.into()],
+            Rows::new(vec![Column::i64s(numbers), Column::i64s(third_party), Column::bytes(sealed)]),
+        )
+        .await?;
+        Ok(tx.commit().await?)
+    }
+
+    pub async fn package(&self, customer: &CustomerId, request: RequestId) -> StoreResult<PackageSummary> {
+        let mut tx = self.customer_read(customer).await?;
+        let args: Vec<Val> = vec![customer.as_str().into(), request.uuid().into()];
+        let sql = format!("SELECT count(*), CAST(coalesce(sum(p.third_party), 0) AS BIGINT) {CONFIRMED}");
+        let counts = tx.fetch_one(&sql, args.clone()).await?;
+        let counts = counts.ok_or(StoreError::Inconsistent { table: "package_records", what: "a count gave no row" })?;
+        let sql = "SELECT released_us, third_party_withheld FROM packages WHERE customer_id = $1 AND request_id = $2";
+        let released = tx.fetch_one(sql, args).await?;
+        let (released_us, withheld) = match released {
+            None => (None, false),
+            Some(row) => (Some(row.i64(0)?), row.i64(1)? == 1),
+        };
+        Ok(PackageSummary {
+            records: u64::try_from(counts.i64(0)?).unwrap_or(0),
+            third_party: u64::try_from(counts.i64(1)?).unwrap_or(0),
+            released_at: opt_time(released_us, "packages")?,
+            third_party_withheld: withheld,
+        })
+    }
+
+    /// The customer's decision. The first one stands.
+    pub async fn release_package(
+        &self,
+        customer: &CustomerId,
+        request: RequestId,
+        withhold_third_party: bool,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        let mut tx = self.customer_tx(customer).await?;
+        tx.execute(
+            "INSERT INTO packages (customer_id, request_id, released_us, third_party_withheld) VALUES ($1, $2, $3, $4)
+             ON CONFLICT DO NOTHING",
+            vec![
+                customer.as_str().into(),
+                request.uuid().into(),
+                us(now).into(),
+                i64::from(withhold_third_party).into(),
+            ],
+        )
+        .await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// A page of records after (`system`, `number`), in that order.
+    pub async fn package_records(
+        &self,
+        customer: &CustomerId,
+        request: RequestId,
+        after: (&str, i64),
+        with_third_party: bool,
+        limit: u32,
+    ) -> StoreResult<Vec<PackageRow>> {
+        let keys = self.request_keys(customer, [request].into_iter()).await?;
+        let key = keys.get(&request).ok_or(StoreError::NotFound("the request"))?;
+        let mut tx = self.customer_read(customer).await?;
+        let sql = format!(
+            "SELECT p.system_id, p.number, p.sealed {CONFIRMED} AND (p.system_id, p.number) > ($3, $4)
+             AND p.third_party <= $5 ORDER BY p.system_id, p.number LIMIT $6"
+        );
+        let args = vec![
+            customer.as_str().into(),
+            request.uuid().into(),
+            after.0.into(),
+            after.1.into(),
+            i64::from(with_third_party).into(),
+            limit.into(),
+        ];
+        let mut records = Vec::new();
+        for row in tx.fetch(&sql, args).await? {
+            let (system, number) = (system_id(&row.text(0)?)?, row.i64(1)?);
+            let record = key.open(SealedColumn::PackageRecord, &place(&system, number), &row.bytes(2)?)?;
+            records.push(PackageRow { system, number, record });
+        }
+        Ok(records)
+    }
+}
+
+fn place(system: &SystemId, number: i64) -> String {
+    format!("{system}/{number}")
+}

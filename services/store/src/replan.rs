@@ -1,0 +1,351 @@
+//! Tasks come into being here: at intake, when a customer authorises, and when a system was added meanwhile (I3).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use quittance_domain::{
+    Timestamp,
+    action::Action,
+    ids::{CustomerId, RequestId, SystemId},
+    plan::{PlannedTask, plan},
+    request::{RequestEvent, RequestState},
+    task::{TaskState, Work},
+};
+use quittance_ledger::Event;
+use quittance_sql::{Column, Engine, Rows, Tx};
+use uuid::Uuid;
+
+use crate::{
+    Store, StoreError, StoreResult, SubjectSecrets, Topology,
+    intake::{planned_event, wrapped_key},
+    ledger::Staging,
+    report::forget_closed,
+    seal::RequestKey,
+    systems::hold_generation,
+    tx::{parsed, time, us},
+};
+
+/// Requests replanned in one transaction.
+const REPLAN_BATCH: i64 = 500;
+
+/// The tasks of one request, to be inserted.
+pub(crate) struct Insertion<'a> {
+    pub id: RequestId,
+    pub action: Action,
+    pub tasks: &'a [PlannedTask],
+    /// Empty where the request already stands in the order of its subject.
+    pub pseudonyms: &'a [Vec<u8>],
+}
+
+struct NewTask<'a> {
+    request: RequestId,
+    action: Action,
+    planned: &'a PlannedTask,
+    state: TaskState,
+}
+
+/// Inserts tasks with their waits, those for the subject's earlier instructions too, and says where work is ready.
+pub(crate) async fn insert_tasks(
+    tx: &mut Tx,
+    customer: &CustomerId,
+    now: Timestamp,
+    insertions: &[Insertion<'_>],
+) -> StoreResult<()> {
+    let predecessors = queue_behind(tx, customer, insertions).await?;
+    let mut tasks = Vec::new();
+    let mut waits: Vec<(RequestId, &SystemId, Work, RequestId, SystemId, &'static str)> = Vec::new();
+    for insertion in insertions {
+        let none = Vec::new();
+        let before = predecessors.get(&insertion.id).unwrap_or(&none);
+        for planned in insertion.tasks {
+            let mut state = planned.state;
+            for wait in &planned.waits {
+                waits.push((
+                    insertion.id,
+                    &planned.system,
+                    wait.before,
+                    insertion.id,
+                    wait.on.clone(),
+                    wait.until.as_str(),
+                ));
+            }
+            for (earlier, _) in before.iter().filter(|(_, system)| *system == planned.system) {
+                waits.push((insertion.id, &planned.system, planned.work, *earlier, planned.system.clone(), "CONFIRMED"));
+                if state == TaskState::Pending {
+                    state = TaskState::Waiting;
+                }
+            }
+            tasks.push(NewTask { request: insertion.id, action: insertion.action, planned, state });
+        }
+    }
+    write_tasks(tx, customer, now, &tasks).await?;
+    let rows = Rows::new(vec![
+        Column::uuids(waits.iter().map(|w| w.0.uuid())),
+        Column::texts(waits.iter().map(|w| w.1.as_str())),
+        Column::texts(waits.iter().map(|w| w.2.as_str())),
+        Column::uuids(waits.iter().map(|w| w.3.uuid())),
+        Column::texts(waits.iter().map(|w| w.4.as_str())),
+        Column::texts(waits.iter().map(|w| w.5)),
+    ]);
+    tx.execute_rows(
+        "WITH v(request_id, system_id, before_work, on_request_id, on_system_id, until_state) AS ({rows})
+         INSERT INTO task_waits (customer_id, request_id, system_id, before_work, on_request_id, on_system_id, until_state)
+         SELECT $1, request_id, system_id, before_work, on_request_id, on_system_id, until_state FROM v WHERE true
+         ON CONFLICT DO NOTHING",
+        vec![customer.as_str().into()],
+        rows,
+    )
+    .await?;
+    let due = tasks.iter().filter(|t| t.state == TaskState::Pending);
+    let ready = due.map(|t| (t.planned.system.clone(), t.action, t.planned.work, us(now)));
+    bump_ready(tx, customer, ready).await
+}
+
+async fn write_tasks(tx: &mut Tx, customer: &CustomerId, now: Timestamp, tasks: &[NewTask<'_>]) -> StoreResult<()> {
+    let t = tasks;
+    let rows = Rows::new(vec![
+        Column::uuids(t.iter().map(|t| t.request.uuid())),
+        Column::texts(t.iter().map(|t| t.planned.system.as_str())),
+        Column::texts(t.iter().map(|t| t.action.as_str())),
+        Column::texts(t.iter().map(|t| t.planned.work.as_str())),
+        Column::texts(t.iter().map(|t| t.state.as_str())),
+        Column::i64s(t.iter().map(|t| i64::from(t.planned.map_version))),
+        Column::texts(t.iter().map(|t| t.planned.reason.unwrap_or_default())),
+        Column::I64(t.iter().map(|t| t.planned.latest_start.map(us)).collect()),
+    ]);
+    tx.execute_rows(
+        "WITH v(request_id, system_id, action, work, state, map_version, reason, latest_start_us) AS ({rows})
+         INSERT INTO tasks (customer_id, request_id, system_id, action, work, state, map_version, attempts, lease, leased_by,
+                run_at_us, reason, latest_start_us)
+         SELECT $1, request_id, system_id, action, work, state, map_version, 0, 0, '', $2, reason, latest_start_us FROM v",
+        vec![customer.as_str().into(), us(now).into()],
+        rows,
+    )
+    .await?;
+    Ok(())
+}
+
+/// Puts each request at the end of its subject's queue, and gives what stands before it: open tasks of earlier requests.
+///
+/// The upsert locks the head's row, so two instructions about one person are in an order even when they come at the same moment;
+/// the earlier task's row is locked before it is waited for, so that it can't be confirmed unseen.
+async fn queue_behind(
+    tx: &mut Tx,
+    customer: &CustomerId,
+    insertions: &[Insertion<'_>],
+) -> StoreResult<HashMap<RequestId, Vec<(RequestId, SystemId)>>> {
+    let mut heads: BTreeMap<&[u8], Vec<RequestId>> = BTreeMap::new();
+    for insertion in insertions {
+        for pseudonym in insertion.pseudonyms {
+            let queue = heads.entry(pseudonym.as_slice()).or_default();
+            if queue.last() != Some(&insertion.id) {
+                queue.push(insertion.id);
+            }
+        }
+    }
+    let mut before: HashMap<RequestId, BTreeSet<RequestId>> = HashMap::new();
+    let mut first_of: HashMap<&[u8], RequestId> = HashMap::new();
+    for (pseudonym, queue) in &heads {
+        for pair in queue.windows(2) {
+            before.entry(pair[1]).or_default().insert(pair[0]);
+        }
+        first_of.insert(*pseudonym, queue[0]);
+    }
+    // In the pseudonyms' order: two chunks that share subjects lock them in the same order.
+    let rows = Rows::new(vec![
+        Column::bytes(heads.keys().map(|p| p.to_vec())),
+        Column::uuids(heads.values().filter_map(|q| q.last()).map(|id| id.uuid())),
+    ]);
+    let replaced = tx
+        .fetch_rows(
+            "WITH v(pseudonym, request_id) AS ({rows})
+             INSERT INTO subject_heads (customer_id, pseudonym, request_id, previous_request_id)
+             SELECT $1, pseudonym, request_id, NULL FROM v WHERE true
+             ON CONFLICT (customer_id, pseudonym) DO UPDATE
+               SET previous_request_id = subject_heads.request_id, request_id = excluded.request_id
+             RETURNING pseudonym, previous_request_id",
+            vec![customer.as_str().into()],
+            rows,
+        )
+        .await?;
+    for row in replaced {
+        let pseudonym = row.bytes(0)?;
+        if let (Some(previous), Some(first)) = (row.opt_uuid(1)?, first_of.get(pseudonym.as_slice())) {
+            before.entry(*first).or_default().insert(RequestId::new(previous));
+        }
+    }
+    open_tasks_of(tx, customer, before, insertions).await
+}
+
+async fn open_tasks_of(
+    tx: &mut Tx,
+    customer: &CustomerId,
+    before: HashMap<RequestId, BTreeSet<RequestId>>,
+    insertions: &[Insertion<'_>],
+) -> StoreResult<HashMap<RequestId, Vec<(RequestId, SystemId)>>> {
+    if before.is_empty() {
+        return Ok(HashMap::new());
+    }
+    // Earlier ones of this very chunk are not in the table yet, and all their tasks are open.
+    let mut open: HashMap<RequestId, Vec<SystemId>> =
+        insertions.iter().map(|i| (i.id, i.tasks.iter().map(|t| t.system.clone()).collect())).collect();
+    let stored: BTreeSet<Uuid> =
+        before.values().flatten().filter(|e| !open.contains_key(e)).map(|e| e.uuid()).collect();
+    let lock = if tx.engine() == Engine::Postgres { "FOR SHARE OF t" } else { "" };
+    let sql = format!(
+        "WITH v(request_id) AS ({{rows}})
+         SELECT t.request_id, t.system_id, t.state FROM v
+         JOIN tasks t ON t.customer_id = $1 AND t.request_id = v.request_id ORDER BY t.request_id, t.system_id {lock}"
+    );
+    let rows = tx.fetch_rows(&sql, vec![customer.as_str().into()], Rows::new(vec![Column::uuids(stored)])).await?;
+    for row in rows {
+        if row.text(2)? != TaskState::Confirmed.as_str() {
+            open.entry(RequestId::new(row.uuid(0)?)).or_default().push(system_id(&row.text(1)?)?);
+        }
+    }
+    let mut result: HashMap<RequestId, Vec<(RequestId, SystemId)>> = HashMap::new();
+    for (id, earlier) in before {
+        let waits = result.entry(id).or_default();
+        for earlier in earlier {
+            waits.extend(open.get(&earlier).into_iter().flatten().map(|s| (earlier, s.clone())));
+        }
+    }
+    Ok(result)
+}
+
+pub(crate) fn system_id(text: &str) -> StoreResult<SystemId> {
+    SystemId::new(text).map_err(|_| StoreError::Inconsistent { table: "tasks", what: "a system id is not one" })
+}
+
+/// Says that work is due. Raises `bumps`, so that nobody who saw nothing removes the row afterwards.
+pub(crate) async fn bump_ready(
+    tx: &mut Tx,
+    customer: &CustomerId,
+    work: impl Iterator<Item = (SystemId, Action, Work, i64)>,
+) -> StoreResult<()> {
+    let mut earliest: BTreeMap<(SystemId, Action, Work), i64> = BTreeMap::new();
+    for (system, action, work, at) in work {
+        let entry = earliest.entry((system, action, work)).or_insert(at);
+        *entry = (*entry).min(at);
+    }
+    let rows = Rows::new(vec![
+        Column::texts(earliest.keys().map(|k| k.0.as_str())),
+        Column::texts(earliest.keys().map(|k| k.1.as_str())),
+        Column::texts(earliest.keys().map(|k| k.2.as_str())),
+        Column::i64s(earliest.values().copied()),
+    ]);
+    let least = if tx.engine() == Engine::Postgres { "LEAST" } else { "MIN" };
+    let sql = format!(
+        "WITH v(system_id, action, work, ready_us) AS ({{rows}})
+         INSERT INTO ready (customer_id, system_id, action, work, ready_us, bumps)
+         SELECT $1, system_id, action, work, ready_us, 1 FROM v WHERE true
+         ON CONFLICT (customer_id, system_id, action, work) DO UPDATE
+           SET ready_us = {least}(ready.ready_us, excluded.ready_us), bumps = ready.bumps + 1"
+    );
+    tx.execute_rows(&sql, vec![customer.as_str().into()], rows).await?;
+    Ok(())
+}
+
+impl Store {
+    /// Plans what open requests lack since systems were added. Answers how many it looked at; call it until that is none.
+    pub async fn replan(&self, customer: &CustomerId, topology: &Topology, now: Timestamp) -> StoreResult<usize> {
+        let mut tx = self.customer_tx(customer).await?;
+        if hold_generation(&mut tx).await? != topology.generation {
+            return Ok(0);
+        }
+        let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE" } else { "" };
+        let sql = format!(
+            "SELECT request_id, action, due_us, key_epoch, wrapped_key, sealed_subject, exceptions, open_tasks FROM requests
+             WHERE customer_id = $1 AND closed_us IS NULL AND state = 'IN_PROGRESS' AND systems_generation < $2
+             ORDER BY systems_generation, request_id LIMIT $3 {lock}"
+        );
+        let args = vec![customer.as_str().into(), topology.generation.into(), REPLAN_BATCH.into()];
+        let rows = tx.fetch(&sql, args).await?;
+        let ids: Vec<Uuid> = rows.iter().map(|r| r.uuid(0)).collect::<Result<_, _>>()?;
+        let planned = tx
+            .fetch_rows(
+                "WITH v(request_id) AS ({rows}) SELECT t.request_id, t.system_id FROM v
+                 JOIN tasks t ON t.customer_id = $1 AND t.request_id = v.request_id",
+                vec![customer.as_str().into()],
+                Rows::new(vec![Column::uuids(ids)]),
+            )
+            .await?;
+        let mut have: HashMap<Uuid, HashSet<String>> = HashMap::new();
+        for row in planned {
+            have.entry(row.uuid(0)?).or_default().insert(row.text(1)?);
+        }
+        let systems = topology.facts_for(customer);
+        let mut staging = Staging::new(customer);
+        let mut missing = Vec::new();
+        let mut closed = Vec::new();
+        for row in &rows {
+            let id = RequestId::new(row.uuid(0)?);
+            let action = parsed(row, 1, "requests", Action::parse)?;
+            let due = time(row.i64(2)?, "requests")?;
+            let wrapped = wrapped_key(&row.text(3)?, row.bytes(4)?)?;
+            let key = RequestKey::unwrap(self.ring(), customer, id, &wrapped)?;
+            let secrets = SubjectSecrets::open(&key, &row.bytes(5)?)?;
+            let kinds = secrets.identifiers.iter().map(|i| i.kind()).collect();
+            let none = HashSet::new();
+            let have = have.get(&id.uuid()).unwrap_or(&none);
+            // What is planned stays as it was planned; only what is missing is added.
+            let mut added = plan(action, &kinds, &systems, due).unwrap_or_default();
+            added.retain(|t| !have.contains(t.system.as_str()));
+            let open = row.i64(7)?;
+            if added.is_empty() && open == 0 {
+                let exceptions = u32::try_from(row.i64(6)?).unwrap_or(u32::MAX);
+                let state = RequestState::InProgress
+                    .on(RequestEvent::Complete { exceptions })
+                    .map_err(|e| StoreError::WrongState(e.to_string()))?;
+                staging.add(id, &Event::Completed { state: state.as_str(), at_us: us(now), late: now > due });
+                closed.push((id, state));
+            } else if !added.is_empty() {
+                staging.add(id, &planned_event(&added));
+            }
+            missing.push((id, action, added));
+        }
+        let insertions: Vec<Insertion<'_>> = missing
+            .iter()
+            .map(|(id, action, tasks)| Insertion { id: *id, action: *action, tasks, pseudonyms: &[] })
+            .collect();
+        insert_tasks(&mut tx, customer, now, &insertions).await?;
+        let added = Rows::new(vec![
+            Column::uuids(missing.iter().map(|(id, ..)| id.uuid())),
+            Column::i64s(missing.iter().map(|(.., tasks)| i64::try_from(tasks.len()).unwrap_or(i64::MAX))),
+        ]);
+        tx.execute_rows(
+            "WITH v(request_id, added) AS ({rows}) UPDATE requests
+             SET systems_generation = $2, open_tasks = open_tasks + v.added, changed_us = $3
+             FROM v WHERE requests.customer_id = $1 AND requests.request_id = v.request_id",
+            vec![customer.as_str().into(), topology.generation.into(), us(now).into()],
+            added,
+        )
+        .await?;
+        let done = Rows::new(vec![
+            Column::uuids(closed.iter().map(|(id, _)| id.uuid())),
+            Column::texts(closed.iter().map(|(_, state)| state.as_str())),
+        ]);
+        tx.execute_rows(
+            "WITH v(request_id, state) AS ({rows}) UPDATE requests SET state = v.state, closed_us = $2
+             FROM v WHERE requests.customer_id = $1 AND requests.request_id = v.request_id",
+            vec![customer.as_str().into(), us(now).into()],
+            done,
+        )
+        .await?;
+        forget_closed(&mut tx, customer, closed.iter().map(|(id, _)| *id)).await?;
+        staging.write(&mut tx).await?;
+        tx.commit().await?;
+        Ok(rows.len())
+    }
+
+    /// Customers with requests that were planned with an older set of systems. Deployment-wide: a sweep, at start and on change.
+    pub async fn customers_to_replan(&self, generation: i64) -> StoreResult<Vec<CustomerId>> {
+        let mut tx = self.deployment_read().await?;
+        let sql = "SELECT c.customer_id FROM customers c WHERE EXISTS (SELECT 1 FROM requests r
+                   WHERE r.customer_id = c.customer_id AND r.closed_us IS NULL AND r.state = 'IN_PROGRESS'
+                   AND r.systems_generation < $1)
+                   ORDER BY c.customer_id LIMIT 10000";
+        let rows = tx.fetch(sql, vec![generation.into()]).await?;
+        let broken = |_| StoreError::Inconsistent { table: "customers", what: "an id is not one" };
+        rows.iter().map(|row| CustomerId::new(&row.text(0)?).map_err(broken)).collect()
+    }
+}

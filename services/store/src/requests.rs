@@ -1,0 +1,217 @@
+//! Reading requests and their tasks.
+
+use quittance_domain::{
+    Timestamp,
+    action::{Action, InstructionKind, RestrictionGround},
+    ids::{CustomerId, RequestId, SystemId},
+    outcome::Confirmation,
+    request::RequestState,
+    task::TaskState,
+};
+use quittance_sql::{Row, Tx, Val};
+use uuid::Uuid;
+
+use crate::{
+    Store, StoreError, StoreResult,
+    replan::system_id,
+    tx::{opt_time, parsed, time, us},
+};
+
+/// A request as it is now, without what is sealed.
+#[derive(Clone, Debug)]
+pub struct RequestRow {
+    pub id: RequestId,
+    pub action: Action,
+    pub state: RequestState,
+    pub instruction: InstructionKind,
+    pub reference: String,
+    pub restriction_ground: Option<RestrictionGround>,
+    pub agreement_version: i64,
+    pub created_at: Timestamp,
+    pub changed_at: Timestamp,
+    pub first_due_at: Timestamp,
+    pub due_at: Timestamp,
+    pub subject_asked_at: Option<Timestamp>,
+    pub subject_informed_at: Option<Timestamp>,
+    pub controller_due_at: Option<Timestamp>,
+    pub closed_at: Option<Timestamp>,
+    pub closing_reason: Option<String>,
+    pub objection: Option<(String, Timestamp)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct TaskRow {
+    pub system: SystemId,
+    pub state: TaskState,
+    pub attempts: u32,
+    pub reason: String,
+    pub run_at: Timestamp,
+    pub latest_start_at: Option<Timestamp>,
+    pub confirmation: Option<(Confirmation, bool)>,
+}
+
+/// All conditions must hold; an empty one holds always.
+#[derive(Clone, Debug, Default)]
+pub struct RequestFilter {
+    pub states: Vec<RequestState>,
+    pub actions: Vec<Action>,
+    pub due_before: Option<Timestamp>,
+    pub needs_attention: bool,
+    pub reference: String,
+}
+
+/// Where a watch stands: changes at or after it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ChangeCursor {
+    pub changed_us: i64,
+    pub request: RequestId,
+}
+
+const COLUMNS: &str = "request_id, action, state, instruction, reference, restriction_ground, agreement_version, created_us,
+    changed_us, first_due_us, due_us, subject_asked_us, subject_informed_us, controller_due_us, closed_us, closing_reason,
+    objection_reason, objection_us";
+const TABLE: &str = "requests";
+
+fn read(row: &Row) -> StoreResult<RequestRow> {
+    let ground = row.opt_text(5)?;
+    let objection = match (row.opt_text(16)?, opt_time(row.opt_i64(17)?, TABLE)?) {
+        (Some(reason), Some(at)) => Some((reason, at)),
+        _ => None,
+    };
+    Ok(RequestRow {
+        id: RequestId::new(row.uuid(0)?),
+        action: parsed(row, 1, TABLE, Action::parse)?,
+        state: parsed(row, 2, TABLE, RequestState::parse)?,
+        instruction: parsed(row, 3, TABLE, InstructionKind::parse)?,
+        reference: row.text(4)?,
+        restriction_ground: ground.as_deref().and_then(RestrictionGround::parse),
+        agreement_version: row.i64(6)?,
+        created_at: time(row.i64(7)?, TABLE)?,
+        changed_at: time(row.i64(8)?, TABLE)?,
+        first_due_at: time(row.i64(9)?, TABLE)?,
+        due_at: time(row.i64(10)?, TABLE)?,
+        subject_asked_at: opt_time(row.opt_i64(11)?, TABLE)?,
+        subject_informed_at: opt_time(row.opt_i64(12)?, TABLE)?,
+        controller_due_at: opt_time(row.opt_i64(13)?, TABLE)?,
+        closed_at: opt_time(row.opt_i64(14)?, TABLE)?,
+        closing_reason: row.opt_text(15)?,
+        objection,
+    })
+}
+
+pub(crate) async fn read_request(tx: &mut Tx, customer: &CustomerId, id: RequestId) -> StoreResult<RequestRow> {
+    let sql = format!("SELECT {COLUMNS} FROM requests WHERE customer_id = $1 AND request_id = $2");
+    let row = tx.fetch_one(&sql, vec![customer.as_str().into(), id.uuid().into()]).await?;
+    read(&row.ok_or(StoreError::NotFound("the request"))?)
+}
+
+/// `column IN (…)` with arguments appended; nothing for an empty list.
+fn any_of(sql: &mut String, args: &mut Vec<Val>, column: &str, texts: &[&str]) {
+    if texts.is_empty() {
+        return;
+    }
+    let mut list = Vec::with_capacity(texts.len());
+    for text in texts {
+        args.push((*text).into());
+        list.push(format!("${}", args.len()));
+    }
+    sql.push_str(&format!(" AND {column} IN ({})", list.join(", ")));
+}
+
+impl Store {
+    pub async fn request(&self, customer: &CustomerId, id: RequestId) -> StoreResult<(RequestRow, Vec<TaskRow>)> {
+        let mut tx = self.customer_read(customer).await?;
+        let request = read_request(&mut tx, customer, id).await?;
+        let rows = tx
+            .fetch(
+                "SELECT t.system_id, t.state, t.attempts, t.reason, t.run_at_us, t.latest_start_us, c.body, c.late FROM tasks t
+                 LEFT JOIN confirmations c ON c.customer_id = $1 AND c.request_id = t.request_id AND c.system_id = t.system_id
+                 WHERE t.customer_id = $1 AND t.request_id = $2 ORDER BY t.system_id",
+                vec![customer.as_str().into(), id.uuid().into()],
+            )
+            .await?;
+        let tasks: StoreResult<Vec<TaskRow>> = rows.iter().map(read_task).collect();
+        Ok((request, tasks?))
+    }
+
+    /// Newest first, those before `before`.
+    pub async fn list_requests(
+        &self,
+        customer: &CustomerId,
+        filter: &RequestFilter,
+        before: Option<RequestId>,
+        limit: u32,
+    ) -> StoreResult<Vec<RequestRow>> {
+        let mut sql = format!("SELECT {COLUMNS} FROM requests WHERE customer_id = $1");
+        let mut args: Vec<Val> = vec![customer.as_str().into()];
+        if let Some(before) = before {
+            args.push(before.uuid().into());
+            sql.push_str(&format!(" AND request_id < ${}", args.len()));
+        }
+        let states: Vec<&str> = filter.states.iter().map(|s| s.as_str()).collect();
+        any_of(&mut sql, &mut args, "state", &states);
+        let actions: Vec<&str> = filter.actions.iter().map(|a| a.as_str()).collect();
+        any_of(&mut sql, &mut args, "action", &actions);
+        if let Some(due) = filter.due_before {
+            args.push(us(due).into());
+            sql.push_str(&format!(" AND closed_us IS NULL AND due_us < ${}", args.len()));
+        }
+        if !filter.reference.is_empty() {
+            args.push(filter.reference.as_str().into());
+            sql.push_str(&format!(" AND reference = ${}", args.len()));
+        }
+        if filter.needs_attention {
+            sql.push_str(
+                " AND EXISTS (SELECT 1 FROM tasks t WHERE t.customer_id = $1 AND t.request_id = requests.request_id
+                  AND t.state = 'NEEDS_ATTENTION')",
+            );
+        }
+        args.push(limit.into());
+        sql.push_str(&format!(" ORDER BY request_id DESC LIMIT ${}", args.len()));
+        let mut tx = self.customer_read(customer).await?;
+        tx.fetch(&sql, args).await?.iter().map(read).collect()
+    }
+
+    /// Changes at or after the cursor, oldest first.
+    pub async fn changed_requests(
+        &self,
+        customer: &CustomerId,
+        from: ChangeCursor,
+        limit: u32,
+    ) -> StoreResult<Vec<RequestRow>> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM requests WHERE customer_id = $1 AND (changed_us, request_id) >= ($2, $3)
+             ORDER BY changed_us, request_id LIMIT $4"
+        );
+        let args =
+            vec![customer.as_str().into(), from.changed_us.into(), from.request.uuid().into(), Val::from(limit)];
+        let mut tx = self.customer_read(customer).await?;
+        tx.fetch(&sql, args).await?.iter().map(read).collect()
+    }
+}
+
+impl ChangeCursor {
+    pub fn from_time(at: Timestamp) -> Self {
+        Self { changed_us: us(at), request: RequestId::new(Uuid::nil()) }
+    }
+}
+
+fn read_task(row: &Row) -> StoreResult<TaskRow> {
+    let confirmation = match row.opt_text(6)? {
+        None => None,
+        Some(body) => {
+            let parsed = serde_json::from_str(&body)
+                .map_err(|_| StoreError::Inconsistent { table: "confirmations", what: "it does not parse" })?;
+            Some((parsed, row.opt_i64(7)? == Some(1)))
+        }
+    };
+    Ok(TaskRow {
+        system: system_id(&row.text(0)?)?,
+        state: parsed(row, 1, "tasks", TaskState::parse)?,
+        attempts: u32::try_from(row.i64(2)?).unwrap_or(u32::MAX),
+        reason: row.text(3)?,
+        run_at: time(row.i64(4)?, "tasks")?,
+        latest_start_at: opt_time(row.opt_i64(5)?, "tasks")?,
+        confirmation,
+    })
+}

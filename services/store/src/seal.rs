@@ -1,0 +1,137 @@
+//! Sealing: AES-256-GCM under a key per request, wrapped by an epoch key (I7). The additional data binds a sealed value to its
+//! customer, request and column, so that no value can be moved to another place and still open.
+
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    hmac,
+};
+use quittance_domain::ids::{CustomerId, RequestId};
+
+use crate::{
+    StoreError, StoreResult,
+    keyring::{Key, KeyRing, random},
+};
+
+/// The sealed columns. Part of the additional data: names never change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SealedColumn {
+    DataKey,
+    Subject,
+    MatchSet,
+    PackageRecord,
+}
+
+impl SealedColumn {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::DataKey => "requests.wrapped_key",
+            Self::Subject => "requests.sealed_subject",
+            Self::MatchSet => "match_sets.sealed",
+            Self::PackageRecord => "package_records.sealed",
+        }
+    }
+}
+
+fn aad(customer: &CustomerId, request: RequestId, column: SealedColumn, place: &str) -> Vec<u8> {
+    format!("quittance/v1\0{customer}\0{request}\0{}\0{place}", column.name()).into_bytes()
+}
+
+fn aead(key: &[u8; 32]) -> StoreResult<LessSafeKey> {
+    let key = UnboundKey::new(&AES_256_GCM, key).map_err(|_| StoreError::KeyRing("a key of the wrong length".into()))?;
+    Ok(LessSafeKey::new(key))
+}
+
+fn encrypt(key: &LessSafeKey, aad: &[u8], plain: &[u8]) -> StoreResult<Vec<u8>> {
+    let nonce: [u8; NONCE_LEN] = random();
+    let mut out = Vec::with_capacity(NONCE_LEN + plain.len() + 16);
+    out.extend_from_slice(&nonce);
+    let mut body = plain.to_vec();
+    key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), &mut body)
+        .map_err(|_| StoreError::KeyRing("sealing failed".into()))?;
+    out.append(&mut body);
+    Ok(out)
+}
+
+fn decrypt(key: &LessSafeKey, aad: &[u8], sealed: &[u8], column: SealedColumn) -> StoreResult<Vec<u8>> {
+    let unsealable = || StoreError::Unsealable(column.name());
+    let (nonce, body) = sealed.split_at_checked(NONCE_LEN).ok_or_else(unsealable)?;
+    let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| unsealable())?;
+    let mut body = body.to_vec();
+    let plain = key.open_in_place(nonce, Aad::from(aad), &mut body).map_err(|_| unsealable())?;
+    Ok(plain.to_vec())
+}
+
+/// The key of one request, unwrapped.
+pub(crate) struct RequestKey {
+    customer: CustomerId,
+    request: RequestId,
+    raw: Key,
+    key: LessSafeKey,
+}
+
+/// A request's key as the database has it.
+pub(crate) struct WrappedKey {
+    pub epoch: u32,
+    pub wrapped: Vec<u8>,
+}
+
+impl RequestKey {
+    pub fn generate(ring: &KeyRing, customer: &CustomerId, request: RequestId) -> StoreResult<(Self, WrappedKey)> {
+        let raw: Key = Key::new(random());
+        let (epoch, epoch_key) = ring.current_epoch()?;
+        let aad = aad(customer, request, SealedColumn::DataKey, "");
+        let wrapped = encrypt(&aead(epoch_key)?, &aad, raw.as_slice())?;
+        let key = aead(&raw)?;
+        Ok((Self { customer: customer.clone(), request, raw, key }, WrappedKey { epoch, wrapped }))
+    }
+
+    pub fn unwrap(ring: &KeyRing, customer: &CustomerId, request: RequestId, key: &WrappedKey) -> StoreResult<Self> {
+        let unsealable = || StoreError::Unsealable(SealedColumn::DataKey.name());
+        let epoch = ring.epoch(key.epoch).ok_or_else(unsealable)?;
+        let aad = aad(customer, request, SealedColumn::DataKey, "");
+        let raw = zeroize::Zeroizing::new(decrypt(&aead(epoch)?, &aad, &key.wrapped, SealedColumn::DataKey)?);
+        let raw: [u8; 32] = raw.as_slice().try_into().map_err(|_| unsealable())?;
+        let key = aead(&raw)?;
+        Ok(Self { customer: customer.clone(), request, raw: Key::new(raw), key })
+    }
+
+    /// `place`: what tells values of one column of one request apart, as the system.
+    pub fn seal(&self, column: SealedColumn, place: &str, plain: &[u8]) -> StoreResult<Vec<u8>> {
+        encrypt(&self.key, &aad(&self.customer, self.request, column, place), plain)
+    }
+
+    pub fn open(&self, column: SealedColumn, place: &str, sealed: &[u8]) -> StoreResult<Vec<u8>> {
+        decrypt(&self.key, &aad(&self.customer, self.request, column, place), sealed, column)
+    }
+
+    /// Tells whether the same `request_id` came with the same content.
+    pub fn content_mac(&self, content: &[u8]) -> Vec<u8> {
+        hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, self.raw.as_slice()), content).as_ref().to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_sealed_value_opens_in_its_own_place_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let ring = KeyRing::open(&dir.path().join("keys"), true).unwrap();
+        let (a, b) = (CustomerId::new("a").unwrap(), CustomerId::new("b").unwrap());
+        let id = RequestId::new(Uuid::from_u128(1));
+        let (key, wrapped) = RequestKey::generate(&ring, &a, id).unwrap();
+        let sealed = key.seal(SealedColumn::MatchSet, "crm", b"rows").unwrap();
+        let again = RequestKey::unwrap(&ring, &a, id, &wrapped).unwrap();
+        assert_eq!(again.open(SealedColumn::MatchSet, "crm", &sealed).unwrap(), b"rows");
+        assert!(again.open(SealedColumn::MatchSet, "shop", &sealed).is_err());
+        assert!(again.open(SealedColumn::Subject, "crm", &sealed).is_err());
+        assert!(RequestKey::unwrap(&ring, &b, id, &wrapped).is_err());
+        let mut altered = sealed;
+        altered[20] ^= 1;
+        assert!(again.open(SealedColumn::MatchSet, "crm", &altered).is_err());
+        assert!(again.open(SealedColumn::MatchSet, "crm", b"short").is_err());
+    }
+}

@@ -1,0 +1,200 @@
+//! Systems and their data maps. Deployment-wide; few; kept in memory as a [`Topology`].
+
+use std::sync::Arc;
+
+use quittance_domain::{
+    Timestamp,
+    data_map::DataMap,
+    ids::{CustomerId, IdempotencyId, SystemId},
+    plan::SystemFacts,
+    system::System,
+};
+use quittance_sql::{Engine, Row, Tx, Val};
+
+use crate::{
+    Store, StoreError, StoreResult,
+    tx::{time, us},
+};
+
+/// All systems as of one generation.
+#[derive(Clone, Debug, Default)]
+pub struct Topology {
+    pub generation: i64,
+    pub systems: Vec<Arc<System>>,
+}
+
+impl Topology {
+    pub fn system(&self, id: &SystemId) -> Option<&Arc<System>> {
+        self.systems.iter().find(|s| s.id == *id)
+    }
+
+    /// Every system that may hold the customer's data (I3).
+    pub fn facts_for(&self, customer: &CustomerId) -> Vec<SystemFacts> {
+        let mine = self.systems.iter().filter(|s| s.customer_key(customer).is_some());
+        mine.map(|s| SystemFacts {
+            id: s.id.clone(),
+            accepts: s.accepts(),
+            yields: s.yields(),
+            map_version: s.map_version,
+            grace_period_s: s.grace_period_s,
+        })
+        .collect()
+    }
+}
+
+const SELECT: &str = "SELECT s.body, s.map_version, m.body, s.created_us, m.yaml FROM systems s
+     JOIN data_maps m ON m.system_id = s.system_id AND m.version = s.map_version";
+
+/// More than this are not listed at once, nor can be registered.
+pub(crate) const SYSTEMS_MAX: i64 = 10_000;
+
+fn broken<E>(_: E) -> StoreError {
+    StoreError::Inconsistent { table: "systems", what: "a system or data map does not parse" }
+}
+
+fn read(row: &Row) -> StoreResult<System> {
+    Ok(System {
+        registration: serde_json::from_str(&row.text(0)?).map_err(broken)?,
+        map_version: u32::try_from(row.i64(1)?).map_err(broken)?,
+        map: Arc::new(serde_json::from_str(&row.text(2)?).map_err(broken)?),
+    })
+}
+
+/// Reads the generation and keeps it from moving until the transaction ends: nothing is planned or completed with an old one (I3).
+pub(crate) async fn hold_generation(tx: &mut Tx) -> StoreResult<i64> {
+    let sql = match tx.engine() {
+        Engine::Postgres => "SELECT systems_generation FROM deployment WHERE id = 1 FOR SHARE",
+        Engine::Sqlite | Engine::MySql => "SELECT systems_generation FROM deployment WHERE id = 1",
+    };
+    let row = tx.fetch_one(sql, vec![]).await?;
+    Ok(row.ok_or(StoreError::Inconsistent { table: "deployment", what: "it has no row" })?.i64(0)?)
+}
+
+async fn raise_generation(tx: &mut Tx) -> StoreResult<()> {
+    tx.execute("UPDATE deployment SET systems_generation = systems_generation + 1 WHERE id = 1", vec![]).await?;
+    Ok(())
+}
+
+async fn insert_map(
+    tx: &mut Tx,
+    system: &SystemId,
+    version: i64,
+    idempotency: IdempotencyId,
+    yaml: &str,
+    map: &DataMap,
+    now: Timestamp,
+) -> StoreResult<()> {
+    tx.execute(
+        "INSERT INTO data_maps (system_id, version, idempotency_id, yaml, body, created_us) VALUES ($1, $2, $3, $4, $5, $6)",
+        vec![
+            system.as_str().into(),
+            version.into(),
+            idempotency.uuid().into(),
+            yaml.into(),
+            serde_json::to_string(map).map_err(broken)?.into(),
+            us(now).into(),
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+impl Store {
+    pub async fn topology(&self) -> StoreResult<Topology> {
+        let mut tx = self.deployment_tx().await?;
+        let generation = hold_generation(&mut tx).await?;
+        let sql = format!("{SELECT} ORDER BY s.system_id LIMIT $1");
+        let rows = tx.fetch(&sql, vec![SYSTEMS_MAX.into()]).await?;
+        let systems: StoreResult<Vec<_>> = rows.iter().map(|row| read(row).map(Arc::new)).collect();
+        Ok(Topology { generation, systems: systems? })
+    }
+
+    /// Whether a cached topology is still the present one.
+    pub async fn generation(&self) -> StoreResult<i64> {
+        let mut tx = self.deployment_read().await?;
+        let row = tx.fetch_one("SELECT systems_generation FROM deployment WHERE id = 1", vec![]).await?;
+        Ok(row.ok_or(StoreError::Inconsistent { table: "deployment", what: "it has no row" })?.i64(0)?)
+    }
+
+    /// Registers it, or does nothing where the same `request_id` did before.
+    pub async fn register_system(
+        &self,
+        system: &System,
+        yaml: &str,
+        idempotency: IdempotencyId,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        let mut tx = self.deployment_tx().await?;
+        let known = "SELECT system_id FROM systems WHERE idempotency_id = $1";
+        if let Some(row) = tx.fetch_one(known, vec![idempotency.uuid().into()]).await? {
+            let same = row.text(0)? == system.id.as_str();
+            return if same { Ok(()) } else { Err(StoreError::RequestIdReused) };
+        }
+        let body = serde_json::to_string(&system.registration).map_err(broken)?;
+        let inserted = tx
+            .execute(
+                "INSERT INTO systems (system_id, idempotency_id, body, map_version, created_us)
+                 SELECT $1, $2, $3, 1, $4 WHERE (SELECT count(*) FROM systems) < $5 ON CONFLICT DO NOTHING",
+                vec![
+                    system.id.as_str().into(),
+                    idempotency.uuid().into(),
+                    body.into(),
+                    us(now).into(),
+                    SYSTEMS_MAX.into(),
+                ],
+            )
+            .await?;
+        if inserted == 0 {
+            return Err(StoreError::AlreadyExists("the system"));
+        }
+        insert_map(&mut tx, &system.id, 1, idempotency, yaml, &system.map, now).await?;
+        raise_generation(&mut tx).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Adds a version of the map. Tasks planned before keep theirs.
+    pub async fn update_data_map(
+        &self,
+        system: &SystemId,
+        yaml: &str,
+        map: &DataMap,
+        idempotency: IdempotencyId,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        let mut tx = self.deployment_tx().await?;
+        let known = "SELECT version FROM data_maps WHERE system_id = $1 AND idempotency_id = $2";
+        let args = vec![system.as_str().into(), idempotency.uuid().into()];
+        if tx.fetch_one(known, args).await?.is_some() {
+            return Ok(());
+        }
+        let bump = "UPDATE systems SET map_version = map_version + 1 WHERE system_id = $1 RETURNING map_version";
+        let row = tx.fetch_one(bump, vec![system.as_str().into()]).await?;
+        let version = row.ok_or(StoreError::NotFound("the system"))?.i64(0)?;
+        insert_map(&mut tx, system, version, idempotency, yaml, map, now).await?;
+        raise_generation(&mut tx).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// One system with the YAML of its map.
+    pub async fn system(&self, id: &SystemId) -> StoreResult<(System, String, Timestamp)> {
+        let mut tx = self.deployment_read().await?;
+        let row = tx.fetch_one(&format!("{SELECT} WHERE s.system_id = $1"), vec![id.as_str().into()]).await?;
+        let row = row.ok_or(StoreError::NotFound("the system"))?;
+        Ok((read(&row)?, row.text(4)?, time(row.i64(3)?, "systems")?))
+    }
+
+    pub async fn list_systems(&self, after: &str, limit: u32) -> StoreResult<Vec<(System, String, Timestamp)>> {
+        let mut tx = self.deployment_read().await?;
+        let sql = format!("{SELECT} WHERE s.system_id > $1 ORDER BY s.system_id LIMIT $2");
+        let rows = tx.fetch(&sql, vec![after.into(), Val::from(limit)]).await?;
+        rows.iter().map(|row| Ok((read(row)?, row.text(4)?, time(row.i64(3)?, "systems")?))).collect()
+    }
+
+    /// The map that a task was planned with.
+    pub async fn data_map(&self, system: &SystemId, version: i64) -> StoreResult<DataMap> {
+        let mut tx = self.deployment_read().await?;
+        let sql = "SELECT body FROM data_maps WHERE system_id = $1 AND version = $2";
+        let row = tx.fetch_one(sql, vec![system.as_str().into(), version.into()]).await?;
+        serde_json::from_str(&row.ok_or(StoreError::NotFound("the data map"))?.text(0)?).map_err(broken)
+    }
+}

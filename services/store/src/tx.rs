@@ -1,0 +1,66 @@
+//! The three sorts of transaction.
+
+use quittance_domain::{Timestamp, ids::CustomerId};
+use quittance_sql::{Engine, Row, Tx};
+
+use crate::{Store, StoreError, StoreResult};
+
+impl Store {
+    /// Writes, of one customer. On PostgreSQL row-level security sees the setting.
+    pub(crate) async fn customer_tx(&self, customer: &CustomerId) -> StoreResult<Tx> {
+        // The id is a slug by its type: nothing in it needs quoting.
+        let setting = format!("SET LOCAL quittance.customer_id = '{customer}'");
+        Ok(self.inner.write.begin_with_settings(&setting).await?)
+    }
+
+    /// Reads, of one customer, from one snapshot where it matters.
+    pub(crate) async fn customer_read(&self, customer: &CustomerId) -> StoreResult<Tx> {
+        match self.engine() {
+            Engine::Postgres => self.customer_tx(customer).await,
+            Engine::Sqlite | Engine::MySql => Ok(self.inner.read.begin_read().await?),
+        }
+    }
+
+    /// Deployment-wide tables, or what must cross customers. Named in `docs/ARCHITECTURE.md`: systems, customers, `ready`, deadlines.
+    pub(crate) async fn deployment_tx(&self) -> StoreResult<Tx> {
+        Ok(self.inner.write.begin_with_settings("SET LOCAL quittance.scope = 'deployment'").await?)
+    }
+
+    pub(crate) async fn deployment_read(&self) -> StoreResult<Tx> {
+        match self.engine() {
+            Engine::Postgres => self.deployment_tx().await,
+            Engine::Sqlite | Engine::MySql => Ok(self.inner.read.begin_read().await?),
+        }
+    }
+
+    /// A superuser, or a role with BYPASSRLS, walks through row-level security: said loudly, since the statements still hold.
+    pub(crate) async fn check_row_security(&self) -> StoreResult<()> {
+        if self.engine() != Engine::Postgres {
+            return Ok(());
+        }
+        let mut tx = self.deployment_tx().await?;
+        let role = "SELECT (rolsuper OR rolbypassrls)::int::bigint FROM pg_roles WHERE rolname = current_user";
+        let bypasses = tx.fetch_one(role, vec![]).await?.map_or(Ok(0), |row| row.i64(0))?;
+        if bypasses != 0 {
+            tracing::warn!("the database role bypasses row-level security: use a role without SUPERUSER and BYPASSRLS");
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn us(time: Timestamp) -> i64 {
+    time.as_microsecond()
+}
+
+pub(crate) fn time(us: i64, table: &'static str) -> StoreResult<Timestamp> {
+    Timestamp::from_microsecond(us).map_err(|_| StoreError::Inconsistent { table, what: "a time is out of range" })
+}
+
+pub(crate) fn opt_time(us: Option<i64>, table: &'static str) -> StoreResult<Option<Timestamp>> {
+    us.map(|us| time(us, table)).transpose()
+}
+
+/// Reads a text that only our own enums write.
+pub(crate) fn parsed<T>(row: &Row, at: usize, table: &'static str, parse: impl Fn(&str) -> Option<T>) -> StoreResult<T> {
+    parse(&row.text(at)?).ok_or(StoreError::Inconsistent { table, what: "a state or kind that this build does not know" })
+}
