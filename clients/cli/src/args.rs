@@ -1,6 +1,6 @@
 //! The command line: what there is, and how to reach the service.
 
-use std::{path::PathBuf, time::Duration};
+use std::{env, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use quittance_client::Client;
@@ -39,13 +39,20 @@ pub struct Cli {
 #[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Where the service is: http://host:port, or https:// with TLS.
-    #[arg(long, global = true, env = "QUITTANCE_ENDPOINT", default_value = "http://127.0.0.1:7443", value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        env = "QUITTANCE_ENDPOINT",
+        default_value = "http://127.0.0.1:7443",
+        value_name = "URL"
+    )]
     pub endpoint: String,
     /// The bearer token. A file or the environment is better: arguments are seen by everybody on the machine.
-    #[arg(long, global = true, env = "QUITTANCE_TOKEN", hide_env_values = true)]
+    /// [env: QUITTANCE_TOKEN]
+    #[arg(long, global = true, conflicts_with = "token_file")]
     pub token: Option<String>,
-    /// A file that holds the token. Comes before the token in the environment.
-    #[arg(long, global = true, env = "QUITTANCE_TOKEN_FILE", value_name = "FILE")]
+    /// A file that holds the token. [env: QUITTANCE_TOKEN_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// A PEM file with the authority of the service's certificate, where the operating system does not know it.
     #[arg(long, global = true, env = "QUITTANCE_CA_FILE", value_name = "FILE")]
@@ -81,9 +88,7 @@ pub enum Command {
     /// How a request stands at this moment: what is confirmed, what is open and why.
     InterimStatement(commands::evidence::Named),
     /// Writes completions for a shell: `quittance completion bash > /etc/bash_completion.d/quittance`.
-    Completion {
-        shell: clap_complete::Shell,
-    },
+    Completion { shell: clap_complete::Shell },
 }
 
 /// Makes a change safe to send twice.
@@ -101,13 +106,24 @@ impl RequestId {
 }
 
 impl Global {
+    /// What is said on the command line comes before the environment, which clap alone would not tell apart.
+    fn token(&self) -> Result<Option<String>, Failure> {
+        let from_environment = |name| env::var_os(name).filter(|value| !value.is_empty());
+        if let Some(token) = &self.token {
+            return Ok(Some(token.clone()));
+        }
+        if let Some(path) =
+            self.token_file.clone().or_else(|| from_environment("QUITTANCE_TOKEN_FILE").map(PathBuf::from))
+        {
+            return files::text(&path).map(Some);
+        }
+        let token = from_environment("QUITTANCE_TOKEN").map(|token| token.into_string());
+        token.transpose().map_err(|_| Failure::Usage("QUITTANCE_TOKEN is not text: set it anew".to_owned()))
+    }
+
     pub async fn connect(&self) -> Result<Client, Failure> {
         let mut builder = Client::builder(&self.endpoint);
-        let token = match &self.token_file {
-            Some(path) => Some(files::text(path)?),
-            None => self.token.clone(),
-        };
-        if let Some(token) = token {
+        if let Some(token) = self.token()? {
             if is_open_to_all(&self.endpoint) {
                 output::note("warning: the token goes over the network unencrypted; use an https:// endpoint");
             }

@@ -24,7 +24,8 @@ pub fn request(text: &str, customer_flag: Option<&str>) -> Result<String, Failur
     match customer_flag {
         Some(id) if !text.contains('/') => Ok(format!("{}/requests/{text}", customer(id))),
         _ => Err(Failure::Usage(
-            "the request must be named in full, as customers/acme/requests/0199b7a4-…, or by its id with --customer".to_owned(),
+            "the request must be named in full, as customers/acme/requests/0199b7a4-…, or by its id with --customer"
+                .to_owned(),
         )),
     }
 }

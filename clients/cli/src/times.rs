@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use prost_types::Timestamp as ProtoTime;
 
 pub fn parse(text: &str) -> Result<ProtoTime, String> {
-    let time: Timestamp = text.trim().parse().map_err(|_| "must be a time with its zone, as 2026-03-01T09:00:00Z".to_owned())?;
+    let time: Timestamp =
+        text.trim().parse().map_err(|_| "must be a time with its zone, as 2026-03-01T09:00:00Z".to_owned())?;
     // jiff's nanoseconds count downwards before 1970; the contract's always upwards.
     let total = time.as_nanosecond();
     let seconds = i64::try_from(total.div_euclid(1_000_000_000)).map_err(|_| "is out of range".to_owned())?;
@@ -41,7 +42,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     };
     let number: u64 = number.parse().map_err(|_| wrong())?;
     // The contract's durations end at ten thousand years.
-    let seconds = number.checked_mul(seconds_each).filter(|s| *s <= 315_576_000_000).ok_or_else(|| "is too long".to_owned())?;
+    let seconds =
+        number.checked_mul(seconds_each).filter(|s| *s <= 315_576_000_000).ok_or_else(|| "is too long".to_owned())?;
     Ok(Duration::from_secs(seconds))
 }
 

@@ -198,7 +198,11 @@ impl From<v1::System> for System {
             country: system.country,
             connection_secret: system.connection_secret,
             all_customers: system.all_customers,
-            customers: system.customers.into_iter().map(|c| SystemCustomer { customer: c.customer, key: c.key }).collect(),
+            customers: system
+                .customers
+                .into_iter()
+                .map(|c| SystemCustomer { customer: c.customer, key: c.key })
+                .collect(),
             settle_after: system.settle_after.as_ref().map(duration_text),
             backup_retention: system.backup_retention.as_ref().map(duration_text),
             grace_period: system.grace_period.as_ref().map(duration_text),
@@ -318,9 +322,7 @@ impl From<v1::Request> for Request {
             due_time: text_or_none(request.due_time.as_ref()),
             complete_time: text_or_none(request.complete_time.as_ref()),
             tasks: request.tasks.into_iter().map(Into::into).collect(),
-            objection: request
-                .objection
-                .map(|o| Objection { reason: o.reason, time: text_or_none(o.time.as_ref()) }),
+            objection: request.objection.map(|o| Objection { reason: o.reason, time: text_or_none(o.time.as_ref()) }),
             closing_reason: request.closing_reason,
             etag: request.etag,
         }
@@ -501,7 +503,17 @@ impl Confirmation {
 
     pub fn table(confirmations: &[Self]) -> Table {
         let mut table = Table::new(&[
-            "SYSTEM", "COLLECTION", "CATEGORY", "OUTCOME", "GRADE", "COUNT", "UNTIL", "BASIS", "EVIDENCE", "CONFIRMED", "BY",
+            "SYSTEM",
+            "COLLECTION",
+            "CATEGORY",
+            "OUTCOME",
+            "GRADE",
+            "COUNT",
+            "UNTIL",
+            "BASIS",
+            "EVIDENCE",
+            "CONFIRMED",
+            "BY",
         ]);
         for c in confirmations {
             for o in &c.outcomes {

@@ -156,7 +156,11 @@ where
             return Err(BulkError { error, report: run.report });
         }
         run.report.cuts += 1;
-        tracing::warn!(error = %error, chunks_unacknowledged = run.pending.len(), "the stream was cut; sending the rest on a new one");
+        tracing::warn!(
+            error = error.brief(),
+            chunks_unacknowledged = run.pending.len(),
+            "the stream was cut; sending the rest on a new one"
+        );
         tokio::time::sleep(backoff.next_wait(error.retry_delay())).await;
     }
 }
@@ -188,7 +192,8 @@ impl<S: Stream<Item = BatchItem> + Unpin> Run<'_, S> {
             post(&mut sender, BatchCreateRequestsRequest { parent: String::new(), items: chunk.items.clone() });
         }
         let mut service = self.client.requests();
-        let opened = timeout(self.options.acknowledge_within, service.batch_create_requests(ReceiverStream::new(receiver)));
+        let opened =
+            timeout(self.options.acknowledge_within, service.batch_create_requests(ReceiverStream::new(receiver)));
         let mut answers: Streaming<BatchCreateRequestsResponse> = opened.await.map_err(|_| silent())??.into_inner();
         loop {
             if self.source.ended && self.source.next.is_empty() {

@@ -142,7 +142,8 @@ impl ClientBuilder {
             None => None,
             Some("") => return Err(ClientError::Token),
             Some(token) => {
-                let mut value: MetadataValue<Ascii> = format!("Bearer {token}").parse().map_err(|_| ClientError::Token)?;
+                let mut value: MetadataValue<Ascii> =
+                    format!("Bearer {token}").parse().map_err(|_| ClientError::Token)?;
                 value.set_sensitive(true);
                 Some(value)
             }

@@ -84,6 +84,18 @@ impl RpcError {
         }
     }
 
+    /// One line, for logs.
+    pub fn brief(&self) -> String {
+        match self.message.lines().next() {
+            Some(message) => format!("{}: {message}", self.reason_or_code()),
+            None => self.reason_or_code().to_owned(),
+        }
+    }
+
+    fn reason_or_code(&self) -> &str {
+        self.reason.as_deref().unwrap_or_else(|| self.code_name())
+    }
+
     fn code_name(&self) -> &'static str {
         match self.code {
             Code::Ok => "OK",
@@ -114,17 +126,25 @@ impl RpcError {
             Some("NOT_FOUND") => "check the name; what belongs to another customer is not found either",
             Some("REQUEST_ID_REUSED") => "use a new request id for other content, or send the same content again",
             Some("NO_AGREEMENT") => "add an agreement that is signed, then send this again",
-            Some("COUNTRY_NOT_ALLOWED") => "add the country to the agreements concerned, or keep those customers out of the system",
+            Some("COUNTRY_NOT_ALLOWED") => {
+                "add the country to the agreements concerned, or keep those customers out of the system"
+            }
             Some("NO_USABLE_IDENTIFIER") => "give an identifier of a kind that one of the customer's systems accepts",
             Some("NO_SYSTEMS") => "register the systems that hold this customer's data, then send this again",
             Some("INVALID_PAGE_TOKEN") => "begin again from the first page",
             Some("LEASE_LOST") => "stop working on the task: it is somebody else's by now",
-            Some("CERTIFICATE_NOT_ISSUED") => "wait until the request is completed; an interim statement can be had now",
+            Some("CERTIFICATE_NOT_ISSUED") => {
+                "wait until the request is completed; an interim statement can be had now"
+            }
             Some("PACKAGE_AWAITING_REVIEW") => "review the package, then download it",
             Some("INTERNAL") => "look into the service's log at this time; it is a defect",
             Some("UNAVAILABLE") => "try again shortly",
-            None if self.is_retryable() => "check the connection and that the service is up, then try again: what bears a request id is safe to send twice",
-            None if self.code == Code::Unimplemented => "check the endpoint and the service's version: this call is not known there",
+            None if self.is_retryable() => {
+                "check the connection and that the service is up, then try again: what bears a request id is safe to send twice"
+            }
+            None if self.code == Code::Unimplemented => {
+                "check the endpoint and the service's version: this call is not known there"
+            }
             _ => "",
         }
     }
@@ -132,7 +152,7 @@ impl RpcError {
 
 impl fmt::Display for RpcError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.reason.as_deref().unwrap_or_else(|| self.code_name()))?;
+        f.write_str(self.reason_or_code())?;
         if !self.message.is_empty() {
             write!(f, ": {}", self.message)?;
         }
@@ -177,6 +197,14 @@ impl From<Status> for ClientError {
 }
 
 impl ClientError {
+    /// One line, for logs.
+    pub fn brief(&self) -> String {
+        match self {
+            Self::Rpc(error) => error.brief(),
+            other => other.to_string(),
+        }
+    }
+
     /// See [`RpcError::is_retryable`].
     pub fn is_retryable(&self) -> bool {
         match self {

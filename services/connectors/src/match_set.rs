@@ -119,8 +119,10 @@ impl MatchSet {
     pub fn absorb(&mut self, later: Self) {
         for (name, rows) in later.collections {
             let mine = self.collections.entry(name).or_default();
-            let known: std::collections::HashSet<Vec<String>> = mine.iter().map(|r| r.key.clone()).collect();
-            mine.extend(rows.into_iter().filter(|r| !known.contains(&r.key)));
+            // A row may be the subject's and point at another of the subject's besides.
+            let name = |r: &MatchedRow| (r.key.clone(), (r.fate == RowFate::Unpoint).then(|| r.rules.clone()));
+            let known: std::collections::HashSet<_> = mine.iter().map(name).collect();
+            mine.extend(rows.into_iter().filter(|r| !known.contains(&name(r))));
         }
         if self.pseudonym.is_empty() {
             self.pseudonym = later.pseudonym;

@@ -248,8 +248,15 @@ fn positional(sql: &str, args: Vec<Val>) -> (String, Vec<Val>) {
     let mut text = String::with_capacity(sql.len());
     let mut order = Vec::with_capacity(args.len());
     let mut chars = sql.chars().peekable();
+    // Quoted names and texts are left alone: a column may well be called `a$1`.
+    let mut quote: Option<char> = None;
     while let Some(c) = chars.next() {
-        if c != '$' || !chars.peek().is_some_and(char::is_ascii_digit) {
+        match quote {
+            Some(end) if c == end => quote = None,
+            None if matches!(c, '`' | '\'' | '"') => quote = Some(c),
+            _ => {}
+        }
+        if quote.is_some() || c != '$' || !chars.peek().is_some_and(char::is_ascii_digit) {
             text.push(c);
             continue;
         }
@@ -384,6 +391,9 @@ mod tests {
         let (sql, args) = positional("a = $2 AND b = $1 AND c = $2 AND p = '$[*]'", vec![Val::from("1"), Val::from("2")]);
         assert_eq!(sql, "a = ? AND b = ? AND c = ? AND p = '$[*]'");
         assert!(args == vec![Val::from("2"), Val::from("1"), Val::from("2")]);
+        let (sql, args) = positional("`a$1``$2` = $1", vec![Val::from("1")]);
+        assert_eq!(sql, "`a$1``$2` = ?");
+        assert!(args == vec![Val::from("1")]);
     }
 
     #[tokio::test]

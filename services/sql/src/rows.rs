@@ -10,6 +10,8 @@ use crate::{Engine, Val};
 #[derive(Clone, PartialEq)]
 pub enum Column {
     Text(Vec<Option<String>>),
+    /// Text of any length; what is not meant to be compared, since MySQL keeps it apart from the row.
+    LongText(Vec<Option<String>>),
     I64(Vec<Option<i64>>),
     Bytes(Vec<Option<Vec<u8>>>),
     Uuid(Vec<Option<Uuid>>),
@@ -18,7 +20,7 @@ pub enum Column {
 impl Column {
     fn len(&self) -> usize {
         match self {
-            Self::Text(v) => v.len(),
+            Self::Text(v) | Self::LongText(v) => v.len(),
             Self::I64(v) => v.len(),
             Self::Bytes(v) => v.len(),
             Self::Uuid(v) => v.len(),
@@ -94,7 +96,7 @@ impl Rows {
         for (i, column) in self.columns.into_iter().enumerate() {
             let comma = if i == 0 { "" } else { ", " };
             let (cast, value) = match column {
-                Column::Text(v) => ("text[]", Val::TextArray(v)),
+                Column::Text(v) | Column::LongText(v) => ("text[]", Val::TextArray(v)),
                 Column::I64(v) => ("bigint[]", Val::I64Array(v)),
                 Column::Bytes(v) => ("bytea[]", Val::BytesArray(v)),
                 Column::Uuid(v) => ("uuid[]", Val::UuidArray(v)),
@@ -112,7 +114,7 @@ impl Rows {
         for (i, column) in self.columns.iter().enumerate() {
             let comma = if i == 0 { "" } else { ", " };
             let _ = match column {
-                Column::Text(_) | Column::I64(_) => write!(select, "{comma}value ->> {i}"),
+                Column::Text(_) | Column::LongText(_) | Column::I64(_) => write!(select, "{comma}value ->> {i}"),
                 Column::Bytes(_) | Column::Uuid(_) => write!(select, "{comma}unhex(value ->> {i})"),
             };
         }
@@ -129,6 +131,7 @@ impl Rows {
                 Column::Text(_) | Column::Bytes(_) | Column::Uuid(_) => {
                     "VARCHAR(4096) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
                 }
+                Column::LongText(_) => "LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
                 Column::I64(_) => "BIGINT",
             };
             let _ = write!(select, "{comma}c{i} {kind} PATH '$[{i}]'");
@@ -148,7 +151,7 @@ impl Rows {
                 }
                 match column {
                     // A string always serialises.
-                    Column::Text(v) => text.push_str(&serde_json::to_string(&v[row]).unwrap_or_default()),
+                    Column::Text(v) | Column::LongText(v) => text.push_str(&serde_json::to_string(&v[row]).unwrap_or_default()),
                     Column::I64(v) => match v[row] {
                         Some(n) => {
                             let _ = write!(text, "{n}");

@@ -55,7 +55,7 @@ pub struct Create {
     /// The id: 1 to 63 of a-z, 0-9 and '-'.
     customer: String,
     /// For people.
-    #[arg(long, required_unless_present = "file")]
+    #[arg(long, required_unless_present = "file", conflicts_with = "file")]
     display_name: Option<String>,
     #[command(flatten)]
     agreement: AgreementArgs,
@@ -75,7 +75,7 @@ pub struct AddAgreement {
 #[derive(Args)]
 struct AgreementArgs {
     /// All of it from a YAML file; `-` is standard input.
-    #[arg(long, short, conflicts_with_all = ["display_name", "time_zone", "country", "signed", "window_days", "contact"])]
+    #[arg(long, short, conflicts_with_all = ["time_zone", "country", "signed", "window_days", "contact"])]
     file: Option<PathBuf>,
     /// IANA name, as Europe/Amsterdam. The window's days are days there.
     #[arg(long, required_unless_present = "file")]
@@ -175,7 +175,7 @@ impl AgreementFile {
 }
 
 impl AgreementArgs {
-    fn from_flags(self) -> v1::Agreement {
+    fn into_proto(self) -> v1::Agreement {
         v1::Agreement {
             version: 0,
             signed_time: self.signed,
@@ -204,7 +204,7 @@ pub async fn run(command: Command, global: &Global, out: &mut Output) -> Done {
                     let file: CustomerFile = files::yaml(path)?;
                     (file.display_name, file.agreement.into_proto()?)
                 }
-                None => (create.display_name.unwrap_or_default(), create.agreement.from_flags()),
+                None => (create.display_name.unwrap_or_default(), create.agreement.into_proto()),
             };
             let request = v1::CreateCustomerRequest {
                 request_id: create.request_id.get(),
@@ -249,7 +249,7 @@ pub async fn run(command: Command, global: &Global, out: &mut Output) -> Done {
         Command::AddAgreement(add) => {
             let agreement = match &add.agreement.file {
                 Some(path) => files::yaml::<AgreementFile>(path)?.into_proto()?,
-                None => add.agreement.from_flags(),
+                None => add.agreement.into_proto(),
             };
             let request = v1::CreateAgreementRequest {
                 request_id: add.request_id.get(),

@@ -10,6 +10,8 @@ pub mod tasks;
 /// An answer without what it is about: a service that breaks its contract.
 fn missing<T>(part: Option<T>) -> Result<T, crate::failure::Failure> {
     part.ok_or_else(|| {
-        crate::failure::Failure::Other("the service's answer is empty: check that client and service are of one version".to_owned())
+        crate::failure::Failure::Other(
+            "the service's answer is empty: check that client and service are of one version".to_owned(),
+        )
     })
 }

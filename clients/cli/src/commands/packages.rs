@@ -91,7 +91,9 @@ impl<'a> Target<'a> {
         draft_path.push(".part");
         let draft_path = PathBuf::from(draft_path);
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true);
+        // Anew: an older draft may be readable by others.
+        drop(fs::remove_file(&draft_path));
+        options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let draft = BufWriter::new(options.open(&draft_path).map_err(unwritten(&draft_path))?);
@@ -126,7 +128,10 @@ impl<'a> Target<'a> {
     }
 }
 
-async fn copy(mut parts: tonic::Streaming<v1::DownloadPackageResponse>, target: &mut Target<'_>) -> Result<u64, Failure> {
+async fn copy(
+    mut parts: tonic::Streaming<v1::DownloadPackageResponse>,
+    target: &mut Target<'_>,
+) -> Result<u64, Failure> {
     let mut records = 0;
     while let Some(message) = parts.message().await? {
         let part = missing(message.part)?;

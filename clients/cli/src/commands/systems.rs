@@ -148,7 +148,9 @@ impl SystemFile {
             (None, inline) => inline.unwrap_or_default(),
         };
         let customers = self.customers.into_iter().map(|at| match at {
-            CustomerAt::Plain(customer) => v1::SystemCustomer { customer: resource::customer(&customer), key: String::new() },
+            CustomerAt::Plain(customer) => {
+                v1::SystemCustomer { customer: resource::customer(&customer), key: String::new() }
+            }
             CustomerAt::Keyed(at) => v1::SystemCustomer { customer: resource::customer(&at.customer), key: at.key },
         });
         let system = v1::System {
@@ -185,10 +187,8 @@ struct WithFindings {
 }
 
 fn show(system: Option<v1::System>, findings: Vec<v1::Finding>, out: &mut Output) -> Result<(), Failure> {
-    let shown = WithFindings {
-        system: missing(system)?.into(),
-        findings: findings.into_iter().map(Into::into).collect(),
-    };
+    let shown =
+        WithFindings { system: missing(system)?.into(), findings: findings.into_iter().map(Into::into).collect() };
     if out.is_json() {
         return out.document(&shown);
     }
@@ -208,8 +208,9 @@ pub async fn run(command: Command, global: &Global, out: &mut Output) -> Done {
             let request =
                 v1::RegisterSystemRequest { request_id: register.request_id.get(), system_id, system: Some(system) };
             let client = global.connect().await?;
-            let answer =
-                retrying(3, || async { client.systems().register_system(request.clone()).await.map_err(ClientError::from) });
+            let answer = retrying(3, || async {
+                client.systems().register_system(request.clone()).await.map_err(ClientError::from)
+            });
             let answer = answer.await?.into_inner();
             show(answer.system, answer.findings, out)?;
         }
@@ -265,8 +266,9 @@ pub async fn run(command: Command, global: &Global, out: &mut Output) -> Done {
                 data_map_yaml: files::text(&update.file)?,
             };
             let client = global.connect().await?;
-            let answer =
-                retrying(3, || async { client.systems().update_data_map(request.clone()).await.map_err(ClientError::from) });
+            let answer = retrying(3, || async {
+                client.systems().update_data_map(request.clone()).await.map_err(ClientError::from)
+            });
             let answer = answer.await?.into_inner();
             show(answer.system, answer.findings, out)?;
         }

@@ -16,8 +16,8 @@ use super::{Backend, BackendError, ReadBack, RecordSink, Shared, lease_of, outbo
 use crate::{
     ClientError,
     api::{
-        Action, LeasedTask, TaskAwaiting, TaskFailed, TaskMatchSet, TaskResolved, UploadRecordsRequest, Work, task_report,
-        upload_records_request,
+        Action, LeasedTask, TaskAwaiting, TaskFailed, TaskMatchSet, TaskResolved, UploadRecordsRequest, Work,
+        task_report, upload_records_request,
     },
 };
 
@@ -111,7 +111,8 @@ async fn upload<B: Backend>(shared: &Shared<B>, task: &LeasedTask, match_set: &[
     let sent = Arc::new(AtomicU64::new(0));
     let sink = RecordSink { sender, sent: sent.clone() };
     let first = UploadRecordsRequest { part: Some(upload_records_request::Part::Lease(lease_of(task))) };
-    // The stream ends only after the backend said that it was all: one that stops in the middle must not look like a whole package.
+    // The stream ends only after the backend said that it was all; one that stops in the middle is reset. A tonic server reads a reset as
+    // an end all the same, so what makes half a package harmless is that no outcome is reported for it, and that the next one replaces it.
     let end = stream::once(async move {
         if completed.await.is_err() {
             std::future::pending::<()>().await;
@@ -144,7 +145,11 @@ fn cut(error: &ClientError) -> Stop {
         Some(reason) if !error.is_retryable() => {
             BackendError::NeedsAttention(format!("the service refused the records: {reason}")).into()
         }
-        reason => BackendError::Retry(format!("the records could not be sent: {}", reason.unwrap_or("the connection was cut"))).into(),
+        reason => BackendError::Retry(format!(
+            "the records could not be sent: {}",
+            reason.unwrap_or("the connection was cut")
+        ))
+        .into(),
     }
 }
 

@@ -48,12 +48,7 @@ pub struct WorkerOptions {
 
 impl Default for WorkerOptions {
     fn default() -> Self {
-        Self {
-            concurrency: 8,
-            in_hand: 64,
-            wait: Duration::from_secs(20),
-            drain_timeout: Duration::from_secs(25),
-        }
+        Self { concurrency: 8, in_hand: 64, wait: Duration::from_secs(20), drain_timeout: Duration::from_secs(25) }
     }
 }
 
@@ -97,7 +92,8 @@ impl<B: Backend> Worker<B> {
         let drain = drain.child_token();
         let leases = Arc::new(Leases::default());
         let beating = CancellationToken::new();
-        let heart = tokio::spawn(leases::keep(leases.clone(), self.client.clone(), self.system.clone(), beating.clone()));
+        let heart =
+            tokio::spawn(leases::keep(leases.clone(), self.client.clone(), self.system.clone(), beating.clone()));
         let shared = Arc::new(Shared {
             client: self.client.clone(),
             backend: self.backend.clone(),
@@ -113,7 +109,10 @@ impl<B: Backend> Worker<B> {
         drain.cancel();
         let all_ended = timeout(self.options.drain_timeout, async { while tasks.join_next().await.is_some() {} }).await;
         if all_ended.is_err() {
-            tracing::warn!(tasks = tasks.len(), "tasks were still under way when the drain's time was over; their leases will pass");
+            tracing::warn!(
+                tasks = tasks.len(),
+                "tasks were still under way when the drain's time was over; their leases will pass"
+            );
             tasks.shutdown().await;
         }
         beating.cancel();
@@ -154,7 +153,11 @@ impl<B: Backend> Worker<B> {
                 // NOT_FOUND passes as soon as the system is registered.
                 Err(error) if error.is_retryable() || error.code() == Some(Code::NotFound) => {
                     let wait = backoff.next_wait(error.retry_delay());
-                    tracing::warn!(error = %error, wait_ms = wait.as_millis(), "no work can be had now; asking again");
+                    tracing::warn!(
+                        error = error.brief(),
+                        wait_ms = wait.as_millis(),
+                        "no work can be had now; asking again"
+                    );
                     tokio::select! {
                         () = drain.cancelled() => break,
                         () = sleep(wait) => {}

@@ -21,7 +21,11 @@ const BATCH_PIECES: usize = 500;
 pub(super) trait Piece: Message + Clone + 'static {
     fn task(&self) -> Option<&str>;
     /// Answers the tasks whose lease is lost.
-    fn send(client: &Client, system: &str, pieces: Vec<Self>) -> impl Future<Output = Result<Vec<String>, ClientError>> + Send;
+    fn send(
+        client: &Client,
+        system: &str,
+        pieces: Vec<Self>,
+    ) -> impl Future<Output = Result<Vec<String>, ClientError>> + Send;
 }
 
 impl Piece for TaskMatchSet {
@@ -115,7 +119,12 @@ async fn deliver<P: Piece>(client: &Client, system: &str, mut batch: Vec<Entry<P
         };
         if error.is_retryable() {
             let wait = backoff.next_wait(error.retry_delay());
-            tracing::warn!(error = %error, tasks = batch.len(), wait_ms = wait.as_millis(), "not delivered yet; trying again");
+            tracing::warn!(
+                error = error.brief(),
+                tasks = batch.len(),
+                wait_ms = wait.as_millis(),
+                "not delivered yet; trying again"
+            );
             sleep(wait).await;
         } else if batch.len() > 1 {
             // One piece spoils the batch: each stands for itself.

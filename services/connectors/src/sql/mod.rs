@@ -1,1 +1,218 @@
-//! SQL connectors.
+//! Connectors for PostgreSQL, MySQL/MariaDB and SQLite.
+//!
+//! A data map is compiled against the live schema once (`plan`); every call is then a fixed number of statements for each collection, whatever the
+//! batch's size. `dialect` is the only place that knows how the engines differ.
+
+mod batch;
+mod catalog;
+mod check;
+mod dialect;
+mod erase;
+mod export;
+mod fate;
+mod find;
+mod identify;
+mod outcomes;
+mod plan;
+mod read_back;
+mod rectify;
+mod restrict;
+mod schema;
+mod statements;
+mod walk;
+
+use std::{
+    future::Future,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use quittance_domain::{action::Action, data_map::DataMap, outcome::Outcome};
+use quittance_sql::{Engine, Pool, SqlError, Tx};
+
+use self::{erase::Acting, plan::Plan, schema::Schema};
+use crate::{
+    BatchContext, Connector, ConnectorError, Exported, Finding, Found, MatchSet, Subject, SubjectError, SubjectResult,
+};
+
+/// One database under one version of its data map.
+pub struct SqlConnector {
+    pool: Pool,
+    map: Arc<DataMap>,
+    /// Compiled on first use, and again after a statement that the schema did not allow.
+    plan: RwLock<Option<Arc<Plan>>>,
+}
+
+impl std::fmt::Debug for SqlConnector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SqlConnector({:?})", self.pool.engine())
+    }
+}
+
+/// Codes and names of schema objects only (I10).
+fn failure(error: SqlError) -> ConnectorError {
+    if error.is_transient() { ConnectorError::Unavailable(error.to_string()) } else { ConnectorError::Refused(error.to_string()) }
+}
+
+impl SqlConnector {
+    /// Opens no connection yet.
+    pub fn open(pool: Pool, map: DataMap) -> Self {
+        Self { pool, map: Arc::new(map), plan: RwLock::new(None) }
+    }
+
+    async fn plan(&self) -> Result<Arc<Plan>, ConnectorError> {
+        // What a panic elsewhere left behind is still a whole plan or none.
+        if let Some(plan) = self.plan.read().unwrap_or_else(PoisonError::into_inner).clone() {
+            return Ok(plan);
+        }
+        let mut tx = self.pool.begin_read().await.map_err(failure)?;
+        let schema = Schema::load(&mut tx, &self.map).await.map_err(failure)?;
+        let plan = Arc::new(Plan::compile(&self.map, self.pool.engine(), &schema)?);
+        *self.plan.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&plan));
+        Ok(plan)
+    }
+
+    /// A transaction that is over, one way or another, within the limit, on the server's side too.
+    async fn begin(&self, plan: &Plan, limit: Duration) -> Result<Tx, SqlError> {
+        let ms = limit.as_millis().max(1);
+        match self.pool.engine() {
+            Engine::Postgres => {
+                let whole = if plan.version >= 170_000 { format!("SET LOCAL transaction_timeout = {ms};") } else { String::new() };
+                let settings = format!(
+                    "{whole}SET LOCAL statement_timeout = {ms}; SET LOCAL lock_timeout = {ms}; \
+                     SET LOCAL idle_in_transaction_session_timeout = {ms}; SET CONSTRAINTS ALL DEFERRED"
+                );
+                self.pool.begin_with_settings(&settings).await
+            }
+            Engine::MySql => {
+                let mut tx = self.pool.begin().await?;
+                let s = limit.as_secs().max(1);
+                let bound = if plan.maria { format!(", SESSION max_statement_time = {s}") } else { String::new() };
+                // Strict: a text that does not fit is an error, not cut.
+                let settings = format!(
+                    "SET SESSION innodb_lock_wait_timeout = {s}, SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'){bound}"
+                );
+                tx.execute(&settings, Vec::new()).await?;
+                Ok(tx)
+            }
+            Engine::Sqlite => {
+                let mut tx = self.pool.begin().await?;
+                tx.execute("PRAGMA defer_foreign_keys = ON", Vec::new()).await?;
+                Ok(tx)
+            }
+        }
+    }
+
+    /// Within the batch's time; after an error that may be the schema's, the plan is made anew.
+    async fn bounded<T>(&self, ctx: &BatchContext, work: impl Future<Output = Result<T, ConnectorError>>) -> Result<T, ConnectorError> {
+        let done = match tokio::time::timeout(ctx.time_limit, work).await {
+            Ok(done) => done,
+            Err(_) => Err(ConnectorError::Unavailable("it took longer than the lease allows".to_owned())),
+        };
+        if matches!(done, Err(ConnectorError::Refused(_))) {
+            *self.plan.write().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        done
+    }
+
+    /// Where customers share a table, nothing is asked without saying whose rows are meant (I8).
+    fn confined(&self, ctx: &BatchContext) -> Result<(), ConnectorError> {
+        match self.map.collections.iter().find(|c| c.customer_field.is_some()) {
+            Some(c) if ctx.customer_key.is_none() => {
+                Err(ConnectorError::Refused(format!("collection {} is shared, and the customer has no key in it", c.name)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn one_each(subjects: &[Subject], sets: &[MatchSet]) -> Result<(), ConnectorError> {
+    if subjects.len() == sets.len() {
+        Ok(())
+    } else {
+        Err(ConnectorError::Refused("as many match sets as subjects are needed".to_owned()))
+    }
+}
+
+#[async_trait]
+impl Connector for SqlConnector {
+    async fn check(&self) -> Result<Vec<Finding>, ConnectorError> {
+        let mut tx = self.pool.begin_read().await.map_err(failure)?;
+        check::check(&self.map, &mut tx).await.map_err(failure)
+    }
+
+    async fn find(&self, ctx: &BatchContext, subjects: &[Subject]) -> Result<Vec<SubjectResult<Found>>, ConnectorError> {
+        self.confined(ctx)?;
+        self.bounded(ctx, async {
+            let plan = self.plan().await?;
+            let mut tx = self.pool.begin_read().await.map_err(failure)?;
+            let found = find::find(&plan, ctx, subjects, &mut tx).await?;
+            if ctx.action == Action::Rectification {
+                return rectify::narrow(&plan, ctx, subjects, &mut tx, found).await;
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    async fn act(&self, ctx: &BatchContext, subjects: &[Subject], match_sets: &[MatchSet]) -> Result<Vec<SubjectResult<()>>, ConnectorError> {
+        self.confined(ctx)?;
+        one_each(subjects, match_sets)?;
+        if ctx.action == Action::Access {
+            return Ok(vec![Ok(()); subjects.len()]);
+        }
+        self.bounded(ctx, async {
+            let plan = self.plan().await?;
+            let mut tx = self.begin(&plan, ctx.time_limit).await.map_err(failure)?;
+            let mut acting = Acting { plan: &plan, ctx, subjects, sets: match_sets, tx: &mut tx };
+            let done = match ctx.action {
+                Action::Erasure => {
+                    acting.erase().await?;
+                    vec![Ok(()); subjects.len()]
+                }
+                Action::Rectification => rectify::act(&mut acting).await?,
+                Action::Restriction => restrict::mark(&mut acting, true).await?,
+                Action::LiftRestriction => restrict::mark(&mut acting, false).await?,
+                Action::Access => vec![Ok(()); subjects.len()],
+            };
+            tx.commit().await.map_err(failure)?;
+            Ok(done)
+        })
+        .await
+    }
+
+    async fn read_back(
+        &self,
+        ctx: &BatchContext,
+        subjects: &[Subject],
+        match_sets: &[MatchSet],
+    ) -> Result<Vec<SubjectResult<Vec<Outcome>>>, ConnectorError> {
+        self.confined(ctx)?;
+        one_each(subjects, match_sets)?;
+        self.bounded(ctx, async {
+            let plan = self.plan().await?;
+            let mut tx = self.pool.begin_read().await.map_err(failure)?;
+            read_back::read_back(&plan, ctx, subjects, match_sets, &mut tx).await
+        })
+        .await
+    }
+
+    async fn export(
+        &self,
+        ctx: &BatchContext,
+        subject: &Subject,
+        match_set: &MatchSet,
+        after: Option<u64>,
+        records_max: usize,
+    ) -> Result<SubjectResult<(Exported, Option<u64>)>, ConnectorError> {
+        self.confined(ctx)?;
+        self.bounded(ctx, async {
+            let plan = self.plan().await?;
+            let mut tx = self.pool.begin_read().await.map_err(failure)?;
+            let page = export::page(&plan, ctx, (subject, match_set), after.unwrap_or(0), records_max, &mut tx).await?;
+            Ok(Ok::<_, SubjectError>(page))
+        })
+        .await
+    }
+}

@@ -134,10 +134,11 @@ pub(super) fn values(d: Dialect, c: &Collection, plan: &CollectionPlan, columns:
     Statement { sql, args: t.args }
 }
 
-/// Writes a new value into one column, by key; the batch has it behind the usual columns, as `n`.
+/// Writes a new value into one column, by key alone: only for rows that this transaction has locked and looked at. The batch has the value behind the usual
+/// columns, as `n`.
 pub(super) fn write(d: Dialect, c: &Collection, plan: &CollectionPlan, column: &Column) -> Statement {
     let mut t = Text { d, c, plan, args: Vec::new() };
-    let on = format!("{} AND {}", t.keys(), t.tie(false));
+    let on = t.keys();
     let mut batch = key_batch(plan);
     batch.push("n".to_owned());
     let sql = d.update(&batch, &plan.table, &[(column, d.written(column, "v.n"))], &on);

@@ -70,7 +70,8 @@ fn folders_of(folders: Vec<String>, found: &Found) -> Vec<String> {
 }
 
 fn outcome(kind: OutcomeKind, count: u64) -> Outcome {
-    let (collection, category) = if kind == OutcomeKind::NotHeld { ("*", "*") } else { (statements::COLLECTION, "file") };
+    let (collection, category) =
+        if kind == OutcomeKind::NotHeld { ("*", "*") } else { (statements::COLLECTION, "file") };
     Outcome {
         collection: collection.to_owned(),
         category: category.to_owned(),
@@ -126,7 +127,8 @@ fn look_again(layout: &Layout, task: &LeasedTask, found: &Found, records: u64) -
                 }
             }
             // Files that bore no mark had none taken off.
-            let lifted: BTreeSet<_> = found.restricted.iter().flat_map(|folder| found.below(folder)).map(|f| &f.path).collect();
+            let lifted: BTreeSet<_> =
+                found.restricted.iter().flat_map(|folder| found.below(folder)).map(|f| &f.path).collect();
             Ok(outcome(OutcomeKind::RestrictionLifted, lifted.len() as u64))
         }
         Action::Access => Ok(outcome(OutcomeKind::Exported, records)),
@@ -234,7 +236,8 @@ impl Backend for Files {
 
     async fn records(&self, task: &LeasedTask, match_set: &[u8], sink: RecordSink) -> Result<(), BackendError> {
         let customer = Layout::customer_folder(task)?;
-        let system = task.name.rsplit_once("/tasks/").map(|(_, system)| format!("systems/{system}")).unwrap_or_default();
+        let system =
+            task.name.rsplit_once("/tasks/").map(|(_, system)| format!("systems/{system}")).unwrap_or_default();
         for file in Found::read(match_set)?.files {
             let (customer, system) = (customer.clone(), system.clone());
             let record = self

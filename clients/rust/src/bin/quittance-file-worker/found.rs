@@ -30,12 +30,15 @@ impl Found {
             return Ok(Self::default());
         }
         serde_json::from_slice(bytes).map_err(|_| {
-            BackendError::NeedsAttention("the stored match set is not one of this worker's: was the system served by another?".to_owned())
+            BackendError::NeedsAttention(
+                "the stored match set is not one of this worker's: was the system served by another?".to_owned(),
+            )
         })
     }
 
     pub fn write(&self) -> Result<Vec<u8>, BackendError> {
-        serde_json::to_vec(self).map_err(|_| BackendError::NeedsAttention("the match set cannot be written as JSON".to_owned()))
+        serde_json::to_vec(self)
+            .map_err(|_| BackendError::NeedsAttention("the match set cannot be written as JSON".to_owned()))
     }
 
     /// What an earlier attempt found stays, with its size of then: it may be erased by now, and counts all the same (I4).

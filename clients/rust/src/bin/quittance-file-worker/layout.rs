@@ -99,7 +99,8 @@ impl Layout {
         let customer = Self::customer_folder(task)?;
         let mut folders = Vec::new();
         for identifier in &task.identifiers {
-            let kind = kind_name(identifier.kind()).ok_or_else(|| not_allowed("an identifier is of a kind that this worker does not know: update it"))?;
+            let kind = kind_name(identifier.kind())
+                .ok_or_else(|| not_allowed("an identifier is of a kind that this worker does not know: update it"))?;
             if identifier.value.is_empty() {
                 return Err(not_allowed("an identifier is empty"));
             }
@@ -128,7 +129,11 @@ impl Layout {
             place.push(part);
             match fs::symlink_metadata(&place) {
                 Ok(meta) if meta.is_dir() => {}
-                Ok(_) => return Err(not_allowed("a link or a file stands where a folder is expected: nothing was touched behind it")),
+                Ok(_) => {
+                    return Err(not_allowed(
+                        "a link or a file stands where a folder is expected: nothing was touched behind it",
+                    ));
+                }
                 // Not there is fine: then nothing below it is there either.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                 Err(error) => return Err(trouble("a folder cannot be looked at")(error)),
@@ -224,6 +229,9 @@ mod tests {
         let task = |identifiers| LeasedTask { customer_key: "acme".to_owned(), identifiers, ..LeasedTask::default() };
         assert!(Layout::subject_folders(&task(vec![])).is_err());
         let email = Identifier { kind: IdentifierKind::Email.into(), value: "a@b.nl".to_owned() };
-        assert_eq!(Layout::subject_folders(&task(vec![email.clone(), email])), Ok(vec!["acme/email/a%40b.nl".to_owned()]));
+        assert_eq!(
+            Layout::subject_folders(&task(vec![email.clone(), email])),
+            Ok(vec!["acme/email/a%40b.nl".to_owned()])
+        );
     }
 }

@@ -33,9 +33,9 @@ struct Args {
     #[arg(long, env = "QUITTANCE_ENDPOINT", default_value = "http://127.0.0.1:7443")]
     endpoint: String,
     /// The worker's token. A file is better: arguments are seen by everybody on the machine.
-    #[arg(long, env = "QUITTANCE_TOKEN", hide_env_values = true, conflicts_with = "token_file")]
+    #[arg(long, env = "QUITTANCE_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// A file that holds the token.
+    /// A file that holds the token. Comes before --token.
     #[arg(long, env = "QUITTANCE_TOKEN_FILE")]
     token_file: Option<PathBuf>,
     /// A PEM file with the authority of the service's certificate, where the operating system does not know it.
@@ -99,8 +99,9 @@ async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         builder = builder.ca_file(path);
     }
     let client = builder.connect_lazy().await?;
-    let layout = layout::Layout::open(&args.root)
-        .map_err(|e| format!("the folder {} cannot be used: {e}; give a folder that exists with --root", args.root.display()))?;
+    let layout = layout::Layout::open(&args.root).map_err(|e| {
+        format!("the folder {} cannot be used: {e}; give a folder that exists with --root", args.root.display())
+    })?;
     let backend = backend::Files::new(layout, Duration::from_millis(args.act_delay_ms));
     let drain = CancellationToken::new();
     tokio::spawn(drain_on_signal(drain.clone())?);

@@ -14,11 +14,16 @@ pub fn of(task: &LeasedTask) -> Result<Vec<&str>, BackendError> {
     for correction in task.corrections.iter().filter(|c| c.collection == COLLECTION) {
         match &correction.target {
             Some(Target::AppendStatement(text)) => texts.push(text.as_str()),
-            _ => return Err(BackendError::NeedsAttention("files cannot be corrected here: correct them by hand, then resolve the task".to_owned())),
+            _ => {
+                return Err(BackendError::NeedsAttention(
+                    "files cannot be corrected here: correct them by hand, then resolve the task".to_owned(),
+                ));
+            }
         }
     }
     if texts.is_empty() {
-        let reason = "no correction names the collection `files`: look whether the files need one, then resolve the task";
+        let reason =
+            "no correction names the collection `files`: look whether the files need one, then resolve the task";
         return Err(BackendError::NeedsAttention(reason.to_owned()));
     }
     Ok(texts)
@@ -26,11 +31,7 @@ pub fn of(task: &LeasedTask) -> Result<Vec<&str>, BackendError> {
 
 /// `statement-<n>.txt`, the lowest numbers that are free.
 pub fn names(folder: &str, count: usize, taken: &[String]) -> Vec<String> {
-    (1..)
-        .map(|n: u64| format!("{folder}/statement-{n}.txt"))
-        .filter(|path| !taken.contains(path))
-        .take(count)
-        .collect()
+    (1..).map(|n: u64| format!("{folder}/statement-{n}.txt")).filter(|path| !taken.contains(path)).take(count).collect()
 }
 
 #[cfg(test)]

@@ -1,0 +1,72 @@
+//! `quittance requests list`
+
+use clap::Args;
+use quittance_api::v1::{Action, ListRequestsRequest, RequestFilter, RequestState};
+
+use super::parent;
+use crate::{
+    args::Global,
+    failure::{Done, End},
+    output::Output,
+    short_names::ShortName,
+    times, view,
+};
+
+#[derive(Args)]
+pub struct List {
+    /// The customer; may be left out with a customer's own token.
+    #[arg(long)]
+    customer: Option<String>,
+    /// Only in this state, as in_progress. Repeat for any of several.
+    #[arg(long, value_parser = RequestState::parse)]
+    state: Vec<RequestState>,
+    /// Only this action. Repeat for any of several.
+    #[arg(long, value_parser = Action::parse)]
+    action: Vec<Action>,
+    /// Only what is open and due before this time.
+    #[arg(long, value_parser = times::parse, value_name = "TIME")]
+    due_before: Option<prost_types::Timestamp>,
+    /// Only with a task that needs attention.
+    #[arg(long)]
+    needs_attention: bool,
+    /// Only with this reference of the customer's.
+    #[arg(long)]
+    reference: Option<String>,
+    /// How many at most; 0 means all.
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
+}
+
+pub async fn run(list: List, global: &Global, out: &mut Output) -> Done {
+    let filter = RequestFilter {
+        states: list.state.into_iter().map(Into::into).collect(),
+        actions: list.action.into_iter().map(Into::into).collect(),
+        due_before: list.due_before,
+        needs_attention: list.needs_attention,
+        reference: list.reference.unwrap_or_default(),
+    };
+    let client = global.connect().await?;
+    let mut left = if list.limit == 0 { usize::MAX } else { list.limit };
+    let mut page_token = String::new();
+    let mut first = true;
+    // Page by page, for there may be a million.
+    loop {
+        let request = ListRequestsRequest {
+            parent: parent(list.customer.as_ref()),
+            page_size: i32::try_from(left.min(1_000)).unwrap_or(1_000),
+            page_token,
+            filter: Some(filter.clone()),
+        };
+        let page = client.requests().list_requests(request).await?.into_inner();
+        let requests: Vec<_> = page.requests.into_iter().take(left).map(view::Request::from).collect();
+        left -= requests.len();
+        if first || !requests.is_empty() {
+            out.list(&requests, view::Request::table)?;
+        }
+        first = false;
+        page_token = page.next_page_token;
+        if page_token.is_empty() || left == 0 {
+            return Ok(End::Fine);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Waits for one request, showing how each of its systems gets on.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use quittance_api::v1::{GetRequestRequest, Request, RequestState, Task, TaskState};
+use quittance_client::{Backoff, Client, ClientError};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::missing;
+use crate::{
+    failure::{End, Failure},
+    output::{note, people_watch},
+    resource::last,
+    short_names::ShortName as _,
+};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+pub fn is_closed(state: RequestState) -> bool {
+    matches!(
+        state,
+        RequestState::Completed
+            | RequestState::CompletedWithExceptions
+            | RequestState::Declined
+            | RequestState::Cancelled
+    )
+}
+
+pub fn end_of(request: &Request) -> End {
+    match request.state() {
+        RequestState::Completed => End::Fine,
+        RequestState::CompletedWithExceptions => End::WithExceptions,
+        RequestState::Declined | RequestState::Cancelled => End::Wrong,
+        RequestState::InProgress | RequestState::AwaitingCustomer | RequestState::Unspecified => End::StillOpen,
+    }
+}
+
+/// Far enough away to be never, near enough to be a time.
+pub fn deadline(limit: Option<Duration>) -> Instant {
+    Instant::now() + limit.unwrap_or(Duration::from_secs(10 * 365 * 86_400))
+}
+
+/// The request as it is when it closes, or when the time is over.
+pub async fn until_closed(client: &Client, name: &str, limit: Option<Duration>) -> Result<Request, Failure> {
+    let deadline = deadline(limit);
+    let mut systems = Systems::new();
+    let mut latest = None;
+    let mut backoff = Backoff::default();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let mut service = client.requests();
+        let get = service.get_request(GetRequestRequest { name: name.to_owned() });
+        match timeout_at(deadline, get).await {
+            Err(_) => break,
+            Ok(Ok(answer)) => {
+                backoff.reset();
+                let request = missing(answer.into_inner().request)?;
+                systems.show(&request.tasks);
+                let closed = is_closed(request.state());
+                latest = Some(request);
+                if closed {
+                    break;
+                }
+            }
+            Ok(Err(status)) => {
+                let error = ClientError::from(status);
+                if !error.is_retryable() || backoff.tries() >= 20 {
+                    return Err(error.into());
+                }
+                pause = backoff.next_wait(error.retry_delay()).max(FIRST_PAUSE);
+            }
+        }
+        if timeout_at(deadline, sleep(pause)).await.is_err() {
+            break;
+        }
+        pause = (pause * 3 / 2).min(LONGEST_PAUSE);
+    }
+    systems.finish();
+    latest.ok_or_else(|| {
+        Failure::Other(
+            "the request could not be looked at before the time was over: give a longer --timeout".to_owned(),
+        )
+    })
+}
+
+/// One bar a system for people; a line for every change where nobody watches.
+struct Systems {
+    bars: MultiProgress,
+    by_name: BTreeMap<String, (ProgressBar, i32)>,
+    watched: bool,
+}
+
+fn steps_done(state: TaskState) -> u64 {
+    match state {
+        TaskState::Unspecified | TaskState::Waiting => 0,
+        TaskState::Pending => 1,
+        TaskState::Running | TaskState::NeedsAttention => 2,
+        TaskState::AwaitingConfirmation => 3,
+        TaskState::Confirmed => 4,
+    }
+}
+
+impl Systems {
+    fn new() -> Self {
+        Self { bars: MultiProgress::new(), by_name: BTreeMap::new(), watched: people_watch() }
+    }
+
+    fn show(&mut self, tasks: &[Task]) {
+        // The template is constant; were it wrong, the plain bar would do.
+        let style =
+            ProgressStyle::with_template("{prefix:24} {bar:16} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+        for task in tasks {
+            let system = last(&task.system).to_owned();
+            let mut words = task.state().short_name().replace('_', " ");
+            if !task.reason.is_empty() {
+                words = format!("{words}: {}", task.reason);
+            }
+            let (bars, watched) = (&self.bars, self.watched);
+            let (bar, state) = self.by_name.entry(system.clone()).or_insert_with(|| {
+                let bar = if watched { bars.add(ProgressBar::new(4)) } else { ProgressBar::hidden() };
+                (bar.with_style(style.clone()).with_prefix(system.clone()), -1)
+            });
+            if !self.watched && *state != task.state {
+                note(&format!("{system}: {words}"));
+            }
+            *state = task.state;
+            bar.set_position(steps_done(task.state()));
+            bar.set_message(words);
+        }
+    }
+
+    fn finish(&self) {
+        for (bar, _) in self.by_name.values() {
+            // Left as they are: what was not confirmed stays in sight.
+            bar.abandon();
+        }
+    }
+}

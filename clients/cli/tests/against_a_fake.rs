@@ -1,0 +1,263 @@
+//! The program itself, against a small service of our own: what it sends, what it says, and how it ends.
+
+use std::{
+    collections::HashMap,
+    io::Write as _,
+    net::SocketAddr,
+    pin::Pin,
+    process::{Command, Output, Stdio},
+    sync::{Arc, Mutex},
+};
+
+use futures::stream;
+use quittance_api::v1::{request_service_server::*, *};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request as Call, Response, Status, Streaming, transport::Server};
+
+/// The reference of a request says how it ends.
+#[derive(Default)]
+struct Known {
+    /// By name: the request, and how often it was looked at.
+    requests: HashMap<String, (Request, u32)>,
+    by_id: HashMap<String, String>,
+}
+
+#[derive(Clone, Default)]
+struct Fake(Arc<Mutex<Known>>);
+
+/// As `tonic::async_trait` would write it, which sees the macro's call only.
+macro_rules! not_here {
+    ($($method:ident($request:ident) -> $response:ident),* $(,)?) => {$(
+        fn $method<'s, 'f>(&'s self, _: Call<$request>) -> Pin<Box<dyn Future<Output = Result<Response<$response>, Status>> + Send + 'f>>
+        where
+            's: 'f,
+            Self: 'f,
+        {
+            Box::pin(async { Err(Status::unimplemented("not here")) })
+        }
+    )*};
+}
+
+impl Fake {
+    fn take(&self, parent: &str, id: &str, mut request: Request) -> (Request, bool) {
+        let mut known = self.0.lock().unwrap();
+        if let Some(name) = known.by_id.get(id) {
+            return (known.requests[name].0.clone(), true);
+        }
+        request.name = format!("{parent}/requests/{id}");
+        request.identifiers.clear();
+        request.state = RequestState::InProgress.into();
+        known.by_id.insert(id.to_owned(), request.name.clone());
+        known.requests.insert(request.name.clone(), (request.clone(), 0));
+        (request, false)
+    }
+}
+
+#[tonic::async_trait]
+impl RequestService for Fake {
+    type BatchCreateRequestsStream = ReceiverStream<Result<BatchCreateRequestsResponse, Status>>;
+    type WatchRequestsStream = stream::Empty<Result<WatchRequestsResponse, Status>>;
+
+    async fn create_request(
+        &self,
+        call: Call<CreateRequestRequest>,
+    ) -> Result<Response<CreateRequestResponse>, Status> {
+        if call.metadata().get("authorization").is_none_or(|token| token != "Bearer secret-token") {
+            return Err(Status::unauthenticated("the token is not known"));
+        }
+        let create = call.into_inner();
+        let (request, _) = self.take(&create.parent, &create.request_id, create.request.unwrap());
+        Ok(Response::new(CreateRequestResponse { request: Some(request) }))
+    }
+
+    async fn get_request(&self, call: Call<GetRequestRequest>) -> Result<Response<GetRequestResponse>, Status> {
+        let mut known = self.0.lock().unwrap();
+        let Some((request, looks)) = known.requests.get_mut(&call.get_ref().name) else {
+            return Err(Status::not_found("no such request"));
+        };
+        *looks += 1;
+        let mut request = request.clone();
+        let ended = *looks > 1;
+        let state = match request.reference.as_str() {
+            "exceptions" if ended => RequestState::CompletedWithExceptions,
+            "never" => RequestState::InProgress,
+            "declined" if ended => RequestState::Declined,
+            _ if ended => RequestState::Completed,
+            _ => RequestState::InProgress,
+        };
+        request.state = state.into();
+        let task = if ended { TaskState::Confirmed } else { TaskState::Running };
+        request.tasks = vec![Task { system: "systems/crm-nl".to_owned(), state: task.into(), ..Task::default() }];
+        Ok(Response::new(GetRequestResponse { request: Some(request) }))
+    }
+
+    async fn batch_create_requests(
+        &self,
+        call: Call<Streaming<BatchCreateRequestsRequest>>,
+    ) -> Result<Response<Self::BatchCreateRequestsStream>, Status> {
+        let mut chunks = call.into_inner();
+        let parent = chunks.message().await?.unwrap().parent;
+        let (sender, receiver) = mpsc::channel(16);
+        let fake = self.clone();
+        tokio::spawn(async move {
+            while let Ok(Some(chunk)) = chunks.message().await {
+                let mut answer = BatchCreateRequestsResponse::default();
+                for item in chunk.items {
+                    answer.last_number = item.number;
+                    let (request, repeated) = fake.take(&parent, &item.request_id, item.request.unwrap());
+                    if repeated {
+                        answer.repeated_count += 1;
+                    } else {
+                        answer.created += 1;
+                    }
+                    answer.names.push(request.name);
+                }
+                if sender.send(Ok(answer)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn watch_requests(
+        &self,
+        _: Call<WatchRequestsRequest>,
+    ) -> Result<Response<Self::WatchRequestsStream>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    not_here!(
+        preview_request(PreviewRequestRequest) -> PreviewRequestResponse,
+        list_requests(ListRequestsRequest) -> ListRequestsResponse,
+        refer_request(ReferRequestRequest) -> ReferRequestResponse,
+        authorise_request(AuthoriseRequestRequest) -> AuthoriseRequestResponse,
+        decline_request(DeclineRequestRequest) -> DeclineRequestResponse,
+        object_to_request(ObjectToRequestRequest) -> ObjectToRequestResponse,
+        cancel_request(CancelRequestRequest) -> CancelRequestResponse,
+        extend_request(ExtendRequestRequest) -> ExtendRequestResponse,
+        retry_task(RetryTaskRequest) -> RetryTaskResponse,
+        resolve_task(ResolveTaskRequest) -> ResolveTaskResponse,
+    );
+}
+
+async fn serve() -> (Fake, String) {
+    let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let fake = Fake::default();
+    let server = Server::builder().add_service(RequestServiceServer::new(fake.clone()));
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    (fake, endpoint)
+}
+
+/// Runs the program on a thread of its own, so that the fake can answer.
+async fn quittance(endpoint: &str, args: &[&str], input: &'static str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quittance"));
+    command.args(args).env_clear();
+    command.env("QUITTANCE_ENDPOINT", endpoint).env("QUITTANCE_TOKEN", "secret-token");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    tokio::task::spawn_blocking(move || {
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    })
+    .await
+    .unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+const CREATE: [&str; 8] =
+    ["requests", "create", "--customer", "acme", "--action", "erasure", "--email", "anna@example.com"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_exit_code_says_how_a_request_ended() {
+    let (_, endpoint) = serve().await;
+    for (reference, timeout, code) in
+        [("fine", "1m", 0), ("exceptions", "1m", 3), ("never", "1s", 4), ("declined", "1m", 1)]
+    {
+        let args = [&CREATE[..], &["--reference", reference, "--wait", "--timeout", timeout]].concat();
+        let output = quittance(&endpoint, &args, "").await;
+        assert_eq!(output.status.code(), Some(code), "{reference}: {}", err(&output));
+        assert!(err(&output).contains("crm-nl: running"), "{}", err(&output));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn json_is_one_document_with_short_names() {
+    let (_, endpoint) = serve().await;
+    let id = "0b9b2f0e-7f0e-4f43-8a47-3f0a4a1f0a11";
+    let args = [&CREATE[..], &["--request-id", id, "--output", "json"]].concat();
+    for _ in 0..2 {
+        let output = quittance(&endpoint, &args, "").await;
+        assert!(output.status.success(), "{}", err(&output));
+        let request: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(request["name"], format!("customers/acme/requests/{id}"));
+        assert_eq!((&request["action"], &request["state"]), (&"erasure".into(), &"in_progress".into()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_are_told_with_what_to_do_and_without_secrets() {
+    let (_, endpoint) = serve().await;
+    let wrong_token = quittance(&endpoint, &[&CREATE[..], &["--token", "other-secret"]].concat(), "").await;
+    assert_eq!(wrong_token.status.code(), Some(1));
+    assert!(err(&wrong_token).contains("UNAUTHENTICATED"), "{}", err(&wrong_token));
+    let nobody = quittance("http://127.0.0.1:1", &["systems", "list"], "").await;
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(err(&nobody).contains("check the endpoint"), "{}", err(&nobody));
+    let usage = quittance(&endpoint, &["requests", "create", "--action", "erase"], "").await;
+    assert_eq!(usage.status.code(), Some(2));
+    let unnamed = quittance(&endpoint, &["requests", "get", "17"], "").await;
+    assert_eq!(unnamed.status.code(), Some(2));
+    for output in [wrong_token, nobody, usage, unnamed] {
+        let all = format!("{}{}", String::from_utf8_lossy(&output.stdout), err(&output));
+        assert!(!all.contains("secret") && !all.contains("anna"), "{all}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_resumes_under_its_id() {
+    let (fake, endpoint) = serve().await;
+    let csv = "email,user_id\na@example.com,1\nb@example.com,2\n,\nc@example.com,3\n";
+    let args = [
+        "requests",
+        "batch",
+        "--customer",
+        "acme",
+        "--action",
+        "erasure",
+        "--file",
+        "-",
+        "--batch-id",
+        "march",
+        "--chunk-size",
+        "2",
+        "--output",
+        "json",
+        "--wait",
+        "--timeout",
+        "1m",
+    ];
+    for (created, repeated) in [(3, 0), (0, 3)] {
+        let output = quittance(&endpoint, &args, csv).await;
+        assert_eq!(output.status.code(), Some(1), "one line names nobody: {}", err(&output));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&report["created"], &report["repeated"]), (&created.into(), &repeated.into()));
+        assert_eq!(report["errors"][0]["line"], 4);
+        assert_eq!(report["requests"]["completed"], 3);
+        assert_eq!(report["requests"]["systems"][0]["confirmed"], 3);
+        assert!(err(&output).contains("line 4: it names nobody"), "{}", err(&output));
+    }
+    assert_eq!(fake.0.lock().unwrap().requests.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn completions_are_written_without_a_service() {
+    let output = quittance("http://127.0.0.1:1", &["completion", "bash"], "").await;
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stdout).contains("interim-statement"));
+}

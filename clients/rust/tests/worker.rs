@@ -1,0 +1,262 @@
+//! The worker against a service that hands out a few tasks.
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use quittance_client::{
+    Client,
+    api::{connector_service_server::*, task_report::Result as Came, *},
+    worker::{Backend, BackendError, ReadBack, RecordSink, Worker, WorkerOptions},
+};
+use tokio::time::{sleep, timeout};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming, transport::Server};
+
+/// What happened, in order.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn add(&self, what: impl Into<String>) {
+        self.0.lock().unwrap().push(what.into());
+    }
+    fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+    fn count(&self, what: &str) -> usize {
+        self.all().iter().filter(|line| *line == what).count()
+    }
+    async fn until(&self, what: &str) {
+        let seen = timeout(Duration::from_secs(10), async {
+            while self.count(what) == 0 {
+                sleep(Duration::from_millis(10)).await;
+            }
+        });
+        assert!(seen.await.is_ok(), "{what} never came: {:?}", self.all());
+    }
+}
+
+#[derive(Clone)]
+struct Service {
+    log: Log,
+    tasks: Arc<Mutex<VecDeque<LeasedTask>>>,
+    lose_on_beat: bool,
+    unavailable: Arc<Mutex<u32>>,
+}
+
+fn soon() -> Option<prost_types::Timestamp> {
+    Some((SystemTime::now() + Duration::from_secs(3)).into())
+}
+
+#[tonic::async_trait]
+impl ConnectorService for Service {
+    async fn lease_tasks(&self, request: Request<LeaseTasksRequest>) -> Result<Response<LeaseTasksResponse>, Status> {
+        assert_eq!(request.get_ref().system, "systems/files");
+        let mut tasks: Vec<_> = self.tasks.lock().unwrap().drain(..).collect();
+        if tasks.is_empty() {
+            sleep(Duration::from_millis(50)).await;
+        }
+        for task in &mut tasks {
+            task.lease = 7;
+        }
+        Ok(Response::new(LeaseTasksResponse { tasks, lease_expire_time: soon() }))
+    }
+
+    async fn extend_leases(
+        &self,
+        request: Request<ExtendLeasesRequest>,
+    ) -> Result<Response<ExtendLeasesResponse>, Status> {
+        self.log.add("beat");
+        let lost =
+            if self.lose_on_beat { request.into_inner().leases.into_iter().map(|l| l.task).collect() } else { vec![] };
+        Ok(Response::new(ExtendLeasesResponse { lease_expire_time: soon(), lost }))
+    }
+
+    async fn save_match_sets(
+        &self,
+        request: Request<SaveMatchSetsRequest>,
+    ) -> Result<Response<SaveMatchSetsResponse>, Status> {
+        for set in request.into_inner().match_sets {
+            self.log.add(format!("saved {}", String::from_utf8_lossy(&set.match_set)));
+        }
+        Ok(Response::new(SaveMatchSetsResponse::default()))
+    }
+
+    async fn upload_records(
+        &self,
+        request: Request<Streaming<UploadRecordsRequest>>,
+    ) -> Result<Response<UploadRecordsResponse>, Status> {
+        let mut parts = request.into_inner();
+        let first = parts.message().await?.unwrap();
+        assert!(matches!(first.part, Some(upload_records_request::Part::Lease(Lease { lease: 7, .. }))));
+        let mut record_count = 0;
+        while parts.message().await?.is_some() {
+            record_count += 1;
+        }
+        Ok(Response::new(UploadRecordsResponse { record_count }))
+    }
+
+    async fn report_outcomes(
+        &self,
+        request: Request<ReportOutcomesRequest>,
+    ) -> Result<Response<ReportOutcomesResponse>, Status> {
+        {
+            let mut left = self.unavailable.lock().unwrap();
+            if *left > 0 {
+                *left -= 1;
+                return Err(Status::unavailable("soon"));
+            }
+        }
+        for report in request.into_inner().reports {
+            self.log.add(match report.result.unwrap() {
+                Came::Done(done) => format!("done {}", done.outcomes[0].count),
+                Came::Resolved(found) => format!("resolved {}", found.identifiers.len()),
+                Came::Awaiting(_) => "awaiting".to_owned(),
+                Came::Retry(failed) => format!("retry {}", failed.reason),
+                Came::NeedsAttention(failed) => format!("attention {}", failed.reason),
+            });
+        }
+        Ok(Response::new(ReportOutcomesResponse::default()))
+    }
+}
+
+/// Does what the task's customer key says.
+struct Scripted(Log);
+
+impl Backend for Scripted {
+    async fn find(&self, task: &LeasedTask) -> Result<Vec<u8>, BackendError> {
+        match task.customer_key.as_str() {
+            "retry" => Err(BackendError::Retry("later".to_owned())),
+            "panic" => panic!("a defect"),
+            _ => Ok([task.match_set.as_slice(), b"+found"].concat()),
+        }
+    }
+
+    async fn act(&self, task: &LeasedTask, match_set: &[u8]) -> Result<(), BackendError> {
+        self.0.add(format!("acted {}", String::from_utf8_lossy(match_set)));
+        if task.customer_key == "slow" {
+            sleep(Duration::from_secs(4)).await;
+            self.0.add("slow ended");
+        }
+        Ok(())
+    }
+
+    async fn records(&self, task: &LeasedTask, _: &[u8], sink: RecordSink) -> Result<(), BackendError> {
+        for _ in 0..100 {
+            sink.send(PackageRecord::default()).await?;
+        }
+        if task.customer_key == "half" { Err(BackendError::Retry("half".to_owned())) } else { Ok(()) }
+    }
+
+    async fn read_back(&self, _: &LeasedTask, match_set: &[u8], records: u64) -> Result<ReadBack, BackendError> {
+        let count = if records > 0 { records } else { match_set.len() as u64 };
+        Ok(ReadBack::Done(TaskDone { outcomes: vec![Outcome { count, ..Outcome::default() }], evidence: None }))
+    }
+}
+
+fn task(key: &str, action: Action) -> LeasedTask {
+    LeasedTask {
+        name: format!("customers/c/requests/{key}/tasks/files"),
+        work: Work::Act.into(),
+        action: action.into(),
+        customer_key: key.to_owned(),
+        ..LeasedTask::default()
+    }
+}
+
+struct Running {
+    log: Log,
+    drain: CancellationToken,
+    worker: tokio::task::JoinHandle<Result<(), quittance_client::ClientError>>,
+}
+
+async fn run(tasks: Vec<LeasedTask>, lose_on_beat: bool, unavailable: u32) -> Running {
+    let log = Log::default();
+    let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = Service {
+        log: log.clone(),
+        tasks: Arc::new(Mutex::new(tasks.into())),
+        lose_on_beat,
+        unavailable: Arc::new(Mutex::new(unavailable)),
+    };
+    let server = Server::builder().add_service(ConnectorServiceServer::new(service));
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    let client = Client::connect(format!("http://{address}"), "token").await.unwrap();
+    let drain = CancellationToken::new();
+    let options = WorkerOptions { concurrency: 2, in_hand: 8, ..WorkerOptions::default() };
+    let worker = Worker::new(client, "files", "w", Scripted(log.clone())).options(options).run(drain.clone());
+    Running { log, drain, worker: tokio::spawn(worker) }
+}
+
+impl Running {
+    async fn end(self) -> Vec<String> {
+        self.drain.cancel();
+        timeout(Duration::from_secs(10), self.worker).await.unwrap().unwrap().unwrap();
+        self.log.all()
+    }
+}
+
+#[tokio::test]
+async fn what_was_found_is_kept_before_anything_is_touched() {
+    let mut again = task("plain", Action::Erasure);
+    again.match_set = b"earlier".to_vec();
+    let running = run(vec![again], false, 2).await;
+    running.log.until("done 13").await;
+    assert_eq!(running.end().await, ["saved earlier+found", "acted earlier+found", "done 13"]);
+}
+
+#[tokio::test]
+async fn records_are_streamed_and_half_a_stream_is_no_confirmation() {
+    let running = run(vec![task("whole", Action::Access), task("half", Action::Access)], false, 0).await;
+    running.log.until("done 100").await;
+    running.log.until("retry half").await;
+    assert_eq!(running.end().await.iter().filter(|line| line.starts_with("done")).count(), 1);
+}
+
+#[tokio::test]
+async fn trouble_is_reported_as_what_it_is() {
+    let mut resolve = task("resolve", Action::Erasure);
+    resolve.work = Work::Resolve.into();
+    let running = run(vec![task("retry", Action::Erasure), task("panic", Action::Erasure), resolve], false, 0).await;
+    running.log.until("retry later").await;
+    running.log.until("attention the worker has a defect: it panicked; see its own log").await;
+    running.log.until("resolved 0").await;
+    let all = running.end().await;
+    assert!(!all.iter().any(|line| line.starts_with("acted")), "{all:?}");
+}
+
+#[tokio::test]
+async fn a_lease_lives_while_work_goes_on() {
+    let running = run(vec![task("slow", Action::Erasure)], false, 0).await;
+    // The lease alone would be over after 3 s.
+    running.log.until("done 6").await;
+    assert!(running.log.count("beat") >= 2);
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_task_whose_lease_is_lost_is_dropped() {
+    let running = run(vec![task("slow", Action::Erasure)], true, 0).await;
+    running.log.until("beat").await;
+    sleep(Duration::from_secs(4)).await;
+    let all = running.end().await;
+    assert!(!all.iter().any(|line| line == "slow ended" || line.starts_with("done")), "{all:?}");
+}
+
+#[tokio::test]
+async fn a_drain_ends_what_was_begun_and_gives_back_the_rest() {
+    let tasks = (0..4)
+        .map(|n| LeasedTask { name: format!("customers/c/requests/{n}/tasks/files"), ..task("slow", Action::Erasure) });
+    let running = run(tasks.collect(), false, 0).await;
+    running.log.until("acted +found").await;
+    let all = running.end().await;
+    let done = all.iter().filter(|line| line.starts_with("done")).count();
+    let back = all.iter().filter(|line| line.starts_with("retry the worker was stopped")).count();
+    assert_eq!((done, back), (2, 2), "{all:?}");
+}

@@ -1,0 +1,149 @@
+//! A match set's rows as the batch of a statement: key, ties, and what masks need.
+
+use quittance_domain::Timestamp;
+use quittance_sql::{Column as Values, Engine, Rows};
+
+use super::{identify::forms, plan::CollectionPlan};
+use crate::{MatchedRow, RowFate, Subject};
+
+/// Rows of one statement. Beyond, an argument would grow past what servers take in one packet.
+pub(super) const CHUNK: usize = 20_000;
+
+/// In the column order of `statements::key_batch`.
+pub(super) struct KeyBatch<'a> {
+    engine: Engine,
+    plan: &'a CollectionPlan,
+    kinds: Vec<quittance_domain::identifier::IdentifierKind>,
+    now: Timestamp,
+    chunk: usize,
+    done: Vec<Rows>,
+    open: Open,
+}
+
+#[derive(Default)]
+struct Open {
+    numbers: [Vec<i64>; 2],
+    texts: Vec<Vec<Option<String>>>,
+    marker: Vec<i64>,
+    pseudonym: Vec<String>,
+    held: Vec<Vec<i64>>,
+    new: Vec<String>,
+}
+
+/// What makes a row the subject's.
+enum Tie {
+    /// The first of its texts, and their values.
+    Texts(usize, Vec<String>),
+    Marker,
+    None,
+}
+
+impl<'a> KeyBatch<'a> {
+    /// `chunk`: `usize::MAX` where all must be one statement.
+    pub fn new(engine: Engine, map: &quittance_domain::data_map::Collection, plan: &'a CollectionPlan, now: Timestamp, chunk: usize) -> Self {
+        let kinds = map.identifiers.iter().map(|rule| rule.kind).collect();
+        let mut batch = Self { engine, plan, kinds, now, chunk, done: Vec::new(), open: Open::default() };
+        batch.open = batch.fresh();
+        batch
+    }
+
+    fn texts(&self) -> usize {
+        self.plan.key.len() + self.plan.links.iter().map(|l| l.here.len()).sum::<usize>() + self.plan.rules.len()
+    }
+
+    fn fresh(&self) -> Open {
+        Open {
+            texts: vec![Vec::new(); self.texts()],
+            held: vec![Vec::new(); self.plan.retained.len()],
+            ..Open::default()
+        }
+    }
+
+    /// One entry for each tie that the row has, and at least one.
+    pub fn push(&mut self, i: usize, f: i64, row: &MatchedRow, subject: &Subject, pseudonym: &str) {
+        self.push_with(i, f, row, subject, pseudonym, None);
+    }
+
+    /// As [`KeyBatch::push`], with a value to write.
+    pub fn push_with(&mut self, i: usize, f: i64, row: &MatchedRow, subject: &Subject, pseudonym: &str, new: Option<&str>) {
+        // A match set of another version of the map: the row is nobody's that we know.
+        if row.key.len() != self.plan.key.len() {
+            return;
+        }
+        for tie in self.ties(row, subject) {
+            if self.open.numbers[0].len() >= self.chunk {
+                self.close();
+            }
+            let open = &mut self.open;
+            open.numbers[0].push(i64::try_from(i).unwrap_or(i64::MAX));
+            open.numbers[1].push(f);
+            let keys = row.key.len();
+            for (t, texts) in open.texts.iter_mut().enumerate() {
+                texts.push(match &tie {
+                    _ if t < keys => Some(row.key[t].clone()),
+                    Tie::Texts(from, values) => t.checked_sub(*from).and_then(|v| values.get(v).cloned()),
+                    Tie::Marker | Tie::None => None,
+                });
+            }
+            open.marker.push(i64::from(matches!(tie, Tie::Marker)));
+            open.pseudonym.push(pseudonym.to_owned());
+            for (h, held) in open.held.iter_mut().enumerate() {
+                let field = self.plan.retained[h];
+                let is_held = |(f, until): &(u16, Timestamp)| usize::from(*f) == field && *until > self.now;
+                held.push(i64::from(row.held_fields.iter().any(is_held)));
+            }
+            open.new.extend(new.map(str::to_owned));
+        }
+    }
+
+    fn ties(&self, row: &MatchedRow, subject: &Subject) -> Vec<Tie> {
+        let mut ties = Vec::new();
+        if let Some(via) = row.via.as_ref().filter(|_| row.fate != RowFate::Unpoint) {
+            let link = usize::from(via.link);
+            let links = &self.plan.links;
+            if links.get(link).is_some_and(|l| l.here.len() == via.values.len()) {
+                let from = self.plan.key.len() + links[..link].iter().map(|l| l.here.len()).sum::<usize>();
+                ties.push(Tie::Texts(from, via.values.clone()));
+            }
+        }
+        let rules = self.texts() - self.plan.rules.len();
+        for r in row.rules.iter().map(|r| usize::from(*r)) {
+            if let (Some(rule), Some(kind)) = (self.plan.rules.get(r), self.kinds.get(r)) {
+                let forms = forms(self.engine, rule, *kind, subject);
+                ties.extend(forms.into_iter().map(|form| Tie::Texts(rules + r, vec![form])));
+            }
+        }
+        if ties.is_empty() {
+            // The identifiers are forgotten by the time a hold ends (I7): the mark that we set is what is left to go by.
+            let by_mark = row.fate == RowFate::Hold && subject.identifiers.is_empty() && self.plan.marker.is_some();
+            ties.push(if by_mark { Tie::Marker } else { Tie::None });
+        }
+        ties
+    }
+
+    fn close(&mut self) {
+        let fresh = self.fresh();
+        let open = std::mem::replace(&mut self.open, fresh);
+        if open.numbers[0].is_empty() {
+            return;
+        }
+        let mut columns: Vec<Values> = open.numbers.into_iter().map(Values::i64s).collect();
+        columns.extend(open.texts.into_iter().map(Values::Text));
+        if self.plan.marker.is_some() {
+            columns.push(Values::i64s(open.marker));
+        }
+        if self.plan.pseudonym {
+            columns.push(Values::texts(open.pseudonym));
+        }
+        columns.extend(open.held.into_iter().map(Values::i64s));
+        if !open.new.is_empty() {
+            columns.push(Values::LongText(open.new.into_iter().map(Some).collect()));
+        }
+        self.done.push(Rows::new(columns));
+    }
+
+    pub fn finish(mut self) -> Vec<Rows> {
+        self.close();
+        self.done
+    }
+}

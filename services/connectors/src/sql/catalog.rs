@@ -1,0 +1,156 @@
+//! What the live database says beside its columns: indexes, foreign keys, and whether a table can be trusted with a transaction. Read for the check alone.
+
+use std::collections::BTreeMap;
+
+use quittance_domain::data_map::Table;
+use quittance_sql::{Engine, Row, SqlError, Tx, Val};
+
+use super::dialect::Dialect;
+
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    pub unique: bool,
+    pub parts: Vec<Part>,
+}
+
+#[derive(Debug)]
+pub(super) struct Part {
+    /// `None`: an expression.
+    pub column: Option<String>,
+    /// The expression, or the collation of an SQLite column; in lower case.
+    pub definition: String,
+}
+
+/// A reference from elsewhere to this table.
+#[derive(Debug)]
+pub(super) struct Reference {
+    /// In the form of [`Catalog::id`].
+    pub from: String,
+    /// For people.
+    pub name: String,
+    /// (column there, column here).
+    pub columns: Vec<(String, String)>,
+    /// Upper case: `CASCADE`, `SET NULL`, `NO ACTION`, …
+    pub on_delete: String,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Catalog {
+    /// The table, as its references from elsewhere name it.
+    pub id: String,
+    pub indexes: Vec<Index>,
+    pub references: Vec<Reference>,
+    /// MySQL: an engine without transactions.
+    pub engine: Option<String>,
+    pub is_view: bool,
+    /// PostgreSQL: policies hide rows from this connection.
+    pub hides_rows: bool,
+}
+
+pub(super) async fn catalog(tx: &mut Tx, table: &Table) -> Result<Catalog, SqlError> {
+    match tx.engine() {
+        Engine::Postgres => postgres(tx, table).await,
+        Engine::MySql => mysql(tx, table).await,
+        Engine::Sqlite => sqlite(tx, table).await,
+    }
+}
+
+/// Rows of (index, unique, column, definition), in order.
+fn indexes(rows: &[Row]) -> Result<Vec<Index>, SqlError> {
+    let mut found: BTreeMap<String, Index> = BTreeMap::new();
+    for row in rows {
+        let index = found.entry(row.text(0)?).or_default();
+        index.unique = row.i64(1)? == 1;
+        let definition = row.opt_text(3)?.unwrap_or_default().to_lowercase();
+        index.parts.push(Part { column: row.opt_text(2)?, definition });
+    }
+    Ok(found.into_values().collect())
+}
+
+/// Rows of (constraint, from, its name, column there, column here, rule), in order.
+fn references(rows: &[Row]) -> Result<Vec<Reference>, SqlError> {
+    let mut found: BTreeMap<(String, String), Reference> = BTreeMap::new();
+    for row in rows {
+        let (constraint, from) = (row.text(0)?, row.text(1)?);
+        let (name, on_delete) = (row.text(2)?, row.text(5)?.to_uppercase());
+        let reference = found
+            .entry((from.clone(), constraint))
+            .or_insert_with(|| Reference { from, name, columns: Vec::new(), on_delete });
+        reference.columns.push((row.text(3)?, row.text(4)?));
+    }
+    Ok(found.into_values().collect())
+}
+
+async fn postgres(tx: &mut Tx, table: &Table) -> Result<Catalog, SqlError> {
+    let name = || vec![Val::from(Dialect { engine: Engine::Postgres }.table(table))];
+    let mut catalog = Catalog::default();
+    let facts = "SELECT c.oid::text, (c.relkind NOT IN ('r', 'p'))::int::bigint, row_security_active(c.oid)::int::bigint \
+        FROM pg_class c WHERE c.oid = to_regclass($1)";
+    if let Some(row) = tx.fetch_one(facts, name()).await? {
+        (catalog.id, catalog.is_view, catalog.hides_rows) = (row.text(0)?, row.i64(1)? == 1, row.i64(2)? == 1);
+    }
+    let sql = "SELECT i.indexrelid::text, i.indisunique::int::bigint, a.attname::text, pg_get_indexdef(i.indexrelid, n, true) \
+        FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam \
+        CROSS JOIN LATERAL generate_series(1, i.indnkeyatts::int) n \
+        LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[n - 1] AND a.attnum > 0 \
+        WHERE i.indrelid = to_regclass($1) AND i.indisvalid AND i.indpred IS NULL AND m.amname IN ('btree', 'hash') ORDER BY i.indexrelid, n";
+    catalog.indexes = indexes(&tx.fetch(sql, name()).await?)?;
+    let sql = "SELECT o.oid::text, o.conrelid::text, o.conrelid::regclass::text, f.attname::text, t.attname::text, \
+        CASE o.confdeltype WHEN 'c' THEN 'CASCADE' WHEN 'n' THEN 'SET NULL' WHEN 'd' THEN 'SET DEFAULT' ELSE 'NO ACTION' END \
+        FROM pg_constraint o CROSS JOIN LATERAL unnest(o.conkey, o.confkey) WITH ORDINALITY k(here, there, n) \
+        JOIN pg_attribute f ON f.attrelid = o.conrelid AND f.attnum = k.here \
+        JOIN pg_attribute t ON t.attrelid = o.confrelid AND t.attnum = k.there \
+        WHERE o.contype = 'f' AND o.conparentid = 0 AND o.confrelid = to_regclass($1) ORDER BY o.oid, k.n";
+    catalog.references = references(&tx.fetch(sql, name()).await?)?;
+    Ok(catalog)
+}
+
+async fn mysql(tx: &mut Tx, table: &Table) -> Result<Catalog, SqlError> {
+    let name = || vec![Val::from(table.schema.clone()), Val::from(table.name.clone())];
+    let mut catalog = Catalog::default();
+    let facts = "SELECT CONCAT(TABLE_SCHEMA, '.', TABLE_NAME), CAST(ENGINE AS CHAR), CAST(TABLE_TYPE AS CHAR) \
+        FROM information_schema.TABLES WHERE TABLE_SCHEMA = COALESCE($1, DATABASE()) AND TABLE_NAME = $2";
+    if let Some(row) = tx.fetch_one(facts, name()).await? {
+        catalog.id = row.text(0)?;
+        catalog.is_view = row.text(2)?.contains("VIEW");
+        catalog.engine = row.opt_text(1)?;
+    }
+    let sql = "SELECT CAST(INDEX_NAME AS CHAR), CAST(1 - NON_UNIQUE AS SIGNED), CAST(COLUMN_NAME AS CHAR), '' \
+        FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE($1, DATABASE()) AND TABLE_NAME = $2 \
+        AND INDEX_TYPE IN ('BTREE', 'HASH') ORDER BY INDEX_NAME, SEQ_IN_INDEX";
+    catalog.indexes = indexes(&tx.fetch(sql, name()).await?)?;
+    let sql = "SELECT CAST(k.CONSTRAINT_NAME AS CHAR), CONCAT(k.TABLE_SCHEMA, '.', k.TABLE_NAME), CAST(k.TABLE_NAME AS CHAR), \
+        CAST(k.COLUMN_NAME AS CHAR), CAST(k.REFERENCED_COLUMN_NAME AS CHAR), CAST(r.DELETE_RULE AS CHAR) \
+        FROM information_schema.KEY_COLUMN_USAGE k JOIN information_schema.REFERENTIAL_CONSTRAINTS r \
+        ON r.CONSTRAINT_SCHEMA = k.CONSTRAINT_SCHEMA AND r.CONSTRAINT_NAME = k.CONSTRAINT_NAME AND r.TABLE_NAME = k.TABLE_NAME \
+        WHERE k.REFERENCED_TABLE_SCHEMA = COALESCE($1, DATABASE()) AND k.REFERENCED_TABLE_NAME = $2 \
+        ORDER BY k.TABLE_SCHEMA, k.TABLE_NAME, k.CONSTRAINT_NAME, k.ORDINAL_POSITION";
+    catalog.references = references(&tx.fetch(sql, name()).await?)?;
+    Ok(catalog)
+}
+
+async fn sqlite(tx: &mut Tx, table: &Table) -> Result<Catalog, SqlError> {
+    let schema = table.schema.clone().unwrap_or_else(|| "main".to_owned());
+    let name = || vec![Val::from(table.name.clone()), Val::from(schema.clone())];
+    let master = format!("{}.sqlite_schema", Dialect { engine: Engine::Sqlite }.quote(&schema));
+    let mut catalog = Catalog { id: table.name.to_lowercase(), ..Catalog::default() };
+    let view = format!("SELECT count(*) FROM {master} WHERE type = 'view' AND lower(name) = lower($1)");
+    catalog.is_view = tx.fetch_one(&view, vec![Val::from(table.name.clone())]).await?.map_or(Ok(0), |row| row.i64(0))? > 0;
+    let sql = format!(
+        "SELECT l.name, l.\"unique\", x.name, CASE WHEN x.name IS NULL THEN COALESCE(m.sql, '') ELSE COALESCE(x.coll, '') END \
+         FROM pragma_index_list($1, $2) l JOIN pragma_index_xinfo(l.name, $2) x ON x.key = 1 \
+         LEFT JOIN {master} m ON m.type = 'index' AND m.name = l.name WHERE l.partial = 0 ORDER BY l.name, x.seqno"
+    );
+    catalog.indexes = indexes(&tx.fetch(&sql, name()).await?)?;
+    // A rowid's alias is in no list of indexes.
+    let sql = "SELECT '', 1, name, 'binary' FROM pragma_table_xinfo($1, $2) WHERE pk > 0 ORDER BY pk";
+    catalog.indexes.extend(indexes(&tx.fetch(sql, name()).await?)?);
+    let sql = format!(
+        "SELECT CAST(f.id AS TEXT), lower(m.name), m.name, f.\"from\", COALESCE(f.\"to\", p.name), f.on_delete \
+         FROM {master} m JOIN pragma_foreign_key_list(m.name, $2) f \
+         LEFT JOIN pragma_table_xinfo($1, $2) p ON f.\"to\" IS NULL AND p.pk = f.seq + 1 \
+         WHERE m.type = 'table' AND lower(f.\"table\") = lower($1) ORDER BY m.name, f.id, f.seq"
+    );
+    catalog.references = references(&tx.fetch(&sql, name()).await?)?;
+    Ok(catalog)
+}

@@ -1,0 +1,380 @@
+//! The map against the live schema: what would fail, reach too far, or crawl, told before the first request.
+
+use quittance_domain::data_map::{
+    Collection, CountedFrom, DataMap, FieldErasure, Mask, Matching, Retention, RowErasure, SharedRows,
+};
+use quittance_sql::{Engine, SqlError, Tx};
+
+use super::{
+    catalog::{Catalog, catalog},
+    schema::{Class, Column, Schema},
+};
+use crate::{Finding, FindingSeverity};
+
+/// `anon-` and 32 hexadecimal digits.
+const PSEUDONYM_CHARS: u64 = 37;
+
+struct Check<'a> {
+    engine: Engine,
+    map: &'a DataMap,
+    schema: &'a Schema,
+    /// Parallel to the map's collections.
+    catalogs: &'a [Catalog],
+    findings: Vec<Finding>,
+}
+
+pub(super) async fn check(map: &DataMap, tx: &mut Tx) -> Result<Vec<Finding>, SqlError> {
+    let schema = Schema::load(tx, map).await?;
+    let mut catalogs = Vec::with_capacity(map.collections.len());
+    for c in &map.collections {
+        catalogs.push(catalog(tx, &c.table).await?);
+    }
+    let mut check = Check { engine: tx.engine(), map, schema: &schema, catalogs: &catalogs, findings: Vec::new() };
+    if check.engine == Engine::Postgres {
+        let standby = tx.fetch_one("SELECT pg_is_in_recovery()::int::bigint", Vec::new()).await?;
+        if standby.map_or(Ok(0), |row| row.i64(0))? != 0 {
+            check.error("", "the connection leads to a standby: read-back needs the primary");
+        }
+    }
+    for at in 0..map.collections.len() {
+        check.collection(at);
+    }
+    Ok(check.findings)
+}
+
+impl Check<'_> {
+    fn error(&mut self, field: &str, message: impl Into<String>) {
+        self.findings.push(Finding { severity: FindingSeverity::Error, field: field.to_owned(), message: message.into() });
+    }
+
+    fn warning(&mut self, field: &str, message: impl Into<String>) {
+        self.findings.push(Finding { severity: FindingSeverity::Warning, field: field.to_owned(), message: message.into() });
+    }
+
+    fn collection(&mut self, at: usize) {
+        let c = &self.map.collections[at];
+        let path = format!("collections.{}", c.name);
+        if self.schema.columns(&c.table).is_none() {
+            self.error(&format!("{path}.table"), format!("table {} is not there, or not for this user", c.table.name));
+            return;
+        }
+        self.table(at, &path);
+        self.columns(c, &path);
+        self.key(at, &path);
+        self.masks(at, &path);
+        self.anchors(c, &path);
+        self.identifiers(at, &path);
+        self.links(at, &path);
+        self.references(at, &path);
+        let own = !c.identifiers.is_empty() || !c.owned_by.is_empty();
+        if c.restriction.is_none() && own {
+            let held = c.retain.is_some() || c.fields.iter().any(|f| matches!(f.erase, FieldErasure::Retain(_)));
+            let also = if held { ", and what is held is not marked as such" } else { "" };
+            self.warning(&format!("{path}.restriction"), format!("no marker: this collection cannot be restricted{also}"));
+        }
+    }
+
+    fn table(&mut self, at: usize, path: &str) {
+        let field = format!("{path}.table");
+        let catalog = &self.catalogs[at];
+        if catalog.is_view {
+            self.error(&field, "is a view: name the tables behind it");
+        }
+        if let Some(engine) = catalog.engine.as_deref().filter(|engine| !engine.eq_ignore_ascii_case("InnoDB")) {
+            self.error(&field, format!("uses storage engine {engine}, which has no transactions"));
+        }
+        if catalog.hides_rows {
+            self.error(&field, "row-level security hides rows from this user: what it cannot see it would call not held");
+        }
+    }
+
+    /// Every column that the map names, wherever it names it.
+    fn columns(&mut self, c: &Collection, path: &str) {
+        let mut named: Vec<(String, &str)> = c.key.iter().map(|k| (format!("{path}.key"), k.as_str())).collect();
+        named.extend(c.customer_field.iter().map(|f| (format!("{path}.customer_field"), f.as_str())));
+        named.extend(c.identifiers.iter().enumerate().map(|(i, r)| (format!("{path}.identifiers[{i}].field"), r.field.as_str())));
+        named.extend(c.yields.iter().map(|y| (format!("{path}.yields.{}", y.kind), y.field.as_str())));
+        for (i, link) in c.owned_by.iter().enumerate() {
+            named.extend(link.fields.iter().map(|(here, _)| (format!("{path}.owned_by[{i}].fields"), here.as_str())));
+        }
+        for (i, pointer) in c.points_at.iter().enumerate() {
+            named.extend(pointer.link.fields.iter().map(|(here, _)| (format!("{path}.points_at[{i}].fields"), here.as_str())));
+        }
+        for field in &c.fields {
+            named.push((format!("{path}.fields.{}", field.name), &field.name));
+            if let FieldErasure::Retain(retain) = &field.erase {
+                named.push((format!("{path}.fields.{}.erase.retain.anchor", field.name), &retain.anchor));
+            }
+        }
+        named.extend(c.retain.iter().map(|r| (format!("{path}.retain.anchor"), r.anchor.as_str())));
+        named.extend(c.restriction.iter().map(|r| (format!("{path}.restriction.field"), r.field.as_str())));
+        for (place, column) in named {
+            self.exists(c, &place, column);
+        }
+        let links = c.owned_by.iter().enumerate().map(|(i, l)| (format!("{path}.owned_by[{i}].fields"), l));
+        let pointers = c.points_at.iter().enumerate().map(|(i, p)| (format!("{path}.points_at[{i}].fields"), &p.link));
+        for (place, link) in links.chain(pointers) {
+            let Some(owner) = self.map.collection(&link.collection) else { continue };
+            for (_, there) in &link.fields {
+                if self.schema.columns(&owner.table).is_some() {
+                    self.exists(owner, &place, there);
+                }
+            }
+        }
+    }
+
+    fn exists(&mut self, c: &Collection, place: &str, column: &str) {
+        if self.column(c, column).is_some() {
+            return;
+        }
+        let known = self.schema.columns(&c.table).unwrap_or_default();
+        let near = known.iter().map(|k| (distance(&k.name, column), &k.name)).filter(|(d, _)| *d <= 2).min();
+        let hint = near.map_or_else(String::new, |(_, name)| format!("; did you mean {name}?"));
+        self.error(place, format!("table {} has no column {column}{hint}", c.table.name));
+    }
+
+    fn column(&self, c: &Collection, name: &str) -> Option<&Column> {
+        self.schema.column(self.engine, &c.table, name)
+    }
+
+    fn key(&mut self, at: usize, path: &str) {
+        let c = &self.map.collections[at];
+        let in_key = |part: &Option<String>| part.as_ref().is_some_and(|name| c.key.iter().any(|k| same(self.engine, k, name)));
+        let unique = self.catalogs[at].indexes.iter().any(|i| i.unique && i.parts.iter().all(|p| in_key(&p.column)));
+        if !unique && !self.catalogs[at].is_view {
+            self.error(&format!("{path}.key"), "no unique index says that these columns name one row");
+        }
+    }
+
+    fn masks(&mut self, at: usize, path: &str) {
+        let c = &self.map.collections[at];
+        for (f, field) in c.fields.iter().enumerate() {
+            // Of a row that is deleted only sharing leaves something to mask.
+            let used = c.erase == RowErasure::Mask || (c.shared == SharedRows::Redact && redacted(c, &field.name));
+            let place = format!("{path}.fields.{}", c.fields[f].name);
+            match &field.erase {
+                FieldErasure::Mask(mask) if used => self.mask(at, &place, &field.name, mask),
+                FieldErasure::Retain(_) if used => self.mask(at, &place, &field.name, &Mask::SetNull),
+                _ => {}
+            }
+        }
+        if c.erase == RowErasure::Delete && c.shared == SharedRows::Redact && c.identifiers.len() > 1 {
+            for (i, rule) in c.identifiers.iter().enumerate().filter(|(_, rule)| c.field(&rule.field).is_none()) {
+                self.mask(at, &format!("{path}.identifiers[{i}].field"), &rule.field, &Mask::SetNull);
+            }
+        }
+        for (i, pointer) in c.points_at.iter().enumerate() {
+            for (here, _) in &pointer.link.fields {
+                self.mask(at, &format!("{path}.points_at[{i}].mask"), here, &pointer.mask);
+            }
+        }
+    }
+
+    fn mask(&mut self, at: usize, place: &str, name: &str, mask: &Mask) {
+        let c = &self.map.collections[at];
+        let Some(column) = self.column(c, name).cloned() else { return };
+        let too_long = |chars: u64| column.max_chars.filter(|max| chars > *max);
+        match mask {
+            Mask::SetNull if !column.nullable => self.error(place, format!("{name} is NOT NULL: it needs a constant or a pseudonym")),
+            Mask::SetNull => {}
+            Mask::Pseudonym if column.class != Class::Text => {
+                self.error(place, format!("{name} is of type {}, which holds no pseudonym", column.type_name));
+            }
+            Mask::Pseudonym => {
+                if let Some(max) = too_long(PSEUDONYM_CHARS) {
+                    self.error(place, format!("{name} holds {max} characters, and a pseudonym has {PSEUDONYM_CHARS}"));
+                }
+            }
+            Mask::Constant(text) => {
+                if let Some(max) = too_long(text.chars().count() as u64) {
+                    self.error(place, format!("{name} holds {max} characters, and the constant is longer"));
+                }
+                let fits = match column.class {
+                    Class::Date | Class::Instant => text.get(..10).is_some_and(|day| day.parse::<jiff::civil::Date>().is_ok()),
+                    Class::Bytes => false,
+                    _ => column.accepts(text),
+                };
+                if !fits {
+                    self.error(place, format!("{name} is of type {}, which cannot hold the constant", column.type_name));
+                }
+                let alone = |i: &super::catalog::Index| {
+                    i.unique && matches!(i.parts.as_slice(), [part] if part.column.as_deref().is_some_and(|p| same(self.engine, p, name)))
+                };
+                if self.catalogs[at].indexes.iter().any(alone) {
+                    self.error(place, format!("{name} is unique: a second row could not get the same constant; use a pseudonym"));
+                }
+            }
+        }
+    }
+
+    fn anchors(&mut self, c: &Collection, path: &str) {
+        let mut anchors: Vec<(String, &Retention)> = c.retain.iter().map(|r| (format!("{path}.retain.anchor"), r)).collect();
+        for field in &c.fields {
+            if let FieldErasure::Retain(retain) = &field.erase {
+                anchors.push((format!("{path}.fields.{}.erase.retain.anchor", field.name), retain));
+            }
+        }
+        for (place, retain) in anchors {
+            let Some(column) = self.column(c, &retain.anchor) else { continue };
+            // SQLite has no dates; text is how it keeps them.
+            let dated = matches!(column.class, Class::Date | Class::Instant)
+                || (self.engine == Engine::Sqlite && column.class == Class::Text);
+            let (name, kind) = (column.name.clone(), column.type_name.clone());
+            if !dated {
+                let from = if retain.counted_from == CountedFrom::EndOfYear { "a year" } else { "a day" };
+                self.error(&place, format!("{name} is of type {kind}: {from} cannot be counted from it"));
+            } else if self.column(c, &retain.anchor).is_some_and(|column| column.nullable) {
+                self.warning(&place, format!("{name} may be NULL: a request that meets such a row needs attention"));
+            }
+        }
+    }
+
+    fn identifiers(&mut self, at: usize, path: &str) {
+        let c = &self.map.collections[at];
+        for (i, rule) in c.identifiers.iter().enumerate() {
+            let place = format!("{path}.identifiers[{i}].field");
+            let Some(column) = self.column(c, &rule.field).cloned() else { continue };
+            if column.class == Class::Bytes {
+                self.error(&place, format!("{} is of type {}: an identifier is text", column.name, column.type_name));
+                continue;
+            }
+            let name = &rule.field;
+            let wanted = match rule.matching {
+                Matching::Exact => name.clone(),
+                Matching::CaseInsensitive if self.engine == Engine::MySql && column.folds => name.clone(),
+                Matching::CaseInsensitive => format!("lower({name})"),
+                Matching::Digits => format!("the digits of {name}"),
+            };
+            let exact = rule.matching == Matching::Exact || wanted == *name || (column.folds && rule.matching == Matching::CaseInsensitive);
+            let usable = |part: &super::catalog::Part| match &part.column {
+                Some(col) if same(self.engine, col, name) => {
+                    exact || (rule.matching == Matching::CaseInsensitive && part.definition == "nocase")
+                }
+                Some(_) => false,
+                None => match rule.matching {
+                    Matching::Exact => false,
+                    Matching::CaseInsensitive => part.definition.contains("lower(") && part.definition.contains(&name.to_lowercase()),
+                    Matching::Digits => part.definition.contains("regexp_replace(") && part.definition.contains(&name.to_lowercase()),
+                },
+            };
+            // A text in another type's column is compared as text, which no index on the column answers.
+            let typed = self.engine != Engine::Postgres || matches!(column.class, Class::Text | Class::Int { .. } | Class::Uuid);
+            if !typed || !self.indexed(at, usable) {
+                self.warning(&place, format!("no index on {wanted}: every request reads the whole table"));
+            }
+        }
+    }
+
+    /// An index whose first part, after the customer's column at most, is of use.
+    fn indexed(&self, at: usize, usable: impl Fn(&super::catalog::Part) -> bool) -> bool {
+        let customer = self.map.collections[at].customer_field.as_deref();
+        let confines = |part: &super::catalog::Part| match (&part.column, customer) {
+            (Some(column), Some(customer)) => same(self.engine, column, customer),
+            _ => false,
+        };
+        self.catalogs[at].indexes.iter().any(|index| index.parts.iter().find(|part| !confines(part)).is_some_and(&usable))
+    }
+
+    fn links(&mut self, at: usize, path: &str) {
+        let c = &self.map.collections[at];
+        let owners = c.owned_by.iter().enumerate().map(|(i, l)| (format!("{path}.owned_by[{i}].fields"), l));
+        let pointers = c.points_at.iter().enumerate().map(|(i, p)| (format!("{path}.points_at[{i}].fields"), &p.link));
+        for (place, link) in owners.chain(pointers) {
+            let names: Vec<&str> = link.fields.iter().map(|(here, _)| here.as_str()).collect();
+            if names.iter().any(|name| self.column(c, name).is_none()) {
+                continue;
+            }
+            let usable = |part: &super::catalog::Part| {
+                part.column.as_ref().is_some_and(|column| names.iter().any(|name| same(self.engine, column, name)))
+            };
+            if !self.indexed(at, usable) {
+                self.warning(&place, format!("no index on {}: every request reads the whole table", names.join(", ")));
+            }
+        }
+    }
+
+    /// Foreign keys that would stop a deletion, or carry it where the map does not go.
+    fn references(&mut self, at: usize, path: &str) {
+        let c = &self.map.collections[at];
+        if c.erase != RowErasure::Delete {
+            return;
+        }
+        let catalogs = self.catalogs;
+        for reference in &catalogs[at].references {
+            let column = reference.columns.first().map_or("", |(there, _)| there.as_str());
+            let from = format!("{}.{column}", reference.name);
+            let place = format!("{path}.erase");
+            let covers = |fields: &[(String, String)]| {
+                fields.len() == reference.columns.len()
+                    && reference.columns.iter().all(|(there, here)| {
+                        fields.iter().any(|(a, b)| same(self.engine, a, there) && same(self.engine, b, here))
+                    })
+            };
+            let leads_here = |name: &str| self.map.collection(name).is_some_and(|owner| owner.table == c.table);
+            let mut covered = false;
+            let mut wrong = None;
+            for (other, of) in self.map.collections.iter().enumerate().filter(|(o, _)| catalogs[*o].id == reference.from) {
+                if of.owned_by.iter().any(|l| leads_here(&l.collection) && covers(&l.fields)) {
+                    covered = true;
+                    if of.erase == RowErasure::Mask && reference.on_delete == "NO ACTION" {
+                        wrong = Some(format!("{from} keeps its row, masked, and refers to what would be deleted"));
+                    }
+                }
+                for pointer in of.points_at.iter().filter(|p| leads_here(&p.link.collection) && covers(&p.link.fields)) {
+                    covered = true;
+                    if pointer.mask != Mask::SetNull {
+                        wrong = Some(format!("{from} is a foreign key: only set_null can mask it"));
+                    }
+                }
+                debug_assert!(other < catalogs.len());
+            }
+            match (covered, reference.on_delete.as_str()) {
+                (true, _) => {
+                    if let Some(message) = wrong {
+                        self.error(&place, message);
+                    }
+                }
+                (false, "CASCADE") => self.error(&place, format!("deleting would carry {from} away, which the map does not cover: list it as owned_by")),
+                (false, "SET NULL" | "SET DEFAULT") => {
+                    self.error(&place, format!("deleting would change {from}, which the map does not cover: list it as points_at or owned_by"));
+                }
+                (false, _) => self.error(&place, format!("{from} refers to it and would stop the deletion: list it as owned_by or points_at")),
+            }
+        }
+    }
+}
+
+fn redacted(c: &Collection, field: &str) -> bool {
+    c.identifiers.len() > 1 && c.identifiers.iter().any(|rule| rule.field == field || rule.redacts.iter().any(|r| r == field))
+}
+
+fn same(engine: Engine, a: &str, b: &str) -> bool {
+    a == b || (engine != Engine::Postgres && a.eq_ignore_ascii_case(b))
+}
+
+/// Levenshtein's, for names of people's tables: short.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut before = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let substituted = before + usize::from(x != y);
+            before = row[j + 1];
+            row[j + 1] = substituted.min(before + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::distance;
+
+    #[test]
+    fn near_names() {
+        assert_eq!(distance("customer", "custmer"), 1);
+        assert_eq!(distance("Email", "email"), 0);
+        assert_eq!(distance("a", "abcd"), 3);
+    }
+}

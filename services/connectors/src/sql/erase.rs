@@ -1,0 +1,150 @@
+//! Erasure: one transaction for the whole batch, a fixed number of statements for each collection.
+//!
+//! Holds are marked first, then pointers of others are masked, then rows go: what is owned before its owner. Every statement looks at each row's tie
+//! again, so what a former run has done already, or what has become somebody else's meanwhile, is left alone.
+
+use std::collections::BTreeMap;
+
+use quittance_domain::Timestamp;
+use quittance_sql::{Column as Values, Rows, Tx};
+
+use super::{
+    batch::{CHUNK, KeyBatch},
+    failure,
+    plan::{CollectionPlan, Plan, Statement},
+    walk::index,
+};
+use crate::{BatchContext, ConnectorError, MatchSet, MatchedRow, RowFate, Subject};
+
+/// Rows of one collection, each with its subject.
+pub(super) type Share<'a> = Vec<(usize, &'a MatchedRow)>;
+
+/// The match sets' rows by collection, in the plan's numbering.
+pub(super) fn shares<'a>(plan: &Plan, sets: impl Iterator<Item = (usize, &'a MatchSet)>) -> Result<Vec<Share<'a>>, ConnectorError> {
+    let mut shares: Vec<Share<'a>> = vec![Vec::new(); plan.collections.len()];
+    for (subject, set) in sets {
+        for (name, rows) in &set.collections {
+            let at = plan.index(name).ok_or_else(|| {
+                ConnectorError::Refused("a match set names a collection that this version of the map has not".to_owned())
+            })?;
+            shares[at].extend(rows.iter().map(|row| (subject, row)));
+        }
+    }
+    Ok(shares)
+}
+
+/// The pseudonym as it was fixed when the rows were found.
+pub(super) fn pseudonym<'a>(subject: &'a Subject, set: &'a MatchSet) -> &'a str {
+    if set.pseudonym.is_empty() { &subject.pseudonym } else { &set.pseudonym }
+}
+
+pub(super) struct Acting<'a, 't> {
+    pub plan: &'a Plan,
+    pub ctx: &'a BatchContext,
+    pub subjects: &'a [Subject],
+    pub sets: &'a [MatchSet],
+    pub tx: &'t mut Tx,
+}
+
+impl Acting<'_, '_> {
+    pub async fn erase(&mut self) -> Result<(), ConnectorError> {
+        let (plan, now) = (self.plan, self.ctx.now);
+        let shares = shares(plan, self.sets.iter().enumerate())?;
+        for (at, share) in shares.iter().enumerate() {
+            let held = of_fate(share, RowFate::Hold, now);
+            self.run(at, plan.collections[at].statements.mark.as_ref(), &held, CHUNK).await?;
+        }
+        for (at, share) in shares.iter().enumerate() {
+            self.unpoint(at, share).await?;
+        }
+        for (at, share) in shares.iter().enumerate() {
+            let shared = of_fate(share, RowFate::Redact, now);
+            for (r, statement) in plan.collections[at].statements.redact.iter().enumerate() {
+                let by_rule = |(_, row): &&(usize, &MatchedRow)| row.rules.iter().any(|rule| usize::from(*rule) == r);
+                let narrowed: Vec<(usize, MatchedRow)> = shared.iter().filter(by_rule).map(|(s, row)| (*s, tied_by(row, r))).collect();
+                let narrowed: Share<'_> = narrowed.iter().map(|(s, row)| (*s, row)).collect();
+                self.run(at, statement.as_ref(), &narrowed, CHUNK).await?;
+            }
+        }
+        for (at, share) in shares.iter().enumerate() {
+            let gone = of_fate(share, RowFate::Delete, now);
+            self.run(at, plan.collections[at].statements.unlink.as_ref(), &gone, CHUNK).await?;
+        }
+        for (at, share) in shares.iter().enumerate().rev() {
+            let of = &plan.collections[at];
+            let masked = of_fate(share, RowFate::Mask, now);
+            self.run(at, of.statements.mask.as_ref(), &masked, CHUNK).await?;
+            let gone = of_fate(share, RowFate::Delete, now);
+            // A foreign key from a table to itself is looked at when the statement ends, so it must be one.
+            let whole = of.links.iter().any(|link| link.owner == at);
+            self.run(at, Some(&of.statements.delete), &gone, if whole { usize::MAX } else { CHUNK }).await?;
+        }
+        Ok(())
+    }
+
+    /// One statement over these rows of one collection.
+    pub async fn run(&mut self, at: usize, statement: Option<&Statement>, share: &Share<'_>, chunk: usize) -> Result<(), ConnectorError> {
+        let Some(statement) = statement.filter(|_| !share.is_empty()) else { return Ok(()) };
+        let mut batch = self.batch(at, chunk);
+        for (i, (subject, row)) in share.iter().enumerate() {
+            let of = &self.subjects[*subject];
+            batch.push(i, 0, row, of, pseudonym(of, &self.sets[*subject]));
+        }
+        for rows in batch.finish() {
+            let args = statement.args(self.ctx.customer_key.as_deref());
+            self.tx.execute_rows(&statement.sql, args, rows).await.map_err(failure)?;
+        }
+        Ok(())
+    }
+
+    pub fn batch(&self, at: usize, chunk: usize) -> KeyBatch<'_> {
+        let of: &CollectionPlan = &self.plan.collections[at];
+        KeyBatch::new(self.plan.dialect.engine, self.plan.map_of(at), of, self.ctx.now, chunk)
+    }
+
+    async fn unpoint(&mut self, at: usize, share: &Share<'_>) -> Result<(), ConnectorError> {
+        let of = &self.plan.collections[at];
+        let mut by_pointer: BTreeMap<usize, Share<'_>> = BTreeMap::new();
+        for (subject, row) in share.iter().filter(|(_, row)| row.fate == RowFate::Unpoint) {
+            if let Some(via) = &row.via {
+                by_pointer.entry(usize::from(via.link)).or_default().push((*subject, row));
+            }
+        }
+        for (pointer, rows) in by_pointer {
+            let (Some(link), Some(statement)) = (of.pointers.get(pointer), of.statements.unpoint.get(pointer)) else {
+                continue;
+            };
+            let fits = |row: &MatchedRow| {
+                let values = row.via.as_ref().map(|via| via.values.len());
+                row.key.len() == of.key_len() && values == Some(link.here.len())
+            };
+            let rows: Share<'_> = rows.into_iter().filter(|(_, row)| fits(row)).collect();
+            for chunk in rows.chunks(CHUNK) {
+                let mut columns = vec![Values::i64s((0..chunk.len()).map(index))];
+                for k in 0..of.key_len() {
+                    columns.push(Values::texts(chunk.iter().map(|(_, row)| row.key[k].clone())));
+                }
+                for j in 0..link.here.len() {
+                    let value = |row: &MatchedRow| row.via.as_ref().map(|via| via.values[j].clone());
+                    columns.push(Values::Text(chunk.iter().map(|(_, row)| value(row)).collect()));
+                }
+                let name = |s: usize| pseudonym(&self.subjects[s], &self.sets[s]).to_owned();
+                columns.push(Values::texts(chunk.iter().map(|(s, _)| name(*s))));
+                let args = statement.args(self.ctx.customer_key.as_deref());
+                self.tx.execute_rows(&statement.sql, args, Rows::new(columns)).await.map_err(failure)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn of_fate<'a>(share: &Share<'a>, fate: RowFate, now: Timestamp) -> Share<'a> {
+    share.iter().filter(|(_, row)| row.fate_at(now) == fate).copied().collect()
+}
+
+/// The row as this one rule knows it: another rule that still matches must not let this rule's columns go.
+fn tied_by(row: &MatchedRow, rule: usize) -> MatchedRow {
+    let mut narrowed = MatchedRow::new(row.key.clone(), row.fate);
+    narrowed.rules = row.rules.iter().copied().filter(|r| usize::from(*r) == rule).collect();
+    narrowed
+}

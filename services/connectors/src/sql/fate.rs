@@ -1,0 +1,200 @@
+//! What erasure will do to each row that was found: held, deleted, masked, redacted, or nothing because nothing is left.
+
+use jiff::{civil::Date, tz::TimeZone};
+use quittance_domain::{
+    Timestamp,
+    action::Action,
+    data_map::{FieldErasure, Mask, Retention, RowErasure},
+    hold,
+};
+
+use super::{
+    plan::{CollectionPlan, Plan, WORD},
+    walk::{Rowset, Seen},
+};
+use crate::{BatchContext, MatchedRow, RowFate, SubjectError, Via};
+
+/// While it runs, why a row is held.
+#[derive(Clone)]
+struct Held {
+    until: Timestamp,
+    /// The collection whose retention it is.
+    by: usize,
+}
+
+/// Parallel to the rows; `None` where there is nothing to do, or where the row stood in the match set already.
+pub(super) fn decide(set: &Rowset<'_>, plan: &Plan, ctx: &BatchContext, zone: &TimeZone) -> Result<Vec<Option<MatchedRow>>, SubjectError> {
+    let erasure = ctx.action == Action::Erasure;
+    let held = if erasure { holds(set, plan, ctx, zone)? } else { vec![None; set.rows.len()] };
+    let mut decided = Vec::with_capacity(set.rows.len());
+    for (row, held) in set.rows.iter().zip(held) {
+        decided.push(if !row.fresh || row.stored.is_some() {
+            None
+        } else if erasure {
+            erase(set, row, held, plan, ctx, zone)?
+        } else {
+            let fate = if row.shared { RowFate::Redact } else { RowFate::Mask };
+            Some(matched(set, row, fate, fields(&row.filled), plan))
+        });
+    }
+    Ok(decided)
+}
+
+fn erase(set: &Rowset<'_>, row: &Seen<'_>, held: Option<Held>, plan: &Plan, ctx: &BatchContext, zone: &TimeZone) -> Result<Option<MatchedRow>, SubjectError> {
+    let map = plan.map_of(row.collection);
+    let of = &plan.collections[row.collection];
+    let own = match map.erase {
+        _ if row.shared => RowFate::Redact,
+        RowErasure::Delete => RowFate::Delete,
+        RowErasure::Mask => RowFate::Mask,
+    };
+    if let Some(held) = held {
+        let mut kept = matched(set, row, RowFate::Hold, fields(&row.filled), plan);
+        kept.held_until = Some(held.until);
+        kept.then = Some(own);
+        kept.held_by = (held.by != row.collection).then(|| plan.map_of(held.by).name.clone());
+        return Ok(Some(kept));
+    }
+    match own {
+        RowFate::Delete => Ok(Some(matched(set, row, own, fields(&row.filled), plan))),
+        RowFate::Redact => {
+            let (redacts, undeclared) = redacted(of, &row.rules);
+            let todo = todo(map, row);
+            let mine: Vec<u16> = redacts.into_iter().filter(|f| todo.contains(f)).collect();
+            Ok((undeclared || !mine.is_empty()).then(|| matched(set, row, own, mine, plan)))
+        }
+        _ => {
+            let mut left = todo(map, row);
+            let held = held_fields(row, plan, ctx.now, zone)?;
+            left.retain(|f| !held.iter().any(|(h, _)| h == f));
+            if left.is_empty() && held.is_empty() {
+                return Ok(None);
+            }
+            left.extend(held.iter().map(|(f, _)| *f));
+            left.sort_unstable();
+            let mut masked = matched(set, row, own, left, plan);
+            masked.held_fields = held;
+            Ok(Some(masked))
+        }
+    }
+}
+
+/// The fields that the matched rules redact, and whether one of the rules' own columns is in no field.
+pub(super) fn redacted(of: &CollectionPlan, rules: &[u16]) -> (Vec<u16>, bool) {
+    let rules = || rules.iter().filter_map(|r| of.rules.get(usize::from(*r)));
+    let mut fields: Vec<u16> = rules().flat_map(|rule| &rule.redacts).filter_map(|f| u16::try_from(*f).ok()).collect();
+    fields.sort_unstable();
+    fields.dedup();
+    (fields, rules().any(|rule| rule.field.is_none()))
+}
+
+/// Fields on which masking still has something to do; retained ones among them, held or not.
+fn todo(map: &quittance_domain::data_map::Collection, row: &Seen<'_>) -> Vec<u16> {
+    let bit = |words: &[u64], f: usize| words.get(f / WORD).is_some_and(|w| w >> (f % WORD) & 1 == 1);
+    (0..map.fields.len())
+        .filter(|f| match &map.fields[*f].erase {
+            FieldErasure::Mask(Mask::SetNull) | FieldErasure::Retain(_) => bit(&row.filled, *f),
+            FieldErasure::Mask(Mask::Constant(_) | Mask::Pseudonym) => bit(&row.dirty, *f),
+            FieldErasure::Keep => false,
+        })
+        .filter_map(|f| u16::try_from(f).ok())
+        .collect()
+}
+
+pub(super) fn fields(words: &[u64]) -> Vec<u16> {
+    let mut found = Vec::new();
+    for (w, word) in words.iter().enumerate() {
+        found.extend((0..WORD).filter(|b| word >> b & 1 == 1).filter_map(|b| u16::try_from(w * WORD + b).ok()));
+    }
+    found
+}
+
+fn held_fields(row: &Seen<'_>, plan: &Plan, now: Timestamp, zone: &TimeZone) -> Result<Vec<(u16, Timestamp)>, SubjectError> {
+    let of = &plan.collections[row.collection];
+    let map = plan.map_of(row.collection);
+    let filled = fields(&row.filled);
+    let mut held = Vec::new();
+    for (f, anchor) in of.retained.iter().zip(&of.shape.field_anchors) {
+        let FieldErasure::Retain(retention) = &map.fields[*f].erase else { continue };
+        let index = u16::try_from(*f).unwrap_or(u16::MAX);
+        if filled.contains(&index) {
+            let until = until(row.texts[*anchor].as_deref(), retention, zone, &map.name)?;
+            held.extend((until > now).then_some((index, until)));
+        }
+    }
+    Ok(held)
+}
+
+/// Per row, its hold: its own, its owner's (what is kept of an order is kept with its lines), or that of something it owns, where it would
+/// otherwise be deleted from under it.
+fn holds(set: &Rowset<'_>, plan: &Plan, ctx: &BatchContext, zone: &TimeZone) -> Result<Vec<Option<Held>>, SubjectError> {
+    let mut held: Vec<Option<Held>> = Vec::with_capacity(set.rows.len());
+    for row in &set.rows {
+        let stored = row.stored.filter(|r| r.fate_at(ctx.now) == RowFate::Hold).and_then(|r| {
+            let by = r.held_by.as_deref().and_then(|name| plan.index(name)).unwrap_or(row.collection);
+            Some(Held { until: r.held_until?, by })
+        });
+        let map = plan.map_of(row.collection);
+        held.push(match (&map.retain, plan.collections[row.collection].shape.anchor) {
+            _ if stored.is_some() || row.stored.is_some() => stored,
+            (Some(retention), Some(anchor)) => {
+                let until = until(row.texts[anchor].as_deref(), retention, zone, &map.name)?;
+                (until > ctx.now).then_some(Held { until, by: row.collection })
+            }
+            _ => None,
+        });
+    }
+    let later = |a: &Option<Held>, b: &Option<Held>| match (a, b) {
+        (Some(a), Some(b)) => b.until > a.until,
+        (None, Some(_)) => true,
+        (_, None) => false,
+    };
+    // Nearly always nothing is held, or one pass is enough; ends because an end only ever moves to a later one of those there are.
+    let mut moved = held.iter().any(Option::is_some);
+    while moved {
+        moved = false;
+        for (at, row) in set.rows.iter().enumerate() {
+            let Some((parent, _)) = row.parent else { continue };
+            if row.stored.is_none() && later(&held[at], &held[parent]) {
+                held[at] = held[parent].clone();
+                moved = true;
+            }
+            let owner = &set.rows[parent];
+            let deleted = plan.map_of(owner.collection).erase == RowErasure::Delete;
+            if deleted && owner.stored.is_none() && later(&held[parent], &held[at]) {
+                held[parent] = held[at].clone();
+                moved = true;
+            }
+        }
+    }
+    Ok(held)
+}
+
+fn until(anchor: Option<&str>, retention: &Retention, zone: &TimeZone, collection: &str) -> Result<Timestamp, SubjectError> {
+    let Some(text) = anchor else {
+        return Err(SubjectError::Other(format!("a row of collection {collection} has no anchor date in {}", retention.anchor)));
+    };
+    let unreadable = || {
+        SubjectError::Other(format!("a row of collection {collection} has an anchor in {} that is no date", retention.anchor))
+    };
+    let day = match text.parse::<Timestamp>() {
+        Ok(instant) => instant.to_zoned(zone.clone()).date(),
+        Err(_) => text.get(..10).and_then(|day| day.parse::<Date>().ok()).ok_or_else(unreadable)?,
+    };
+    let beyond = |_| SubjectError::Other(format!("the retention of a row of collection {collection} ends beyond the calendar"));
+    hold::held_until(day, retention).and_then(|last| hold::released_at(last, zone)).map_err(beyond)
+}
+
+fn matched(set: &Rowset<'_>, row: &Seen<'_>, fate: RowFate, filled: Vec<u16>, plan: &Plan) -> MatchedRow {
+    let of = &plan.collections[row.collection];
+    let via = row.parent.and_then(|(parent, link)| {
+        let values = set.rows[parent].values(&of.links[link].there)?;
+        Some(Via { link: u16::try_from(link).ok()?, values })
+    });
+    let mut matched = MatchedRow::new(row.key(of.key_len()), fate);
+    matched.rules.clone_from(&row.rules);
+    matched.filled = filled;
+    matched.via = via;
+    matched.linked = of.shape.linked.iter().map(|p| row.texts[*p].clone()).collect();
+    matched
+}

@@ -1,0 +1,120 @@
+//! What a subject has in this system, decided and ready to be stored.
+
+use jiff::tz::TimeZone;
+use quittance_domain::{action::Action, identifier::Identifier, window};
+use quittance_sql::{Column as Values, Rows, Tx};
+
+use super::{
+    batch::CHUNK,
+    fate::decide,
+    plan::Plan,
+    walk::{Rowset, Walk, index},
+};
+use crate::{BatchContext, ConnectorError, Found, MatchedRow, RowFate, Subject, SubjectError, SubjectResult, Via};
+
+pub(super) fn zone(ctx: &BatchContext) -> Result<TimeZone, ConnectorError> {
+    window::zone(&ctx.time_zone).map_err(|_| ConnectorError::Refused("the agreement's time zone is unknown".to_owned()))
+}
+
+pub(super) async fn find(plan: &Plan, ctx: &BatchContext, subjects: &[Subject], tx: &mut Tx) -> Result<Vec<SubjectResult<Found>>, ConnectorError> {
+    let zone = zone(ctx)?;
+    let mut walk = Walk::new(plan, ctx, subjects, tx, ctx.action == Action::Erasure);
+    for (subject, set) in subjects.iter().zip(&mut walk.sets) {
+        if !plan.map.accepts().any(|kind| subject.identifiers.iter().any(|i| i.kind() == kind)) {
+            set.error = Some(SubjectError::NoUsableIdentifier);
+        }
+    }
+    walk.run().await?;
+    let mut decided: Vec<SubjectResult<Vec<Option<MatchedRow>>>> =
+        walk.sets.iter().map(|set| set.error.clone().map_or_else(|| decide(set, plan, ctx, &zone), Err)).collect();
+    let pointing = if ctx.action == Action::Erasure { pointing(&mut walk, &decided).await? } else { Vec::new() };
+    let mut found: Vec<SubjectResult<Found>> = Vec::with_capacity(subjects.len());
+    for ((set, decided), subject) in walk.sets.iter().zip(decided.drain(..)).zip(subjects) {
+        let error = set.error.clone();
+        found.push(error.map_or(decided, Err).map(|decided| collect(plan, set, decided, subject)));
+    }
+    for (subject, collection, row) in pointing {
+        if let Ok(found) = &mut found[subject] {
+            found.match_set.collections.entry(plan.map_of(collection).name.clone()).or_default().push(row);
+        }
+    }
+    Ok(found)
+}
+
+fn collect(plan: &Plan, set: &Rowset<'_>, decided: Vec<Option<MatchedRow>>, subject: &Subject) -> Found {
+    let mut found = Found::default();
+    found.match_set.pseudonym.clone_from(&subject.pseudonym);
+    for (row, decided) in set.rows.iter().zip(decided) {
+        let map = plan.map_of(row.collection);
+        // What a shared row gives away may be the other's.
+        if !row.shared {
+            for (y, position) in map.yields.iter().zip(&plan.collections[row.collection].shape.yields) {
+                let value = row.texts[*position].as_deref().and_then(|v| Identifier::normalise(y.kind, v).ok());
+                found.yielded.extend(value.filter(|v| !subject.identifiers.contains(v)));
+            }
+        }
+        if let Some(matched) = decided {
+            found.match_set.collections.entry(map.name.clone()).or_default().push(matched);
+        }
+    }
+    found.yielded.sort();
+    found.yielded.dedup();
+    found
+}
+
+/// Somebody else's rows that point at a row of a subject which goes or is masked.
+pub(super) async fn pointing(
+    walk: &mut Walk<'_, '_>,
+    decided: &[SubjectResult<Vec<Option<MatchedRow>>>],
+) -> Result<Vec<(usize, usize, MatchedRow)>, ConnectorError> {
+    let plan = walk.plan;
+    let mut found = Vec::new();
+    let mut met = std::collections::HashSet::new();
+    for target in 0..plan.collections.len() {
+        for (collection, at) in &plan.pointing[target] {
+            let of = &plan.collections[*collection];
+            let pointer = &of.pointers[*at];
+            let mut asked: Vec<(usize, Vec<String>)> = Vec::new();
+            for (s, set) in walk.sets.iter().enumerate() {
+                let Some(Ok(decided)) = decided.get(s).filter(|_| set.error.is_none()) else { continue };
+                for (row, decided) in set.rows.iter().zip(decided).filter(|(row, _)| row.collection == target) {
+                    let stays = row.shared || fate(row.stored, decided.as_ref(), walk.ctx) == Some(RowFate::Hold);
+                    let values = row.values(&pointer.there).filter(|_| !stays);
+                    let values = values.filter(|v| pointer.here.iter().zip(v).all(|(c, v)| c.accepts(v)));
+                    asked.extend(values.map(|values| (s, values)));
+                }
+            }
+            for chunk in asked.chunks(CHUNK) {
+                let mut batch = vec![Values::i64s((0..chunk.len()).map(index))];
+                for j in 0..pointer.here.len() {
+                    batch.push(Values::texts(chunk.iter().map(|(_, values)| values[j].clone())));
+                }
+                let rows = walk.fetch(&of.statements.pointers[*at], Rows::new(batch)).await?;
+                for row in &rows {
+                    let i = row.i64(0).map_err(super::failure)?;
+                    let Some((s, values)) = usize::try_from(i).ok().and_then(|i| chunk.get(i)) else { continue };
+                    let key: Vec<String> = (1..=of.key_len()).map(|k| row.text(k)).collect::<Result<_, _>>().map_err(super::failure)?;
+                    // What goes with the subject, or must stay as it is, needs no masking.
+                    let own = walk.sets[*s].index.get(&(*collection, key.clone())).and_then(|row| {
+                        let decided = decided[*s].as_ref().ok().and_then(|d| d[*row].as_ref());
+                        fate(walk.sets[*s].rows[*row].stored, decided, walk.ctx)
+                    });
+                    let again = !met.insert((*s, *collection, *at, key.clone()));
+                    if again || matches!(own, Some(RowFate::Delete | RowFate::Hold)) {
+                        continue;
+                    }
+                    let pointer = u16::try_from(*at).unwrap_or(u16::MAX);
+                    let mut matched = MatchedRow::new(key, RowFate::Unpoint);
+                    matched.rules = vec![pointer];
+                    matched.via = Some(Via { link: pointer, values: values.clone() });
+                    found.push((*s, *collection, matched));
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn fate(stored: Option<&MatchedRow>, decided: Option<&MatchedRow>, ctx: &BatchContext) -> Option<RowFate> {
+    stored.or(decided).map(|row| row.fate_at(ctx.now))
+}

@@ -1,0 +1,329 @@
+//! From identifiers to rows: what the identifiers name, then what these rows own, level by level, for the whole batch at once.
+
+use std::collections::HashMap;
+
+use quittance_domain::{action::Action, data_map::SharedRows};
+use quittance_sql::{Column as Values, Row, Rows, Tx};
+
+use super::{
+    batch::CHUNK,
+    failure,
+    identify::{forms, is_of},
+    plan::{Plan, Shape, Statement},
+    statements::{FIND_LIMIT, Find},
+};
+use crate::{BatchContext, ConnectorError, MatchSet, MatchedRow, RowFate, Subject, SubjectError};
+
+/// Levels of ownership. A chain that is longer is a loop of somebody's making, or for a person to look at.
+const DEPTH_MAX: usize = 64;
+
+/// A row on the way.
+pub(super) struct Seen<'a> {
+    pub collection: usize,
+    /// By the positions of the collection's shape.
+    pub texts: Vec<Option<String>>,
+    /// Fields that are not NULL, and those that are and differ from their mask.
+    pub filled: Vec<u64>,
+    pub dirty: Vec<u64>,
+    pub rules: Vec<u16>,
+    /// The owner's row and the link to it.
+    pub parent: Option<(usize, usize)>,
+    /// Belongs to somebody else too, and not through an owner of this subject's.
+    pub shared: bool,
+    /// From a match set, as read-back begins with.
+    pub stored: Option<&'a MatchedRow>,
+    /// Seen in the database by this walk.
+    pub fresh: bool,
+}
+
+impl Seen<'_> {
+    pub fn key(&self, key_len: usize) -> Vec<String> {
+        self.texts.iter().take(key_len).map(|t| t.clone().unwrap_or_default()).collect()
+    }
+
+    pub fn values(&self, positions: &[usize]) -> Option<Vec<String>> {
+        positions.iter().map(|p| self.texts.get(*p).cloned().flatten()).collect()
+    }
+}
+
+/// One subject's rows.
+#[derive(Default)]
+pub(super) struct Rowset<'a> {
+    pub rows: Vec<Seen<'a>>,
+    pub index: HashMap<(usize, Vec<String>), usize>,
+    pub error: Option<SubjectError>,
+    counted: u64,
+}
+
+pub(super) struct Walk<'a, 't> {
+    pub plan: &'a Plan,
+    pub ctx: &'a BatchContext,
+    pub subjects: &'a [Subject],
+    pub tx: &'t mut Tx,
+    /// Leave out rows on which erasure has nothing to do.
+    pub only_left: bool,
+    pub sets: Vec<Rowset<'a>>,
+    /// Per collection, the (subject, row) whose owned rows are still to be looked for.
+    frontier: Vec<Vec<(usize, usize)>>,
+}
+
+impl<'a, 't> Walk<'a, 't> {
+    pub fn new(plan: &'a Plan, ctx: &'a BatchContext, subjects: &'a [Subject], tx: &'t mut Tx, only_left: bool) -> Self {
+        let sets = subjects.iter().map(|_| Rowset::default()).collect();
+        let frontier = vec![Vec::new(); plan.collections.len()];
+        Self { plan, ctx, subjects, tx, only_left, sets, frontier }
+    }
+
+    /// Rows of a match set whose owned rows are looked for whether or not they are still there.
+    pub fn seed(&mut self, subject: usize, set: &'a MatchSet, skip: impl Fn(usize, &MatchedRow) -> bool) {
+        for (name, rows) in &set.collections {
+            let Some(collection) = self.plan.index(name) else { continue };
+            let of = &self.plan.collections[collection];
+            for row in rows.iter().filter(|r| r.fate != RowFate::Unpoint && r.key.len() == of.key_len()) {
+                if skip(collection, row) {
+                    continue;
+                }
+                let mut texts = vec![None; of.shape.texts.len()];
+                for (t, value) in row.key.iter().enumerate() {
+                    texts[t] = Some(value.clone());
+                }
+                for (position, value) in of.shape.linked.iter().zip(&row.linked) {
+                    texts[*position].clone_from(value);
+                }
+                let seen = Seen {
+                    collection,
+                    texts,
+                    filled: Vec::new(),
+                    dirty: Vec::new(),
+                    rules: row.rules.clone(),
+                    parent: None,
+                    shared: row.fate == RowFate::Redact,
+                    stored: Some(row),
+                    fresh: false,
+                };
+                let rowset = &mut self.sets[subject];
+                rowset.index.insert((collection, row.key.clone()), rowset.rows.len());
+                rowset.rows.push(seen);
+                if !(row.fate == RowFate::Redact && self.ctx.action == Action::Erasure) {
+                    self.frontier[collection].push((subject, rowset.rows.len() - 1));
+                }
+            }
+        }
+    }
+
+    pub async fn run(&mut self) -> Result<(), ConnectorError> {
+        for collection in 0..self.plan.collections.len() {
+            for rule in 0..self.plan.collections[collection].rules.len() {
+                self.roots(collection, rule).await?;
+            }
+        }
+        self.tell_shared();
+        for _ in 0..DEPTH_MAX {
+            let level = std::mem::replace(&mut self.frontier, vec![Vec::new(); self.plan.collections.len()]);
+            for (owner, rows) in level.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
+                for (collection, link) in &self.plan.owned[owner] {
+                    self.children(owner, rows, *collection, *link).await?;
+                }
+            }
+            if self.frontier.iter().all(Vec::is_empty) {
+                return Ok(());
+            }
+        }
+        for (subject, _) in self.frontier.iter().flatten() {
+            let message = format!("its rows own one another through more than {DEPTH_MAX} levels");
+            self.sets[*subject].error.get_or_insert(SubjectError::Other(message));
+        }
+        Ok(())
+    }
+
+    async fn roots(&mut self, collection: usize, at: usize) -> Result<(), ConnectorError> {
+        let plan = &self.plan.collections[collection];
+        let rule = &plan.rules[at];
+        let kind = self.plan.map_of(collection).identifiers[at].kind;
+        let (mut who, mut what, mut pseudonyms) = (Vec::new(), Vec::new(), Vec::new());
+        for (s, subject) in self.subjects.iter().enumerate() {
+            for form in forms(self.plan.dialect.engine, rule, kind, subject) {
+                who.push(index(s));
+                what.push(form);
+                pseudonyms.push(subject.pseudonym.clone());
+            }
+        }
+        let mut columns = vec![Values::i64s(who), Values::texts(what)];
+        if plan.pseudonym {
+            columns.push(Values::texts(pseudonyms));
+        }
+        let statement = self.which(&plan.statements.roots[at]);
+        let rows = self.fetch(statement, Rows::new(columns)).await?;
+        let rule = u16::try_from(at).unwrap_or(u16::MAX);
+        for row in &rows {
+            let (subject, seen) = self.read(collection, row)?;
+            self.keep(subject, seen, Some(rule), None)?;
+        }
+        Ok(())
+    }
+
+    async fn children(&mut self, owner: usize, rows: &[(usize, usize)], collection: usize, link: usize) -> Result<(), ConnectorError> {
+        let plan = &self.plan.collections[collection];
+        let of = &plan.links[link];
+        debug_assert_eq!(of.owner, owner);
+        for chunk in rows.chunks(CHUNK) {
+            let mut asked: Vec<(usize, usize)> = Vec::with_capacity(chunk.len());
+            let mut columns: Vec<Vec<Option<String>>> = vec![Vec::with_capacity(chunk.len()); of.here.len()];
+            let mut pseudonyms = Vec::new();
+            for (subject, row) in chunk {
+                // A NULL is nobody's, and a text that the column cannot hold neither.
+                let Some(values) = self.sets[*subject].rows[*row].values(&of.there) else { continue };
+                if self.sets[*subject].error.is_some() || !of.here.iter().zip(&values).all(|(c, v)| c.accepts(v)) {
+                    continue;
+                }
+                asked.push((*subject, *row));
+                for (column, value) in columns.iter_mut().zip(values) {
+                    column.push(Some(value));
+                }
+                pseudonyms.push(self.subjects[*subject].pseudonym.clone());
+            }
+            let mut batch = vec![Values::i64s((0..asked.len()).map(index))];
+            batch.extend(columns.into_iter().map(Values::Text));
+            if plan.pseudonym {
+                batch.push(Values::texts(pseudonyms));
+            }
+            let statement = self.which(&plan.statements.children[link]);
+            for row in &self.fetch(statement, Rows::new(batch)).await? {
+                let (i, seen) = self.read(collection, row)?;
+                if let Some((subject, parent)) = asked.get(i) {
+                    self.keep(*subject, seen, None, Some((*parent, link)))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn which(&self, find: &'a Find) -> &'a Statement {
+        find.left.as_ref().filter(|_| self.only_left).unwrap_or(&find.all)
+    }
+
+    pub async fn fetch(&mut self, statement: &Statement, rows: Rows) -> Result<Vec<Row>, ConnectorError> {
+        let args = statement.args(self.ctx.customer_key.as_deref());
+        let found = self.tx.fetch_rows(&statement.sql, args, rows).await.map_err(failure)?;
+        if found.len() <= FIND_LIMIT {
+            return Ok(found);
+        }
+        if let [set] = self.sets.as_mut_slice() {
+            let rows = FIND_LIMIT as u64;
+            set.error.get_or_insert(SubjectError::TooManyRows { rows, allowed: self.plan.map.max_rows_per_subject });
+            return Ok(Vec::new());
+        }
+        // Whose they are is found by splitting the batch.
+        Err(ConnectorError::Refused(format!("the batch matches more than {FIND_LIMIT} rows")))
+    }
+
+    fn read(&self, collection: usize, row: &Row) -> Result<(usize, Seen<'a>), ConnectorError> {
+        let Shape { texts, words, dirty, .. } = &self.plan.collections[collection].shape;
+        let word = |at: usize| row.i64(at).map(i64::cast_unsigned).map_err(failure);
+        let bits = 1 + texts.len();
+        let seen = Seen {
+            collection,
+            texts: (1..bits).map(|at| row.opt_text(at)).collect::<Result<_, _>>().map_err(failure)?,
+            filled: (bits..bits + words).map(word).collect::<Result<_, _>>()?,
+            dirty: if *dirty { (bits + words..bits + 2 * words).map(word).collect::<Result<_, _>>()? } else { Vec::new() },
+            rules: Vec::new(),
+            parent: None,
+            shared: false,
+            stored: None,
+            fresh: true,
+        };
+        let i = row.i64(0).map_err(failure)?;
+        Ok((usize::try_from(i).unwrap_or(usize::MAX), seen))
+    }
+
+    fn keep(&mut self, subject: usize, mut seen: Seen<'a>, rule: Option<u16>, parent: Option<(usize, usize)>) -> Result<(), ConnectorError> {
+        let of = &self.plan.collections[seen.collection];
+        let erasure = self.ctx.action == Action::Erasure;
+        let allowed = self.plan.map.max_rows_per_subject;
+        let Some(set) = self.sets.get_mut(subject).filter(|set| set.error.is_none()) else { return Ok(()) };
+        if seen.texts[..of.key_len()].iter().any(Option::is_none) {
+            set.error = Some(SubjectError::Other(format!("collection {} has a row without a key", self.plan.map_of(seen.collection).name)));
+            return Ok(());
+        }
+        let shared = parent.is_some_and(|(p, _)| set.rows[p].shared);
+        let key = (seen.collection, seen.key(of.key_len()));
+        let at = match set.index.get(&key) {
+            Some(at) => {
+                let known = &mut set.rows[*at];
+                if !known.fresh {
+                    (known.texts, known.filled, known.dirty, known.fresh) = (seen.texts, seen.filled, seen.dirty, true);
+                }
+                // Owned as a whole counts for more than sharing it.
+                if parent.is_some() && known.parent.is_none() && known.stored.is_none() && *at != parent.map_or(usize::MAX, |p| p.0) {
+                    known.parent = parent;
+                    if known.shared && !shared {
+                        known.shared = false;
+                        if erasure {
+                            self.frontier[key.0].push((subject, *at));
+                        }
+                    }
+                }
+                *at
+            }
+            None => {
+                set.counted += 1;
+                if set.counted > u64::from(allowed) {
+                    set.error = Some(SubjectError::TooManyRows { rows: set.counted, allowed });
+                    return Ok(());
+                }
+                seen.parent = parent;
+                seen.shared = shared;
+                let at = set.rows.len();
+                self.frontier[seen.collection].push((subject, at));
+                set.index.insert(key, at);
+                set.rows.push(seen);
+                at
+            }
+        };
+        if let Some(rule) = rule
+            && !set.rows[at].rules.contains(&rule)
+        {
+            set.rows[at].rules.push(rule);
+        }
+        Ok(())
+    }
+
+    /// Which of the rows that identifiers named are somebody else's too. What a shared row owns stays as it is when it is redacted.
+    fn tell_shared(&mut self) {
+        let (plan, subjects) = (self.plan, self.subjects);
+        for (subject, set) in self.sets.iter_mut().enumerate() {
+            for row in set.rows.iter_mut().filter(|r| r.fresh) {
+                row.shared = is_shared(plan, row, &subjects[subject]);
+            }
+        }
+        if self.ctx.action == Action::Erasure {
+            let sets = &self.sets;
+            for rows in &mut self.frontier {
+                rows.retain(|(subject, row)| !sets[*subject].rows[*row].shared);
+            }
+        }
+    }
+}
+
+pub(super) fn index(i: usize) -> i64 {
+    i64::try_from(i).unwrap_or(i64::MAX)
+}
+
+/// Another column that names a person names somebody else. Columns of different kinds are two names of one person, unless the map tells
+/// apart what each of them redacts.
+fn is_shared(plan: &Plan, row: &Seen<'_>, subject: &Subject) -> bool {
+    let of = &plan.collections[row.collection];
+    let map = plan.map_of(row.collection);
+    if map.shared == SharedRows::Delete || of.shape.identifiers.is_empty() {
+        return false;
+    }
+    let parties = map.identifiers.iter().any(|rule| rule.redacts.iter().any(|field| *field != rule.field));
+    let matched = |r: usize| row.rules.iter().any(|m| usize::from(*m) == r);
+    let kinds: Vec<_> = map.identifiers.iter().enumerate().filter(|(r, _)| matched(*r)).map(|(_, rule)| rule.kind).collect();
+    map.identifiers.iter().enumerate().any(|(r, rule)| {
+        let stored = row.texts[of.shape.identifiers[r]].as_deref().filter(|text| !text.trim().is_empty());
+        !matched(r)
+            && (parties || kinds.contains(&rule.kind))
+            && stored.is_some_and(|text| !is_of(&of.rules[r], rule.kind, subject, text))
+    })
+}

@@ -1,0 +1,80 @@
+//! What the handlers share.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use quittance_dispatch::{Clock, ConnectorRegistry, DispatchHandle, TopologyCache, remote::RemoteDesk};
+use quittance_domain::{
+    agreement::Agreement,
+    ids::{CustomerId, RequestId, SystemId},
+};
+use quittance_store::{Store, Topology};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::ServerLimits,
+    error::{ApiError, ApiResult, Violation},
+};
+
+pub struct App {
+    pub store: Store,
+    pub clock: Arc<dyn Clock>,
+    pub topology: Arc<TopologyCache>,
+    pub connectors: Arc<ConnectorRegistry>,
+    pub dispatch: DispatchHandle,
+    pub remote: RemoteDesk,
+    pub limits: ServerLimits,
+    /// Cancelled when the process drains: streams end then.
+    pub drain: CancellationToken,
+    pub watchers: Arc<tokio::sync::Semaphore>,
+}
+
+impl App {
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub fn at_risk(&self) -> SignedDuration {
+        SignedDuration::from_hours(24 * i64::from(self.limits.at_risk_days))
+    }
+
+    /// The agreement in force. No request and no plan before it is.
+    pub async fn agreement(&self, customer: &CustomerId) -> ApiResult<Agreement> {
+        let agreement = self.store.customer(customer).await?.agreement;
+        if !agreement.is_in_force(self.now()) {
+            return Err(ApiError::NoAgreement("the agreement is not in force yet".to_owned()));
+        }
+        Ok(agreement)
+    }
+
+    /// One request as the API gives it.
+    pub async fn request(&self, customer: &CustomerId, id: RequestId) -> ApiResult<quittance_api::v1::Request> {
+        let (request, tasks) = self.store.request(customer, id).await?;
+        Ok(crate::convert::request_to(customer, &request, &tasks, self.now(), self.at_risk()))
+    }
+}
+
+/// No task goes to a system outside the agreement's countries: checked at registration, at every new agreement, and at planning.
+pub fn check_countries(customer: &CustomerId, agreement: &Agreement, topology: &Topology) -> ApiResult<()> {
+    let mine = topology.systems.iter().filter(|s| s.customer_key(customer).is_some());
+    for system in mine {
+        check_country(customer, agreement, &system.id, system.country, "agreement.allowed_countries")?;
+    }
+    Ok(())
+}
+
+pub fn check_country(
+    customer: &CustomerId,
+    agreement: &Agreement,
+    system: &SystemId,
+    country: quittance_domain::country::Country,
+    field: &str,
+) -> ApiResult<()> {
+    if agreement.allowed_countries.contains(&country) {
+        return Ok(());
+    }
+    Err(ApiError::CountryNotAllowed(Violation {
+        field: field.to_owned(),
+        message: format!("{system:?} is in {country}, which the agreement with {customer:?} does not allow"),
+    }))
+}

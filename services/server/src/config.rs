@@ -1,0 +1,175 @@
+//! Configuration: a TOML file, then the environment, then flags; each overrides what stands before it. Every limit has its place here.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use quittance_dispatch::DispatchLimits;
+use quittance_sql::ConnectOptions;
+use quittance_store::StoreOptions;
+
+#[derive(Debug, thiserror::Error)]
+#[error("configuration: {0}")]
+pub struct ConfigError(String);
+
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the API listens.
+    pub listen: SocketAddr,
+    /// Everything that the embedded default keeps: store, key ring, tokens, secrets.
+    pub data_dir: PathBuf,
+    /// `postgres://…`; empty means SQLite in `data_dir`.
+    pub store_url: String,
+    /// A file that holds the store's URL, as Kubernetes mounts a secret. Wins over `store_url`.
+    pub store_url_file: Option<PathBuf>,
+    pub key_ring: Option<PathBuf>,
+    pub tokens: Option<PathBuf>,
+    /// A file per secret, by name: URLs of the systems' databases.
+    pub secrets_dir: Option<PathBuf>,
+    /// PEM files; both or none. Without them, only a loopback address is listened on.
+    pub tls_certificate: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    pub roles: Vec<RunRole>,
+    pub log_format: LogFormat,
+    pub limits: ServerLimits,
+    pub dispatch: DispatchLimits,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunRole {
+    Api,
+    Worker,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Limits at the edge, each with its reason.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerLimits {
+    /// One message: a chunk of a thousand requests fits several times over.
+    pub message_bytes_max: usize,
+    /// Items of one chunk: one transaction.
+    pub chunk_items_max: usize,
+    /// RPCs in work on one connection: one client cannot take all.
+    pub concurrent_rpcs_per_connection: usize,
+    /// Connections to the store.
+    pub store_connections: u32,
+    /// Connections to one system's database.
+    pub system_connections: u32,
+    /// How long a caller waits for a store connection before it is told to come back.
+    pub store_wait_s: u64,
+    /// Watchers at once: each looks at the store now and then.
+    pub watchers_max: usize,
+    pub watch_poll_ms: u64,
+    /// A request is `AT_RISK` when less than this is left.
+    pub at_risk_days: u32,
+    /// How long open RPCs may finish after SIGTERM.
+    pub drain_s: u64,
+    /// Bytes of a match set that a remote worker may store.
+    pub match_set_bytes_max: usize,
+    /// Records per page while a package is streamed out or in: bounds memory.
+    pub package_page: u32,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 4 << 20,
+            chunk_items_max: 1000,
+            concurrent_rpcs_per_connection: 256,
+            store_connections: 16,
+            system_connections: 8,
+            store_wait_s: 10,
+            watchers_max: 1000,
+            watch_poll_ms: 300,
+            at_risk_days: 7,
+            drain_s: 20,
+            match_set_bytes_max: 1 << 20,
+            package_page: 200,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7443)),
+            data_dir: PathBuf::from("quittance-data"),
+            store_url: String::new(),
+            store_url_file: None,
+            key_ring: None,
+            tokens: None,
+            secrets_dir: None,
+            tls_certificate: None,
+            tls_key: None,
+            roles: vec![RunRole::Api, RunRole::Worker],
+            log_format: LogFormat::Text,
+            limits: ServerLimits::default(),
+            dispatch: DispatchLimits::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads file and environment (`QUITTANCE_LISTEN`, `QUITTANCE_DISPATCH__LEASE_S`); flags are set on the result.
+    pub fn load(file: Option<&std::path::Path>) -> Result<Self, ConfigError> {
+        let mut builder = config::Config::builder();
+        if let Some(file) = file {
+            builder = builder.add_source(config::File::from(file).required(true));
+        }
+        let environment = config::Environment::with_prefix("QUITTANCE")
+            .prefix_separator("_")
+            .separator("__")
+            .list_separator(",")
+            .with_list_parse_key("roles")
+            .try_parsing(true);
+        builder = builder.add_source(environment);
+        let read = builder.build().and_then(config::Config::try_deserialize::<Self>);
+        read.map_err(|e| ConfigError(e.to_string()))
+    }
+
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let tls = self.tls_certificate.is_some();
+        if tls != self.tls_key.is_some() {
+            return Err(ConfigError("tls_certificate and tls_key go together".to_owned()));
+        }
+        if !tls && !self.listen.ip().is_loopback() {
+            let message = "without tls_certificate and tls_key only a loopback address is listened on: tokens and personal \
+                           data would cross the network in the clear";
+            return Err(ConfigError(message.to_owned()));
+        }
+        if self.roles.is_empty() {
+            return Err(ConfigError("roles is empty: give api, worker or both".to_owned()));
+        }
+        Ok(())
+    }
+
+    pub fn tokens(&self) -> PathBuf {
+        self.tokens.clone().unwrap_or_else(|| self.data_dir.join("tokens.toml"))
+    }
+
+    pub fn secrets_dir(&self) -> PathBuf {
+        self.secrets_dir.clone().unwrap_or_else(|| self.data_dir.join("secrets"))
+    }
+
+    pub fn store(&self) -> Result<StoreOptions, ConfigError> {
+        let url = match &self.store_url_file {
+            Some(file) => {
+                let text = std::fs::read_to_string(file);
+                text.map_err(|e| ConfigError(format!("{}: {e}", file.display())))?.trim().to_owned()
+            }
+            None if self.store_url.is_empty() => format!("sqlite:{}", self.data_dir.join("quittance.db").display()),
+            None => self.store_url.clone(),
+        };
+        let mut connect = ConnectOptions::new(url);
+        connect.connections_max = self.limits.store_connections;
+        connect.acquire_timeout = Duration::from_secs(self.limits.store_wait_s);
+        Ok(StoreOptions { connect, key_ring: self.key_ring.clone().unwrap_or_else(|| self.data_dir.join("keys")) })
+    }
+}

@@ -1,0 +1,81 @@
+//! Enums of the contract and of the domain, variant by variant.
+
+use quittance_api::v1;
+use quittance_domain::{
+    action::{Action, InstructionKind, RestrictionGround},
+    identifier::IdentifierKind,
+    outcome::{EvidenceKind, Grade, OutcomeKind},
+    request::RequestState,
+    system::{ConnectorKind, SystemRole},
+    task::{TaskState, Work},
+    window::Timeliness,
+};
+
+use crate::error::{ApiError, ApiResult};
+
+/// Both directions of one pair of enums. The unspecified value, and any that this build does not know, is refused.
+macro_rules! enums {
+    ($($from:ident, $to:ident: $api:ident <=> $domain:ident { $($variant:ident),+ $(,)? })+) => {
+        $(
+            pub fn $from(value: i32, field: &str) -> ApiResult<$domain> {
+                match v1::$api::try_from(value) {
+                    $(Ok(v1::$api::$variant) => Ok($domain::$variant),)+
+                    _ => Err(ApiError::field(field, "is required, and must be a value of this version of the contract")),
+                }
+            }
+
+            pub const fn $to(value: $domain) -> i32 {
+                match value { $($domain::$variant => v1::$api::$variant as i32),+ }
+            }
+        )+
+    };
+}
+
+enums! {
+    action_from, action_to: Action <=> Action { Access, Rectification, Erasure, Restriction, LiftRestriction }
+    instruction_from, instruction_to: InstructionKind <=> InstructionKind { CustomerRequest, AgreementTerm, LegalRequirement }
+    ground_from, ground_to: RestrictionGround <=> RestrictionGround {
+        AccuracyContested, UnlawfulProcessing, NeededForLegalClaims, ObjectionPending
+    }
+    identifier_kind_from, identifier_kind_to: IdentifierKind <=> IdentifierKind {
+        Email, Phone, UserId, DirectoryObjectId, CustomerKey
+    }
+    outcome_from, outcome_to: OutcomeKind <=> OutcomeKind {
+        Erased, Pseudonymised, NotHeld, Retained, Rectified, Restricted, RestrictionLifted, Exported, Unconfirmed
+    }
+    grade_from, grade_to: Grade <=> Grade { None, Accepted, Executed, RetainedUntil, ExpiresOn, Verified }
+    evidence_kind_from, evidence_kind_to: EvidenceKind <=> EvidenceKind {
+        ReadBack, SystemReport, VendorReceipt, SignedStatement, DocumentDigest, RetentionExpiry, OperatorStatement
+    }
+    request_state_from, request_state_to: RequestState <=> RequestState {
+        AwaitingCustomer, InProgress, Completed, CompletedWithExceptions, Declined, Cancelled
+    }
+    role_from, role_to: SystemRole <=> SystemRole { StorageBackend, SubProcessor }
+    connector_from, connector_to: ConnectorKind <=> ConnectorKind { Sql, Remote }
+}
+
+pub const fn task_state_to(state: TaskState) -> i32 {
+    (match state {
+        TaskState::Waiting => v1::TaskState::Waiting,
+        TaskState::Pending => v1::TaskState::Pending,
+        TaskState::Running => v1::TaskState::Running,
+        TaskState::AwaitingConfirmation => v1::TaskState::AwaitingConfirmation,
+        TaskState::NeedsAttention => v1::TaskState::NeedsAttention,
+        TaskState::Confirmed => v1::TaskState::Confirmed,
+    }) as i32
+}
+
+pub const fn timeliness_to(timeliness: Timeliness) -> i32 {
+    (match timeliness {
+        Timeliness::OnTrack => v1::Timeliness::OnTrack,
+        Timeliness::AtRisk => v1::Timeliness::AtRisk,
+        Timeliness::Overdue => v1::Timeliness::Overdue,
+    }) as i32
+}
+
+pub const fn work_to(work: Work) -> i32 {
+    (match work {
+        Work::Resolve => v1::Work::Resolve,
+        Work::Act => v1::Work::Act,
+    }) as i32
+}

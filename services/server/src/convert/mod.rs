@@ -1,0 +1,78 @@
+//! Contract to domain and back. What comes in is refused here, with the field's path, before anything else sees it.
+
+mod agreement;
+mod enums;
+mod evidence;
+mod request;
+mod system;
+
+pub use agreement::{agreement_from, customer_to, agreement_to};
+pub use enums::{action_to, task_state_to, work_to};
+pub use enums::{action_from, identifier_kind_from, request_state_from};
+pub use evidence::{confirmation_to, evidence_from, outcomes_from};
+pub use request::{correction_to, identifier_from, identifier_to, new_request, request_to, task_to};
+pub use system::{check_reach, map_violations, registration_from, system_to};
+
+use jiff::Timestamp;
+use quittance_domain::ids::{CustomerId, IdError, IdempotencyId};
+
+use crate::error::{ApiError, ApiResult};
+
+pub fn time_to(at: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() }
+}
+
+/// Microseconds: what the store keeps.
+pub fn time_from(at: &prost_types::Timestamp, field: &str) -> ApiResult<Timestamp> {
+    Timestamp::new(at.seconds, at.nanos)
+        .ok()
+        .and_then(|t| Timestamp::from_microsecond(t.as_microsecond()).ok())
+        .ok_or_else(|| ApiError::field(field, "is out of range"))
+}
+
+pub fn opt_time_from(at: Option<&prost_types::Timestamp>, field: &str) -> ApiResult<Option<Timestamp>> {
+    at.map(|at| time_from(at, field)).transpose()
+}
+
+pub fn required<'a, T>(value: Option<&'a T>, field: &str) -> ApiResult<&'a T> {
+    value.ok_or_else(|| ApiError::field(field, "is required"))
+}
+
+pub fn idempotency(text: &str, field: &str) -> ApiResult<IdempotencyId> {
+    IdempotencyId::parse(text).map_err(|_| ApiError::field(field, "must be a UUID of yours (AIP-155)"))
+}
+
+pub fn id<T>(parsed: Result<T, IdError>, field: &str) -> ApiResult<T> {
+    parsed.map_err(|e| ApiError::field(field, e))
+}
+
+/// `customers/{customer}`, or nothing where the caller's own is meant.
+pub fn parent(name: &str, field: &str) -> ApiResult<Option<CustomerId>> {
+    if name.is_empty() { Ok(None) } else { id(CustomerId::from_resource_name(name), field).map(Some) }
+}
+
+pub fn text_within(text: &str, bytes_max: usize, field: &str) -> ApiResult<String> {
+    if text.len() > bytes_max {
+        return Err(ApiError::field(field, format!("is longer than {bytes_max} bytes")));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(ApiError::field(field, "holds control characters"));
+    }
+    Ok(text.to_owned())
+}
+
+pub fn required_text(text: &str, bytes_max: usize, field: &str) -> ApiResult<String> {
+    if text.trim().is_empty() {
+        return Err(ApiError::field(field, "is required"));
+    }
+    text_within(text, bytes_max, field)
+}
+
+/// `page_size` of a listing: 0 means 100.
+pub fn page_size(size: i32) -> ApiResult<u32> {
+    match size {
+        0 => Ok(100),
+        1..=1000 => Ok(size.unsigned_abs()),
+        _ => Err(ApiError::field("page_size", "must be between 0 and 1000")),
+    }
+}

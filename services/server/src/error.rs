@@ -1,0 +1,80 @@
+//! What a handler answers when it does not answer OK. Knows no tonic; `status.rs` turns it into a status, in one place.
+
+use quittance_domain::request::FieldError;
+use quittance_store::StoreError;
+
+/// One wrong field, by its path in the request message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub field: String,
+    pub message: String,
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ApiError {
+    #[error("{}", violations_text(.0))]
+    Invalid(Vec<Violation>),
+    #[error("{}", violations_text(.0))]
+    InvalidDataMap(Vec<Violation>),
+    #[error("a token is needed: `authorization: Bearer …`, and this one is not known")]
+    Unauthenticated,
+    #[error("{0}")]
+    NotAllowed(String),
+    #[error("{0} is not there")]
+    NotFound(&'static str),
+    #[error("{0}")]
+    NoAgreement(String),
+    #[error("{0}")]
+    CountryNotAllowed(Violation),
+    #[error("the page token is of another query: send the query that it came with, or none")]
+    InvalidPageToken,
+    #[error("no certificate is issued yet; GetInterimStatement says how the request stands")]
+    CertificateNotIssued,
+    #[error("the package waits for review: call ReviewPackage first (GDPR Art. 15(4))")]
+    PackageAwaitingReview,
+    #[error("{0}")]
+    WrongState(String),
+    #[error("{0}")]
+    LimitExceeded(String),
+    #[error("{0}")]
+    Unavailable(String),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+fn violations_text(violations: &[Violation]) -> String {
+    violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl ApiError {
+    pub fn field(field: impl Into<String>, message: impl ToString) -> Self {
+        Self::Invalid(vec![Violation { field: field.into(), message: message.to_string() }])
+    }
+
+    /// The same violations, below a path.
+    pub fn below(self, prefix: &str) -> Self {
+        match self {
+            Self::Invalid(violations) => Self::Invalid(
+                violations
+                    .into_iter()
+                    .map(|v| Violation { field: format!("{prefix}.{}", v.field), message: v.message })
+                    .collect(),
+            ),
+            other => other,
+        }
+    }
+}
+
+impl From<FieldError> for ApiError {
+    fn from(e: FieldError) -> Self {
+        Self::field(e.field, e.message)
+    }
+}
+
+pub type ApiResult<T> = Result<T, ApiError>;

@@ -1,0 +1,377 @@
+//! `ConnectorService`: remote workers, on the same leases as the ones in this process.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::SignedDuration;
+use quittance_api::v1::{
+    self, connector_service_server::ConnectorService, task_report::Result as TaskResult, upload_records_request::Part,
+};
+use quittance_connectors::{Record, RecordField};
+use quittance_domain::{
+    action::Action,
+    ids::{CustomerId, RequestId, SystemId, TaskKey},
+    outcome::{Confirmation, EvidenceKind, OutcomeKind},
+    system::System,
+};
+use quittance_store::{LeasedBatch, Report, ReportResult};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::answer;
+use crate::{
+    app::App,
+    auth::{Caller, caller},
+    convert::{
+        action_to, correction_to, evidence_from, id, identifier_from, identifier_to, outcomes_from, required,
+        required_text, text_within, time_to, work_to,
+    },
+    error::{ApiError, ApiResult},
+};
+
+const WAIT_MAX: Duration = Duration::from_secs(60);
+const TASKS_DEFAULT: u32 = 100;
+const TASKS_MAX: u32 = 1000;
+const CHECK_AFTER_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
+const REASON_BYTES_MAX: usize = 512;
+/// First wait of a remote retry; the worker has its own backoff beside it.
+const RETRY_WAIT: SignedDuration = SignedDuration::from_secs(2);
+
+pub struct Connectors(pub Arc<App>);
+
+#[tonic::async_trait]
+impl ConnectorService for Connectors {
+    async fn lease_tasks(
+        &self,
+        request: Request<v1::LeaseTasksRequest>,
+    ) -> Result<Response<v1::LeaseTasksResponse>, Status> {
+        answer(lease(&self.0, request).await)
+    }
+
+    async fn extend_leases(
+        &self,
+        request: Request<v1::ExtendLeasesRequest>,
+    ) -> Result<Response<v1::ExtendLeasesResponse>, Status> {
+        answer(extend(&self.0, request).await)
+    }
+
+    async fn save_match_sets(
+        &self,
+        request: Request<v1::SaveMatchSetsRequest>,
+    ) -> Result<Response<v1::SaveMatchSetsResponse>, Status> {
+        answer(save_match_sets(&self.0, request).await)
+    }
+
+    async fn upload_records(
+        &self,
+        request: Request<Streaming<v1::UploadRecordsRequest>>,
+    ) -> Result<Response<v1::UploadRecordsResponse>, Status> {
+        answer(upload(&self.0, request).await)
+    }
+
+    async fn report_outcomes(
+        &self,
+        request: Request<v1::ReportOutcomesRequest>,
+    ) -> Result<Response<v1::ReportOutcomesResponse>, Status> {
+        answer(report(&self.0, request).await)
+    }
+}
+
+/// The system that is meant, if the caller works for it.
+async fn system_of(app: &App, caller: &Caller, name: &str) -> ApiResult<Arc<System>> {
+    let id = id(SystemId::from_resource_name(name), "system")?;
+    caller.system(&id)?;
+    let topology = app.topology.get().await?;
+    if let Some(system) = topology.system(&id) {
+        return Ok(system.clone());
+    }
+    app.topology.refresh().await?.system(&id).cloned().ok_or(ApiError::NotFound("the system"))
+}
+
+/// A task that the caller's system has; anything else is not there.
+fn task_of(system: &SystemId, lease: Option<&v1::Lease>, field: &str) -> ApiResult<(TaskKey, i64)> {
+    let lease = required(lease, field)?;
+    let key = id(TaskKey::from_resource_name(&lease.task), &format!("{field}.task"))?;
+    if key.system != *system {
+        return Err(ApiError::field(format!("{field}.task"), "is of another system"));
+    }
+    Ok((key, i64::try_from(lease.lease).unwrap_or(i64::MAX)))
+}
+
+fn bounded<T>(items: &[T], field: &str) -> ApiResult<()> {
+    if items.len() > TASKS_MAX as usize {
+        return Err(ApiError::field(field, format!("at most {TASKS_MAX}")));
+    }
+    Ok(())
+}
+
+/// Calls may name tasks of several customers; each transaction is one customer's.
+fn by_customer<T>(items: Vec<(CustomerId, T)>) -> std::collections::BTreeMap<CustomerId, Vec<T>> {
+    let mut grouped = std::collections::BTreeMap::new();
+    for (customer, item) in items {
+        grouped.entry(customer).or_insert_with(Vec::new).push(item);
+    }
+    grouped
+}
+
+fn names(customer: &CustomerId, system: &SystemId, ids: Vec<RequestId>) -> impl Iterator<Item = String> {
+    ids.into_iter()
+        .map(move |request| TaskKey { customer: customer.clone(), request, system: system.clone() }.resource_name())
+}
+
+async fn lease(app: &App, request: Request<v1::LeaseTasksRequest>) -> ApiResult<v1::LeaseTasksResponse> {
+    let caller = caller(&request)?;
+    let r = request.into_inner();
+    let system = system_of(app, &caller, &r.system).await?;
+    let worker = id(SystemId::new(&r.worker), "worker")?;
+    let tasks_max = match r.tasks_max {
+        0 => TASKS_DEFAULT,
+        n if n <= TASKS_MAX => n,
+        _ => return Err(ApiError::field("tasks_max", format!("at most {TASKS_MAX}"))),
+    };
+    let wait = r.wait.map_or(Duration::ZERO, |w| Duration::try_from(w).unwrap_or(WAIT_MAX)).min(WAIT_MAX);
+    let principal = format!("{}/{worker}", caller.principal());
+    let leased = tokio::select! {
+        leased = app.remote.lease(&system.id, &principal, tasks_max, wait) => leased?,
+        () = app.drain.cancelled() => None,
+    };
+    Ok(leased.map_or_else(v1::LeaseTasksResponse::default, |batch| batch_to(&system, batch)))
+}
+
+fn batch_to(system: &System, batch: LeasedBatch) -> v1::LeaseTasksResponse {
+    let accepted = system.accepts();
+    let customer_key = system.customer_key(&batch.customer).unwrap_or_default();
+    let tasks = batch.tasks.into_iter().map(|task| v1::LeasedTask {
+        name: task.key.resource_name(),
+        lease: u64::try_from(task.lease).unwrap_or_default(),
+        work: work_to(batch.work),
+        action: action_to(batch.action),
+        // Nobody learns more of a person than it needs to find it.
+        identifiers: task
+            .subject
+            .identifiers
+            .iter()
+            .filter(|i| accepted.contains(&i.kind()))
+            .map(identifier_to)
+            .collect(),
+        corrections: task.subject.corrections.iter().map(correction_to).collect(),
+        match_set: task.match_set.unwrap_or_default(),
+        customer_key: customer_key.clone(),
+        due_time: Some(time_to(task.due_at)),
+    });
+    v1::LeaseTasksResponse { tasks: tasks.collect(), lease_expire_time: Some(time_to(batch.expires_at)) }
+}
+
+async fn extend(app: &App, request: Request<v1::ExtendLeasesRequest>) -> ApiResult<v1::ExtendLeasesResponse> {
+    let caller = caller(&request)?;
+    let r = request.into_inner();
+    let system = system_of(app, &caller, &r.system).await?;
+    bounded(&r.leases, "leases")?;
+    let mut leases = Vec::with_capacity(r.leases.len());
+    for (i, lease) in r.leases.iter().enumerate() {
+        let (key, lease) = task_of(&system.id, Some(lease), &format!("leases[{i}]"))?;
+        leases.push((key.customer, (key.request, lease)));
+    }
+    let expires_at = app.remote.lease_expiry();
+    let mut lost = Vec::new();
+    for (customer, leases) in by_customer(leases) {
+        let gone = app.store.extend_leases(&customer, &system.id, &leases, app.now(), expires_at).await?;
+        lost.extend(names(&customer, &system.id, gone));
+    }
+    Ok(v1::ExtendLeasesResponse { lease_expire_time: Some(time_to(expires_at)), lost })
+}
+
+async fn save_match_sets(
+    app: &App,
+    request: Request<v1::SaveMatchSetsRequest>,
+) -> ApiResult<v1::SaveMatchSetsResponse> {
+    let caller = caller(&request)?;
+    let r = request.into_inner();
+    let system = system_of(app, &caller, &r.system).await?;
+    bounded(&r.match_sets, "match_sets")?;
+    let mut sets = Vec::with_capacity(r.match_sets.len());
+    for (i, set) in r.match_sets.into_iter().enumerate() {
+        let (key, lease) = task_of(&system.id, set.lease.as_ref(), &format!("match_sets[{i}].lease"))?;
+        if set.match_set.len() > app.limits.match_set_bytes_max {
+            let message = format!("is longer than {} bytes", app.limits.match_set_bytes_max);
+            return Err(ApiError::field(format!("match_sets[{i}].match_set"), message));
+        }
+        sets.push((key.customer, (key.request, lease, set.match_set)));
+    }
+    let mut lost = Vec::new();
+    for (customer, sets) in by_customer(sets) {
+        let gone = app.store.save_remote_match_sets(&customer, &system.id, app.now(), sets).await?;
+        lost.extend(names(&customer, &system.id, gone));
+    }
+    Ok(v1::SaveMatchSetsResponse { lost })
+}
+
+async fn upload(
+    app: &App,
+    request: Request<Streaming<v1::UploadRecordsRequest>>,
+) -> ApiResult<v1::UploadRecordsResponse> {
+    let caller = caller(&request)?;
+    let mut stream = request.into_inner();
+    let cut = |_| ApiError::Unavailable("the stream was cut: upload again from the start".to_owned());
+    let first = stream.message().await.map_err(cut)?.and_then(|m| m.part);
+    let Some(Part::Lease(lease)) = first else { return Err(ApiError::field("lease", "comes first")) };
+    let key = id(TaskKey::from_resource_name(&lease.task), "lease.task")?;
+    let system = system_of(app, &caller, &key.system.resource_name()).await?;
+    let (key, lease) = task_of(&system.id, Some(&lease), "lease")?;
+    let page = app.limits.package_page as usize;
+    let mut records: Vec<(Vec<u8>, bool)> = Vec::with_capacity(page);
+    let mut stored = 0_i64;
+    loop {
+        let record = match stream.message().await.map_err(cut)?.map(|m| m.part) {
+            None => break,
+            Some(Some(Part::Record(record))) => record,
+            Some(_) => return Err(ApiError::field("record", "only records follow the lease")),
+        };
+        records.push(record_from(&system, record, stored + i64::try_from(records.len()).unwrap_or(i64::MAX))?);
+        if records.len() == page {
+            store_page(app, &key, lease, &mut stored, &mut records).await?;
+        }
+    }
+    if !records.is_empty() || stored == 0 {
+        store_page(app, &key, lease, &mut stored, &mut records).await?;
+    }
+    Ok(v1::UploadRecordsResponse { record_count: u64::try_from(stored).unwrap_or_default() })
+}
+
+async fn store_page(
+    app: &App,
+    key: &TaskKey,
+    lease: i64,
+    stored: &mut i64,
+    records: &mut Vec<(Vec<u8>, bool)>,
+) -> ApiResult<()> {
+    let page = std::mem::take(records);
+    let count = i64::try_from(page.len()).unwrap_or(i64::MAX);
+    app.store.add_records(&key.customer, key.request, &key.system, lease, app.now(), *stored, page).await?;
+    *stored += count;
+    Ok(())
+}
+
+fn record_from(system: &System, r: v1::PackageRecord, number: i64) -> ApiResult<(Vec<u8>, bool)> {
+    if system.map.collection(&r.collection).is_none() {
+        return Err(ApiError::field(format!("record[{number}].collection"), "is not in the system's data map"));
+    }
+    let field = |f: v1::RecordField| RecordField { name: f.name, category: f.category, value: f.value };
+    let record = Record {
+        collection: r.collection,
+        key: r.key,
+        fields: r.fields.into_iter().map(field).collect(),
+        third_party: r.third_party,
+    };
+    let bytes = serde_json::to_vec(&record).map_err(|e| ApiError::field(format!("record[{number}]"), e))?;
+    Ok((bytes, record.third_party))
+}
+
+async fn report(app: &App, request: Request<v1::ReportOutcomesRequest>) -> ApiResult<v1::ReportOutcomesResponse> {
+    let caller = caller(&request)?;
+    let r = request.into_inner();
+    let system = system_of(app, &caller, &r.system).await?;
+    bounded(&r.reports, "reports")?;
+    let mut reports = Vec::with_capacity(r.reports.len());
+    for (i, report) in r.reports.into_iter().enumerate() {
+        let field = format!("reports[{i}]");
+        let (key, lease) = task_of(&system.id, report.lease.as_ref(), &format!("{field}.lease"))?;
+        let result = report.result.ok_or_else(|| ApiError::field(format!("{field}.result"), "is required"))?;
+        let (request, _) = app.store.request(&key.customer, key.request).await?;
+        let result = result_from(app, &caller, &system, request.action, result, &field)?;
+        reports.push((key.customer, Report { request: key.request, lease, result }));
+    }
+    let mut lost = Vec::new();
+    for (customer, reports) in by_customer(reports) {
+        let gone = app.store.report(&customer, &system.id, app.now(), reports).await?;
+        lost.extend(names(&customer, &system.id, gone));
+    }
+    app.dispatch.wake();
+    Ok(v1::ReportOutcomesResponse { lost })
+}
+
+fn result_from(
+    app: &App,
+    caller: &Caller,
+    system: &System,
+    action: Action,
+    result: TaskResult,
+    field: &str,
+) -> ApiResult<ReportResult> {
+    let now = app.now();
+    match result {
+        TaskResult::Done(done) => {
+            let confirmation = done_from(app, caller, system, action, &done, &format!("{field}.done"))?;
+            Ok(ReportResult::Done(confirmation))
+        }
+        TaskResult::Resolved(resolved) => {
+            let field = format!("{field}.resolved.identifiers");
+            let yields = system.yields();
+            let mut found = Vec::with_capacity(resolved.identifiers.len());
+            for (i, identifier) in resolved.identifiers.iter().enumerate() {
+                let identifier = identifier_from(identifier, &format!("{field}[{i}]"))?;
+                if !yields.contains(&identifier.kind()) {
+                    return Err(ApiError::field(format!("{field}[{i}].kind"), "the system does not yield this kind"));
+                }
+                found.push(identifier);
+            }
+            Ok(ReportResult::Resolved(found))
+        }
+        TaskResult::Awaiting(a) => {
+            let after = a.check_after.and_then(|d| SignedDuration::try_from(Duration::try_from(d).ok()?).ok());
+            let after = after.ok_or_else(|| ApiError::field(format!("{field}.awaiting.check_after"), "is required"))?;
+            if after > CHECK_AFTER_MAX {
+                return Err(ApiError::field(format!("{field}.awaiting.check_after"), "at most 7 days"));
+            }
+            let check_at = now.checked_add(after).unwrap_or(now);
+            let reference = text_within(&a.reference, REASON_BYTES_MAX, &format!("{field}.awaiting.reference"))?;
+            Ok(ReportResult::Awaiting { check_at, reference })
+        }
+        TaskResult::Retry(failed) => {
+            let reason = required_text(&failed.reason, REASON_BYTES_MAX, &format!("{field}.retry.reason"))?;
+            Ok(ReportResult::Retry { at: now.checked_add(RETRY_WAIT).unwrap_or(now), reason })
+        }
+        TaskResult::NeedsAttention(failed) => {
+            let reason = required_text(&failed.reason, REASON_BYTES_MAX, &format!("{field}.needs_attention.reason"))?;
+            Ok(ReportResult::Attention { reason })
+        }
+    }
+}
+
+fn done_from(
+    app: &App,
+    caller: &Caller,
+    system: &System,
+    action: Action,
+    done: &v1::TaskDone,
+    field: &str,
+) -> ApiResult<Confirmation> {
+    let now = app.now();
+    let outcomes = outcomes_from(&done.outcomes, &format!("{field}.outcomes"))?;
+    for (i, outcome) in outcomes.iter().enumerate() {
+        let everything = outcome.outcome == OutcomeKind::NotHeld && outcome.collection == "*";
+        let mapped = system.map.collection(&outcome.collection).is_some_and(|c| {
+            c.fields.iter().any(|f| f.category == outcome.category)
+        });
+        if !everything && !mapped {
+            return Err(ApiError::field(
+                format!("{field}.outcomes[{i}]"),
+                "collection and category must stand in the system's data map",
+            ));
+        }
+    }
+    let evidence = evidence_from(done.evidence.as_ref(), now, &format!("{field}.evidence"))?;
+    if matches!(evidence.kind, EvidenceKind::ReadBack | EvidenceKind::OperatorStatement | EvidenceKind::DocumentDigest) {
+        // Only we read back for ourselves, and only an operator states (I5).
+        return Err(ApiError::field(format!("{field}.evidence.kind"), "is not a worker's to give"));
+    }
+    let backups = SignedDuration::from_secs(i64::try_from(system.backup_retention_s).unwrap_or(i64::MAX));
+    let confirmation = Confirmation {
+        system: system.id.clone(),
+        outcomes,
+        evidence,
+        by: caller.principal(),
+        confirmed_at: now,
+        backups_expire_at: (!backups.is_zero()).then(|| now.checked_add(backups).unwrap_or(now)),
+    };
+    confirmation.check(action).map_err(|e| ApiError::field(format!("{field}.outcomes"), e))?;
+    Ok(confirmation)
+}

@@ -1,0 +1,75 @@
+//! `EvidenceService`
+
+use std::sync::Arc;
+
+use quittance_api::v1::{self, evidence_service_server::EvidenceService};
+use quittance_domain::task::TaskState;
+use tonic::{Request, Response, Status};
+
+use super::{answer, request::visible};
+use crate::{
+    app::App,
+    auth::caller,
+    convert::{task_state_to, time_to},
+    error::{ApiError, ApiResult},
+};
+
+pub struct Evidence(pub Arc<App>);
+
+#[tonic::async_trait]
+impl EvidenceService for Evidence {
+    async fn list_confirmations(
+        &self,
+        request: Request<v1::ListConfirmationsRequest>,
+    ) -> Result<Response<v1::ListConfirmationsResponse>, Status> {
+        answer(list(&self.0, request).await)
+    }
+
+    async fn get_interim_statement(
+        &self,
+        request: Request<v1::GetInterimStatementRequest>,
+    ) -> Result<Response<v1::GetInterimStatementResponse>, Status> {
+        answer(interim(&self.0, request).await)
+    }
+
+    async fn get_certificate(
+        &self,
+        request: Request<v1::GetCertificateRequest>,
+    ) -> Result<Response<v1::GetCertificateResponse>, Status> {
+        answer(certificate(&self.0, request).await)
+    }
+}
+
+async fn list(
+    app: &App,
+    request: Request<v1::ListConfirmationsRequest>,
+) -> ApiResult<v1::ListConfirmationsResponse> {
+    let (customer, id) = visible(&caller(&request)?, &request.get_ref().parent, "parent")?;
+    let request = app.request(&customer, id).await?;
+    Ok(v1::ListConfirmationsResponse {
+        confirmations: request.tasks.into_iter().filter_map(|t| t.confirmation).collect(),
+    })
+}
+
+async fn interim(
+    app: &App,
+    request: Request<v1::GetInterimStatementRequest>,
+) -> ApiResult<v1::GetInterimStatementResponse> {
+    let (customer, id) = visible(&caller(&request)?, &request.get_ref().name, "name")?;
+    let request = app.request(&customer, id).await?;
+    let confirmed = task_state_to(TaskState::Confirmed);
+    let open = request.tasks.iter().filter(|t| t.state != confirmed);
+    let open_systems = open
+        .map(|t| v1::OpenSystem { system: t.system.clone(), state: t.state, reason: t.reason.clone() })
+        .collect();
+    Ok(v1::GetInterimStatementResponse { request: Some(request), state_time: Some(time_to(app.now())), open_systems })
+}
+
+async fn certificate(
+    app: &App,
+    request: Request<v1::GetCertificateRequest>,
+) -> ApiResult<v1::GetCertificateResponse> {
+    let (customer, id) = visible(&caller(&request)?, &request.get_ref().name, "name")?;
+    app.store.request(&customer, id).await?;
+    Err(ApiError::CertificateNotIssued)
+}

@@ -1,0 +1,190 @@
+//! `SystemService`
+
+use std::sync::Arc;
+
+use quittance_api::v1::{self, system_service_server::SystemService};
+use quittance_connectors::{ConnectorError, Finding, FindingSeverity};
+use quittance_domain::{
+    data_map::{DataMap, MapKind},
+    ids::SystemId,
+    system::{ConnectorKind, System, SystemScope},
+};
+use tonic::{Request, Response, Status};
+
+use super::answer;
+use crate::{
+    app::{App, check_country},
+    auth::caller,
+    convert::{check_reach, id, idempotency, map_violations, page_size, registration_from, required, system_to},
+    error::{ApiError, ApiResult, Violation},
+    page_token,
+};
+
+pub struct Systems(pub Arc<App>);
+
+#[tonic::async_trait]
+impl SystemService for Systems {
+    async fn register_system(
+        &self,
+        request: Request<v1::RegisterSystemRequest>,
+    ) -> Result<Response<v1::RegisterSystemResponse>, Status> {
+        answer(register(&self.0, request).await)
+    }
+
+    async fn get_system(
+        &self,
+        request: Request<v1::GetSystemRequest>,
+    ) -> Result<Response<v1::GetSystemResponse>, Status> {
+        answer(get(&self.0, request).await)
+    }
+
+    async fn list_systems(
+        &self,
+        request: Request<v1::ListSystemsRequest>,
+    ) -> Result<Response<v1::ListSystemsResponse>, Status> {
+        answer(list(&self.0, request).await)
+    }
+
+    async fn test_system(
+        &self,
+        request: Request<v1::TestSystemRequest>,
+    ) -> Result<Response<v1::TestSystemResponse>, Status> {
+        answer(test(&self.0, request).await)
+    }
+
+    async fn update_data_map(
+        &self,
+        request: Request<v1::UpdateDataMapRequest>,
+    ) -> Result<Response<v1::UpdateDataMapResponse>, Status> {
+        answer(update_map(&self.0, request).await)
+    }
+}
+
+/// Pages through customers, so that ten thousand of them are not held at once.
+const CUSTOMERS_PAGE: u32 = 500;
+
+async fn check_agreements(app: &App, system: &System) -> ApiResult<()> {
+    let country = |c: &quittance_store::CustomerRow| {
+        check_country(&c.id, &c.agreement, &system.id, system.country, "system.country")
+    };
+    match &system.scope {
+        SystemScope::Customers(keys) => {
+            for customer in keys.keys() {
+                country(&app.store.customer(customer).await?)?;
+            }
+        }
+        SystemScope::AllCustomers => {
+            let mut after = String::new();
+            loop {
+                let page = app.store.list_customers(&after, CUSTOMERS_PAGE).await?;
+                page.iter().try_for_each(country)?;
+                match page.last() {
+                    Some(last) if page.len() == CUSTOMERS_PAGE as usize => after = last.id.as_str().to_owned(),
+                    _ => break,
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the live system says to the map. A system that is not there can't be checked, and so can't be registered.
+async fn check_live(app: &App, system: &System) -> ApiResult<Vec<Finding>> {
+    if system.connector == ConnectorKind::Remote {
+        return Ok(Vec::new());
+    }
+    let found = match app.connectors.probe(system).await {
+        Ok(connector) => connector.check().await,
+        Err(error) => Err(error),
+    };
+    found.map_err(|error| match error {
+        ConnectorError::Unavailable(why) => ApiError::Unavailable(format!("the system cannot be checked: {why}")),
+        ConnectorError::Refused(why) => ApiError::field("system.connection_secret", why),
+    })
+}
+
+fn refuse_errors(findings: &[Finding]) -> ApiResult<()> {
+    let errors = findings.iter().filter(|f| f.severity == FindingSeverity::Error);
+    let violations: Vec<_> = errors
+        .map(|f| Violation { field: format!("data_map_yaml.{}", f.field), message: f.message.clone() })
+        .collect();
+    if violations.is_empty() { Ok(()) } else { Err(ApiError::InvalidDataMap(violations)) }
+}
+
+fn findings_to(findings: &[Finding]) -> Vec<v1::Finding> {
+    let one = |f: &Finding| v1::Finding {
+        field: f.field.clone(),
+        message: f.message.clone(),
+        error: f.severity == FindingSeverity::Error,
+    };
+    findings.iter().map(one).collect()
+}
+
+async fn read(app: &App, system: &SystemId) -> ApiResult<v1::System> {
+    let (system, yaml, created_at) = app.store.system(system).await?;
+    Ok(system_to(&system, &yaml, created_at))
+}
+
+async fn register(app: &App, request: Request<v1::RegisterSystemRequest>) -> ApiResult<v1::RegisterSystemResponse> {
+    caller(&request)?.operator()?;
+    let r = request.into_inner();
+    let key = idempotency(&r.request_id, "request_id")?;
+    let about = required(r.system.as_ref(), "system")?;
+    let system = registration_from(&r.system_id, about)?;
+    check_agreements(app, &system).await?;
+    let findings = check_live(app, &system).await?;
+    refuse_errors(&findings)?;
+    app.store.register_system(&system, &about.data_map_yaml, key, app.now()).await?;
+    app.topology.refresh().await?;
+    app.dispatch.wake();
+    Ok(v1::RegisterSystemResponse { system: Some(read(app, &system.id).await?), findings: findings_to(&findings) })
+}
+
+async fn get(app: &App, request: Request<v1::GetSystemRequest>) -> ApiResult<v1::GetSystemResponse> {
+    caller(&request)?.operator()?;
+    let system = id(SystemId::from_resource_name(&request.get_ref().name), "name")?;
+    Ok(v1::GetSystemResponse { system: Some(read(app, &system).await?) })
+}
+
+async fn list(app: &App, request: Request<v1::ListSystemsRequest>) -> ApiResult<v1::ListSystemsResponse> {
+    caller(&request)?.operator()?;
+    let r = request.into_inner();
+    let size = page_size(r.page_size)?;
+    let after = page_token::read("systems", &r.page_token)?.unwrap_or_default();
+    let systems = app.store.list_systems(after, size).await?;
+    let full = systems.len() == size as usize;
+    let next = systems.last().filter(|_| full).map(|(s, ..)| page_token::issue("systems", s.id.as_str()));
+    Ok(v1::ListSystemsResponse {
+        systems: systems.iter().map(|(s, yaml, at)| system_to(s, yaml, *at)).collect(),
+        next_page_token: next.unwrap_or_default(),
+    })
+}
+
+async fn test(app: &App, request: Request<v1::TestSystemRequest>) -> ApiResult<v1::TestSystemResponse> {
+    caller(&request)?.operator()?;
+    let system = id(SystemId::from_resource_name(&request.get_ref().name), "name")?;
+    let (system, ..) = app.store.system(&system).await?;
+    let findings = match check_live(app, &system).await {
+        Ok(findings) => findings_to(&findings),
+        Err(error @ (ApiError::Unavailable(_) | ApiError::Invalid(_))) => {
+            vec![v1::Finding { field: "connection".to_owned(), message: error.to_string(), error: true }]
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(v1::TestSystemResponse { findings })
+}
+
+async fn update_map(app: &App, request: Request<v1::UpdateDataMapRequest>) -> ApiResult<v1::UpdateDataMapResponse> {
+    caller(&request)?.operator()?;
+    let r = request.into_inner();
+    let key = idempotency(&r.request_id, "request_id")?;
+    let (mut system, ..) = app.store.system(&id(SystemId::from_resource_name(&r.name), "name")?).await?;
+    let kind = if system.connector == ConnectorKind::Sql { MapKind::Sql } else { MapKind::Declared };
+    system.map = Arc::new(DataMap::parse(&r.data_map_yaml, kind).map_err(map_violations)?);
+    check_reach(&system)?;
+    let findings = check_live(app, &system).await?;
+    refuse_errors(&findings)?;
+    app.store.update_data_map(&system.id, &r.data_map_yaml, &system.map, key, app.now()).await?;
+    app.topology.refresh().await?;
+    Ok(v1::UpdateDataMapResponse { system: Some(read(app, &system.id).await?), findings: findings_to(&findings) })
+}

@@ -1,0 +1,41 @@
+//! Connectors to systems, made with the secrets that operators mount: a file per secret, by name.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use quittance_connectors::{Connector, ConnectorError, sql::SqlConnector};
+use quittance_dispatch::ConnectorFactory;
+use quittance_domain::{
+    data_map::DataMap,
+    system::{ConnectorKind, System},
+};
+use quittance_sql::{ConnectOptions, Pool};
+
+pub struct MountedSecrets {
+    pub folder: PathBuf,
+    pub connections_max: u32,
+    pub statement_timeout: Duration,
+}
+
+#[async_trait]
+impl ConnectorFactory for MountedSecrets {
+    async fn connector(&self, system: &System, map: Arc<DataMap>) -> Result<Arc<dyn Connector>, ConnectorError> {
+        let refused = |what: String| ConnectorError::Refused(what);
+        if system.connector != ConnectorKind::Sql {
+            return Err(refused(format!("{:?} is worked by a remote worker", system.id)));
+        }
+        let name = system.connection_secret.as_deref().unwrap_or_default();
+        // Neither the path nor the content goes into an error: the content is a password.
+        let url = std::fs::read_to_string(self.folder.join(name))
+            .map_err(|_| ConnectorError::Unavailable(format!("secret {name} is not in the secrets folder")))?;
+        let mut options = ConnectOptions::new(url.trim());
+        options.connections_max = self.connections_max;
+        options.statement_timeout = self.statement_timeout;
+        let pool = Pool::open(&options).map_err(|e| match e.code.as_str() {
+            "TLS_REQUIRED" => refused(format!("secret {name}: a database on the network needs sslmode=verify-full")),
+            "BAD_URL" => refused(format!("secret {name} holds no postgres://, mysql:// or sqlite: URL")),
+            _ => ConnectorError::Unavailable(e.to_string()),
+        })?;
+        Ok(Arc::new(SqlConnector::open(pool, DataMap::clone(&map))))
+    }
+}

@@ -1,0 +1,151 @@
+//! Wires the parts, serves, and drains.
+
+use std::{sync::Arc, time::Duration};
+
+use quittance_api::v1::{
+    connector_service_server::ConnectorServiceServer, customer_service_server::CustomerServiceServer,
+    evidence_service_server::EvidenceServiceServer, package_service_server::PackageServiceServer,
+    request_service_server::RequestServiceServer, system_service_server::SystemServiceServer,
+};
+use quittance_dispatch::{ConnectorRegistry, Dispatcher, SystemClock, TopologyCache, remote::RemoteDesk};
+use quittance_store::Store;
+use tokio::{net::TcpListener, signal::unix::{SignalKind, signal}};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    service::interceptor::InterceptedService,
+    transport::{Identity, Server, ServerTlsConfig, server::TcpIncoming},
+};
+
+use crate::{
+    app::App,
+    auth::Authenticate,
+    config::{Config, RunRole},
+    rpc::{
+        connector::Connectors, customer::Customers, evidence::Evidence, package::Packages, request::Requests,
+        system::Systems,
+    },
+    secrets::MountedSecrets,
+    tokens::TokenTable,
+};
+
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs until SIGTERM or SIGINT, then drains.
+pub async fn run(config: Config) -> Result<(), Failure> {
+    let tokens = Arc::new(TokenTable::open(&config.tokens())?);
+    if tokens.is_empty() {
+        tracing::warn!(file = %config.tokens().display(), "no tokens: make one with `quittanced token add`");
+    }
+    let store = Store::open(&config.store()?).await?;
+    let clock = Arc::new(SystemClock);
+    let topology = Arc::new(TopologyCache::new(
+        store.clone(),
+        Duration::from_millis(config.dispatch.topology_refresh_ms),
+    ));
+    let secrets = MountedSecrets {
+        folder: config.secrets_dir(),
+        connections_max: config.limits.system_connections,
+        statement_timeout: config.dispatch.target_time_limit(),
+    };
+    let connectors = Arc::new(ConnectorRegistry::new(store.clone(), Arc::new(secrets)));
+    let worker = format!("quittanced-{}", std::process::id());
+    let dispatcher = Dispatcher::new(
+        store.clone(),
+        clock.clone(),
+        config.dispatch.clone(),
+        topology.clone(),
+        connectors.clone(),
+        worker,
+    );
+    let drain = CancellationToken::new();
+    let app = Arc::new(App {
+        remote: RemoteDesk::new(store.clone(), clock.clone(), config.dispatch.clone()),
+        dispatch: dispatcher.handle(),
+        store: store.clone(),
+        clock,
+        topology,
+        connectors,
+        watchers: Arc::new(tokio::sync::Semaphore::new(config.limits.watchers_max)),
+        limits: config.limits.clone(),
+        drain: drain.clone(),
+    });
+    let working = config.roles.contains(&RunRole::Worker).then(|| tokio::spawn(dispatcher.run(drain.clone())));
+    let signalled = drain.clone();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tracing::info!("stopping: no new work, what runs may finish");
+        signalled.cancel();
+    });
+    if config.roles.contains(&RunRole::Api) {
+        serve(&config, app, tokens, drain.clone()).await?;
+    } else {
+        tracing::info!("working without an API");
+        drain.cancelled().await;
+    }
+    if let Some(working) = working {
+        working.await?;
+    }
+    store.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn serve(
+    config: &Config,
+    app: Arc<App>,
+    tokens: Arc<TokenTable>,
+    drain: CancellationToken,
+) -> Result<(), Failure> {
+    let auth = Authenticate::new(tokens);
+    let bytes = config.limits.message_bytes_max;
+    macro_rules! service {
+        ($server:ident, $handler:expr) => {
+            InterceptedService::new($server::new($handler).max_decoding_message_size(bytes), auth.clone())
+        };
+    }
+    let (health_reporter, health) = tonic_health::server::health_reporter();
+    health_reporter.set_serving::<RequestServiceServer<Requests>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(quittance_api::DESCRIPTOR_SET)
+        .build_v1()?;
+    let mut server = Server::builder()
+        .concurrency_limit_per_connection(config.limits.concurrent_rpcs_per_connection)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .tcp_nodelay(true);
+    if let (Some(certificate), Some(key)) = (&config.tls_certificate, &config.tls_key) {
+        let identity = Identity::from_pem(std::fs::read(certificate)?, std::fs::read(key)?);
+        server = server.tls_config(ServerTlsConfig::new().identity(identity))?;
+    }
+    let router = server
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(service!(CustomerServiceServer, Customers(app.clone())))
+        .add_service(service!(SystemServiceServer, Systems(app.clone())))
+        .add_service(service!(RequestServiceServer, Requests(app.clone())))
+        .add_service(service!(PackageServiceServer, Packages(app.clone())))
+        .add_service(service!(ConnectorServiceServer, Connectors(app.clone())))
+        .add_service(service!(EvidenceServiceServer, Evidence(app)));
+    let listener = TcpListener::bind(config.listen).await?;
+    // With port 0 the system chooses: whoever started us reads it here.
+    tracing::info!(address = %listener.local_addr()?, "listening");
+    let stopping = drain.clone();
+    let drained = async move {
+        stopping.cancelled().await;
+        health_reporter.set_not_serving::<RequestServiceServer<Requests>>().await;
+    };
+    let patience = Duration::from_secs(config.limits.drain_s);
+    // A client that never hangs up does not keep us: its leases and streams are made to be resumed.
+    let overdue = async move {
+        drain.cancelled().await;
+        tokio::time::sleep(patience).await;
+    };
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    tokio::select! {
+        served = router.serve_with_incoming_shutdown(incoming, drained) => served?,
+        () = overdue => tracing::warn!("some RPCs had not ended and were cut"),
+    }
+    Ok(())
+}

@@ -1,0 +1,199 @@
+//! Bearer tokens from a file: who may call as whom. Only SHA-256 digests of tokens are kept.
+//!
+//! The seam for full authentication (OIDC): whatever comes next ends in the same [`Caller`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::{PoisonError, RwLock},
+    time::SystemTime,
+};
+
+use aws_lc_rs::{
+    digest::{SHA256, digest},
+    rand::{SecureRandom as _, SystemRandom},
+};
+use quittance_domain::ids::{CustomerId, SystemId};
+
+use crate::auth::{Caller, Role};
+
+/// `tokens.toml`, as it is written.
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenFile {
+    #[serde(default)]
+    token: Vec<TokenEntry>,
+}
+
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenEntry {
+    /// For the record: who it is.
+    name: String,
+    sha256: String,
+    role: RoleName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    customer: Option<CustomerId>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    systems: BTreeSet<SystemId>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RoleName {
+    Operator,
+    Customer,
+    Connector,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    #[error("{0}: {1}")]
+    File(PathBuf, String),
+    #[error("a {0} token needs {1}")]
+    Missing(&'static str, &'static str),
+}
+
+/// What a new token shall be for.
+pub struct NewToken {
+    pub name: String,
+    pub role: RoleName,
+    pub customer: Option<CustomerId>,
+    pub systems: BTreeSet<SystemId>,
+}
+
+pub struct TokenTable {
+    path: PathBuf,
+    loaded: RwLock<(Option<SystemTime>, BTreeMap<String, Caller>)>,
+}
+
+fn sha256_hex(token: &str) -> String {
+    digest(&SHA256, token.as_bytes()).as_ref().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn caller(entry: &TokenEntry) -> Result<Caller, TokenError> {
+    let role = match entry.role {
+        RoleName::Operator => Role::Operator,
+        RoleName::Customer => {
+            Role::Customer(entry.customer.clone().ok_or(TokenError::Missing("customer", "a customer"))?)
+        }
+        RoleName::Connector if entry.systems.is_empty() => {
+            return Err(TokenError::Missing("connector", "at least one system"));
+        }
+        RoleName::Connector => Role::Connector(entry.systems.clone()),
+    };
+    Ok(Caller { name: entry.name.clone(), role })
+}
+
+fn read(path: &Path) -> Result<TokenFile, TokenError> {
+    let file_error = |e: &dyn ToString| TokenError::File(path.to_owned(), e.to_string());
+    match fs::read_to_string(path) {
+        Ok(text) => toml::from_str(&text).map_err(|e| file_error(&e)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(TokenFile::default()),
+        Err(e) => Err(file_error(&e)),
+    }
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|m| m.modified()).ok()
+}
+
+impl TokenTable {
+    pub fn open(path: &Path) -> Result<Self, TokenError> {
+        let table = Self { path: path.to_owned(), loaded: RwLock::new((None, BTreeMap::new())) };
+        table.load()?;
+        Ok(table)
+    }
+
+    fn load(&self) -> Result<(), TokenError> {
+        let at = modified(&self.path);
+        let mut callers = BTreeMap::new();
+        for entry in read(&self.path)?.token {
+            callers.insert(entry.sha256.clone(), caller(&entry)?);
+        }
+        *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = (at, callers);
+        Ok(())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.loaded.read().unwrap_or_else(PoisonError::into_inner).1.is_empty()
+    }
+
+    /// Whose token it is. A changed file is read again, so a removed token is dead at once. The look-up is by digest: its timing
+    /// says nothing of the token.
+    pub fn caller(&self, token: &str) -> Option<Caller> {
+        let changed = self.loaded.read().unwrap_or_else(PoisonError::into_inner).0 != modified(&self.path);
+        if changed && let Err(error) = self.load() {
+            tracing::error!(%error, "the token file cannot be read: the former tokens stay in force");
+        }
+        self.loaded.read().unwrap_or_else(PoisonError::into_inner).1.get(&sha256_hex(token)).cloned()
+    }
+
+    /// Adds a token and gives it, this once.
+    pub fn add(path: &Path, new: NewToken) -> Result<String, TokenError> {
+        let mut random = [0_u8; 32];
+        let file_error = |e: &dyn ToString| TokenError::File(path.to_owned(), e.to_string());
+        SystemRandom::new().fill(&mut random).map_err(|_| file_error(&"no randomness"))?;
+        let token: String = random.iter().map(|b| format!("{b:02x}")).collect();
+        let entry = TokenEntry {
+            name: new.name,
+            sha256: sha256_hex(&token),
+            role: new.role,
+            customer: new.customer,
+            systems: new.systems,
+        };
+        caller(&entry)?;
+        let mut file = read(path)?;
+        file.token.push(entry);
+        let text = toml::to_string_pretty(&file).map_err(|e| file_error(&e))?;
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(|e| file_error(&e))?;
+        }
+        // Written beside and moved: a server that reads it meanwhile sees the old one or the new one.
+        let beside = path.with_extension("toml.new");
+        fs::OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&beside)
+            .and_then(|mut f| f.write_all(text.as_bytes()).and_then(|()| f.sync_all()))
+            .and_then(|()| fs::rename(&beside, path))
+            .map_err(|e| file_error(&e))?;
+        Ok(token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_its_caller_until_it_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokens.toml");
+        let new = NewToken {
+            name: "erp".into(),
+            role: RoleName::Customer,
+            customer: Some(CustomerId::new("acme").unwrap()),
+            systems: BTreeSet::new(),
+        };
+        let token = TokenTable::add(&path, new).unwrap();
+        let table = TokenTable::open(&path).unwrap();
+        assert!(matches!(table.caller(&token).unwrap().role, Role::Customer(c) if c.as_str() == "acme"));
+        assert!(table.caller("guess").is_none());
+        assert!(!fs::read_to_string(&path).unwrap().contains(&token));
+        fs::remove_file(&path).unwrap();
+        assert!(table.caller(&token).is_none());
+    }
+
+    #[test]
+    fn a_customer_token_without_customer_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let new = NewToken { name: "x".into(), role: RoleName::Customer, customer: None, systems: BTreeSet::new() };
+        assert!(TokenTable::add(&dir.path().join("t.toml"), new).is_err());
+    }
+}
