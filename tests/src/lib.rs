@@ -1,1 +1,9 @@
+//! What tests across crates share: a deployment of real processes, and application databases to work on.
 
+pub mod app_database;
+pub mod deployment;
+
+pub use app_database::AppDatabase;
+pub use deployment::{Deployment, StoreKind};
+
+pub mod scenario;

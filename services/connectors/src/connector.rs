@@ -138,11 +138,8 @@ pub trait Connector: Send + Sync {
     async fn check(&self) -> Result<Vec<Finding>, ConnectorError>;
 
     /// Finds the subjects' rows, and changes nothing.
-    async fn find(
-        &self,
-        ctx: &BatchContext,
-        subjects: &[Subject],
-    ) -> Result<Vec<SubjectResult<Found>>, ConnectorError>;
+    async fn find(&self, ctx: &BatchContext, subjects: &[Subject])
+    -> Result<Vec<SubjectResult<Found>>, ConnectorError>;
 
     /// Changes the found rows as instructed, the whole batch in one transaction. `match_sets` are durable by now. Rows that a
     /// former run has already changed are left as they are; rows that are not the subject's any more are not touched.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use quittance_connectors::{BatchContext, Connector, ConnectorError, Found, MatchSet, Subject, SubjectError};
 use quittance_domain::{
     Timestamp,
-    action::Action,
+    action::{Action, Correction},
     backoff::full_jitter,
     ids::{CustomerId, RequestId},
     outcome::{Confirmation, Evidence, EvidenceKind, Grade, Outcome, OutcomeKind},
@@ -133,6 +133,11 @@ impl Execution<'_> {
         let mut steps = Vec::with_capacity(tasks.len());
         for task in tasks {
             match self.step(task, &pseudonyms) {
+                Ok(step) if self.action == Action::Rectification && step.subject.corrections.is_empty() => {
+                    let basis = "the system's data map has none of the named fields".to_owned();
+                    let outcome = Outcome { basis, ..not_held() };
+                    reports.push(self.confirmed(task, vec![outcome], self.clock.now()));
+                }
                 Ok(step) => steps.push(step),
                 Err(reason) => reports.push(report(task, ReportResult::Attention { reason })),
             }
@@ -170,7 +175,11 @@ impl Execution<'_> {
                 serde_json::from_slice(bytes).map_err(|_| "the stored match set does not parse".to_owned())?
             }
         };
-        let subject = Subject { identifiers, pseudonym, corrections: task.subject.corrections.clone() };
+        // The other corrections are for other systems: intake has made sure that each is somebody's.
+        let mapped =
+            |c: &&Correction| self.system.map.collection(&c.collection).is_some_and(|m| m.field(&c.field).is_some());
+        let corrections = task.subject.corrections.iter().filter(mapped).cloned().collect();
+        let subject = Subject { identifiers, pseudonym, corrections };
         Ok(Step { task, subject, match_set })
     }
 
@@ -207,12 +216,7 @@ impl Execution<'_> {
         Ok(going)
     }
 
-    async fn resolve(
-        &self,
-        ctx: &BatchContext,
-        steps: Vec<Step<'_>>,
-        reports: &mut Vec<Report>,
-    ) -> Result<(), Stop> {
+    async fn resolve(&self, ctx: &BatchContext, steps: Vec<Step<'_>>, reports: &mut Vec<Report>) -> Result<(), Stop> {
         let found = self.find(ctx, steps, reports).await?;
         let resolved = found.into_iter().map(|(s, found)| report(s.task, ReportResult::Resolved(found.yielded)));
         reports.extend(resolved);
@@ -240,7 +244,9 @@ impl Execution<'_> {
         steps: Vec<Step<'t>>,
         reports: &mut Vec<Report>,
     ) -> Result<Vec<Step<'t>>, Stop> {
-        let (touched, mut going): (Vec<_>, Vec<_>) = steps.into_iter().partition(|s| !s.match_set.is_empty());
+        // A correction that matches no row is for the connector to judge: an old value that is not there is no success.
+        let always = self.action == Action::Rectification;
+        let (touched, mut going): (Vec<_>, Vec<_>) = steps.into_iter().partition(|s| always || !s.match_set.is_empty());
         if touched.is_empty() {
             return Ok(going);
         }
@@ -267,9 +273,7 @@ impl Execution<'_> {
             return settled.into_iter().chain(fresh).collect();
         }
         let check_at = self.clock.now().checked_add(settle).unwrap_or(Timestamp::MAX);
-        let aside = |s: Step<'_>| {
-            report(s.task, ReportResult::Awaiting { check_at, reference: SETTLING.to_owned() })
-        };
+        let aside = |s: Step<'_>| report(s.task, ReportResult::Awaiting { check_at, reference: SETTLING.to_owned() });
         reports.extend(fresh.into_iter().map(aside));
         settled
     }

@@ -41,8 +41,7 @@ impl RemoteDesk {
         let until = Instant::now() + wait;
         loop {
             for work in self.store.ready_work(self.clock.now(), std::slice::from_ref(system)).await? {
-                let query =
-                    LeaseQuery { worker, now: self.clock.now(), expires_at: self.lease_expiry(), tasks_max };
+                let query = LeaseQuery { worker, now: self.clock.now(), expires_at: self.lease_expiry(), tasks_max };
                 let batch = self.store.lease(&work, &query).await?;
                 if !batch.tasks.is_empty() {
                     return Ok(Some(batch));

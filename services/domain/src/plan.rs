@@ -220,10 +220,12 @@ mod tests {
         let all = [Email, UserId, Phone, CustomerKey];
         for seed in 0..4096_u32 {
             let bits = |shift: u32| -> Vec<IdentifierKind> {
-                (0..4).filter(|i| seed.wrapping_mul(2_654_435_761) >> ((shift + i) % 32) & 1 == 1).map(|i| all[i as usize]).collect()
+                (0..4)
+                    .filter(|i| seed.wrapping_mul(2_654_435_761) >> ((shift + i) % 32) & 1 == 1)
+                    .map(|i| all[i as usize])
+                    .collect()
             };
-            let systems: Vec<_> =
-                (0..4).map(|n| system(&format!("s{n}"), &bits(n * 7), &bits(n * 5 + 3))).collect();
+            let systems: Vec<_> = (0..4).map(|n| system(&format!("s{n}"), &bits(n * 7), &bits(n * 5 + 3))).collect();
             for action in [Action::Erasure, Action::Access] {
                 let Ok(tasks) = plan(action, &kinds(&[Email]), &systems, Timestamp::UNIX_EPOCH) else { continue };
                 assert_eq!(tasks.len(), systems.len());
@@ -252,7 +254,8 @@ mod tests {
                 }
             }
         }
-        let open = tasks.iter().filter(|t| t.state != TaskState::NeedsAttention && !confirmed.contains(&t.system)).count();
+        let open =
+            tasks.iter().filter(|t| t.state != TaskState::NeedsAttention && !confirmed.contains(&t.system)).count();
         assert_eq!(open, 0, "seed {seed}: {tasks:#?}");
     }
 }

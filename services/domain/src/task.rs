@@ -42,7 +42,9 @@ pub enum TaskEvent {
     /// Try again later, or handed back at a drain.
     Retry,
     /// Identifiers were found: the act waits or is due.
-    Resolved { waits: bool },
+    Resolved {
+        waits: bool,
+    },
     /// Instructed; the system answers later.
     Await,
     /// A person must look.

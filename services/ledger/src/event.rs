@@ -22,16 +22,45 @@ pub enum Event {
         first_due_us: i64,
     },
     /// The fan-out; again when a system was added meanwhile.
-    Planned { systems: Vec<PlannedSystem> },
-    Authorised { by: String, at_us: i64, first_due_us: i64 },
-    Objected { reason: String, at_us: i64 },
-    Extended { due_us: i64, reason: String, at_us: i64 },
-    Confirmed { confirmation: Confirmation, late: bool },
+    Planned {
+        systems: Vec<PlannedSystem>,
+    },
+    Authorised {
+        by: String,
+        at_us: i64,
+        first_due_us: i64,
+    },
+    Objected {
+        reason: String,
+        at_us: i64,
+    },
+    Extended {
+        due_us: i64,
+        reason: String,
+        at_us: i64,
+    },
+    Confirmed {
+        confirmation: Confirmation,
+        late: bool,
+    },
     /// An operator's own hand: a resolution, a retry.
-    Operated { system: String, what: &'static str, by: String, at_us: i64 },
-    Completed { state: &'static str, at_us: i64, late: bool },
+    Operated {
+        system: String,
+        what: &'static str,
+        by: String,
+        at_us: i64,
+    },
+    Completed {
+        state: &'static str,
+        at_us: i64,
+        late: bool,
+    },
     /// Declined or cancelled.
-    Closed { state: &'static str, reason: String, at_us: i64 },
+    Closed {
+        state: &'static str,
+        reason: String,
+        at_us: i64,
+    },
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -66,8 +95,13 @@ impl Event {
 
     /// The bytes that are committed to: struct order is the canonical order, and serde_json writes no blanks.
     pub(crate) fn canonical(&self, customer: &CustomerId, request: RequestId) -> Vec<u8> {
-        let envelope =
-            Envelope { v: 1, customer: customer.as_str(), request: request.to_string(), kind: self.kind(), event: self };
+        let envelope = Envelope {
+            v: 1,
+            customer: customer.as_str(),
+            request: request.to_string(),
+            kind: self.kind(),
+            event: self,
+        };
         // Strings, integers and derived structs: there is nothing in them that serde_json can refuse.
         serde_json::to_vec(&envelope).unwrap_or_default()
     }

@@ -117,13 +117,13 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads file and environment (`QUITTANCE_LISTEN`, `QUITTANCE_DISPATCH__LEASE_S`); flags are set on the result.
+    /// Reads file and environment (`QUITTANCED_LISTEN`, `QUITTANCED_DISPATCH__LEASE_S`); flags are set on the result.
     pub fn load(file: Option<&std::path::Path>) -> Result<Self, ConfigError> {
         let mut builder = config::Config::builder();
         if let Some(file) = file {
             builder = builder.add_source(config::File::from(file).required(true));
         }
-        let environment = config::Environment::with_prefix("QUITTANCE")
+        let environment = config::Environment::with_prefix("QUITTANCED")
             .prefix_separator("_")
             .separator("__")
             .list_separator(",")

@@ -23,15 +23,19 @@ use tokens::{NewToken, RoleName, TokenTable};
 
 /// Carries a customer's data-subject requests to every system that may hold its data, and records what each of them did.
 #[derive(Parser)]
-#[command(version, about, after_help = "\
+#[command(
+    version,
+    about,
+    after_help = "\
 Examples:
   quittanced token add --name ops --role operator       make a token (shown once) for an operator
   quittanced                                            serve on 127.0.0.1:7443, everything kept in ./quittance-data
   quittanced --config /etc/quittance/quittanced.toml    serve as configured
 
-Settings come from the file, then from the environment (QUITTANCE_LISTEN, QUITTANCE_STORE_URL_FILE,
-QUITTANCE_DISPATCH__LEASE_S, …), then from flags. Logs go to standard error; QUITTANCE_LOG sets their level.
-docs/operating.md lists every setting.")]
+Settings come from the file, then from the environment (QUITTANCED_LISTEN, QUITTANCED_STORE_URL_FILE,
+QUITTANCED_DISPATCH__LEASE_S, …), then from flags. Logs go to standard error; QUITTANCE_LOG sets their level.
+docs/operating.md lists every setting."
+)]
 struct Cli {
     #[command(flatten)]
     settings: Settings,

@@ -9,7 +9,10 @@ use quittance_api::v1::{
 };
 use quittance_dispatch::{ConnectorRegistry, Dispatcher, SystemClock, TopologyCache, remote::RemoteDesk};
 use quittance_store::Store;
-use tokio::{net::TcpListener, signal::unix::{SignalKind, signal}};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     service::interceptor::InterceptedService,
@@ -38,10 +41,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     }
     let store = Store::open(&config.store()?).await?;
     let clock = Arc::new(SystemClock);
-    let topology = Arc::new(TopologyCache::new(
-        store.clone(),
-        Duration::from_millis(config.dispatch.topology_refresh_ms),
-    ));
+    let topology =
+        Arc::new(TopologyCache::new(store.clone(), Duration::from_millis(config.dispatch.topology_refresh_ms)));
     let secrets = MountedSecrets {
         folder: config.secrets_dir(),
         connections_max: config.limits.system_connections,

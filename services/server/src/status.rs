@@ -63,9 +63,7 @@ fn describe_store(error: &StoreError) -> (Code, ErrorReason, String) {
         | StoreError::Inconsistent { .. }
         | StoreError::KeyRing(_)
         | StoreError::Unsealable(_)
-        | StoreError::Startup(_) => {
-            (Code::Internal, R::Internal, "a defect: the server's log says more".to_owned())
-        }
+        | StoreError::Startup(_) => (Code::Internal, R::Internal, "a defect: the server's log says more".to_owned()),
     }
 }
 

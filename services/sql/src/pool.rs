@@ -77,7 +77,12 @@ fn pool_options<DB: sqlx::Database>(o: &ConnectOptions) -> PoolOptions<DB> {
 }
 
 fn is_local(host: &str) -> bool {
-    host.is_empty() || host == "localhost" || host == "::1" || host == "[::1]" || host.starts_with("127.") || host.starts_with('/')
+    host.is_empty()
+        || host == "localhost"
+        || host == "::1"
+        || host == "[::1]"
+        || host.starts_with("127.")
+        || host.starts_with('/')
 }
 
 fn insecure() -> SqlError {
@@ -97,10 +102,10 @@ impl Pool {
             {
                 return Err(insecure());
             }
-            let c = c
-                .application_name("quittance")
-                .statement_cache_capacity(256)
-                .options([("statement_timeout", timeout_ms.as_str()), ("idle_in_transaction_session_timeout", "60000")]);
+            let c = c.application_name("quittance").statement_cache_capacity(256).options([
+                ("statement_timeout", timeout_ms.as_str()),
+                ("idle_in_transaction_session_timeout", "60000"),
+            ]);
             Ok(Self::Postgres(pool_options::<Postgres>(o).connect_lazy_with(c)))
         } else if o.url.starts_with("mysql://") || o.url.starts_with("mariadb://") {
             let c: MySqlConnectOptions = o.url.replacen("mariadb://", "mysql://", 1).parse().map_err(bad_url)?;
@@ -115,7 +120,8 @@ impl Pool {
             let options: MySqlPoolOptions = pool_options::<MySql>(o).after_connect(move |conn, _| {
                 Box::pin(async move {
                     use sqlx::Executor as _;
-                    conn.execute(AssertSqlSafe(format!("SET SESSION innodb_lock_wait_timeout = {lock_wait_s}"))).await?;
+                    conn.execute(AssertSqlSafe(format!("SET SESSION innodb_lock_wait_timeout = {lock_wait_s}")))
+                        .await?;
                     Ok(())
                 })
             });
@@ -300,7 +306,9 @@ impl Tx {
             Self::Postgres(t) => {
                 bind_pg(sql.to_owned(), args).fetch(&mut **t).map_ok(Row::Postgres).try_collect().await?
             }
-            Self::Sqlite(t) => bind_sqlite(sql.to_owned(), args).fetch(&mut **t).map_ok(Row::Sqlite).try_collect().await?,
+            Self::Sqlite(t) => {
+                bind_sqlite(sql.to_owned(), args).fetch(&mut **t).map_ok(Row::Sqlite).try_collect().await?
+            }
             Self::MySql(t) => bind_mysql(sql, args).fetch(&mut **t).map_ok(Row::MySql).try_collect().await?,
         })
     }
@@ -377,7 +385,8 @@ mod tests {
             Column::I64(vec![Some(i64::MAX), None]),
             Column::Bytes(vec![Some(vec![0, 255]), None]),
         ]);
-        let done = tx.execute_rows("WITH v(a, b, c) AS ({rows}) INSERT INTO t SELECT a, b, c FROM v", vec![], rows).await;
+        let done =
+            tx.execute_rows("WITH v(a, b, c) AS ({rows}) INSERT INTO t SELECT a, b, c FROM v", vec![], rows).await;
         assert_eq!(done.unwrap(), 2);
         let read = tx.fetch("SELECT a, b, c FROM t WHERE b = $1", vec![Val::from(i64::MAX)]).await.unwrap();
         assert_eq!(read[0].text(0).unwrap(), "x\"'\u{1F600}");
@@ -388,7 +397,8 @@ mod tests {
 
     #[test]
     fn numbered_parameters_become_positional() {
-        let (sql, args) = positional("a = $2 AND b = $1 AND c = $2 AND p = '$[*]'", vec![Val::from("1"), Val::from("2")]);
+        let (sql, args) =
+            positional("a = $2 AND b = $1 AND c = $2 AND p = '$[*]'", vec![Val::from("1"), Val::from("2")]);
         assert_eq!(sql, "a = ? AND b = ? AND c = ? AND p = '$[*]'");
         assert!(args == vec![Val::from("2"), Val::from("1"), Val::from("2")]);
         let (sql, args) = positional("`a$1``$2` = $1", vec![Val::from("1")]);

@@ -151,7 +151,9 @@ impl Rows {
                 }
                 match column {
                     // A string always serialises.
-                    Column::Text(v) | Column::LongText(v) => text.push_str(&serde_json::to_string(&v[row]).unwrap_or_default()),
+                    Column::Text(v) | Column::LongText(v) => {
+                        text.push_str(&serde_json::to_string(&v[row]).unwrap_or_default())
+                    }
                     Column::I64(v) => match v[row] {
                         Some(n) => {
                             let _ = write!(text, "{n}");

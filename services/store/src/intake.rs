@@ -218,7 +218,8 @@ impl Store {
                 }
                 Some((id, first)) => {
                     let same = *first == content(item);
-                    results[p.at] = Some(if same { Ok(Taken::Repeated(*id)) } else { Err(StoreError::RequestIdReused) });
+                    results[p.at] =
+                        Some(if same { Ok(Taken::Repeated(*id)) } else { Err(StoreError::RequestIdReused) });
                     false
                 }
             }
@@ -235,9 +236,8 @@ pub(crate) fn refusal(error: PlanError) -> StoreError {
 }
 
 pub(crate) fn wrapped_key(epoch: &str, wrapped: Vec<u8>) -> StoreResult<WrappedKey> {
-    let epoch = epoch
-        .parse()
-        .map_err(|_| StoreError::Inconsistent { table: "requests", what: "an epoch is not a number" })?;
+    let epoch =
+        epoch.parse().map_err(|_| StoreError::Inconsistent { table: "requests", what: "an epoch is not a number" })?;
     Ok(WrappedKey { epoch, wrapped })
 }
 

@@ -67,7 +67,10 @@ impl KeyRing {
         }
         if ring.epochs.is_empty() || ring.pseudonyms.is_empty() {
             if !create {
-                return Err(bad(folder, "holds no keys for a store that is not empty; restore it from where it was kept"));
+                return Err(bad(
+                    folder,
+                    "holds no keys for a store that is not empty; restore it from where it was kept",
+                ));
             }
             ring.epochs.insert(1, write_key(&folder.join("epoch-1.key"))?);
             ring.pseudonyms.insert(1, write_key(&folder.join("pseudonym-1.key"))?);
@@ -150,7 +153,8 @@ pub struct MaskPseudonyms(hmac::Key);
 impl MaskPseudonyms {
     /// The same for all rows of one subject at one system.
     pub fn of(&self, identifier: &Identifier) -> String {
-        let hex: String = identifier_tag(&self.0, identifier).as_ref()[..16].iter().map(|b| format!("{b:02x}")).collect();
+        let hex: String =
+            identifier_tag(&self.0, identifier).as_ref()[..16].iter().map(|b| format!("{b:02x}")).collect();
         format!("anon-{hex}")
     }
 }

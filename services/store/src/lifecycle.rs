@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use quittance_domain::{
     Timestamp,
+    action::{Action, InstructionKind, RestrictionGround},
     agreement::Agreement,
-    action::{InstructionKind, RestrictionGround, Action},
     ids::{CustomerId, RequestId},
     plan::plan,
     request::{NewRequest, RequestEvent, RequestState},
@@ -262,11 +262,8 @@ impl Store {
         .await?;
         let mut args = key(customer, id);
         args.extend([us(due).into(), us(now).into()]);
-        tx.execute(
-            "UPDATE requests SET due_us = $3, changed_us = $4 WHERE customer_id = $1 AND request_id = $2",
-            args,
-        )
-        .await?;
+        tx.execute("UPDATE requests SET due_us = $3, changed_us = $4 WHERE customer_id = $1 AND request_id = $2", args)
+            .await?;
         let mut staging = Staging::new(customer);
         staging.add(id, &Event::Extended { due_us: us(due), reason: reason.to_owned(), at_us: us(now) });
         staging.write(&mut tx).await?;
@@ -279,7 +276,8 @@ impl Store {
         customer: &CustomerId,
         id: RequestId,
     ) -> StoreResult<SubjectSecrets> {
-        let sql = "SELECT key_epoch, wrapped_key, sealed_subject FROM requests WHERE customer_id = $1 AND request_id = $2";
+        let sql =
+            "SELECT key_epoch, wrapped_key, sealed_subject FROM requests WHERE customer_id = $1 AND request_id = $2";
         let row = tx.fetch_one(sql, key(customer, id)).await?.ok_or(StoreError::NotFound("the request"))?;
         let wrapped = wrapped_key(&row.text(0)?, row.bytes(1)?)?;
         let request_key = RequestKey::unwrap(self.ring(), customer, id, &wrapped)?;

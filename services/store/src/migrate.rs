@@ -46,7 +46,8 @@ pub(crate) async fn migrate(pool: &Pool) -> StoreResult<bool> {
     )
     .await?;
     tx.execute("INSERT INTO schema_version (id, version) VALUES (1, 0) ON CONFLICT (id) DO NOTHING", vec![]).await?;
-    let lock = if tx.engine() == Engine::Postgres { LOCK_KEY } else { "SELECT version FROM schema_version WHERE id = 1" };
+    let lock =
+        if tx.engine() == Engine::Postgres { LOCK_KEY } else { "SELECT version FROM schema_version WHERE id = 1" };
     let row = tx.fetch_one(lock, vec![]).await?;
     let row = row.ok_or(StoreError::Inconsistent { table: "schema_version", what: "it has no row" })?;
     let version = row.i64(0)?;

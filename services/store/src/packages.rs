@@ -100,7 +100,8 @@ impl Store {
         let args: Vec<Val> = vec![customer.as_str().into(), request.uuid().into()];
         let sql = format!("SELECT count(*), CAST(coalesce(sum(p.third_party), 0) AS BIGINT) {CONFIRMED}");
         let counts = tx.fetch_one(&sql, args.clone()).await?;
-        let counts = counts.ok_or(StoreError::Inconsistent { table: "package_records", what: "a count gave no row" })?;
+        let counts =
+            counts.ok_or(StoreError::Inconsistent { table: "package_records", what: "a count gave no row" })?;
         let sql = "SELECT released_us, third_party_withheld FROM packages WHERE customer_id = $1 AND request_id = $2";
         let released = tx.fetch_one(sql, args).await?;
         let (released_us, withheld) = match released {

@@ -69,7 +69,14 @@ pub(crate) async fn insert_tasks(
                 ));
             }
             for (earlier, _) in before.iter().filter(|(_, system)| *system == planned.system) {
-                waits.push((insertion.id, &planned.system, planned.work, *earlier, planned.system.clone(), "CONFIRMED"));
+                waits.push((
+                    insertion.id,
+                    &planned.system,
+                    planned.work,
+                    *earlier,
+                    planned.system.clone(),
+                    "CONFIRMED",
+                ));
                 if state == TaskState::Pending {
                     state = TaskState::Waiting;
                 }

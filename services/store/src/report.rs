@@ -39,9 +39,17 @@ pub enum ReportResult {
     /// Identifiers for other systems; the act comes later.
     Resolved(Vec<Identifier>),
     /// Instructed; look again then.
-    Awaiting { check_at: Timestamp, reference: String },
-    Retry { at: Timestamp, reason: String },
-    Attention { reason: String },
+    Awaiting {
+        check_at: Timestamp,
+        reference: String,
+    },
+    Retry {
+        at: Timestamp,
+        reason: String,
+    },
+    Attention {
+        reason: String,
+    },
 }
 
 struct Confirmed {

@@ -183,8 +183,7 @@ impl Store {
             "SELECT {COLUMNS} FROM requests WHERE customer_id = $1 AND (changed_us, request_id) >= ($2, $3)
              ORDER BY changed_us, request_id LIMIT $4"
         );
-        let args =
-            vec![customer.as_str().into(), from.changed_us.into(), from.request.uuid().into(), Val::from(limit)];
+        let args = vec![customer.as_str().into(), from.changed_us.into(), from.request.uuid().into(), Val::from(limit)];
         let mut tx = self.customer_read(customer).await?;
         tx.fetch(&sql, args).await?.iter().map(read).collect()
     }

@@ -37,7 +37,8 @@ fn aad(customer: &CustomerId, request: RequestId, column: SealedColumn, place: &
 }
 
 fn aead(key: &[u8; 32]) -> StoreResult<LessSafeKey> {
-    let key = UnboundKey::new(&AES_256_GCM, key).map_err(|_| StoreError::KeyRing("a key of the wrong length".into()))?;
+    let key =
+        UnboundKey::new(&AES_256_GCM, key).map_err(|_| StoreError::KeyRing("a key of the wrong length".into()))?;
     Ok(LessSafeKey::new(key))
 }
 

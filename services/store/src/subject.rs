@@ -52,7 +52,8 @@ impl SubjectSecrets {
             s: self.commitment_salt,
         };
         let plain = serde_json::to_vec(&stored).map(Zeroizing::new);
-        let plain = plain.map_err(|_| StoreError::Inconsistent { table: "requests", what: "a subject does not serialise" })?;
+        let plain =
+            plain.map_err(|_| StoreError::Inconsistent { table: "requests", what: "a subject does not serialise" })?;
         key.seal(SealedColumn::Subject, "", &plain)
     }
 

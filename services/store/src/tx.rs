@@ -61,6 +61,12 @@ pub(crate) fn opt_time(us: Option<i64>, table: &'static str) -> StoreResult<Opti
 }
 
 /// Reads a text that only our own enums write.
-pub(crate) fn parsed<T>(row: &Row, at: usize, table: &'static str, parse: impl Fn(&str) -> Option<T>) -> StoreResult<T> {
-    parse(&row.text(at)?).ok_or(StoreError::Inconsistent { table, what: "a state or kind that this build does not know" })
+pub(crate) fn parsed<T>(
+    row: &Row,
+    at: usize,
+    table: &'static str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> StoreResult<T> {
+    parse(&row.text(at)?)
+        .ok_or(StoreError::Inconsistent { table, what: "a state or kind that this build does not know" })
 }

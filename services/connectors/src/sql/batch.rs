@@ -40,7 +40,13 @@ enum Tie {
 
 impl<'a> KeyBatch<'a> {
     /// `chunk`: `usize::MAX` where all must be one statement.
-    pub fn new(engine: Engine, map: &quittance_domain::data_map::Collection, plan: &'a CollectionPlan, now: Timestamp, chunk: usize) -> Self {
+    pub fn new(
+        engine: Engine,
+        map: &quittance_domain::data_map::Collection,
+        plan: &'a CollectionPlan,
+        now: Timestamp,
+        chunk: usize,
+    ) -> Self {
         let kinds = map.identifiers.iter().map(|rule| rule.kind).collect();
         let mut batch = Self { engine, plan, kinds, now, chunk, done: Vec::new(), open: Open::default() };
         batch.open = batch.fresh();
@@ -65,7 +71,15 @@ impl<'a> KeyBatch<'a> {
     }
 
     /// As [`KeyBatch::push`], with a value to write.
-    pub fn push_with(&mut self, i: usize, f: i64, row: &MatchedRow, subject: &Subject, pseudonym: &str, new: Option<&str>) {
+    pub fn push_with(
+        &mut self,
+        i: usize,
+        f: i64,
+        row: &MatchedRow,
+        subject: &Subject,
+        pseudonym: &str,
+        new: Option<&str>,
+    ) {
         // A match set of another version of the map: the row is nobody's that we know.
         if row.key.len() != self.plan.key.len() {
             return;

@@ -72,10 +72,14 @@ fn references(rows: &[Row]) -> Result<Vec<Reference>, SqlError> {
     let mut found: BTreeMap<(String, String), Reference> = BTreeMap::new();
     for row in rows {
         let (constraint, from) = (row.text(0)?, row.text(1)?);
-        let (name, on_delete) = (row.text(2)?, row.text(5)?.to_uppercase());
-        let reference = found
-            .entry((from.clone(), constraint))
-            .or_insert_with(|| Reference { from, name, columns: Vec::new(), on_delete });
+        // RESTRICT differs in when it fails, not in that it does.
+        let (name, on_delete) = (row.text(2)?, row.text(5)?.to_uppercase().replace("RESTRICT", "NO ACTION"));
+        let reference = found.entry((from.clone(), constraint)).or_insert_with(|| Reference {
+            from,
+            name,
+            columns: Vec::new(),
+            on_delete,
+        });
         reference.columns.push((row.text(3)?, row.text(4)?));
     }
     Ok(found.into_values().collect())
@@ -135,7 +139,8 @@ async fn sqlite(tx: &mut Tx, table: &Table) -> Result<Catalog, SqlError> {
     let master = format!("{}.sqlite_schema", Dialect { engine: Engine::Sqlite }.quote(&schema));
     let mut catalog = Catalog { id: table.name.to_lowercase(), ..Catalog::default() };
     let view = format!("SELECT count(*) FROM {master} WHERE type = 'view' AND lower(name) = lower($1)");
-    catalog.is_view = tx.fetch_one(&view, vec![Val::from(table.name.clone())]).await?.map_or(Ok(0), |row| row.i64(0))? > 0;
+    catalog.is_view =
+        tx.fetch_one(&view, vec![Val::from(table.name.clone())]).await?.map_or(Ok(0), |row| row.i64(0))? > 0;
     let sql = format!(
         "SELECT l.name, l.\"unique\", x.name, CASE WHEN x.name IS NULL THEN COALESCE(m.sql, '') ELSE COALESCE(x.coll, '') END \
          FROM pragma_index_list($1, $2) l JOIN pragma_index_xinfo(l.name, $2) x ON x.key = 1 \

@@ -44,11 +44,19 @@ pub(super) async fn check(map: &DataMap, tx: &mut Tx) -> Result<Vec<Finding>, Sq
 
 impl Check<'_> {
     fn error(&mut self, field: &str, message: impl Into<String>) {
-        self.findings.push(Finding { severity: FindingSeverity::Error, field: field.to_owned(), message: message.into() });
+        self.findings.push(Finding {
+            severity: FindingSeverity::Error,
+            field: field.to_owned(),
+            message: message.into(),
+        });
     }
 
     fn warning(&mut self, field: &str, message: impl Into<String>) {
-        self.findings.push(Finding { severity: FindingSeverity::Warning, field: field.to_owned(), message: message.into() });
+        self.findings.push(Finding {
+            severity: FindingSeverity::Warning,
+            field: field.to_owned(),
+            message: message.into(),
+        });
     }
 
     fn collection(&mut self, at: usize) {
@@ -70,7 +78,10 @@ impl Check<'_> {
         if c.restriction.is_none() && own {
             let held = c.retain.is_some() || c.fields.iter().any(|f| matches!(f.erase, FieldErasure::Retain(_)));
             let also = if held { ", and what is held is not marked as such" } else { "" };
-            self.warning(&format!("{path}.restriction"), format!("no marker: this collection cannot be restricted{also}"));
+            self.warning(
+                &format!("{path}.restriction"),
+                format!("no marker: this collection cannot be restricted{also}"),
+            );
         }
     }
 
@@ -84,7 +95,10 @@ impl Check<'_> {
             self.error(&field, format!("uses storage engine {engine}, which has no transactions"));
         }
         if catalog.hides_rows {
-            self.error(&field, "row-level security hides rows from this user: what it cannot see it would call not held");
+            self.error(
+                &field,
+                "row-level security hides rows from this user: what it cannot see it would call not held",
+            );
         }
     }
 
@@ -92,13 +106,17 @@ impl Check<'_> {
     fn columns(&mut self, c: &Collection, path: &str) {
         let mut named: Vec<(String, &str)> = c.key.iter().map(|k| (format!("{path}.key"), k.as_str())).collect();
         named.extend(c.customer_field.iter().map(|f| (format!("{path}.customer_field"), f.as_str())));
-        named.extend(c.identifiers.iter().enumerate().map(|(i, r)| (format!("{path}.identifiers[{i}].field"), r.field.as_str())));
+        named.extend(
+            c.identifiers.iter().enumerate().map(|(i, r)| (format!("{path}.identifiers[{i}].field"), r.field.as_str())),
+        );
         named.extend(c.yields.iter().map(|y| (format!("{path}.yields.{}", y.kind), y.field.as_str())));
         for (i, link) in c.owned_by.iter().enumerate() {
             named.extend(link.fields.iter().map(|(here, _)| (format!("{path}.owned_by[{i}].fields"), here.as_str())));
         }
         for (i, pointer) in c.points_at.iter().enumerate() {
-            named.extend(pointer.link.fields.iter().map(|(here, _)| (format!("{path}.points_at[{i}].fields"), here.as_str())));
+            named.extend(
+                pointer.link.fields.iter().map(|(here, _)| (format!("{path}.points_at[{i}].fields"), here.as_str())),
+            );
         }
         for field in &c.fields {
             named.push((format!("{path}.fields.{}", field.name), &field.name));
@@ -139,7 +157,8 @@ impl Check<'_> {
 
     fn key(&mut self, at: usize, path: &str) {
         let c = &self.map.collections[at];
-        let in_key = |part: &Option<String>| part.as_ref().is_some_and(|name| c.key.iter().any(|k| same(self.engine, k, name)));
+        let in_key =
+            |part: &Option<String>| part.as_ref().is_some_and(|name| c.key.iter().any(|k| same(self.engine, k, name)));
         let unique = self.catalogs[at].indexes.iter().any(|i| i.unique && i.parts.iter().all(|p| in_key(&p.column)));
         if !unique && !self.catalogs[at].is_view {
             self.error(&format!("{path}.key"), "no unique index says that these columns name one row");
@@ -175,7 +194,9 @@ impl Check<'_> {
         let Some(column) = self.column(c, name).cloned() else { return };
         let too_long = |chars: u64| column.max_chars.filter(|max| chars > *max);
         match mask {
-            Mask::SetNull if !column.nullable => self.error(place, format!("{name} is NOT NULL: it needs a constant or a pseudonym")),
+            Mask::SetNull if !column.nullable => {
+                self.error(place, format!("{name} is NOT NULL: it needs a constant or a pseudonym"))
+            }
             Mask::SetNull => {}
             Mask::Pseudonym if column.class != Class::Text => {
                 self.error(place, format!("{name} is of type {}, which holds no pseudonym", column.type_name));
@@ -190,25 +211,35 @@ impl Check<'_> {
                     self.error(place, format!("{name} holds {max} characters, and the constant is longer"));
                 }
                 let fits = match column.class {
-                    Class::Date | Class::Instant => text.get(..10).is_some_and(|day| day.parse::<jiff::civil::Date>().is_ok()),
+                    Class::Date | Class::Instant => {
+                        text.get(..10).is_some_and(|day| day.parse::<jiff::civil::Date>().is_ok())
+                    }
                     Class::Bytes => false,
                     _ => column.accepts(text),
                 };
                 if !fits {
-                    self.error(place, format!("{name} is of type {}, which cannot hold the constant", column.type_name));
+                    self.error(
+                        place,
+                        format!("{name} is of type {}, which cannot hold the constant", column.type_name),
+                    );
                 }
                 let alone = |i: &super::catalog::Index| {
-                    i.unique && matches!(i.parts.as_slice(), [part] if part.column.as_deref().is_some_and(|p| same(self.engine, p, name)))
+                    i.unique
+                        && matches!(i.parts.as_slice(), [part] if part.column.as_deref().is_some_and(|p| same(self.engine, p, name)))
                 };
                 if self.catalogs[at].indexes.iter().any(alone) {
-                    self.error(place, format!("{name} is unique: a second row could not get the same constant; use a pseudonym"));
+                    self.error(
+                        place,
+                        format!("{name} is unique: a second row could not get the same constant; use a pseudonym"),
+                    );
                 }
             }
         }
     }
 
     fn anchors(&mut self, c: &Collection, path: &str) {
-        let mut anchors: Vec<(String, &Retention)> = c.retain.iter().map(|r| (format!("{path}.retain.anchor"), r)).collect();
+        let mut anchors: Vec<(String, &Retention)> =
+            c.retain.iter().map(|r| (format!("{path}.retain.anchor"), r)).collect();
         for field in &c.fields {
             if let FieldErasure::Retain(retain) = &field.erase {
                 anchors.push((format!("{path}.fields.{}.erase.retain.anchor", field.name), retain));
@@ -245,7 +276,9 @@ impl Check<'_> {
                 Matching::CaseInsensitive => format!("lower({name})"),
                 Matching::Digits => format!("the digits of {name}"),
             };
-            let exact = rule.matching == Matching::Exact || wanted == *name || (column.folds && rule.matching == Matching::CaseInsensitive);
+            let exact = rule.matching == Matching::Exact
+                || wanted == *name
+                || (column.folds && rule.matching == Matching::CaseInsensitive);
             let usable = |part: &super::catalog::Part| match &part.column {
                 Some(col) if same(self.engine, col, name) => {
                     exact || (rule.matching == Matching::CaseInsensitive && part.definition == "nocase")
@@ -253,12 +286,17 @@ impl Check<'_> {
                 Some(_) => false,
                 None => match rule.matching {
                     Matching::Exact => false,
-                    Matching::CaseInsensitive => part.definition.contains("lower(") && part.definition.contains(&name.to_lowercase()),
-                    Matching::Digits => part.definition.contains("regexp_replace(") && part.definition.contains(&name.to_lowercase()),
+                    Matching::CaseInsensitive => {
+                        part.definition.contains("lower(") && part.definition.contains(&name.to_lowercase())
+                    }
+                    Matching::Digits => {
+                        part.definition.contains("regexp_replace(") && part.definition.contains(&name.to_lowercase())
+                    }
                 },
             };
             // A text in another type's column is compared as text, which no index on the column answers.
-            let typed = self.engine != Engine::Postgres || matches!(column.class, Class::Text | Class::Int { .. } | Class::Uuid);
+            let typed = self.engine != Engine::Postgres
+                || matches!(column.class, Class::Text | Class::Int { .. } | Class::Uuid);
             if !typed || !self.indexed(at, usable) {
                 self.warning(&place, format!("no index on {wanted}: every request reads the whole table"));
             }
@@ -272,7 +310,10 @@ impl Check<'_> {
             (Some(column), Some(customer)) => same(self.engine, column, customer),
             _ => false,
         };
-        self.catalogs[at].indexes.iter().any(|index| index.parts.iter().find(|part| !confines(part)).is_some_and(&usable))
+        self.catalogs[at]
+            .indexes
+            .iter()
+            .any(|index| index.parts.iter().find(|part| !confines(part)).is_some_and(&usable))
     }
 
     fn links(&mut self, at: usize, path: &str) {
@@ -313,14 +354,17 @@ impl Check<'_> {
             let leads_here = |name: &str| self.map.collection(name).is_some_and(|owner| owner.table == c.table);
             let mut covered = false;
             let mut wrong = None;
-            for (other, of) in self.map.collections.iter().enumerate().filter(|(o, _)| catalogs[*o].id == reference.from) {
+            for (other, of) in
+                self.map.collections.iter().enumerate().filter(|(o, _)| catalogs[*o].id == reference.from)
+            {
                 if of.owned_by.iter().any(|l| leads_here(&l.collection) && covers(&l.fields)) {
                     covered = true;
                     if of.erase == RowErasure::Mask && reference.on_delete == "NO ACTION" {
                         wrong = Some(format!("{from} keeps its row, masked, and refers to what would be deleted"));
                     }
                 }
-                for pointer in of.points_at.iter().filter(|p| leads_here(&p.link.collection) && covers(&p.link.fields)) {
+                for pointer in of.points_at.iter().filter(|p| leads_here(&p.link.collection) && covers(&p.link.fields))
+                {
                     covered = true;
                     if pointer.mask != Mask::SetNull {
                         wrong = Some(format!("{from} is a foreign key: only set_null can mask it"));
@@ -334,18 +378,25 @@ impl Check<'_> {
                         self.error(&place, message);
                     }
                 }
-                (false, "CASCADE") => self.error(&place, format!("deleting would carry {from} away, which the map does not cover: list it as owned_by")),
+                (false, "CASCADE") => self.error(
+                    &place,
+                    format!("deleting would carry {from} away, which the map does not cover: list it as owned_by"),
+                ),
                 (false, "SET NULL" | "SET DEFAULT") => {
                     self.error(&place, format!("deleting would change {from}, which the map does not cover: list it as points_at or owned_by"));
                 }
-                (false, _) => self.error(&place, format!("{from} refers to it and would stop the deletion: list it as owned_by or points_at")),
+                (false, _) => self.error(
+                    &place,
+                    format!("{from} refers to it and would stop the deletion: list it as owned_by or points_at"),
+                ),
             }
         }
     }
 }
 
 fn redacted(c: &Collection, field: &str) -> bool {
-    c.identifiers.len() > 1 && c.identifiers.iter().any(|rule| rule.field == field || rule.redacts.iter().any(|r| r == field))
+    c.identifiers.len() > 1
+        && c.identifiers.iter().any(|rule| rule.field == field || rule.redacts.iter().any(|r| r == field))
 }
 
 fn same(engine: Engine, a: &str, b: &str) -> bool {

@@ -95,7 +95,8 @@ impl Dialect {
     /// As [`Dialect::equals`], for a value from elsewhere, which [`Column::accepts`] has let pass: where a cast of it could still fail, it is the column that
     /// is cast, so that no value can poison the batch.
     pub fn equals_foreign(self, column: &Column, value: &str) -> String {
-        let safe = matches!(column.class, Class::Text | Class::Int { .. } | Class::Uuid) || self.engine == Engine::Sqlite;
+        let safe =
+            matches!(column.class, Class::Text | Class::Int { .. } | Class::Uuid) || self.engine == Engine::Sqlite;
         if safe { self.equals(column, value) } else { self.text_equals(column, value) }
     }
 
@@ -122,10 +123,9 @@ impl Dialect {
                 let truth = format!("CAST(LOWER({}) AS BINARY) = CAST({value} AS BINARY)", self.text(column));
                 match &column.cast {
                     // A collation that folds finds at least what we want, and by its index.
-                    Some(charset) if column.class == Class::Text && column.folds => format!(
-                        "{name} = CONVERT({value} USING {charset}) COLLATE {} AND {truth}",
-                        column.collation
-                    ),
+                    Some(charset) if column.class == Class::Text && column.folds => {
+                        format!("{name} = CONVERT({value} USING {charset}) COLLATE {} AND {truth}", column.collation)
+                    }
                     _ => truth,
                 }
             }
@@ -167,10 +167,9 @@ impl Dialect {
             (Engine::Postgres, _) => {
                 format!("({name} IS NOT NULL AND {name}::text <> ({})::text)", self.written(column, value))
             }
-            (Engine::MySql, Class::Text) => format!(
-                "({name} IS NOT NULL AND CAST({} AS BINARY) <> CAST({value} AS BINARY))",
-                self.text(column)
-            ),
+            (Engine::MySql, Class::Text) => {
+                format!("({name} IS NOT NULL AND CAST({} AS BINARY) <> CAST({value} AS BINARY))", self.text(column))
+            }
             (Engine::MySql, _) => format!("({name} IS NOT NULL AND {name} <> {value})"),
             (Engine::Sqlite, _) => format!("({name} IS NOT NULL AND {name} <> {value} COLLATE BINARY)"),
         }
@@ -262,8 +261,8 @@ impl Dialect {
 
 /// What people write into phone numbers, for the engine that has no regular expressions.
 pub(super) const SEPARATORS: &[char] = &[
-    ' ', '-', '(', ')', '+', '.', '/', '\t', ',', ':', '\u{a0}', '\u{2010}', '\u{2011}', '\u{2012}', '\u{2013}', '\u{2014}',
-    '\u{2212}', '\u{200b}', '\u{200e}', '\u{202a}', '\u{202c}', '\u{2009}', '\u{202f}', '\u{feff}',
+    ' ', '-', '(', ')', '+', '.', '/', '\t', ',', ':', '\u{a0}', '\u{2010}', '\u{2011}', '\u{2012}', '\u{2013}',
+    '\u{2014}', '\u{2212}', '\u{200b}', '\u{200e}', '\u{202a}', '\u{202c}', '\u{2009}', '\u{202f}', '\u{feff}',
 ];
 
 #[cfg(test)]

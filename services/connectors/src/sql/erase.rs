@@ -12,6 +12,7 @@ use super::{
     batch::{CHUNK, KeyBatch},
     failure,
     plan::{CollectionPlan, Plan, Statement},
+    standing::{strangers, without},
     walk::index,
 };
 use crate::{BatchContext, ConnectorError, MatchSet, MatchedRow, RowFate, Subject};
@@ -20,12 +21,17 @@ use crate::{BatchContext, ConnectorError, MatchSet, MatchedRow, RowFate, Subject
 pub(super) type Share<'a> = Vec<(usize, &'a MatchedRow)>;
 
 /// The match sets' rows by collection, in the plan's numbering.
-pub(super) fn shares<'a>(plan: &Plan, sets: impl Iterator<Item = (usize, &'a MatchSet)>) -> Result<Vec<Share<'a>>, ConnectorError> {
+pub(super) fn shares<'a>(
+    plan: &Plan,
+    sets: impl Iterator<Item = (usize, &'a MatchSet)>,
+) -> Result<Vec<Share<'a>>, ConnectorError> {
     let mut shares: Vec<Share<'a>> = vec![Vec::new(); plan.collections.len()];
     for (subject, set) in sets {
         for (name, rows) in &set.collections {
             let at = plan.index(name).ok_or_else(|| {
-                ConnectorError::Refused("a match set names a collection that this version of the map has not".to_owned())
+                ConnectorError::Refused(
+                    "a match set names a collection that this version of the map has not".to_owned(),
+                )
             })?;
             shares[at].extend(rows.iter().map(|row| (subject, row)));
         }
@@ -48,6 +54,17 @@ pub(super) struct Acting<'a, 't> {
 
 impl Acting<'_, '_> {
     pub async fn erase(&mut self) -> Result<(), ConnectorError> {
+        let strangers = strangers(self).await?;
+        if strangers.is_empty() {
+            return self.erase_own().await;
+        }
+        let own = without(self.plan, self.sets, &strangers);
+        Acting { plan: self.plan, ctx: self.ctx, subjects: self.subjects, sets: &own, tx: &mut *self.tx }
+            .erase_own()
+            .await
+    }
+
+    async fn erase_own(&mut self) -> Result<(), ConnectorError> {
         let (plan, now) = (self.plan, self.ctx.now);
         let shares = shares(plan, self.sets.iter().enumerate())?;
         for (at, share) in shares.iter().enumerate() {
@@ -61,7 +78,8 @@ impl Acting<'_, '_> {
             let shared = of_fate(share, RowFate::Redact, now);
             for (r, statement) in plan.collections[at].statements.redact.iter().enumerate() {
                 let by_rule = |(_, row): &&(usize, &MatchedRow)| row.rules.iter().any(|rule| usize::from(*rule) == r);
-                let narrowed: Vec<(usize, MatchedRow)> = shared.iter().filter(by_rule).map(|(s, row)| (*s, tied_by(row, r))).collect();
+                let narrowed: Vec<(usize, MatchedRow)> =
+                    shared.iter().filter(by_rule).map(|(s, row)| (*s, tied_by(row, r))).collect();
                 let narrowed: Share<'_> = narrowed.iter().map(|(s, row)| (*s, row)).collect();
                 self.run(at, statement.as_ref(), &narrowed, CHUNK).await?;
             }
@@ -83,7 +101,13 @@ impl Acting<'_, '_> {
     }
 
     /// One statement over these rows of one collection.
-    pub async fn run(&mut self, at: usize, statement: Option<&Statement>, share: &Share<'_>, chunk: usize) -> Result<(), ConnectorError> {
+    pub async fn run(
+        &mut self,
+        at: usize,
+        statement: Option<&Statement>,
+        share: &Share<'_>,
+        chunk: usize,
+    ) -> Result<(), ConnectorError> {
         let Some(statement) = statement.filter(|_| !share.is_empty()) else { return Ok(()) };
         let mut batch = self.batch(at, chunk);
         for (i, (subject, row)) in share.iter().enumerate() {

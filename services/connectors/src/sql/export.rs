@@ -65,7 +65,9 @@ async fn collection(
     }
     let mut read: Vec<Option<Vec<Option<String>>>> = vec![None; rows.len()];
     for batch in batch.finish() {
-        for row in tx.fetch_rows(&statement.sql, statement.args(ctx.customer_key.as_deref()), batch).await.map_err(failure)? {
+        for row in
+            tx.fetch_rows(&statement.sql, statement.args(ctx.customer_key.as_deref()), batch).await.map_err(failure)?
+        {
             let i = usize::try_from(row.i64(0).map_err(failure)?).unwrap_or(usize::MAX);
             if let Some(slot) = read.get_mut(i).filter(|slot| slot.is_none()) {
                 let texts: Result<Vec<_>, _> = (2..2 + columns.len()).map(|t| row.opt_text(t)).collect();
@@ -76,7 +78,8 @@ async fn collection(
     // A row that is gone, or not the subject's any more, is left out.
     for ((_, row), values) in rows.iter().zip(read) {
         let Some(values) = values else { continue };
-        let filled = values.iter().enumerate().filter(|(_, v)| v.is_some()).filter_map(|(f, _)| u16::try_from(f).ok()).collect();
+        let filled =
+            values.iter().enumerate().filter(|(_, v)| v.is_some()).filter_map(|(f, _)| u16::try_from(f).ok()).collect();
         let fields = map.fields.iter().zip(values).map(|(field, value)| RecordField {
             name: field.name.clone(),
             category: field.category.clone(),

@@ -23,7 +23,12 @@ struct Held {
 }
 
 /// Parallel to the rows; `None` where there is nothing to do, or where the row stood in the match set already.
-pub(super) fn decide(set: &Rowset<'_>, plan: &Plan, ctx: &BatchContext, zone: &TimeZone) -> Result<Vec<Option<MatchedRow>>, SubjectError> {
+pub(super) fn decide(
+    set: &Rowset<'_>,
+    plan: &Plan,
+    ctx: &BatchContext,
+    zone: &TimeZone,
+) -> Result<Vec<Option<MatchedRow>>, SubjectError> {
     let erasure = ctx.action == Action::Erasure;
     let held = if erasure { holds(set, plan, ctx, zone)? } else { vec![None; set.rows.len()] };
     let mut decided = Vec::with_capacity(set.rows.len());
@@ -40,7 +45,14 @@ pub(super) fn decide(set: &Rowset<'_>, plan: &Plan, ctx: &BatchContext, zone: &T
     Ok(decided)
 }
 
-fn erase(set: &Rowset<'_>, row: &Seen<'_>, held: Option<Held>, plan: &Plan, ctx: &BatchContext, zone: &TimeZone) -> Result<Option<MatchedRow>, SubjectError> {
+fn erase(
+    set: &Rowset<'_>,
+    row: &Seen<'_>,
+    held: Option<Held>,
+    plan: &Plan,
+    ctx: &BatchContext,
+    zone: &TimeZone,
+) -> Result<Option<MatchedRow>, SubjectError> {
     let map = plan.map_of(row.collection);
     let of = &plan.collections[row.collection];
     let own = match map.erase {
@@ -109,7 +121,12 @@ pub(super) fn fields(words: &[u64]) -> Vec<u16> {
     found
 }
 
-fn held_fields(row: &Seen<'_>, plan: &Plan, now: Timestamp, zone: &TimeZone) -> Result<Vec<(u16, Timestamp)>, SubjectError> {
+fn held_fields(
+    row: &Seen<'_>,
+    plan: &Plan,
+    now: Timestamp,
+    zone: &TimeZone,
+) -> Result<Vec<(u16, Timestamp)>, SubjectError> {
     let of = &plan.collections[row.collection];
     let map = plan.map_of(row.collection);
     let filled = fields(&row.filled);
@@ -127,7 +144,12 @@ fn held_fields(row: &Seen<'_>, plan: &Plan, now: Timestamp, zone: &TimeZone) -> 
 
 /// Per row, its hold: its own, its owner's (what is kept of an order is kept with its lines), or that of something it owns, where it would
 /// otherwise be deleted from under it.
-fn holds(set: &Rowset<'_>, plan: &Plan, ctx: &BatchContext, zone: &TimeZone) -> Result<Vec<Option<Held>>, SubjectError> {
+fn holds(
+    set: &Rowset<'_>,
+    plan: &Plan,
+    ctx: &BatchContext,
+    zone: &TimeZone,
+) -> Result<Vec<Option<Held>>, SubjectError> {
     let mut held: Vec<Option<Held>> = Vec::with_capacity(set.rows.len());
     for row in &set.rows {
         let stored = row.stored.filter(|r| r.fate_at(ctx.now) == RowFate::Hold).and_then(|r| {
@@ -144,44 +166,69 @@ fn holds(set: &Rowset<'_>, plan: &Plan, ctx: &BatchContext, zone: &TimeZone) -> 
             _ => None,
         });
     }
-    let later = |a: &Option<Held>, b: &Option<Held>| match (a, b) {
-        (Some(a), Some(b)) => b.until > a.until,
-        (None, Some(_)) => true,
-        (_, None) => false,
-    };
-    // Nearly always nothing is held, or one pass is enough; ends because an end only ever moves to a later one of those there are.
-    let mut moved = held.iter().any(Option::is_some);
+    if held.iter().all(Option::is_none) {
+        return Ok(held);
+    }
+    // Down: what an owner is held for, it is held for with all it owns.
+    spread(set, &mut held, |at, parent| (parent, at), |_| true);
+    // Up, and from there not down again: the owner stays for that one row's sake, not for its other rows'.
+    let mut kept = held.clone();
+    spread(
+        set,
+        &mut kept,
+        |at, parent| (at, parent),
+        |to| plan.map_of(set.rows[to].collection).erase == RowErasure::Delete,
+    );
+    Ok(kept)
+}
+
+/// Hands holds on from row to row, until nothing moves. Ends, because an end only ever moves to a later one of those that there are.
+fn spread(
+    set: &Rowset<'_>,
+    held: &mut [Option<Held>],
+    direction: impl Fn(usize, usize) -> (usize, usize),
+    may: impl Fn(usize) -> bool,
+) {
+    let end = |held: &Option<Held>| held.as_ref().map(|held| held.until);
+    let mut moved = true;
     while moved {
         moved = false;
         for (at, row) in set.rows.iter().enumerate() {
             let Some((parent, _)) = row.parent else { continue };
-            if row.stored.is_none() && later(&held[at], &held[parent]) {
-                held[at] = held[parent].clone();
-                moved = true;
-            }
-            let owner = &set.rows[parent];
-            let deleted = plan.map_of(owner.collection).erase == RowErasure::Delete;
-            if deleted && owner.stored.is_none() && later(&held[parent], &held[at]) {
-                held[parent] = held[at].clone();
+            let (from, to) = direction(at, parent);
+            // What a match set says of its rows stands.
+            if set.rows[to].stored.is_none() && end(&held[from]) > end(&held[to]) && may(to) {
+                held[to] = held[from].clone();
                 moved = true;
             }
         }
     }
-    Ok(held)
 }
 
-fn until(anchor: Option<&str>, retention: &Retention, zone: &TimeZone, collection: &str) -> Result<Timestamp, SubjectError> {
+fn until(
+    anchor: Option<&str>,
+    retention: &Retention,
+    zone: &TimeZone,
+    collection: &str,
+) -> Result<Timestamp, SubjectError> {
     let Some(text) = anchor else {
-        return Err(SubjectError::Other(format!("a row of collection {collection} has no anchor date in {}", retention.anchor)));
+        return Err(SubjectError::Other(format!(
+            "a row of collection {collection} has no anchor date in {}",
+            retention.anchor
+        )));
     };
     let unreadable = || {
-        SubjectError::Other(format!("a row of collection {collection} has an anchor in {} that is no date", retention.anchor))
+        SubjectError::Other(format!(
+            "a row of collection {collection} has an anchor in {} that is no date",
+            retention.anchor
+        ))
     };
     let day = match text.parse::<Timestamp>() {
         Ok(instant) => instant.to_zoned(zone.clone()).date(),
         Err(_) => text.get(..10).and_then(|day| day.parse::<Date>().ok()).ok_or_else(unreadable)?,
     };
-    let beyond = |_| SubjectError::Other(format!("the retention of a row of collection {collection} ends beyond the calendar"));
+    let beyond =
+        |_| SubjectError::Other(format!("the retention of a row of collection {collection} ends beyond the calendar"));
     hold::held_until(day, retention).and_then(|last| hold::released_at(last, zone)).map_err(beyond)
 }
 

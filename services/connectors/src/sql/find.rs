@@ -16,7 +16,12 @@ pub(super) fn zone(ctx: &BatchContext) -> Result<TimeZone, ConnectorError> {
     window::zone(&ctx.time_zone).map_err(|_| ConnectorError::Refused("the agreement's time zone is unknown".to_owned()))
 }
 
-pub(super) async fn find(plan: &Plan, ctx: &BatchContext, subjects: &[Subject], tx: &mut Tx) -> Result<Vec<SubjectResult<Found>>, ConnectorError> {
+pub(super) async fn find(
+    plan: &Plan,
+    ctx: &BatchContext,
+    subjects: &[Subject],
+    tx: &mut Tx,
+) -> Result<Vec<SubjectResult<Found>>, ConnectorError> {
     let zone = zone(ctx)?;
     let mut walk = Walk::new(plan, ctx, subjects, tx, ctx.action == Action::Erasure);
     for (subject, set) in subjects.iter().zip(&mut walk.sets) {
@@ -93,7 +98,8 @@ pub(super) async fn pointing(
                 for row in &rows {
                     let i = row.i64(0).map_err(super::failure)?;
                     let Some((s, values)) = usize::try_from(i).ok().and_then(|i| chunk.get(i)) else { continue };
-                    let key: Vec<String> = (1..=of.key_len()).map(|k| row.text(k)).collect::<Result<_, _>>().map_err(super::failure)?;
+                    let key: Vec<String> =
+                        (1..=of.key_len()).map(|k| row.text(k)).collect::<Result<_, _>>().map_err(super::failure)?;
                     // What goes with the subject, or must stay as it is, needs no masking.
                     let own = walk.sets[*s].index.get(&(*collection, key.clone())).and_then(|row| {
                         let decided = decided[*s].as_ref().ok().and_then(|d| d[*row].as_ref());

@@ -8,6 +8,8 @@ mod catalog;
 mod check;
 mod dialect;
 mod erase;
+#[cfg(test)]
+mod explained;
 mod export;
 mod fate;
 mod find;
@@ -18,6 +20,7 @@ mod read_back;
 mod rectify;
 mod restrict;
 mod schema;
+mod standing;
 mod statements;
 mod walk;
 
@@ -52,7 +55,11 @@ impl std::fmt::Debug for SqlConnector {
 
 /// Codes and names of schema objects only (I10).
 fn failure(error: SqlError) -> ConnectorError {
-    if error.is_transient() { ConnectorError::Unavailable(error.to_string()) } else { ConnectorError::Refused(error.to_string()) }
+    if error.is_transient() {
+        ConnectorError::Unavailable(error.to_string())
+    } else {
+        ConnectorError::Refused(error.to_string())
+    }
 }
 
 impl SqlConnector {
@@ -78,7 +85,11 @@ impl SqlConnector {
         let ms = limit.as_millis().max(1);
         match self.pool.engine() {
             Engine::Postgres => {
-                let whole = if plan.version >= 170_000 { format!("SET LOCAL transaction_timeout = {ms};") } else { String::new() };
+                let whole = if plan.version >= 170_000 {
+                    format!("SET LOCAL transaction_timeout = {ms};")
+                } else {
+                    String::new()
+                };
                 let settings = format!(
                     "{whole}SET LOCAL statement_timeout = {ms}; SET LOCAL lock_timeout = {ms}; \
                      SET LOCAL idle_in_transaction_session_timeout = {ms}; SET CONSTRAINTS ALL DEFERRED"
@@ -105,7 +116,11 @@ impl SqlConnector {
     }
 
     /// Within the batch's time; after an error that may be the schema's, the plan is made anew.
-    async fn bounded<T>(&self, ctx: &BatchContext, work: impl Future<Output = Result<T, ConnectorError>>) -> Result<T, ConnectorError> {
+    async fn bounded<T>(
+        &self,
+        ctx: &BatchContext,
+        work: impl Future<Output = Result<T, ConnectorError>>,
+    ) -> Result<T, ConnectorError> {
         let done = match tokio::time::timeout(ctx.time_limit, work).await {
             Ok(done) => done,
             Err(_) => Err(ConnectorError::Unavailable("it took longer than the lease allows".to_owned())),
@@ -119,9 +134,10 @@ impl SqlConnector {
     /// Where customers share a table, nothing is asked without saying whose rows are meant (I8).
     fn confined(&self, ctx: &BatchContext) -> Result<(), ConnectorError> {
         match self.map.collections.iter().find(|c| c.customer_field.is_some()) {
-            Some(c) if ctx.customer_key.is_none() => {
-                Err(ConnectorError::Refused(format!("collection {} is shared, and the customer has no key in it", c.name)))
-            }
+            Some(c) if ctx.customer_key.is_none() => Err(ConnectorError::Refused(format!(
+                "collection {} is shared, and the customer has no key in it",
+                c.name
+            ))),
             _ => Ok(()),
         }
     }
@@ -142,7 +158,11 @@ impl Connector for SqlConnector {
         check::check(&self.map, &mut tx).await.map_err(failure)
     }
 
-    async fn find(&self, ctx: &BatchContext, subjects: &[Subject]) -> Result<Vec<SubjectResult<Found>>, ConnectorError> {
+    async fn find(
+        &self,
+        ctx: &BatchContext,
+        subjects: &[Subject],
+    ) -> Result<Vec<SubjectResult<Found>>, ConnectorError> {
         self.confined(ctx)?;
         self.bounded(ctx, async {
             let plan = self.plan().await?;
@@ -156,7 +176,12 @@ impl Connector for SqlConnector {
         .await
     }
 
-    async fn act(&self, ctx: &BatchContext, subjects: &[Subject], match_sets: &[MatchSet]) -> Result<Vec<SubjectResult<()>>, ConnectorError> {
+    async fn act(
+        &self,
+        ctx: &BatchContext,
+        subjects: &[Subject],
+        match_sets: &[MatchSet],
+    ) -> Result<Vec<SubjectResult<()>>, ConnectorError> {
         self.confined(ctx)?;
         one_each(subjects, match_sets)?;
         if ctx.action == Action::Access {

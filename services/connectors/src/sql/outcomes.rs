@@ -94,9 +94,12 @@ fn row_erased(plan: &Plan, at: usize, row: &MatchedRow, now: Timestamp) -> Vec<(
                 let held = row.held_fields.iter().find(|(h, until)| *h == f && *until > now);
                 match (&field.erase, held) {
                     (FieldErasure::Retain(retention), Some((_, until))) => {
-                        lines.push((line(map, &field.category, OutcomeKind::Retained, &retention.ground), Some(*until)));
+                        lines
+                            .push((line(map, &field.category, OutcomeKind::Retained, &retention.ground), Some(*until)));
                     }
-                    (FieldErasure::Retain(_), None) => lines.push((line(map, &field.category, OutcomeKind::Erased, ""), None)),
+                    (FieldErasure::Retain(_), None) => {
+                        lines.push((line(map, &field.category, OutcomeKind::Erased, ""), None))
+                    }
                     (FieldErasure::Mask(mask), _) => lines.push((line(map, &field.category, done(mask), ""), None)),
                     (FieldErasure::Keep, _) => {}
                 }
@@ -133,12 +136,19 @@ fn row_erased(plan: &Plan, at: usize, row: &MatchedRow, now: Timestamp) -> Vec<(
 }
 
 /// The same outcome for all that each row held.
-pub(super) fn whole<'r>(plan: &Plan, rows: impl Iterator<Item = (usize, &'r [u16])>, outcome: OutcomeKind) -> Vec<Outcome> {
+pub(super) fn whole<'r>(
+    plan: &Plan,
+    rows: impl Iterator<Item = (usize, &'r [u16])>,
+    outcome: OutcomeKind,
+) -> Vec<Outcome> {
     let mut tally = Tally::default();
     for (at, filled) in rows {
         let map = plan.map_of(at);
-        let mut categories: BTreeSet<&str> =
-            filled.iter().filter_map(|f| map.fields.get(usize::from(*f))).map(|field| field.category.as_str()).collect();
+        let mut categories: BTreeSet<&str> = filled
+            .iter()
+            .filter_map(|f| map.fields.get(usize::from(*f)))
+            .map(|field| field.category.as_str())
+            .collect();
         if categories.is_empty() {
             categories.insert(ANY);
         }

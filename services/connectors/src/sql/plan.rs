@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use quittance_domain::data_map::{
-    Collection, DataMap, FieldErasure, Link, Mask, Matching, RowErasure,
-};
+use quittance_domain::data_map::{Collection, DataMap, FieldErasure, Link, Mask, Matching, RowErasure};
 use quittance_sql::{Engine, Val};
 
 use super::{
@@ -105,6 +103,7 @@ pub(super) enum Arg {
     Text(String),
 }
 
+#[derive(Default)]
 pub(super) struct Statement {
     pub sql: String,
     pub args: Vec<Arg>,
@@ -245,10 +244,8 @@ impl Compiler<'_> {
             }
         }
         shape.words = c.fields.len().div_ceil(WORD);
-        shape.dirty = c
-            .fields
-            .iter()
-            .any(|f| matches!(f.erase, FieldErasure::Mask(Mask::Constant(_) | Mask::Pseudonym)));
+        shape.dirty =
+            c.fields.iter().any(|f| matches!(f.erase, FieldErasure::Mask(Mask::Constant(_) | Mask::Pseudonym)));
         Ok(shape)
     }
 
@@ -267,9 +264,11 @@ impl Compiler<'_> {
             let (here, column) = (self.column(here)?, there.column(target)?);
             plan.native.push(here.type_name == column.type_name);
             plan.here.push(here);
-            let position = of.key.iter().position(|k| k == target).or_else(|| {
-                extra.iter().position(|name| *name == target).map(|i| shape.linked[i])
-            });
+            let position = of
+                .key
+                .iter()
+                .position(|k| k == target)
+                .or_else(|| extra.iter().position(|name| *name == target).map(|i| shape.linked[i]));
             plan.there.push(position.ok_or_else(|| ConnectorError::Refused("a link leads nowhere".to_owned()))?);
         }
         plan.back = owner > self.at || (owner == self.at && self.dialect.engine == Engine::MySql);
@@ -278,7 +277,9 @@ impl Compiler<'_> {
         // SQLite defers its foreign keys to the commit instead.
         plan.back &= self.dialect.engine != Engine::Sqlite;
         let free = |column: &Column| {
-            column.nullable && !self.c.key.contains(&column.name) && self.c.customer_field.as_ref() != Some(&column.name)
+            column.nullable
+                && !self.c.key.contains(&column.name)
+                && self.c.customer_field.as_ref() != Some(&column.name)
         };
         plan.back &= plan.here.iter().all(free);
         Ok(plan)
@@ -296,9 +297,10 @@ impl Compiler<'_> {
         if self.schema.columns(&self.c.table).is_none() {
             return Err(ConnectorError::Refused(format!("collection {}: its table is not there", self.c.name)));
         }
-        self.schema.column(self.dialect.engine, &self.c.table, name).cloned().ok_or_else(|| {
-            ConnectorError::Refused(format!("collection {}: column {name} is not there", self.c.name))
-        })
+        self.schema
+            .column(self.dialect.engine, &self.c.table, name)
+            .cloned()
+            .ok_or_else(|| ConnectorError::Refused(format!("collection {}: column {name} is not there", self.c.name)))
     }
 }
 

@@ -82,7 +82,8 @@ fn name(plan: &Plan, subject: &Subject, s: usize, mut found: Found, holdings: &H
 
 /// The rows that a correction is about, as they stand: those with the old value, or if there are none, those that have the new one already.
 fn targets<'a>(correction: &Correction, held: &[Held<'a>]) -> Vec<&'a MatchedRow> {
-    let holding = |value: &str| held.iter().filter(|h| h.value.as_deref() == Some(value)).map(|h| h.row).collect::<Vec<_>>();
+    let holding =
+        |value: &str| held.iter().filter(|h| h.value.as_deref() == Some(value)).map(|h| h.row).collect::<Vec<_>>();
     match &correction.target {
         CorrectionTarget::Replace { old, new } => {
             let old = holding(old);
@@ -165,10 +166,13 @@ fn step(correction: &Correction, held: &Held<'_>) -> Step {
     let value = held.value.as_deref();
     // What holds the new value is done, even where that value was what tied it.
     let (done, write) = match &correction.target {
-        CorrectionTarget::Replace { old, new } => (value == Some(new.as_str()), (value == Some(old.as_str())).then(|| new.clone())),
+        CorrectionTarget::Replace { old, new } => {
+            (value == Some(new.as_str()), (value == Some(old.as_str())).then(|| new.clone()))
+        }
         CorrectionTarget::Record { new, .. } => (value == Some(new.as_str()), Some(new.clone())),
         CorrectionTarget::Append { statement } => {
-            let appended = |text: &str| if text.is_empty() { statement.clone() } else { format!("{text}\n{statement}") };
+            let appended =
+                |text: &str| if text.is_empty() { statement.clone() } else { format!("{text}\n{statement}") };
             (ends_with(value, statement), Some(value.map_or_else(|| statement.clone(), appended)))
         }
     };

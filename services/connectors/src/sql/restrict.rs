@@ -20,7 +20,8 @@ pub(super) async fn mark(acting: &mut Acting<'_, '_>, set: bool) -> Result<Vec<S
         }
     }
     for (at, share) in shares.iter().enumerate() {
-        let share: Share<'_> = share.iter().filter(|(s, row)| results[*s].is_ok() && row.fate != RowFate::Unpoint).copied().collect();
+        let share: Share<'_> =
+            share.iter().filter(|(s, row)| results[*s].is_ok() && row.fate != RowFate::Unpoint).copied().collect();
         let statements = &plan.collections[at].statements;
         let statement = if set { statements.mark.as_ref() } else { statements.unmark.as_ref() };
         acting.run(at, statement, &share, CHUNK).await?;

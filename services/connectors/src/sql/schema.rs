@@ -11,7 +11,10 @@ use super::dialect::Dialect;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Class {
     Text,
-    Int { min: i64, max: u64 },
+    Int {
+        min: i64,
+        max: u64,
+    },
     Uuid,
     /// Travels as hexadecimal where the engine has no text form of its own.
     Bytes,
@@ -105,11 +108,13 @@ impl Schema {
 
 async fn columns(tx: &mut Tx, table: &Table) -> Result<Vec<Column>, SqlError> {
     let dialect = Dialect { engine: tx.engine() };
-    let (rows, read): (_, fn(&Row) -> Result<Column, SqlError>) = match tx.engine() {
-        Engine::Postgres => (tx.fetch(POSTGRES, vec![Val::from(dialect.table(table))]).await?, postgres),
+    match tx.engine() {
+        Engine::Postgres => {
+            tx.fetch(POSTGRES, vec![Val::from(dialect.table(table))]).await?.iter().map(postgres).collect()
+        }
         Engine::MySql => {
             let args = vec![Val::from(table.schema.clone()), Val::from(table.name.clone())];
-            (tx.fetch(MYSQL, args).await?, mysql)
+            tx.fetch(MYSQL, args).await?.iter().map(mysql).collect()
         }
         Engine::Sqlite => {
             let name = Val::from(table.name.clone());
@@ -117,10 +122,9 @@ async fn columns(tx: &mut Tx, table: &Table) -> Result<Vec<Column>, SqlError> {
                 Some(schema) => tx.fetch(&SQLITE.replace("$1", "$1, $2"), vec![name, Val::from(schema)]).await?,
                 None => tx.fetch(SQLITE, vec![name]).await?,
             };
-            (rows, sqlite)
+            rows.iter().map(sqlite).collect()
         }
-    };
-    rows.iter().map(read).collect()
+    }
 }
 
 const POSTGRES: &str = "SELECT a.attname::text, format_type(a.atttypid, -1), b.typname::text, \
@@ -252,9 +256,19 @@ mod tests {
             max_chars: None,
         };
         let int = column(Class::Int { min: -128, max: 127 });
-        for (value, expected) in
-            [("0", true), ("127", true), ("-128", true), ("128", false), ("-129", false), ("007", false), ("-0", false), ("+1", false), ("1 ", false), ("x", false), ("", false)]
-        {
+        for (value, expected) in [
+            ("0", true),
+            ("127", true),
+            ("-128", true),
+            ("128", false),
+            ("-129", false),
+            ("007", false),
+            ("-0", false),
+            ("+1", false),
+            ("1 ", false),
+            ("x", false),
+            ("", false),
+        ] {
             assert_eq!(int.accepts(value), expected, "{value}");
         }
         let uuid = column(Class::Uuid);

@@ -46,12 +46,6 @@ pub(super) struct Find {
     pub left: Option<Statement>,
 }
 
-impl Default for Statement {
-    fn default() -> Self {
-        Self { sql: String::new(), args: Vec::new() }
-    }
-}
-
 /// Collects a statement's arguments while its text is written.
 struct Text<'a> {
     d: Dialect,
@@ -118,7 +112,14 @@ pub(super) fn key_batch(plan: &CollectionPlan) -> Vec<String> {
 }
 
 /// The values of columns, by key. Position 1 is whether the row is still tied to the subject; with `tied_only` others are left out.
-pub(super) fn values(d: Dialect, c: &Collection, plan: &CollectionPlan, columns: &[&Column], tied_only: bool, lock: bool) -> Statement {
+pub(super) fn values(
+    d: Dialect,
+    c: &Collection,
+    plan: &CollectionPlan,
+    columns: &[&Column],
+    tied_only: bool,
+    lock: bool,
+) -> Statement {
     let mut t = Text { d, c, plan, args: Vec::new() };
     let tie = t.tie(false);
     let mut what = vec!["v.i".to_owned(), t.d.bits(&[(0, tie.clone())])];

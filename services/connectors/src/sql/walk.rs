@@ -68,7 +68,13 @@ pub(super) struct Walk<'a, 't> {
 }
 
 impl<'a, 't> Walk<'a, 't> {
-    pub fn new(plan: &'a Plan, ctx: &'a BatchContext, subjects: &'a [Subject], tx: &'t mut Tx, only_left: bool) -> Self {
+    pub fn new(
+        plan: &'a Plan,
+        ctx: &'a BatchContext,
+        subjects: &'a [Subject],
+        tx: &'t mut Tx,
+        only_left: bool,
+    ) -> Self {
         let sets = subjects.iter().map(|_| Rowset::default()).collect();
         let frontier = vec![Vec::new(); plan.collections.len()];
         Self { plan, ctx, subjects, tx, only_left, sets, frontier }
@@ -162,7 +168,13 @@ impl<'a, 't> Walk<'a, 't> {
         Ok(())
     }
 
-    async fn children(&mut self, owner: usize, rows: &[(usize, usize)], collection: usize, link: usize) -> Result<(), ConnectorError> {
+    async fn children(
+        &mut self,
+        owner: usize,
+        rows: &[(usize, usize)],
+        collection: usize,
+        link: usize,
+    ) -> Result<(), ConnectorError> {
         let plan = &self.plan.collections[collection];
         let of = &plan.links[link];
         debug_assert_eq!(of.owner, owner);
@@ -225,7 +237,11 @@ impl<'a, 't> Walk<'a, 't> {
             collection,
             texts: (1..bits).map(|at| row.opt_text(at)).collect::<Result<_, _>>().map_err(failure)?,
             filled: (bits..bits + words).map(word).collect::<Result<_, _>>()?,
-            dirty: if *dirty { (bits + words..bits + 2 * words).map(word).collect::<Result<_, _>>()? } else { Vec::new() },
+            dirty: if *dirty {
+                (bits + words..bits + 2 * words).map(word).collect::<Result<_, _>>()?
+            } else {
+                Vec::new()
+            },
             rules: Vec::new(),
             parent: None,
             shared: false,
@@ -236,13 +252,22 @@ impl<'a, 't> Walk<'a, 't> {
         Ok((usize::try_from(i).unwrap_or(usize::MAX), seen))
     }
 
-    fn keep(&mut self, subject: usize, mut seen: Seen<'a>, rule: Option<u16>, parent: Option<(usize, usize)>) -> Result<(), ConnectorError> {
+    fn keep(
+        &mut self,
+        subject: usize,
+        mut seen: Seen<'a>,
+        rule: Option<u16>,
+        parent: Option<(usize, usize)>,
+    ) -> Result<(), ConnectorError> {
         let of = &self.plan.collections[seen.collection];
         let erasure = self.ctx.action == Action::Erasure;
         let allowed = self.plan.map.max_rows_per_subject;
         let Some(set) = self.sets.get_mut(subject).filter(|set| set.error.is_none()) else { return Ok(()) };
         if seen.texts[..of.key_len()].iter().any(Option::is_none) {
-            set.error = Some(SubjectError::Other(format!("collection {} has a row without a key", self.plan.map_of(seen.collection).name)));
+            set.error = Some(SubjectError::Other(format!(
+                "collection {} has a row without a key",
+                self.plan.map_of(seen.collection).name
+            )));
             return Ok(());
         }
         let shared = parent.is_some_and(|(p, _)| set.rows[p].shared);
@@ -254,7 +279,11 @@ impl<'a, 't> Walk<'a, 't> {
                     (known.texts, known.filled, known.dirty, known.fresh) = (seen.texts, seen.filled, seen.dirty, true);
                 }
                 // Owned as a whole counts for more than sharing it.
-                if parent.is_some() && known.parent.is_none() && known.stored.is_none() && *at != parent.map_or(usize::MAX, |p| p.0) {
+                if parent.is_some()
+                    && known.parent.is_none()
+                    && known.stored.is_none()
+                    && *at != parent.map_or(usize::MAX, |p| p.0)
+                {
                     known.parent = parent;
                     if known.shared && !shared {
                         known.shared = false;
@@ -319,7 +348,8 @@ fn is_shared(plan: &Plan, row: &Seen<'_>, subject: &Subject) -> bool {
     }
     let parties = map.identifiers.iter().any(|rule| rule.redacts.iter().any(|field| *field != rule.field));
     let matched = |r: usize| row.rules.iter().any(|m| usize::from(*m) == r);
-    let kinds: Vec<_> = map.identifiers.iter().enumerate().filter(|(r, _)| matched(*r)).map(|(_, rule)| rule.kind).collect();
+    let kinds: Vec<_> =
+        map.identifiers.iter().enumerate().filter(|(r, _)| matched(*r)).map(|(_, rule)| rule.kind).collect();
     map.identifiers.iter().enumerate().any(|(r, rule)| {
         let stored = row.texts[of.shape.identifiers[r]].as_deref().filter(|text| !text.trim().is_empty());
         !matched(r)

@@ -100,11 +100,7 @@ pub fn agreement_to(a: &Agreement) -> v1::Agreement {
         contacts: a
             .contacts
             .iter()
-            .map(|c| v1::Contact {
-                role: c.role.clone(),
-                email: c.email.clone(),
-                display_name: c.display_name.clone(),
-            })
+            .map(|c| v1::Contact { role: c.role.clone(), email: c.email.clone(), display_name: c.display_name.clone() })
             .collect(),
         facts: Some(v1::ProcessingFacts {
             controller: f.controller.clone(),

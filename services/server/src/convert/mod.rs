@@ -6,9 +6,9 @@ mod evidence;
 mod request;
 mod system;
 
-pub use agreement::{agreement_from, customer_to, agreement_to};
+pub use agreement::{agreement_from, agreement_to, customer_to};
+pub use enums::{action_from, request_state_from};
 pub use enums::{action_to, task_state_to, work_to};
-pub use enums::{action_from, identifier_kind_from, request_state_from};
 pub use evidence::{confirmation_to, evidence_from, outcomes_from};
 pub use request::{correction_to, identifier_from, identifier_to, new_request, request_to, task_to};
 pub use system::{check_reach, map_violations, registration_from, system_to};

@@ -30,10 +30,7 @@ pub fn identifier_from(identifier: &v1::Identifier, field: &str) -> ApiResult<Id
 }
 
 pub fn identifier_to(identifier: &Identifier) -> v1::Identifier {
-    v1::Identifier {
-        kind: identifier_kind_to(identifier.kind()),
-        value: identifier.value().expose().clone(),
-    }
+    v1::Identifier { kind: identifier_kind_to(identifier.kind()), value: identifier.value().expose().clone() }
 }
 
 /// A whole instruction, valid on its own; `field` is where it stands.
@@ -85,7 +82,10 @@ fn correction_from(c: &v1::Correction, field: &str) -> ApiResult<Correction> {
             new: value(&r.new_value, "replace.new_value")?,
         },
         Some(Target::Record(r)) if r.key.is_empty() || r.key.len() > 16 => {
-            return Err(ApiError::field(format!("{field}.record.key"), "between 1 and 16 values, in the map's key order"));
+            return Err(ApiError::field(
+                format!("{field}.record.key"),
+                "between 1 and 16 values, in the map's key order",
+            ));
         }
         Some(Target::Record(r)) => {
             CorrectionTarget::Record { key: r.key.clone(), new: value(&r.new_value, "record.new_value")? }
@@ -139,10 +139,10 @@ pub fn request_to(
         timeliness: timeliness_to(window::timeliness(measured_at, r.due_at, at_risk)),
         complete_time: r.closed_at.map(time_to),
         tasks: tasks.iter().map(|t| task_to(customer, r, t)).collect(),
-        objection: r.objection.as_ref().map(|(reason, at)| v1::Objection {
-            reason: reason.clone(),
-            time: Some(time_to(*at)),
-        }),
+        objection: r
+            .objection
+            .as_ref()
+            .map(|(reason, at)| v1::Objection { reason: reason.clone(), time: Some(time_to(*at)) }),
         closing_reason: r.closing_reason.clone().unwrap_or_default(),
         etag: format!("{:x}", r.changed_at.as_microsecond()),
     }
@@ -162,4 +162,3 @@ pub fn task_to(customer: &CustomerId, r: &RequestRow, t: &TaskRow) -> v1::Task {
         confirmation: t.confirmation.as_ref().map(|(c, late)| confirmation_to(&key, c, *late)),
     }
 }
-

@@ -47,7 +47,8 @@ pub fn registration_from(system_id: &str, s: &v1::System) -> ApiResult<System> {
         scope: scope(s)?,
         accepts: kinds(&s.accepts, &at("accepts"))?,
         yields: kinds(&s.yields, &at("yields"))?,
-        settle_after_s: u32::try_from(seconds(s.settle_after.as_ref(), DAY_S, &at("settle_after"))?).unwrap_or(u32::MAX),
+        settle_after_s: u32::try_from(seconds(s.settle_after.as_ref(), DAY_S, &at("settle_after"))?)
+            .unwrap_or(u32::MAX),
         backup_retention_s: seconds(s.backup_retention.as_ref(), 3650 * DAY_S, &at("backup_retention"))?,
         grace_period_s: seconds(s.grace_period.as_ref(), 365 * DAY_S, &at("grace_period"))?,
         limits: limits(s.limits.as_ref())?,
@@ -60,10 +61,14 @@ pub fn registration_from(system_id: &str, s: &v1::System) -> ApiResult<System> {
 /// What a map must also say because of whose system it is.
 pub fn check_reach(system: &System) -> ApiResult<()> {
     if system.accepts().is_empty() {
-        return Err(ApiError::field("system.accepts", "the system can be reached by no identifier: name the kinds that it accepts"));
+        return Err(ApiError::field(
+            "system.accepts",
+            "the system can be reached by no identifier: name the kinds that it accepts",
+        ));
     }
     if system.connector == ConnectorKind::Sql && system.is_shared() {
-        let whose = |c: &&quittance_domain::data_map::Collection| !c.identifiers.is_empty() && c.customer_field.is_none();
+        let whose =
+            |c: &&quittance_domain::data_map::Collection| !c.identifiers.is_empty() && c.customer_field.is_none();
         let message = "several customers share this system: name the column that says whose a row is";
         let missing = system.map.collections.iter().filter(whose);
         let violations: Vec<_> = missing

@@ -67,11 +67,7 @@ async fn serve(
     }
 }
 
-async fn take_chunk(
-    app: &App,
-    desk: &Desk,
-    items: Vec<v1::BatchItem>,
-) -> ApiResult<v1::BatchCreateRequestsResponse> {
+async fn take_chunk(app: &App, desk: &Desk, items: Vec<v1::BatchItem>) -> ApiResult<v1::BatchCreateRequestsResponse> {
     if items.len() > app.limits.chunk_items_max {
         return Err(ApiError::field("items", format!("at most {} in a chunk", app.limits.chunk_items_max)));
     }

@@ -348,9 +348,10 @@ fn done_from(
     let outcomes = outcomes_from(&done.outcomes, &format!("{field}.outcomes"))?;
     for (i, outcome) in outcomes.iter().enumerate() {
         let everything = outcome.outcome == OutcomeKind::NotHeld && outcome.collection == "*";
-        let mapped = system.map.collection(&outcome.collection).is_some_and(|c| {
-            c.fields.iter().any(|f| f.category == outcome.category)
-        });
+        let mapped = system
+            .map
+            .collection(&outcome.collection)
+            .is_some_and(|c| c.fields.iter().any(|f| f.category == outcome.category));
         if !everything && !mapped {
             return Err(ApiError::field(
                 format!("{field}.outcomes[{i}]"),
@@ -359,7 +360,8 @@ fn done_from(
         }
     }
     let evidence = evidence_from(done.evidence.as_ref(), now, &format!("{field}.evidence"))?;
-    if matches!(evidence.kind, EvidenceKind::ReadBack | EvidenceKind::OperatorStatement | EvidenceKind::DocumentDigest) {
+    if matches!(evidence.kind, EvidenceKind::ReadBack | EvidenceKind::OperatorStatement | EvidenceKind::DocumentDigest)
+    {
         // Only we read back for ourselves, and only an operator states (I5).
         return Err(ApiError::field(format!("{field}.evidence.kind"), "is not a worker's to give"));
     }

@@ -40,10 +40,7 @@ impl EvidenceService for Evidence {
     }
 }
 
-async fn list(
-    app: &App,
-    request: Request<v1::ListConfirmationsRequest>,
-) -> ApiResult<v1::ListConfirmationsResponse> {
+async fn list(app: &App, request: Request<v1::ListConfirmationsRequest>) -> ApiResult<v1::ListConfirmationsResponse> {
     let (customer, id) = visible(&caller(&request)?, &request.get_ref().parent, "parent")?;
     let request = app.request(&customer, id).await?;
     Ok(v1::ListConfirmationsResponse {
@@ -59,16 +56,12 @@ async fn interim(
     let request = app.request(&customer, id).await?;
     let confirmed = task_state_to(TaskState::Confirmed);
     let open = request.tasks.iter().filter(|t| t.state != confirmed);
-    let open_systems = open
-        .map(|t| v1::OpenSystem { system: t.system.clone(), state: t.state, reason: t.reason.clone() })
-        .collect();
+    let open_systems =
+        open.map(|t| v1::OpenSystem { system: t.system.clone(), state: t.state, reason: t.reason.clone() }).collect();
     Ok(v1::GetInterimStatementResponse { request: Some(request), state_time: Some(time_to(app.now())), open_systems })
 }
 
-async fn certificate(
-    app: &App,
-    request: Request<v1::GetCertificateRequest>,
-) -> ApiResult<v1::GetCertificateResponse> {
+async fn certificate(app: &App, request: Request<v1::GetCertificateRequest>) -> ApiResult<v1::GetCertificateResponse> {
     let (customer, id) = visible(&caller(&request)?, &request.get_ref().name, "name")?;
     app.store.request(&customer, id).await?;
     Err(ApiError::CertificateNotIssued)

@@ -1,12 +1,7 @@
 //! The one way in for instructions: single, streamed, referred.
 
 use quittance_api::v1;
-use quittance_domain::{
-    action::CorrectionTarget,
-    agreement::Agreement,
-    ids::CustomerId,
-    request::NewRequest,
-};
+use quittance_domain::{action::CorrectionTarget, agreement::Agreement, ids::CustomerId, request::NewRequest};
 use quittance_store::{Intake, IntakeContext, IntakeItem, StoreError, Topology};
 
 use crate::{
@@ -42,8 +37,7 @@ pub fn check_corrections(customer: &CustomerId, topology: &Topology, request: &N
         if collections.is_empty() {
             return Err(ApiError::field(at("collection"), "is in no system's data map"));
         }
-        let fields: Vec<_> =
-            collections.iter().filter_map(|col| col.field(&c.field).map(|f| (*col, f))).collect();
+        let fields: Vec<_> = collections.iter().filter_map(|col| col.field(&c.field).map(|f| (*col, f))).collect();
         if fields.is_empty() {
             return Err(ApiError::field(at("field"), "is in no system's data map"));
         }

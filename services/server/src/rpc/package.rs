@@ -101,7 +101,9 @@ async fn review(app: &App, request: Request<v1::ReviewPackageRequest>) -> ApiRes
             return Err(ApiError::WrongState("the package is released already".to_owned()));
         }
         v1::PackageState::Compiling | v1::PackageState::Unspecified => {
-            return Err(ApiError::WrongState("systems are still being asked: wait for the request to complete".to_owned()));
+            return Err(ApiError::WrongState(
+                "systems are still being asked: wait for the request to complete".to_owned(),
+            ));
         }
     }
     Ok(v1::ReviewPackageResponse { package: Some(read(app, &customer, id).await?) })
@@ -114,7 +116,9 @@ async fn download(app: &Arc<App>, request: Request<v1::DownloadPackageRequest>) 
         v1::PackageState::Released => {}
         v1::PackageState::AwaitingReview => return Err(ApiError::PackageAwaitingReview),
         v1::PackageState::Compiling | v1::PackageState::Unspecified => {
-            return Err(ApiError::WrongState("systems are still being asked: wait for the request to complete".to_owned()));
+            return Err(ApiError::WrongState(
+                "systems are still being asked: wait for the request to complete".to_owned(),
+            ));
         }
     }
     let facts = app.store.customer(&customer).await?.agreement.facts;
@@ -153,8 +157,7 @@ async fn stream_out(
     let page = app.limits.package_page;
     let (mut after, mut sent) = ((String::new(), -1_i64), 0_u64);
     loop {
-        let records =
-            app.store.package_records(customer, id, (&after.0, after.1), with_third_party, page).await?;
+        let records = app.store.package_records(customer, id, (&after.0, after.1), with_third_party, page).await?;
         let full = records.len() == page as usize;
         for row in records {
             let record = record_to(row.system.resource_name(), &row.record)?;
@@ -176,11 +179,8 @@ async fn stream_out(
 fn record_to(system: String, stored: &[u8]) -> ApiResult<v1::PackageRecord> {
     let broken = |_| quittance_store::StoreError::Inconsistent { table: "package_records", what: "it does not parse" };
     let record: Record = serde_json::from_slice(stored).map_err(broken)?;
-    let field = |f: quittance_connectors::RecordField| v1::RecordField {
-        name: f.name,
-        category: f.category,
-        value: f.value,
-    };
+    let field =
+        |f: quittance_connectors::RecordField| v1::RecordField { name: f.name, category: f.category, value: f.value };
     Ok(v1::PackageRecord {
         system,
         collection: record.collection,

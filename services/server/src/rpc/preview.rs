@@ -54,8 +54,7 @@ async fn ask(
         return not_asked("a remote system: its worker is asked when the request runs".to_owned());
     }
     let accepted = system.accepts();
-    let identifiers: Vec<_> =
-        request.identifiers.iter().filter(|i| accepted.contains(&i.kind())).cloned().collect();
+    let identifiers: Vec<_> = request.identifiers.iter().filter(|i| accepted.contains(&i.kind())).cloned().collect();
     if identifiers.is_empty() {
         return not_asked("none of these identifiers; it may be reached by one that another system yields".to_owned());
     }

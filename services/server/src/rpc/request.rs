@@ -19,8 +19,8 @@ use crate::{
     app::App,
     auth::{Caller, caller},
     convert::{
-        action_from, evidence_from, id, new_request, opt_time_from, outcomes_from, page_size, parent, request_state_from,
-        request_to, required, required_text, task_to, text_within, time_from,
+        action_from, evidence_from, id, new_request, opt_time_from, outcomes_from, page_size, parent,
+        request_state_from, request_to, required, required_text, task_to, text_within, time_from,
     },
     error::{ApiError, ApiResult},
     page_token,
@@ -197,7 +197,9 @@ async fn list(app: &App, request: Request<v1::ListRequestsRequest>) -> ApiResult
     let states = f.states.iter().enumerate();
     let actions = f.actions.iter().enumerate();
     let filter = RequestFilter {
-        states: states.map(|(i, s)| request_state_from(*s, &format!("filter.states[{i}]"))).collect::<Result<_, _>>()?,
+        states: states
+            .map(|(i, s)| request_state_from(*s, &format!("filter.states[{i}]")))
+            .collect::<Result<_, _>>()?,
         actions: actions.map(|(i, a)| action_from(*a, &format!("filter.actions[{i}]"))).collect::<Result<_, _>>()?,
         due_before: opt_time_from(f.due_before.as_ref(), "filter.due_before")?,
         needs_attention: f.needs_attention,

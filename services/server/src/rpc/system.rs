@@ -105,9 +105,8 @@ async fn check_live(app: &App, system: &System) -> ApiResult<Vec<Finding>> {
 
 fn refuse_errors(findings: &[Finding]) -> ApiResult<()> {
     let errors = findings.iter().filter(|f| f.severity == FindingSeverity::Error);
-    let violations: Vec<_> = errors
-        .map(|f| Violation { field: format!("data_map_yaml.{}", f.field), message: f.message.clone() })
-        .collect();
+    let violations: Vec<_> =
+        errors.map(|f| Violation { field: format!("data_map_yaml.{}", f.field), message: f.message.clone() }).collect();
     if violations.is_empty() { Ok(()) } else { Err(ApiError::InvalidDataMap(violations)) }
 }
 

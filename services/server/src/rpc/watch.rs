@@ -37,7 +37,8 @@ pub fn read_token(token: &str, now: jiff::Timestamp) -> ApiResult<ChangeCursor> 
 
 pub fn run(app: Arc<App>, customer: CustomerId, from: ChangeCursor) -> ApiResult<WatchStream> {
     let permit = app.watchers.clone().try_acquire_owned();
-    let permit = permit.map_err(|_| ApiError::LimitExceeded("too many watchers: use one stream for all requests".into()))?;
+    let permit =
+        permit.map_err(|_| ApiError::LimitExceeded("too many watchers: use one stream for all requests".into()))?;
     let (sender, stream) = mpsc::channel(UNREAD_MAX);
     tokio::spawn(async move {
         if let Err(error) = serve(&app, &customer, from, &sender).await {

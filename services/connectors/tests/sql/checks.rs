@@ -1,0 +1,165 @@
+//! Each thing that the check of a map against the live schema can say.
+
+use quittance_connectors::Connector as _;
+use quittance_sql::Engine;
+
+use crate::harness::{Db, findings, on_all_engines};
+
+on_all_engines!(
+    nothing_to_say,
+    missing_things,
+    masks_that_fail,
+    foreign_keys,
+    keys_and_anchors,
+    indexes,
+    markers,
+    engines
+);
+
+async fn found(db: &Db, map: &str) -> Vec<String> {
+    findings(&db.connector(map).check().await.unwrap())
+}
+
+#[track_caller]
+fn has(found: &[String], start: &str, part: &str) {
+    assert!(found.iter().any(|f| f.starts_with(start) && f.contains(part)), "no {start:?} … {part:?} in {found:#?}");
+}
+
+fn errors(found: &[String]) -> Vec<&String> {
+    found.iter().filter(|f| f.starts_with('E')).collect()
+}
+
+async fn nothing_to_say(db: &Db) {
+    crate::erasure::w1(db).await;
+    for erase in ["mask", "delete"] {
+        let found = found(db, &crate::erasure::w1_map(erase)).await;
+        assert_eq!(found.iter().filter(|f| !f.contains("no marker")).collect::<Vec<_>>(), Vec::<&String>::new());
+    }
+}
+
+async fn missing_things(db: &Db) {
+    db.sql("CREATE TABLE person (id integer primary key, email varchar(100), city varchar(10));").await;
+    let found = found(
+        db,
+        "  person: {key: [id], customer_field: tenant, identifiers: [{kind: email, field: emial}], yields: {user_id: uid}, fields: {emial: email, citty: city, zzzzzz: city}, erase: mask, restriction: {field: flag, set: x}}
+  gone: {key: [id], owned_by: [{collection: person, fields: {person: nr}}], fields: {note: message}, erase: delete}\n",
+    )
+    .await;
+    has(&found, "E collections.gone.table:", "not there");
+    has(&found, "E collections.person.fields.citty:", "did you mean city?");
+    has(&found, "E collections.person.identifiers[0].field:", "did you mean email?");
+    has(&found, "E collections.person.customer_field:", "no column tenant");
+    has(&found, "E collections.person.yields.user_id:", "no column uid");
+    has(&found, "E collections.person.restriction.field:", "no column flag");
+    assert!(found.iter().any(|f| f.ends_with("no column zzzzzz")), "{found:#?}");
+}
+
+async fn masks_that_fail(db: &Db) {
+    db.sql(
+        "CREATE TABLE person (id integer primary key, email varchar(100) not null, nick varchar(10) unique, age integer, born date, code varchar(20) unique, other integer not null);",
+    )
+    .await;
+    let found = found(
+        db,
+        "  person: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email, nick: {category: user_name, erase: pseudonym}, age: {category: age, erase: pseudonym}, born: {category: age, erase: {constant: gone}}, code: {category: code, erase: {constant: a longer text than that}}}, points_at: [{collection: person, fields: {other: id}}], erase: mask}\n",
+    )
+    .await;
+    has(&found, "E collections.person.fields.email:", "NOT NULL");
+    has(&found, "E collections.person.fields.age:", "holds no pseudonym");
+    has(&found, "E collections.person.fields.born:", "cannot hold the constant");
+    has(&found, "E collections.person.fields.code:", "unique");
+    has(&found, "E collections.person.points_at[0].mask:", "NOT NULL");
+    if db.engine != Engine::Sqlite {
+        // SQLite's lengths are decoration.
+        has(&found, "E collections.person.fields.nick:", "holds 10 characters");
+        has(&found, "E collections.person.fields.code:", "longer");
+    }
+}
+
+async fn foreign_keys(db: &Db) {
+    db.sql(
+        "CREATE TABLE person (id integer primary key, email varchar(100));
+         CREATE TABLE covered (id integer primary key, person integer, FOREIGN KEY (person) REFERENCES person (id));
+         CREATE TABLE masked (id integer primary key, person integer, note varchar(10), FOREIGN KEY (person) REFERENCES person (id));
+         CREATE TABLE blocks (id integer primary key, person integer, FOREIGN KEY (person) REFERENCES person (id));
+         CREATE TABLE carried (id integer primary key, person integer, FOREIGN KEY (person) REFERENCES person (id) ON DELETE CASCADE);
+         CREATE TABLE changed (id integer primary key, person integer, FOREIGN KEY (person) REFERENCES person (id) ON DELETE SET NULL);
+         CREATE TABLE points (id integer primary key, person integer, FOREIGN KEY (person) REFERENCES person (id));",
+    )
+    .await;
+    let map = "  person: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: delete}
+  covered: {key: [id], owned_by: [{collection: person, fields: {person: id}}], erase: delete}
+  masked: {key: [id], owned_by: [{collection: person, fields: {person: id}}], fields: {note: message}, erase: mask}
+  points: {key: [id], points_at: [{collection: person, fields: {person: id}}]}\n";
+    let found = found(db, map).await;
+    has(&found, "E collections.person.erase:", "blocks.person refers to it and would stop the deletion");
+    has(&found, "E collections.person.erase:", "would carry carried.person away");
+    has(&found, "E collections.person.erase:", "would change changed.person");
+    has(&found, "E collections.person.erase:", "masked.person keeps its row");
+    assert_eq!(errors(&found).len(), 4, "{found:#?}");
+}
+
+async fn keys_and_anchors(db: &Db) {
+    db.sql("CREATE TABLE person (id integer, nr integer not null, email varchar(100), booked integer, PRIMARY KEY (id, nr));").await;
+    let map = "  person: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: delete, retain: {ground: law, anchor: booked, period: P1Y}}\n";
+    let found = found(db, map).await;
+    has(&found, "E collections.person.key:", "no unique index");
+    has(&found, "E collections.person.retain.anchor:", "cannot be counted");
+    let found = self::found(db, &map.replace("[id]", "[id, nr]")).await;
+    assert!(!found.iter().any(|f| f.contains(".key:")), "{found:#?}");
+}
+
+async fn indexes(db: &Db) {
+    db.sql(
+        "CREATE TABLE person (id integer primary key, login varchar(50), email varchar(100), phone varchar(50), tenant varchar(20));
+         CREATE TABLE note (id integer primary key, person integer, body varchar(20));",
+    )
+    .await;
+    let map = "  person: {key: [id], customer_field: tenant, identifiers: [{kind: user_id, field: login}, {kind: email, field: email}, {kind: phone, field: phone}], fields: {login: user_name, email: email, phone: phone}, erase: mask}
+  note: {key: [id], owned_by: [{collection: person, fields: {person: id}}], fields: {body: message}, erase: delete}\n";
+    let before = found(db, map).await;
+    has(&before, "W collections.person.identifiers[0].field:", "no index on login");
+    has(&before, "W collections.person.identifiers[1].field:", "email");
+    has(&before, "W collections.person.identifiers[2].field:", "the digits of phone");
+    has(&before, "W collections.note.owned_by[0].fields:", "no index on person");
+    let lower = if db.engine == Engine::MySql { "email" } else { "lower(email)" };
+    db.sql(&format!(
+        "CREATE INDEX i1 ON person (tenant, login); CREATE INDEX i2 ON person ({lower}); CREATE INDEX i3 ON note (person);"
+    ))
+    .await;
+    let after = found(db, map).await;
+    let left: Vec<&String> = after.iter().filter(|f| f.contains("no index")).collect();
+    assert_eq!(left.len(), 1, "{left:#?}");
+    assert!(left[0].contains("digits"));
+}
+
+async fn markers(db: &Db) {
+    db.sql("CREATE TABLE person (id integer primary key, email varchar(100), booked date);").await;
+    let map = "  person: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: delete, retain: {ground: law, anchor: booked, period: P1Y}}\n";
+    has(&found(db, map).await, "W collections.person.restriction:", "what is held is not marked");
+    has(&found(db, map).await, "W collections.person.retain.anchor:", "may be NULL");
+}
+
+async fn engines(db: &Db) {
+    let map = "  person: {key: [id], identifiers: [{kind: user_id, field: login}], fields: {login: user_name}, erase: delete}\n";
+    match db.engine {
+        Engine::MySql => {
+            db.sql("CREATE TABLE person (id integer primary key, login varchar(50)) ENGINE = MyISAM;").await;
+            has(&found(db, map).await, "E collections.person.table:", "MyISAM, which has no transactions");
+        }
+        Engine::Postgres => {
+            db.sql(
+                "CREATE TABLE base (id integer primary key, login bytea); CREATE VIEW person AS SELECT * FROM base;",
+            )
+            .await;
+            let found = found(db, map).await;
+            has(&found, "E collections.person.table:", "is a view");
+            has(&found, "E collections.person.identifiers[0].field:", "an identifier is text");
+        }
+        Engine::Sqlite => {
+            db.sql("CREATE TABLE base (id integer primary key, login text); CREATE VIEW person AS SELECT * FROM base;")
+                .await;
+            has(&found(db, map).await, "E collections.person.table:", "is a view");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What must be kept (Art. 17(3)): per row, restricted meanwhile, gone afterwards.
+
+use quittance_connectors::{Connector as _, RowFate};
+use quittance_domain::{Timestamp, action::Action};
+
+use crate::harness::{Db, carried_out, ctx, email, found, on_all_engines, other, read, sets, subject};
+
+on_all_engines!(book_years, single_fields, no_anchor, when_the_hold_has_ended, owners_of_what_is_held);
+
+const MAP: &str = "  customer: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: mask}
+  orders: {key: [id], owned_by: [{collection: customer, fields: {customer_id: id}}], fields: {iban: financial}, erase: delete, restriction: {field: restricted, set: 'yes'}, retain: {ground: Art. 52 AWR, anchor: booked_on, counted_from: end_of_year, period: P7Y}}
+  line: {key: [order_id, nr], owned_by: [{collection: orders, fields: {order_id: id}}], fields: {engraving: message}, erase: delete}\n";
+
+async fn seed(db: &Db) {
+    db.sql(
+        "CREATE TABLE customer (id integer primary key, email varchar(100));
+         CREATE TABLE orders (id integer primary key, customer_id integer references customer(id), iban varchar(40), booked_on date, restricted varchar(5));
+         CREATE TABLE line (order_id integer references orders(id), nr integer, engraving varchar(20), PRIMARY KEY (order_id, nr));
+         INSERT INTO customer VALUES (1, 'a@x.nl'), (2, 'b@x.nl');
+         INSERT INTO orders VALUES (1, 1, 'NL1', '2018-12-31', null), (2, 1, 'NL2', '2019-01-01', null), (3, 1, 'NL3', '2021-06-01', null), (4, 2, 'NL4', '2019-01-01', null);
+         INSERT INTO line VALUES (1, 1, 'x'), (2, 1, 'y'), (3, 1, null), (4, 1, 'z');",
+    )
+    .await;
+}
+
+async fn book_years(db: &Db) {
+    seed(db).await;
+    let c = db.connector(MAP);
+    let outcomes = carried_out(&c, &ctx(Action::Erasure), &[subject(&[email("a@x.nl")])]).await;
+    // Lines are kept with their order: without them the books would not be whole. In Amsterdam the year ends at 23:00 UTC.
+    assert_eq!(
+        outcomes,
+        [[
+            "customer.email ERASED 1",
+            "line.* RETAINED 1 (Art. 52 AWR) until 2028-12-31T23:00:00Z",
+            "line.message ERASED 1",
+            "line.message RETAINED 1 (Art. 52 AWR) until 2026-12-31T23:00:00Z",
+            "orders.financial ERASED 1",
+            "orders.financial RETAINED 2 (Art. 52 AWR) until 2028-12-31T23:00:00Z",
+        ]]
+    );
+    assert_eq!(db.dump("id, iban, restricted", "orders").await, ["2|NL2|yes", "3|NL3|yes", "4|NL4|-"]);
+    assert_eq!(db.dump("order_id, engraving", "line").await, ["2|y", "3|-", "4|z"]);
+}
+
+async fn single_fields(db: &Db) {
+    db.sql(
+        "CREATE TABLE person (id integer primary key, email varchar(100), born date, closed_on date);
+         INSERT INTO person VALUES (1, 'a@x.nl', '1980-01-01', '2024-06-14'), (2, 'a@x.nl', '1980-01-01', '2021-06-14'), (3, 'a@x.nl', null, null);",
+    )
+    .await;
+    let c = db.connector(
+        "  person: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email, born: {category: birth_date, erase: {retain: {ground: Wwft, anchor: closed_on, period: P5Y}}}}, erase: mask}\n",
+    );
+    let outcomes = carried_out(&c, &ctx(Action::Erasure), &[subject(&[email("a@x.nl")])]).await;
+    assert_eq!(
+        outcomes,
+        [[
+            "person.birth_date ERASED 1",
+            "person.birth_date RETAINED 1 (Wwft) until 2029-06-14T22:00:00Z",
+            "person.email ERASED 3",
+        ]]
+    );
+    assert_eq!(db.dump("id, email, born", "person").await, ["1|-|1980-01-01", "2|-|-", "3|-|-"]);
+}
+
+async fn no_anchor(db: &Db) {
+    seed(db).await;
+    db.sql("UPDATE orders SET booked_on = null WHERE id = 3;").await;
+    let c = db.connector(MAP);
+    let subjects = [subject(&[email("a@x.nl")]), subject(&[email("b@x.nl")])];
+    let found = found(&c, &ctx(Action::Erasure), &subjects).await;
+    assert!(other(found[0].as_ref().unwrap_err()).contains("no anchor date"));
+    assert!(found[1].is_ok());
+    // Access does not care how long a row is kept.
+    assert_eq!(sets(&c, &ctx(Action::Access), &subjects).await[0].rows(), 7);
+}
+
+/// The dispatcher comes back with the stored match set; the identifiers are forgotten by then.
+async fn when_the_hold_has_ended(db: &Db) {
+    seed(db).await;
+    let c = db.connector(MAP);
+    let mut ctx = ctx(Action::Erasure);
+    let known = [subject(&[email("a@x.nl")])];
+    let sets = sets(&c, &ctx, &known).await;
+    c.act(&ctx, &known, &sets).await.unwrap()[0].clone().unwrap();
+    let mut held = sets.clone();
+    for rows in held[0].collections.values_mut() {
+        rows.retain(|row| row.fate == RowFate::Hold);
+    }
+    let mut forgotten = known.clone();
+    forgotten[0].identifiers.clear();
+    ctx.now = "2028-12-31T22:59:59Z".parse::<Timestamp>().unwrap();
+    c.act(&ctx, &forgotten, &held).await.unwrap()[0].clone().unwrap();
+    assert_eq!(db.dump("id", "orders").await, ["3", "4"], "the last day is not over");
+    ctx.now = "2028-12-31T23:00:00Z".parse::<Timestamp>().unwrap();
+    c.act(&ctx, &forgotten, &held).await.unwrap()[0].clone().unwrap();
+    assert_eq!(db.dump("id", "orders").await, ["4"]);
+    assert_eq!(db.dump("order_id", "line").await, ["4"]);
+    assert_eq!(
+        read(&c, &ctx, &forgotten, &held).await,
+        [Ok(vec![
+            "line.* ERASED 1".to_owned(),
+            "line.message ERASED 1".to_owned(),
+            "orders.financial ERASED 2".to_owned()
+        ])]
+    );
+}
+
+/// Deleting the owner would take the held row along, or be stopped by it.
+async fn owners_of_what_is_held(db: &Db) {
+    seed(db).await;
+    let c = db.connector(&MAP.replacen("erase: mask", "erase: delete", 1));
+    let subjects = [subject(&[email("a@x.nl")])];
+    let outcomes = carried_out(&c, &ctx(Action::Erasure), &subjects).await;
+    assert_eq!(outcomes[0][0], "customer.email RETAINED 1 (Art. 52 AWR) until 2028-12-31T23:00:00Z");
+    assert_eq!(db.dump("id, email", "customer").await, ["1|a@x.nl", "2|b@x.nl"]);
+    assert_eq!(db.dump("id", "orders").await, ["2", "3", "4"]);
+    // And again, with nothing left to do.
+    let outcomes = carried_out(&c, &ctx(Action::Erasure), &subjects).await;
+    assert_eq!(outcomes[0].len(), 4);
+}

@@ -1,0 +1,100 @@
+//! Names that are words of SQL, and values that would like to be.
+
+use quittance_domain::action::Action;
+use quittance_sql::Engine;
+
+use crate::harness::{Db, carried_out, ctx, email, on_all_engines, subject, user};
+
+on_all_engines!(reserved_and_hostile_names, tricky_values, several_collations);
+
+async fn reserved_and_hostile_names(db: &Db) {
+    let q = |name: &str| match db.engine {
+        Engine::MySql => format!("`{}`", name.replace('`', "``")),
+        _ => format!("\"{}\"", name.replace('"', "\"\"")),
+    };
+    let (table, group, select, odd) = (q("order"), q("group"), q("select"), q("a\"b`c $1 'd"));
+    db.sql(&format!(
+        "CREATE TABLE {table} ({group} integer primary key, {select} varchar(50), {odd} varchar(50));
+         INSERT INTO {table} VALUES (1, 'u', 'x'), (2, 'v', 'y');"
+    ))
+    .await;
+    let c = db.connector(
+        "  order: {key: [group], identifiers: [{kind: user_id, field: select}], fields: {select: user_name, \"a\\\"b`c $1 'd\": message}, erase: mask}\n",
+    );
+    let outcomes = carried_out(&c, &ctx(Action::Erasure), &[subject(&[user("u")])]).await;
+    assert_eq!(outcomes, [["order.message ERASED 1", "order.user_name ERASED 1"]]);
+    assert_eq!(db.dump(&format!("{group}, {select}"), &table).await, ["1|-", "2|v"]);
+}
+
+async fn tricky_values(db: &Db) {
+    db.sql("CREATE TABLE person (id varchar(100) primary key, name varchar(100)); CREATE TABLE note (id integer primary key, person varchar(100), body varchar(50));").await;
+    let ids = [
+        "o'brien",
+        "a\"b",
+        "back\\slash",
+        "x'; DROP TABLE person; --",
+        "日本語😀",
+        "{\"json\": [1]}",
+        "$1",
+        "%",
+        "null",
+        "{rows}",
+        "ab",
+        "a\u{301}",
+    ];
+    let quoted = |text: &str| {
+        let text = text.replace('\'', "''");
+        if db.engine == Engine::MySql { text.replace('\\', "\\\\") } else { text }
+    };
+    for (n, id) in ids.iter().enumerate() {
+        db.sql(&format!(
+            "INSERT INTO person VALUES ('{0}', 'n'); INSERT INTO note VALUES ({n}, '{0}', 'b');",
+            quoted(id)
+        ))
+        .await;
+    }
+    let c = db.connector(
+        "  person: {key: [id], identifiers: [{kind: user_id, field: id}], fields: {id: {category: user_name, erase: keep}, name: display_name}, erase: mask}
+  note: {key: [id], owned_by: [{collection: person, fields: {person: id}}], fields: {body: message}, erase: delete}\n",
+    );
+    for (n, id) in ids.iter().enumerate() {
+        let outcomes = carried_out(&c, &ctx(Action::Erasure), &[subject(&[user(id)])]).await;
+        assert_eq!(outcomes, [["note.message ERASED 1", "person.display_name ERASED 1"]], "{id}");
+        assert_eq!(db.dump("id", "note").await.len(), ids.len() - n - 1, "{id}");
+    }
+}
+
+/// Columns that think more texts equal than we do, where the engine has such.
+async fn several_collations(db: &Db) {
+    let kinds: &[&str] = match db.engine {
+        Engine::Postgres => {
+            db.sql("CREATE COLLATION folding (provider = icu, locale = 'und-u-ks-level1', deterministic = false); CREATE EXTENSION IF NOT EXISTS citext;").await;
+            &["citext", "text collate folding", "char(12)", "varchar(20)"]
+        }
+        Engine::MySql => &[
+            "varchar(20) character set latin1 collate latin1_swedish_ci",
+            "varchar(20) character set utf8mb4 collate utf8mb4_bin",
+            "char(20) character set utf8mb3 collate utf8mb3_general_ci",
+            "varchar(20) character set utf8mb4 collate utf8mb4_unicode_520_ci",
+        ],
+        Engine::Sqlite => &["text collate nocase", "text collate rtrim", "varchar(20)", "", "blob"],
+    };
+    for kind in kinds {
+        db.sql(&format!(
+            "DROP TABLE IF EXISTS person; CREATE TABLE person (id integer primary key, login {kind}, email {kind});
+             CREATE INDEX person_login ON person (login);
+             INSERT INTO person VALUES (1, 'Abc', 'Abc@x.nl'), (2, 'abc', 'd@x.nl'), (3, 'ábc', 'é@x.nl');"
+        ))
+        .await;
+        let c = db.connector(
+            "  person: {key: [id], identifiers: [{kind: user_id, field: login}, {kind: email, field: email}], fields: {login: user_name, email: email}, erase: delete}\n",
+        );
+        let blob = *kind == "blob";
+        if !blob {
+            carried_out(&c, &ctx(Action::Erasure), &[subject(&[user("abc")])]).await;
+            assert_eq!(db.dump("id", "person").await, ["1", "3"], "{kind}");
+            carried_out(&c, &ctx(Action::Erasure), &[subject(&[email("ABC@x.nl")])]).await;
+            assert_eq!(db.dump("id", "person").await, ["3"], "{kind}");
+        }
+    }
+}

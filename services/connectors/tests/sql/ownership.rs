@@ -1,0 +1,178 @@
+//! What is owned goes along, however deep; what merely points is only made to forget.
+
+use quittance_connectors::SubjectError;
+use quittance_domain::action::Action;
+
+use crate::harness::{Db, carried_out, ctx, email, found, on_all_engines, other, subject, user};
+
+on_all_engines!(
+    a_chain_of_its_own,
+    a_ring,
+    two_tables_in_a_ring,
+    pointers,
+    deeper_than_anybody_goes,
+    the_guard,
+    other_types,
+    links_beside_the_key
+);
+
+async fn a_chain_of_its_own(db: &Db) {
+    db.sql(
+        "CREATE TABLE comment (id integer primary key, parent integer references comment(id), author varchar(100), body varchar(50));
+         INSERT INTO comment VALUES (1, null, 'a@x.nl', 'r'), (2, 1, 'b@x.nl', 'r'), (3, 2, 'c@x.nl', 'r'), (4, 3, null, null), (10, null, 'b@x.nl', 'r'), (11, 10, 'c@x.nl', 'r');",
+    )
+    .await;
+    let c = db.connector(
+        "  comment: {key: [id], identifiers: [{kind: email, field: author}], owned_by: [{collection: comment, fields: {parent: id}}], fields: {author: email, body: message}, erase: delete}\n",
+    );
+    let outcomes = carried_out(&c, &ctx(Action::Erasure), &[subject(&[email("a@x.nl")])]).await;
+    assert_eq!(outcomes, [["comment.* ERASED 1", "comment.email ERASED 3", "comment.message ERASED 3"]]);
+    assert_eq!(db.dump("id", "comment").await, ["10", "11"]);
+}
+
+async fn a_ring(db: &Db) {
+    db.sql(
+        "CREATE TABLE member (id integer primary key, sponsor integer references member(id), email varchar(100));
+         INSERT INTO member VALUES (1, null, 'a@x.nl'), (2, 1, 'b@x.nl'), (3, 2, 'c@x.nl'), (4, null, 'd@x.nl');
+         UPDATE member SET sponsor = 3 WHERE id = 1;",
+    )
+    .await;
+    let c = db.connector(
+        "  member: {key: [id], identifiers: [{kind: email, field: email}], owned_by: [{collection: member, fields: {sponsor: id}}], fields: {email: email}, erase: delete}\n",
+    );
+    let outcomes = carried_out(&c, &ctx(Action::Erasure), &[subject(&[email("a@x.nl")])]).await;
+    assert_eq!(outcomes, [["member.email ERASED 3"]]);
+    assert_eq!(db.dump("id", "member").await, ["4"]);
+}
+
+async fn two_tables_in_a_ring(db: &Db) {
+    db.sql(
+        "CREATE TABLE a (id integer primary key, b_id integer, email varchar(100));
+         CREATE TABLE b (id integer primary key, a_id integer references a(id), note varchar(20));",
+    )
+    .await;
+    if db.engine != quittance_sql::Engine::Sqlite {
+        db.sql("ALTER TABLE a ADD CONSTRAINT a_b FOREIGN KEY (b_id) REFERENCES b(id);").await;
+    }
+    db.sql(
+        "INSERT INTO a VALUES (1, null, 'a@x.nl'), (2, null, 'b@x.nl'); INSERT INTO b VALUES (1, 1, 'n'), (2, 2, 'n');
+         UPDATE a SET b_id = id;",
+    )
+    .await;
+    let c = db.connector(
+        "  a: {key: [id], identifiers: [{kind: email, field: email}], owned_by: [{collection: b, fields: {b_id: id}}], fields: {email: email}, erase: delete}
+  b: {key: [id], owned_by: [{collection: a, fields: {a_id: id}}], fields: {note: message}, erase: delete}\n",
+    );
+    let outcomes = carried_out(&c, &ctx(Action::Erasure), &[subject(&[email("a@x.nl")])]).await;
+    assert_eq!(outcomes, [["a.email ERASED 1", "b.message ERASED 1"]]);
+    assert_eq!((db.dump("id", "a").await, db.dump("id", "b").await), (vec!["2".to_owned()], vec!["2".to_owned()]));
+}
+
+async fn pointers(db: &Db) {
+    db.sql(
+        "CREATE TABLE employee (id integer primary key, email varchar(100), manager_id integer references employee(id));
+         CREATE TABLE team (id integer primary key, name varchar(20), contact integer, lead varchar(50));
+         INSERT INTO employee VALUES (1, 'boss@x.nl', null), (2, 'b@x.nl', 1), (3, 'c@x.nl', 1), (4, 'd@x.nl', 2);
+         INSERT INTO team VALUES (1, 'red', 1, 'boss@x.nl'), (2, 'blue', 2, 'b@x.nl');",
+    )
+    .await;
+    let c = db.connector(
+        "  employee: {key: [id], identifiers: [{kind: email, field: email}], points_at: [{collection: employee, fields: {manager_id: id}, category: manager}], fields: {email: email}, erase: delete}
+  team: {key: [id], points_at: [{collection: employee, fields: {contact: id}}, {collection: employee, fields: {lead: email}, mask: pseudonym, category: user_name}]}\n",
+    );
+    let boss = subject(&[email("boss@x.nl")]);
+    let name = boss.pseudonym.clone();
+    let outcomes = carried_out(&c, &ctx(Action::Erasure), &[boss]).await;
+    assert_eq!(
+        outcomes,
+        [[
+            "employee.email ERASED 1",
+            "employee.manager ERASED 2",
+            "team.reference ERASED 1",
+            "team.user_name PSEUDONYMISED 1"
+        ]]
+    );
+    assert_eq!(db.dump("id, email, manager_id", "employee").await, ["2|b@x.nl|-", "3|c@x.nl|-", "4|d@x.nl|2"]);
+    assert_eq!(
+        db.dump("id, name, contact, lead", "team").await,
+        [format!("1|red|-|{name}"), "2|blue|2|b@x.nl".to_owned()]
+    );
+}
+
+async fn deeper_than_anybody_goes(db: &Db) {
+    db.sql("CREATE TABLE node (id integer primary key, parent integer, owner varchar(20));").await;
+    let rows: Vec<String> = (1..=80)
+        .map(|n| {
+            format!(
+                "({n}, {}, {})",
+                if n == 1 { "null".to_owned() } else { (n - 1).to_string() },
+                if n == 1 { "'u'" } else { "null" }
+            )
+        })
+        .collect();
+    db.sql(&format!("INSERT INTO node VALUES {};", rows.join(","))).await;
+    let c = db.connector(
+        "  node: {key: [id], identifiers: [{kind: user_id, field: owner}], owned_by: [{collection: node, fields: {parent: id}}], fields: {owner: user_name}, erase: delete}\n",
+    );
+    let found = found(&c, &ctx(Action::Erasure), &[subject(&[user("u")])]).await;
+    assert!(other(found[0].as_ref().unwrap_err()).contains("64 levels"));
+}
+
+async fn the_guard(db: &Db) {
+    crate::erasure::w1(db).await;
+    let map = format!("version: 1\nmax_rows_per_subject: 13\ncollections:\n{}", crate::erasure::w1_map("mask"));
+    let c = db.connector(&map);
+    db.sql("DELETE FROM message WHERE sender_email = 'c2@example.com';").await;
+    let subjects = [subject(&[email("c1@example.com")]), subject(&[email("c2@example.com")])];
+    let found = found(&c, &ctx(Action::Erasure), &subjects).await;
+    assert_eq!(found[0], Err(SubjectError::TooManyRows { rows: 14, allowed: 13 }));
+    assert_eq!(found[1].as_ref().unwrap().rows(), 9, "only that subject waits");
+}
+
+async fn other_types(db: &Db) {
+    let (uuid, when) = match db.engine {
+        quittance_sql::Engine::Postgres => ("uuid", "timestamptz"),
+        quittance_sql::Engine::MySql => ("uuid", "datetime(6)"),
+        quittance_sql::Engine::Sqlite => ("text", "datetime"),
+    };
+    db.sql(&format!(
+        "CREATE TABLE person (id {uuid} primary key, email varchar(100));
+         CREATE TABLE visit (person {uuid}, at {when}, price numeric(10,2), page varchar(50), PRIMARY KEY (person, at, price));
+         INSERT INTO person VALUES ('0190a1b2-0000-7000-8000-000000000001', 'a@x.nl'), ('0190a1b2-0000-7000-8000-000000000002', 'b@x.nl');
+         INSERT INTO visit VALUES ('0190a1b2-0000-7000-8000-000000000001', '2026-01-01 10:00:00.125', 1.50, 'p'), ('0190a1b2-0000-7000-8000-000000000001', '2026-01-01 10:00:00.125', 2.50, 'q'), ('0190a1b2-0000-7000-8000-000000000002', '2026-01-01 10:00:00.125', 1.50, 'r');"
+    ))
+    .await;
+    let c = db.connector(
+        "  person: {key: [id], identifiers: [{kind: directory_object_id, field: id}, {kind: email, field: email}], fields: {id: {category: user_name, erase: keep}, email: email}, erase: mask}
+  visit: {key: [person, at, price], owned_by: [{collection: person, fields: {person: id}}], fields: {page: cookie}, erase: mask}\n",
+    );
+    let id = quittance_domain::identifier::IdentifierKind::DirectoryObjectId;
+    let outcomes =
+        carried_out(&c, &ctx(Action::Erasure), &[subject(&[(id, "0190A1B2-0000-7000-8000-000000000001")])]).await;
+    assert_eq!(outcomes, [["person.email ERASED 1", "visit.cookie ERASED 2"]]);
+    assert_eq!(db.dump("page", "visit").await, ["-", "-", "r"]);
+}
+
+/// Children hang on a column of their owner that is not its key, and of another type.
+async fn links_beside_the_key(db: &Db) {
+    db.sql(
+        "CREATE TABLE person (id integer primary key, code varchar(20), nr varchar(20), email varchar(100));
+         CREATE TABLE note (id integer primary key, code varchar(20), body varchar(20));
+         CREATE TABLE tag (id integer primary key, nr integer, body varchar(20));
+         INSERT INTO person VALUES (1, 'X', '12', 'a@x.nl'), (2, 'x', 'none', 'b@x.nl'), (3, null, '013', 'c@x.nl');
+         INSERT INTO note VALUES (1, 'X', 'n'), (2, 'x', 'n'), (3, null, 'n'); INSERT INTO tag VALUES (1, 12, 't'), (2, 13, 't');",
+    )
+    .await;
+    let c = db.connector(
+        "  person: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: delete}
+  note: {key: [id], owned_by: [{collection: person, fields: {code: code}}], fields: {body: message}, erase: delete}
+  tag: {key: [id], owned_by: [{collection: person, fields: {nr: nr}}], fields: {body: message}, erase: mask}\n",
+    );
+    let subjects = [subject(&[email("a@x.nl")]), subject(&[email("b@x.nl")]), subject(&[email("c@x.nl")])];
+    let outcomes = carried_out(&c, &ctx(Action::Erasure), &subjects).await;
+    assert_eq!(outcomes[0], ["note.message ERASED 1", "person.email ERASED 1", "tag.message ERASED 1"]);
+    assert_eq!(outcomes[1], ["note.message ERASED 1", "person.email ERASED 1"]);
+    assert_eq!(outcomes[2], ["person.email ERASED 1"]);
+    assert_eq!(db.dump("id", "note").await, ["3"]);
+    assert_eq!(db.dump("id, body", "tag").await, ["1|-", "2|t"]);
+}

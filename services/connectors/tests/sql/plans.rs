@@ -1,0 +1,68 @@
+//! That the indexes are used: what a request costs must not grow with the table.
+
+use quittance_connectors::Connector as _;
+use quittance_domain::action::Action;
+use quittance_sql::{Engine, statements_run};
+
+use crate::{
+    erasure::w1_map,
+    harness::{Db, ctx, email, on_all_engines, sets, subject},
+};
+
+on_all_engines!(statements_do_not_grow_with_the_batch, no_table_is_scanned);
+
+async fn statements_do_not_grow_with_the_batch(db: &Db) {
+    crate::erasure::w1(db).await;
+    let c = db.connector(&w1_map("mask"));
+    let ctx = ctx(Action::Erasure);
+    let all: Vec<_> = (1..=20).map(|n| subject(&[email(&format!("c{n}@example.com"))])).collect();
+    sets(&c, &ctx, &all[..1]).await;
+    let rows = sets(&c, &ctx, &all).await;
+    let _ = statements_run();
+    assert_eq!(rows.iter().map(|set| set.rows()).sum::<usize>(), 20 * 14);
+    c.act(&ctx, &all, &rows).await.unwrap();
+    for back in c.read_back(&ctx, &all, &rows).await.unwrap() {
+        back.unwrap();
+    }
+}
+
+/// The engines' own counters say whether a table was read from end to end.
+async fn no_table_is_scanned(db: &Db) {
+    crate::erasure::w1(db).await;
+    let many: Vec<String> = (100..6000).map(|n| format!("({n}, 'c{n}@example.com', 'N', null, null)")).collect();
+    db.sql(&format!("INSERT INTO customer VALUES {};", many.join(","))).await;
+    let orders: Vec<String> = (100..6000).map(|n| format!("({n}, {n}, 1, 'x')")).collect();
+    db.sql(&format!("INSERT INTO orders VALUES {};", orders.join(","))).await;
+    let messages: Vec<String> = (200..6000).map(|n| format!("({n}, 'c{n}@example.com', 'x')")).collect();
+    db.sql(&format!("INSERT INTO message VALUES {};", messages.join(","))).await;
+    match db.engine {
+        Engine::MySql => db.sql("ANALYZE TABLE customer, orders, message;").await,
+        _ => db.sql("ANALYZE;").await,
+    }
+    let c = db.connector(&w1_map("mask"));
+    let ctx = ctx(Action::Erasure);
+    let subjects: Vec<_> = (1..=2).map(|n| subject(&[email(&format!("c{n}@example.com"))])).collect();
+    let before = scanned(db).await;
+    let rows = sets(&c, &ctx, &subjects).await;
+    c.act(&ctx, &subjects, &rows).await.unwrap();
+    c.read_back(&ctx, &subjects, &rows).await.unwrap();
+    let after = scanned(db).await;
+    assert!(after - before < 5000, "{} rows were read by scans", after - before);
+}
+
+async fn scanned(db: &Db) -> i64 {
+    let sql = match db.engine {
+        Engine::Postgres => {
+            // Counters of a session are published when it is idle for a while, or asked to.
+            db.sql("SELECT pg_stat_force_next_flush();").await;
+            tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+            "SELECT COALESCE(sum(seq_tup_read), 0)::bigint FROM pg_stat_user_tables WHERE relname IN ('customer', 'orders', 'message')"
+        }
+        Engine::MySql => {
+            "SELECT CAST(VARIABLE_VALUE AS SIGNED) FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'HANDLER_READ_RND_NEXT'"
+        }
+        Engine::Sqlite => return 0,
+    };
+    let mut tx = db.pool.begin_read().await.unwrap();
+    tx.fetch_one(sql, Vec::new()).await.unwrap().unwrap().i64(0).unwrap()
+}

@@ -1,0 +1,183 @@
+//! Crashes, reruns, and a world that goes on between find and read-back (I4, I5).
+
+use quittance_connectors::{Connector as _, MatchSet, SubjectError};
+use quittance_domain::action::Action;
+use quittance_sql::Engine;
+
+use crate::{
+    erasure::{dump_w1, w1, w1_map},
+    harness::{Db, carried_out, ctx, email, on_all_engines, read, refused, sets, subject, user},
+};
+
+on_all_engines!(
+    a_rerun_says_what_was_done,
+    not_before_it_is_done,
+    rows_that_come_between,
+    a_key_that_is_somebody_elses_by_now,
+    a_row_that_changed_hands,
+    written_again_after_masking,
+    the_poisonous_subject,
+    a_match_set_survives_storage,
+    no_personal_data_in_errors,
+    a_changed_schema,
+);
+
+async fn a_rerun_says_what_was_done(db: &Db) {
+    for erase in ["mask", "delete"] {
+        db.sql("DROP TABLE IF EXISTS message; DROP TABLE IF EXISTS payment; DROP TABLE IF EXISTS orders; DROP TABLE IF EXISTS address; DROP TABLE IF EXISTS customer;").await;
+        w1(db).await;
+        let c = db.connector(&w1_map(erase));
+        let (ctx, subjects) = (ctx(Action::Erasure), [subject(&[email("c3@example.com")])]);
+        let sets = sets(&c, &ctx, &subjects).await;
+        c.act(&ctx, &subjects, &sets).await.unwrap()[0].clone().unwrap();
+        let after = dump_w1(db).await;
+        let first = read(&c, &ctx, &subjects, &sets).await;
+        // The confirmation was lost; another worker begins with the stored match set.
+        let again = db.connector(&w1_map(erase));
+        again.act(&ctx, &subjects, &sets).await.unwrap()[0].clone().unwrap();
+        assert_eq!(read(&again, &ctx, &subjects, &sets).await, first);
+        assert_eq!(first[0].as_ref().unwrap().len(), 10);
+        assert_eq!(dump_w1(db).await, after);
+        // And find has nothing more to say.
+        assert!(crate::harness::sets(&again, &ctx, &subjects).await[0].is_empty());
+    }
+}
+
+async fn not_before_it_is_done(db: &Db) {
+    w1(db).await;
+    for erase in ["mask", "delete"] {
+        let c = db.connector(&w1_map(erase));
+        let (ctx, subjects) = (ctx(Action::Erasure), [subject(&[email("c3@example.com")])]);
+        let sets = sets(&c, &ctx, &subjects).await;
+        assert_eq!(read(&c, &ctx, &subjects, &sets).await, [Err(SubjectError::NotYet { rows: 14 })]);
+        assert_eq!(read(&c, &ctx, &subjects, &[MatchSet::default()]).await, [Err(SubjectError::NotYet { rows: 14 })]);
+    }
+}
+
+async fn rows_that_come_between(db: &Db) {
+    w1(db).await;
+    let c = db.connector(&w1_map("mask"));
+    let (ctx, subjects) =
+        (ctx(Action::Erasure), [subject(&[email("c3@example.com")]), subject(&[email("c4@example.com")])]);
+    let mut sets = sets(&c, &ctx, &subjects).await;
+    // By identifier, by an erased owner's key, and below a row that has nothing of its own.
+    db.sql("INSERT INTO message VALUES (900, 'c3@example.com', 'late');").await;
+    c.act(&ctx, &subjects, &sets).await.unwrap();
+    db.sql("INSERT INTO orders VALUES (900, 3, 1, null); INSERT INTO payment VALUES (900, 900, 'late', 1);").await;
+    let back = read(&c, &ctx, &subjects, &sets).await;
+    assert_eq!(back[0], Err(SubjectError::NotYet { rows: 2 }));
+    assert_eq!(back[1].as_ref().unwrap().len(), 10, "the other subject is not made to wait");
+    // The next round finds what identifiers still lead to, and adds it.
+    let later = crate::harness::sets(&c, &ctx, &subjects).await;
+    sets[0].absorb(later[0].clone());
+    c.act(&ctx, &subjects, &sets).await.unwrap();
+    assert_eq!(read(&c, &ctx, &subjects, &sets).await[0], Err(SubjectError::NotYet { rows: 1 }));
+    db.sql("DELETE FROM payment WHERE id = 900;").await;
+    let back = read(&c, &ctx, &subjects, &sets).await;
+    assert!(back[0].as_ref().unwrap().contains(&"message.email ERASED 6".to_owned()));
+}
+
+async fn a_key_that_is_somebody_elses_by_now(db: &Db) {
+    w1(db).await;
+    let c = db.connector(&w1_map("delete"));
+    let (ctx, subjects) = (ctx(Action::Erasure), [subject(&[email("c20@example.com")])]);
+    let sets = sets(&c, &ctx, &subjects).await;
+    c.act(&ctx, &subjects, &sets).await.unwrap();
+    // SQLite hands the last rowid out again.
+    db.sql(
+        "INSERT INTO customer VALUES (20, 'new@example.com', 'New', null, null); INSERT INTO address VALUES (40, 20, 'New street', null, null);
+         INSERT INTO orders VALUES (60, 20, 1, 'New'); INSERT INTO payment VALUES (60, 60, 'New', 1);
+         INSERT INTO message VALUES (100, 'new@example.com', 'New');",
+    )
+    .await;
+    let before = dump_w1(db).await;
+    c.act(&ctx, &subjects, &sets).await.unwrap();
+    // Not even the address, which hangs on the very key that the subject had.
+    assert_eq!(dump_w1(db).await, before);
+    assert_eq!(read(&c, &ctx, &subjects, &sets).await[0].as_ref().unwrap().len(), 10);
+}
+
+async fn a_row_that_changed_hands(db: &Db) {
+    w1(db).await;
+    let c = db.connector(&w1_map("mask"));
+    let (ctx, subjects) = (ctx(Action::Erasure), [subject(&[email("c3@example.com")])]);
+    let sets = sets(&c, &ctx, &subjects).await;
+    db.sql("UPDATE orders SET customer_id = 4 WHERE id = 7; UPDATE message SET sender_email = 'c4@example.com' WHERE id = 11;").await;
+    c.act(&ctx, &subjects, &sets).await.unwrap();
+    assert_eq!(db.dump("id, note", "orders WHERE id IN (7, 8)").await, ["7|Note 7", "8|-"]);
+    assert_eq!(db.dump("id, body", "message WHERE id IN (11, 12)").await, ["11|Hello 1", "12|-"]);
+    assert!(read(&c, &ctx, &subjects, &sets).await[0].is_ok());
+}
+
+async fn written_again_after_masking(db: &Db) {
+    w1(db).await;
+    let c = db.connector(&w1_map("mask"));
+    let (ctx, subjects) = (ctx(Action::Erasure), [subject(&[email("c3@example.com")])]);
+    let sets = sets(&c, &ctx, &subjects).await;
+    c.act(&ctx, &subjects, &sets).await.unwrap();
+    db.sql("UPDATE customer SET name = 'back' WHERE id = 3; UPDATE address SET street = 'back' WHERE id = 5;").await;
+    assert_eq!(read(&c, &ctx, &subjects, &sets).await, [Err(SubjectError::NotYet { rows: 2 })]);
+}
+
+async fn the_poisonous_subject(db: &Db) {
+    w1(db).await;
+    db.sql("CREATE TABLE loan (id integer primary key, customer integer references customer(id)); INSERT INTO loan VALUES (1, 3);").await;
+    let before = dump_w1(db).await;
+    let c = db.connector(&w1_map("delete"));
+    let (ctx, subjects) =
+        (ctx(Action::Erasure), [subject(&[email("c2@example.com")]), subject(&[email("c3@example.com")])]);
+    let sets = sets(&c, &ctx, &subjects).await;
+    let told = refused(c.act(&ctx, &subjects, &sets).await);
+    assert!(!told.contains("c3@") && !told.contains("(3)"), "{told}");
+    assert_eq!(dump_w1(db).await, before, "nothing of the batch was done");
+    refused(c.act(&ctx, &subjects[1..], &sets[1..]).await);
+    c.act(&ctx, &subjects[..1], &sets[..1]).await.unwrap();
+    assert_eq!(dump_w1(db).await.len(), 19 * 14);
+}
+
+async fn a_match_set_survives_storage(db: &Db) {
+    w1(db).await;
+    let c = db.connector(&w1_map("mask"));
+    let sets = sets(&c, &ctx(Action::Erasure), &[subject(&[email("c3@example.com")])]).await;
+    let json = serde_json::to_string(&sets[0]).unwrap();
+    assert!(serde_json::from_str::<MatchSet>(&json).unwrap() == sets[0]);
+    assert!(json.len() < 14 * 70, "{} bytes", json.len());
+    assert!(!json.contains("example.com"), "row keys, not identifiers");
+}
+
+async fn no_personal_data_in_errors(db: &Db) {
+    db.sql(
+        "CREATE TABLE person (id varchar(40) primary key, email varchar(100), born date, CHECK (email <> 'secret2@x.nl'));
+         INSERT INTO person VALUES ('secretkey', 'secret@x.nl', '1980-01-01');",
+    )
+    .await;
+    let c = db.connector("  person: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email, born: birth_date}, erase: mask}\n");
+    let ctx = ctx(Action::Rectification);
+    for (field, old, new) in [("email", "secret@x.nl", "secret2@x.nl"), ("born", "1980-01-01", "secretdate")] {
+        if db.engine == Engine::Sqlite && field == "born" {
+            // Its dates are any text.
+            continue;
+        }
+        let mut one = subject(&[email("secret@x.nl")]);
+        one.corrections = vec![crate::harness::replace("person", field, old, new)];
+        let subjects = [one];
+        let sets = sets(&c, &ctx, &subjects).await;
+        let error = c.act(&ctx, &subjects, &sets).await.unwrap_err();
+        let told = format!("{error} {error:?} {sets:?} {subjects:?}");
+        assert!(!told.contains("secret") && !told.contains("1980"), "{told}");
+        assert_eq!(db.dump("email, born", "person").await, ["secret@x.nl|1980-01-01"]);
+    }
+}
+
+/// A column of the map that has gone: refused, and well again once it is back.
+async fn a_changed_schema(db: &Db) {
+    db.sql("CREATE TABLE person (id integer primary key, login varchar(40), name varchar(40)); INSERT INTO person VALUES (1, 'u', 'N');").await;
+    let c = db.connector("  person: {key: [id], identifiers: [{kind: user_id, field: login}], fields: {login: user_name, name: display_name}, erase: delete}\n");
+    let subjects = [subject(&[user("u")])];
+    assert_eq!(sets(&c, &ctx(Action::Erasure), &subjects).await[0].rows(), 1);
+    db.sql("ALTER TABLE person RENAME COLUMN name TO label;").await;
+    refused(c.find(&ctx(Action::Erasure), &subjects).await);
+    assert!(refused(c.find(&ctx(Action::Erasure), &subjects).await).contains("column name is not there"));
+    db.sql("ALTER TABLE person RENAME COLUMN label TO name;").await;
+    assert_eq!(carried_out(&c, &ctx(Action::Erasure), &subjects).await[0].len(), 2);
+}

@@ -1,0 +1,235 @@
+//! Rectification, restriction and its lifting, access.
+
+use quittance_connectors::{Connector as _, SubjectError, SubjectResult};
+use quittance_domain::action::{Action, Correction, CorrectionTarget};
+
+use crate::harness::{Db, carried_out, ctx, email, found, lines, on_all_engines, other, read, replace, sets, subject};
+
+on_all_engines!(
+    replaced,
+    a_wrong_old_value_changes_nothing,
+    one_record,
+    statements_are_appended_once,
+    a_corrected_identifier,
+    what_cannot_be_corrected,
+    long_and_strange_values,
+    restricted_and_lifted,
+    rows_without_a_marker,
+    exported_in_pages,
+);
+
+async fn seed(db: &Db) {
+    db.sql(
+        "CREATE TABLE person (id integer primary key, email varchar(100), name varchar(50), restricted varchar(5) not null default 'no');
+         CREATE TABLE orders (id integer primary key, person integer, note text, city varchar(20), restricted varchar(5) not null default 'no');
+         INSERT INTO person (id, email, name) VALUES (1, 'a@x.nl', 'Ann'), (2, 'b@x.nl', 'Ann');
+         INSERT INTO orders (id, person, note, city) VALUES (1, 1, 'Ann', 'Rome'), (2, 1, 'ann', 'Rome'), (3, 1, null, 'Oslo'), (4, 2, 'Ann', 'Rome');",
+    )
+    .await;
+}
+
+const MAP: &str = "  person: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email, name: display_name}, erase: mask, restriction: {field: restricted, set: 'yes', clear: 'no'}}
+  orders: {key: [id], owned_by: [{collection: person, fields: {person: id}}], fields: {note: message, city: {category: city, rectify: false}}, erase: mask, restriction: {field: restricted, set: 'yes', clear: 'no'}}\n";
+
+async fn act(db: &Db, corrections: Vec<Correction>) -> (SubjectResult<()>, Vec<SubjectResult<Vec<String>>>) {
+    let c = db.connector(MAP);
+    let ctx = ctx(Action::Rectification);
+    let mut ann = subject(&[email("a@x.nl")]);
+    ann.corrections = corrections;
+    let subjects = [ann];
+    let sets = sets(&c, &ctx, &subjects).await;
+    let done = c.act(&ctx, &subjects, &sets).await.unwrap().remove(0);
+    if done.is_ok() {
+        // A rerun finds the same to be done, and does it no second time.
+        assert_eq!(c.act(&ctx, &subjects, &sets).await.unwrap(), [Ok(())]);
+    }
+    (done, read(&c, &ctx, &subjects, &sets).await)
+}
+
+async fn replaced(db: &Db) {
+    seed(db).await;
+    let (done, outcomes) =
+        act(db, vec![replace("orders", "note", "Ann", "Anna"), replace("person", "name", "Ann", "Anna")]).await;
+    done.unwrap();
+    assert_eq!(
+        outcomes,
+        [Ok(vec!["orders.message RECTIFIED 1".to_owned(), "person.display_name RECTIFIED 1".to_owned()])]
+    );
+    assert_eq!(
+        db.dump("id, note", "orders").await,
+        ["1|Anna", "2|ann", "3|-", "4|Ann"],
+        "neither another case nor another person"
+    );
+    assert_eq!(db.dump("id, name", "person").await, ["1|Anna", "2|Ann"]);
+}
+
+async fn a_wrong_old_value_changes_nothing(db: &Db) {
+    seed(db).await;
+    let (done, _) =
+        act(db, vec![replace("person", "name", "Ann", "Anna"), replace("orders", "note", "nope", "x")]).await;
+    assert_eq!(done, Err(SubjectError::OldValueMismatch { collection: "orders".to_owned(), field: "note".to_owned() }));
+    assert_eq!(db.dump("id, name", "person").await, ["1|Ann", "2|Ann"]);
+}
+
+async fn one_record(db: &Db) {
+    seed(db).await;
+    let record = |key: &str| Correction {
+        collection: "orders".to_owned(),
+        field: "note".to_owned(),
+        target: CorrectionTarget::Record { key: vec![key.to_owned()], new: "new".to_owned() },
+    };
+    let (done, outcomes) = act(db, vec![record("2"), record("3")]).await;
+    done.unwrap();
+    assert_eq!(outcomes, [Ok(vec!["orders.message RECTIFIED 2".to_owned()])]);
+    let (done, _) = act(db, vec![record("4")]).await;
+    assert!(matches!(done, Err(SubjectError::OldValueMismatch { .. })), "somebody else's record");
+    assert_eq!(db.dump("id, note", "orders").await, ["1|Ann", "2|new", "3|new", "4|Ann"]);
+}
+
+async fn statements_are_appended_once(db: &Db) {
+    seed(db).await;
+    let target = CorrectionTarget::Append { statement: "The subject disagrees.".to_owned() };
+    let append = Correction { collection: "orders".to_owned(), field: "note".to_owned(), target };
+    let (done, outcomes) = act(db, vec![append]).await;
+    done.unwrap();
+    assert_eq!(outcomes, [Ok(vec!["orders.message RECTIFIED 3".to_owned()])]);
+    assert_eq!(
+        db.dump("id, note", "orders").await,
+        ["1|Ann\nThe subject disagrees.", "2|ann\nThe subject disagrees.", "3|The subject disagrees.", "4|Ann"]
+    );
+}
+
+async fn a_corrected_identifier(db: &Db) {
+    seed(db).await;
+    let (done, outcomes) =
+        act(db, vec![replace("person", "email", "a@x.nl", "anna@x.nl"), replace("person", "name", "Ann", "Anna")])
+            .await;
+    done.unwrap();
+    assert_eq!(
+        outcomes,
+        [Ok(vec!["person.display_name RECTIFIED 1".to_owned(), "person.email RECTIFIED 1".to_owned()])]
+    );
+    assert_eq!(db.dump("id, email, name", "person").await, ["1|anna@x.nl|Anna", "2|b@x.nl|Ann"]);
+}
+
+async fn what_cannot_be_corrected(db: &Db) {
+    seed(db).await;
+    let c = db.connector(MAP);
+    let mut subjects = vec![subject(&[email("a@x.nl")]); 4];
+    subjects[0].corrections = vec![replace("orders", "city", "Rome", "Roma")];
+    subjects[1].corrections = vec![replace("orders", "note", "Ann", "A\0")];
+    subjects[2].corrections = vec![replace("person", "nme", "Ann", "Anna")];
+    subjects[3].corrections = vec![replace("orders", "note", "Ann", "x"), replace("orders", "note", "Ann", "y")];
+    let found = found(&c, &ctx(Action::Rectification), &subjects).await;
+    let told: Vec<&str> = found.iter().map(|f| other(f.as_ref().unwrap_err())).collect();
+    assert_eq!(
+        told,
+        [
+            "orders.city cannot be rectified",
+            "orders.note cannot hold a NUL character",
+            "person.nme is not in the map",
+            "two corrections name orders.note of one row",
+        ]
+    );
+}
+
+async fn long_and_strange_values(db: &Db) {
+    seed(db).await;
+    let strange = format!("'; DROP TABLE orders; -- \\ \" ` $1 {{rows}} % é 😀\r\n\t{}", "ö".repeat(20_000));
+    let (done, _) = act(db, vec![replace("orders", "note", "Ann", &strange)]).await;
+    done.unwrap();
+    assert_eq!(db.dump("note", "orders WHERE id = 1").await, std::slice::from_ref(&strange));
+    let (done, outcomes) = act(db, vec![replace("orders", "note", &strange, "plain")]).await;
+    done.unwrap();
+    assert_eq!(outcomes, [Ok(vec!["orders.message RECTIFIED 1".to_owned()])]);
+}
+
+async fn restricted_and_lifted(db: &Db) {
+    seed(db).await;
+    let c = db.connector(MAP);
+    let subjects = [subject(&[email("a@x.nl")])];
+    let outcomes = carried_out(&c, &ctx(Action::Restriction), &subjects).await;
+    assert_eq!(
+        outcomes,
+        [[
+            "orders.city RESTRICTED 3",
+            "orders.message RESTRICTED 2",
+            "person.display_name RESTRICTED 1",
+            "person.email RESTRICTED 1"
+        ]]
+    );
+    assert_eq!(db.dump("id, restricted", "orders").await, ["1|yes", "2|yes", "3|yes", "4|no"]);
+    assert_eq!(db.dump("id, restricted", "person").await, ["1|yes", "2|no"]);
+    // A row that comes later is not restricted, and the statement is not made.
+    let before = sets(&c, &ctx(Action::Restriction), &subjects).await;
+    db.sql("INSERT INTO orders (id, person, note) VALUES (9, 1, 'late');").await;
+    assert_eq!(read(&c, &ctx(Action::Restriction), &subjects, &before).await, [Err(SubjectError::NotYet { rows: 1 })]);
+    let outcomes = carried_out(&c, &ctx(Action::LiftRestriction), &subjects).await;
+    assert_eq!(outcomes[0][1], "orders.message RESTRICTION_LIFTED 3");
+    assert_eq!(db.dump("restricted", "orders").await, ["no", "no", "no", "no", "no"]);
+}
+
+async fn rows_without_a_marker(db: &Db) {
+    seed(db).await;
+    let c = db.connector(&MAP.replace(
+        "rectify: false}}, erase: mask, restriction: {field: restricted, set: 'yes', clear: 'no'}",
+        "rectify: false}}, erase: mask",
+    ));
+    db.sql("DELETE FROM orders WHERE person = 2;").await;
+    let (ctx, subjects) = (ctx(Action::Restriction), [subject(&[email("a@x.nl")]), subject(&[email("b@x.nl")])]);
+    let sets = sets(&c, &ctx, &subjects).await;
+    let done = c.act(&ctx, &subjects, &sets).await.unwrap();
+    assert_eq!(done, [Err(SubjectError::CannotRestrict { collection: "orders".to_owned() }), Ok(())]);
+    assert_eq!(db.dump("id, restricted", "person").await, ["1|no", "2|yes"], "nothing is half-done");
+}
+
+async fn exported_in_pages(db: &Db) {
+    seed(db).await;
+    db.sql("UPDATE orders SET city = null, note = 'Δ\"x\"' WHERE id = 2;").await;
+    let c = db.connector(MAP);
+    let (ctx, subject) = (ctx(Action::Access), subject(&[email("a@x.nl")]));
+    let set = sets(&c, &ctx, std::slice::from_ref(&subject)).await.remove(0);
+    let mut after = None;
+    let mut pages = Vec::new();
+    loop {
+        let (exported, next) = c.export(&ctx, &subject, &set, after, 3).await.unwrap().unwrap();
+        let records: Vec<String> = exported
+            .records
+            .iter()
+            .map(|r| {
+                let fields = r
+                    .fields
+                    .iter()
+                    .map(|f| format!("{}({})={}", f.name, f.category, f.value.as_deref().unwrap_or("-")));
+                format!(
+                    "{} {} {} {}",
+                    r.collection,
+                    r.key.join(","),
+                    r.third_party,
+                    fields.collect::<Vec<_>>().join(" ")
+                )
+            })
+            .collect();
+        pages.push((records, lines(&exported.outcomes)));
+        after = next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(pages.len(), 2);
+    let mut records: Vec<String> = pages.iter().flat_map(|(records, _)| records.clone()).collect();
+    records.sort();
+    assert_eq!(
+        records,
+        [
+            "orders 1 false note(message)=Ann city(city)=Rome",
+            "orders 2 false note(message)=Δ\"x\" city(city)=-",
+            "orders 3 false note(message)=- city(city)=Oslo",
+            "person 1 false email(email)=a@x.nl name(display_name)=Ann",
+        ]
+    );
+    assert_eq!(pages[0].0[0], "person 1 false email(email)=a@x.nl name(display_name)=Ann");
+    let nobody = crate::harness::subject(&[email("nobody@x.nl")]);
+    let none = c.export(&ctx, &nobody, &Default::default(), None, 3).await.unwrap().unwrap();
+    assert_eq!((lines(&none.0.outcomes), none.1), (vec!["*.* NOT_HELD 0".to_owned()], None));
+}

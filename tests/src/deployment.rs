@@ -1,0 +1,204 @@
+//! A whole deployment: `quittanced` as a process of its own, with a data folder, tokens and secrets. It can be killed and started again.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use quittance_client::Client;
+use quittance_sql::{ConnectOptions, Pool};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+/// Where the store is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StoreKind {
+    Sqlite,
+    Postgres,
+}
+
+pub struct Deployment {
+    pub folder: TempDir,
+    port: u16,
+    server: Option<Child>,
+    operator: String,
+    settings: Vec<(String, String)>,
+}
+
+/// A binary of this workspace, built by `cargo build --workspace` before the tests run.
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own path");
+    let folder = test.ancestors().find(|p| p.join(name).is_file()).unwrap_or_else(|| {
+        panic!("{name} is not built: run `make test`, or `cargo build --workspace` first");
+    });
+    folder.join(name)
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port is free").port()
+}
+
+/// The URL of a test server; without it, a test that needs one fails and says how to get it.
+pub fn test_server(variable: &str) -> String {
+    std::env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} is not set: run `tests/with-servers.sh cargo test …`"))
+}
+
+/// A new database on the test PostgreSQL, owned by a role without rights beyond it, so that row-level security applies.
+pub async fn postgres_database() -> String {
+    let admin = test_server("QUITTANCE_TEST_POSTGRES_URL");
+    let name = format!("q{}", Uuid::now_v7().simple());
+    let pool = Pool::open(&ConnectOptions::new(admin.clone())).unwrap();
+    pool.run_script(&format!("CREATE ROLE {name} LOGIN")).await.unwrap();
+    pool.run_script(&format!("CREATE DATABASE {name} OWNER {name}")).await.unwrap();
+    pool.close().await;
+    let host = admin.split('@').nth(1).and_then(|h| h.split('/').next()).expect("the URL has a host");
+    format!("postgres://{name}@{host}/{name}")
+}
+
+impl Deployment {
+    pub async fn start(store: StoreKind) -> Self {
+        Self::start_with(store, &[]).await
+    }
+
+    /// `settings`: environment of the server, as `QUITTANCED_DISPATCH__LEASE_S`.
+    pub async fn start_with(store: StoreKind, settings: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("data/secrets")).unwrap();
+        let mut settings: Vec<(String, String)> =
+            settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        if store == StoreKind::Postgres {
+            let file = folder.path().join("store-url");
+            fs::write(&file, postgres_database().await).unwrap();
+            settings.push(("QUITTANCED_STORE_URL_FILE".to_owned(), file.display().to_string()));
+        }
+        let mut deployment = Self { folder, port: free_port(), server: None, operator: String::new(), settings };
+        deployment.operator = deployment.token(&["--name", "ops", "--role", "operator"]);
+        deployment.launch().await;
+        deployment
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(binary("quittanced"));
+        command.env("QUITTANCE_LOG", std::env::var("QUITTANCE_LOG").unwrap_or_else(|_| "info".to_owned()));
+        command.envs(self.settings.iter().map(|(k, v)| (k, v)));
+        command.arg("--data-dir").arg(self.path("data"));
+        command.arg("--listen").arg(format!("127.0.0.1:{}", self.port));
+        command
+    }
+
+    /// Makes a token as an operator would.
+    pub fn token(&self, about: &[&str]) -> String {
+        let made = self.command().args(["token", "add"]).args(about).output().unwrap();
+        assert!(made.status.success(), "token add: {}", String::from_utf8_lossy(&made.stderr));
+        String::from_utf8(made.stdout).unwrap().trim().to_owned()
+    }
+
+    pub fn customer_token(&self, customer: &str) -> String {
+        self.token(&["--name", "erp", "--role", "customer", "--customer", customer])
+    }
+
+    pub fn connector_token(&self, system: &str) -> String {
+        self.token(&["--name", system, "--role", "connector", "--system", system])
+    }
+
+    /// Starts the server, and waits until it answers.
+    pub async fn launch(&mut self) {
+        assert!(self.server.is_none(), "one is running");
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.path("server.log")).unwrap();
+        let child = self.command().stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        self.server = Some(child);
+        let until = Instant::now() + Duration::from_secs(30);
+        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
+            let ended = self.server.as_mut().and_then(|c| c.try_wait().unwrap());
+            assert!(ended.is_none(), "the server ended: {}", self.log());
+            assert!(Instant::now() < until, "the server does not answer: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// SIGKILL: no drain, no goodbye.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.server.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// SIGTERM, and gives how long the drain took.
+    pub async fn terminate(&mut self) -> Duration {
+        let mut child = self.server.take().expect("one is running");
+        let begun = Instant::now();
+        let sent = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+        assert!(sent.success());
+        while child.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it does not stop: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        begun.elapsed()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("server.log")).unwrap_or_default()
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.path("data")
+    }
+
+    /// Mounts a secret, as an operator would.
+    pub fn secret(&self, name: &str, url: &str) {
+        fs::write(self.data().join("secrets").join(name), url).unwrap();
+    }
+
+    pub async fn client(&self, token: &str) -> Client {
+        Client::connect(&self.endpoint(), token).await.unwrap()
+    }
+
+    pub async fn operator(&self) -> Client {
+        self.client(&self.operator).await
+    }
+
+    pub fn operator_token(&self) -> &str {
+        &self.operator
+    }
+
+    /// Starts the sample worker for a remote system, on files below `root`.
+    pub fn file_worker(&self, system: &str, token: &str, root: &Path, extra: &[&str]) -> Child {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.path("worker.log")).unwrap();
+        Command::new(binary("quittance-file-worker"))
+            .args(["--endpoint", &self.endpoint(), "--system", system, "--name", "worker-1"])
+            .arg("--root")
+            .arg(root)
+            .args(extra)
+            .env("QUITTANCE_TOKEN", token)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap()
+    }
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            for line in tail.iter().rev() {
+                eprintln!("quittanced: {line}");
+            }
+        }
+    }
+}

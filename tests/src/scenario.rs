@@ -1,0 +1,116 @@
+//! The calls that nearly every test makes: a customer, its systems, a request, waiting for its end.
+
+use std::time::{Duration, Instant};
+
+use quittance_api::v1;
+use quittance_client::Client;
+use uuid::Uuid;
+
+pub fn new_id() -> String {
+    Uuid::new_v4().to_string()
+}
+
+pub fn agreement() -> v1::Agreement {
+    v1::Agreement {
+        version: 0,
+        signed_time: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 0 }),
+        window_days: 30,
+        time_zone: "Europe/Amsterdam".to_owned(),
+        allowed_countries: vec!["EEA".to_owned()],
+        contacts: vec![v1::Contact {
+            role: "administrator".to_owned(),
+            email: "admin@customer.example".to_owned(),
+            display_name: String::new(),
+        }],
+        facts: Some(v1::ProcessingFacts {
+            controller: "Acme BV".to_owned(),
+            purposes: vec!["delivery".to_owned()],
+            ..v1::ProcessingFacts::default()
+        }),
+    }
+}
+
+pub async fn create_customer(operator: &Client, id: &str) {
+    let request = v1::CreateCustomerRequest {
+        request_id: new_id(),
+        customer_id: id.to_owned(),
+        customer: Some(v1::Customer { display_name: format!("{id} BV"), ..v1::Customer::default() }),
+        agreement: Some(agreement()),
+    };
+    operator.customers().create_customer(request).await.unwrap();
+}
+
+/// A system of one customer's, in the Netherlands.
+pub fn system(customer: &str, connector: v1::ConnectorKind, secret: &str, map: &str) -> v1::System {
+    v1::System {
+        display_name: format!("System {secret}"),
+        role: v1::SystemRole::StorageBackend.into(),
+        country: "NL".to_owned(),
+        connector: connector.into(),
+        connection_secret: secret.to_owned(),
+        customers: vec![v1::SystemCustomer { customer: format!("customers/{customer}"), key: String::new() }],
+        backup_retention: Some(prost_types::Duration { seconds: 14 * 86_400, nanos: 0 }),
+        data_map_yaml: map.to_owned(),
+        ..v1::System::default()
+    }
+}
+
+pub async fn register(operator: &Client, id: &str, system: v1::System) -> Result<v1::System, tonic::Status> {
+    let request = v1::RegisterSystemRequest { request_id: new_id(), system_id: id.to_owned(), system: Some(system) };
+    operator.systems().register_system(request).await.map(|r| r.into_inner().system.unwrap())
+}
+
+pub fn identifier(kind: v1::IdentifierKind, value: impl Into<String>) -> v1::Identifier {
+    v1::Identifier { kind: kind.into(), value: value.into() }
+}
+
+pub fn by_email(action: v1::Action, email: impl Into<String>) -> v1::Request {
+    v1::Request {
+        action: action.into(),
+        identifiers: vec![identifier(v1::IdentifierKind::Email, email)],
+        ..v1::Request::default()
+    }
+}
+
+pub async fn create(customer: &Client, request: v1::Request) -> Result<v1::Request, tonic::Status> {
+    let request = v1::CreateRequestRequest { request_id: new_id(), parent: String::new(), request: Some(request) };
+    customer.requests().create_request(request).await.map(|r| r.into_inner().request.unwrap())
+}
+
+pub async fn get(client: &Client, name: &str) -> v1::Request {
+    let request = v1::GetRequestRequest { name: name.to_owned() };
+    client.requests().get_request(request).await.unwrap().into_inner().request.unwrap()
+}
+
+/// Waits until `done` holds of the request; fails with the whole request if it never does.
+pub async fn wait_for(client: &Client, name: &str, done: impl Fn(&v1::Request) -> bool) -> v1::Request {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let request = get(client, name).await;
+        if done(&request) {
+            return request;
+        }
+        assert!(Instant::now() < until, "it does not come: {request:#?}");
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+}
+
+pub async fn completed(client: &Client, name: &str) -> v1::Request {
+    wait_for(client, name, |r| r.state() != v1::RequestState::InProgress).await
+}
+
+/// One line per outcome, sorted: `system collection category OUTCOME GRADE count`.
+pub fn outcomes(request: &v1::Request) -> Vec<String> {
+    let mut lines = Vec::new();
+    for task in &request.tasks {
+        let confirmation = task.confirmation.as_ref().unwrap_or_else(|| panic!("not confirmed: {task:#?}"));
+        for o in &confirmation.outcomes {
+            let system = task.system.trim_start_matches("systems/");
+            let outcome = o.outcome().as_str_name().trim_start_matches("OUTCOME_KIND_");
+            let grade = o.grade().as_str_name().trim_start_matches("GRADE_");
+            lines.push(format!("{system} {} {} {outcome} {grade} {}", o.collection, o.category, o.count));
+        }
+    }
+    lines.sort();
+    lines
+}

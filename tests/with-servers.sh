@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Runs a command with a PostgreSQL and a MariaDB of its own: own data directory, free ports, ended afterwards.
+#   tests/with-servers.sh cargo test --workspace
+# Sets QUITTANCE_TEST_POSTGRES_URL (superuser, database postgres) and QUITTANCE_TEST_MARIADB_URL (root, no database).
+# Where no server is installed and we may, the Debian packages are.
+set -euo pipefail
+
+say() { printf 'with-servers: %s\n' "$*" >&2; }
+
+pg_bin() { ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1; }
+
+install() {
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    say "$1 is not installed: install the package $2, or run as root on Debian"; exit 1
+  fi
+  say "installing $2"
+  [ -n "${APT_UPDATED:-}" ] || { apt-get update -qq; APT_UPDATED=1; }
+  # policy-rc.d keeps the package from starting a server of its own.
+  local policy=/usr/sbin/policy-rc.d made=
+  [ -e "$policy" ] || { printf '#!/bin/sh\nexit 101\n' > "$policy"; chmod +x "$policy"; made=1; }
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null
+  [ -z "$made" ] || rm -f "$policy"
+}
+
+[ -n "$(pg_bin)" ] && [ -x "$(pg_bin)/initdb" ] || install PostgreSQL postgresql
+command -v mariadbd >/dev/null || [ -x /usr/sbin/mariadbd ] || install MariaDB mariadb-server
+PG=$(pg_bin)
+MARIADBD=$(command -v mariadbd || echo /usr/sbin/mariadbd)
+
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])' 2>/dev/null \
+  || perl -MIO::Socket::INET -e 'print IO::Socket::INET->new(LocalAddr => "127.0.0.1", Listen => 1)->sockport'; }
+
+# Servers refuse to run as root: the package's own user runs them then.
+as() { if [ "$(id -u)" = 0 ]; then local user=$1; shift; setpriv --reuid="$user" --regid="$user" --init-groups -- "$@"; else shift; "$@"; fi; }
+
+DIR=$(mktemp -d "${TMPDIR:-/tmp}/quittance-servers.XXXXXX")
+chmod 755 "$DIR"
+mkdir "$DIR/pg" "$DIR/maria"
+if [ "$(id -u)" = 0 ]; then chown postgres "$DIR/pg"; chown mysql "$DIR/maria"; fi
+
+MARIA_PID=
+stop() {
+  status=$?
+  trap - EXIT INT TERM
+  as postgres "$PG/pg_ctl" -D "$DIR/pg/data" -m immediate -s stop >/dev/null 2>&1 || true
+  if [ -n "$MARIA_PID" ]; then kill "$MARIA_PID" 2>/dev/null || true; wait "$MARIA_PID" 2>/dev/null || true; fi
+  rm -rf "$DIR"
+  exit $status
+}
+trap stop EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+PG_PORT=$(free_port)
+as postgres "$PG/initdb" -D "$DIR/pg/data" -U quittance_test -A trust --locale=C.UTF-8 -E UTF8 >"$DIR/pg-init.log" 2>&1 \
+  || { cat "$DIR/pg-init.log" >&2; exit 1; }
+as postgres "$PG/pg_ctl" -D "$DIR/pg/data" -l "$DIR/pg/log" -w -s \
+  -o "-p $PG_PORT -c listen_addresses=127.0.0.1 -c unix_socket_directories=$DIR/pg -c max_connections=200 ${QUITTANCE_TEST_POSTGRES_OPTIONS:-}" start \
+  || { cat "$DIR/pg/log" >&2; exit 1; }
+export QUITTANCE_TEST_POSTGRES_URL="postgres://quittance_test@127.0.0.1:$PG_PORT/postgres"
+export QUITTANCE_TEST_POSTGRES_BIN="$PG"
+
+MARIA_PORT=$(free_port)
+as mysql mariadb-install-db --no-defaults --datadir="$DIR/maria/data" --auth-root-authentication-method=normal --skip-test-db \
+  >"$DIR/maria-init.log" 2>&1 || { cat "$DIR/maria-init.log" >&2; exit 1; }
+as mysql "$MARIADBD" --no-defaults --datadir="$DIR/maria/data" --socket="$DIR/maria/sock" --port="$MARIA_PORT" \
+  --bind-address=127.0.0.1 --pid-file="$DIR/maria/pid" --log-error="$DIR/maria/log" --skip-name-resolve &
+MARIA_PID=$!
+export QUITTANCE_TEST_MARIADB_URL="mysql://root@127.0.0.1:$MARIA_PORT"
+for _ in $(seq 100); do
+  if mariadb-admin --no-defaults --protocol=tcp -h 127.0.0.1 -P "$MARIA_PORT" -u root ping >/dev/null 2>&1; then break; fi
+  if ! kill -0 "$MARIA_PID" 2>/dev/null; then cat "$DIR/maria/log" >&2; exit 1; fi
+  sleep 0.2
+done
+# Over TCP the client's address is 127.0.0.1, and root is only root@localhost.
+mariadb --no-defaults --socket="$DIR/maria/sock" -u root \
+  -e "CREATE USER IF NOT EXISTS 'root'@'127.0.0.1' IDENTIFIED BY ''; GRANT ALL ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION" 2>/dev/null || true
+
+say "PostgreSQL on port $PG_PORT, MariaDB on port $MARIA_PORT"
+"$@"
