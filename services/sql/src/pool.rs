@@ -169,11 +169,13 @@ impl Pool {
 
     async fn begin_with(&self, postgres: &str, sqlite: &str) -> Result<Tx, SqlError> {
         STATEMENTS.fetch_add(1, Ordering::Relaxed);
-        Ok(match self {
-            Self::Postgres(p) => Tx::Postgres(p.begin_with(AssertSqlSafe(postgres.to_owned())).await?),
-            Self::Sqlite(p) => Tx::Sqlite(p.begin_with(AssertSqlSafe(sqlite.to_owned())).await?),
-            Self::MySql(p) => Tx::MySql(p.begin().await?),
-        })
+        let begun = match self {
+            Self::Postgres(p) => p.begin_with(AssertSqlSafe(postgres.to_owned())).await.map(Tx::Postgres),
+            Self::Sqlite(p) => p.begin_with(AssertSqlSafe(sqlite.to_owned())).await.map(Tx::Sqlite),
+            Self::MySql(p) => p.begin().await.map(Tx::MySql),
+        };
+        // Nothing was asked yet: whatever went wrong, the server did not let us in.
+        begun.map_err(|e| SqlError { kind: SqlErrorKind::Unavailable, ..SqlError::from(e) })
     }
 
     /// Runs a script of several statements outside a transaction, as migrations and settings need.

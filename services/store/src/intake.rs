@@ -56,6 +56,9 @@ pub enum Taken {
 
 pub type IntakeItem = Result<Taken, StoreError>;
 
+/// What a plan depends on beside the customer's systems.
+type PlanKey = (Action, BTreeSet<IdentifierKind>, Timestamp);
+
 struct Prepared {
     at: usize,
     id: RequestId,
@@ -130,8 +133,7 @@ impl Store {
         let systems = ctx.topology.facts_for(ctx.customer);
         let subject_keys = self.ring().subject_keys(ctx.customer);
         // Most of a chunk asks for the same with the same kinds of identifier: planned and dated once.
-        let mut plans: HashMap<(Action, BTreeSet<IdentifierKind>, Timestamp), Result<Vec<PlannedTask>, PlanError>> =
-            HashMap::new();
+        let mut plans: HashMap<PlanKey, Result<Vec<PlannedTask>, PlanError>> = HashMap::new();
         let mut dues: HashMap<Option<Timestamp>, Timestamp> = HashMap::new();
         let mut prepared = Vec::with_capacity(items.len());
         for (at, item) in items.iter().enumerate() {

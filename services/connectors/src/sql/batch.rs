@@ -1,5 +1,7 @@
 //! A match set's rows as the batch of a statement: key, ties, and what masks need.
 
+use std::borrow::Cow;
+
 use quittance_domain::Timestamp;
 use quittance_sql::{Column as Values, Engine, Rows};
 
@@ -31,9 +33,9 @@ struct Open {
 }
 
 /// What makes a row the subject's.
-enum Tie {
+enum Tie<'r> {
     /// The first of its texts, and their values.
-    Texts(usize, Vec<String>),
+    Texts(usize, Cow<'r, [String]>),
     Marker,
     None,
 }
@@ -100,7 +102,9 @@ impl<'a> KeyBatch<'a> {
                 });
             }
             open.marker.push(i64::from(matches!(tie, Tie::Marker)));
-            open.pseudonym.push(pseudonym.to_owned());
+            if self.plan.pseudonym {
+                open.pseudonym.push(pseudonym.to_owned());
+            }
             for (h, held) in open.held.iter_mut().enumerate() {
                 let field = self.plan.retained[h];
                 let is_held = |(f, until): &(u16, Timestamp)| usize::from(*f) == field && *until > self.now;
@@ -110,21 +114,21 @@ impl<'a> KeyBatch<'a> {
         }
     }
 
-    fn ties(&self, row: &MatchedRow, subject: &Subject) -> Vec<Tie> {
+    fn ties<'r>(&self, row: &'r MatchedRow, subject: &Subject) -> Vec<Tie<'r>> {
         let mut ties = Vec::new();
         if let Some(via) = row.via.as_ref().filter(|_| row.fate != RowFate::Unpoint) {
             let link = usize::from(via.link);
             let links = &self.plan.links;
             if links.get(link).is_some_and(|l| l.here.len() == via.values.len()) {
                 let from = self.plan.key.len() + links[..link].iter().map(|l| l.here.len()).sum::<usize>();
-                ties.push(Tie::Texts(from, via.values.clone()));
+                ties.push(Tie::Texts(from, Cow::Borrowed(&via.values)));
             }
         }
         let rules = self.texts() - self.plan.rules.len();
         for r in row.rules.iter().map(|r| usize::from(*r)) {
             if let (Some(rule), Some(kind)) = (self.plan.rules.get(r), self.kinds.get(r)) {
                 let forms = forms(self.engine, rule, *kind, subject);
-                ties.extend(forms.into_iter().map(|form| Tie::Texts(rules + r, vec![form])));
+                ties.extend(forms.into_iter().map(|form| Tie::Texts(rules + r, Cow::Owned(vec![form]))));
             }
         }
         if ties.is_empty() {

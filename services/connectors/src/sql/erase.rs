@@ -55,9 +55,6 @@ pub(super) struct Acting<'a, 't> {
 impl Acting<'_, '_> {
     pub async fn erase(&mut self) -> Result<(), ConnectorError> {
         let strangers = strangers(self).await?;
-        if strangers.is_empty() {
-            return self.erase_own().await;
-        }
         let own = without(self.plan, self.sets, &strangers);
         Acting { plan: self.plan, ctx: self.ctx, subjects: self.subjects, sets: &own, tx: &mut *self.tx }
             .erase_own()

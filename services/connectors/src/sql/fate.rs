@@ -9,7 +9,7 @@ use quittance_domain::{
 };
 
 use super::{
-    plan::{CollectionPlan, Plan, WORD},
+    plan::{CollectionPlan, Plan},
     walk::{Rowset, Seen},
 };
 use crate::{BatchContext, MatchedRow, RowFate, SubjectError, Via};
@@ -39,7 +39,7 @@ pub(super) fn decide(
             erase(set, row, held, plan, ctx, zone)?
         } else {
             let fate = if row.shared { RowFate::Redact } else { RowFate::Mask };
-            Some(matched(set, row, fate, fields(&row.filled), plan))
+            Some(matched(set, row, fate, row.filled.fields(), plan))
         });
     }
     Ok(decided)
@@ -61,14 +61,14 @@ fn erase(
         RowErasure::Mask => RowFate::Mask,
     };
     if let Some(held) = held {
-        let mut kept = matched(set, row, RowFate::Hold, fields(&row.filled), plan);
+        let mut kept = matched(set, row, RowFate::Hold, row.filled.fields(), plan);
         kept.held_until = Some(held.until);
         kept.then = Some(own);
         kept.held_by = (held.by != row.collection).then(|| plan.map_of(held.by).name.clone());
         return Ok(Some(kept));
     }
     match own {
-        RowFate::Delete => Ok(Some(matched(set, row, own, fields(&row.filled), plan))),
+        RowFate::Delete => Ok(Some(matched(set, row, own, row.filled.fields(), plan))),
         RowFate::Redact => {
             let (redacts, undeclared) = redacted(of, &row.rules);
             let todo = todo(map, row);
@@ -102,23 +102,14 @@ pub(super) fn redacted(of: &CollectionPlan, rules: &[u16]) -> (Vec<u16>, bool) {
 
 /// Fields on which masking still has something to do; retained ones among them, held or not.
 fn todo(map: &quittance_domain::data_map::Collection, row: &Seen<'_>) -> Vec<u16> {
-    let bit = |words: &[u64], f: usize| words.get(f / WORD).is_some_and(|w| w >> (f % WORD) & 1 == 1);
     (0..map.fields.len())
         .filter(|f| match &map.fields[*f].erase {
-            FieldErasure::Mask(Mask::SetNull) | FieldErasure::Retain(_) => bit(&row.filled, *f),
-            FieldErasure::Mask(Mask::Constant(_) | Mask::Pseudonym) => bit(&row.dirty, *f),
+            FieldErasure::Mask(Mask::SetNull) | FieldErasure::Retain(_) => row.filled.has(*f),
+            FieldErasure::Mask(Mask::Constant(_) | Mask::Pseudonym) => row.dirty.has(*f),
             FieldErasure::Keep => false,
         })
         .filter_map(|f| u16::try_from(f).ok())
         .collect()
-}
-
-pub(super) fn fields(words: &[u64]) -> Vec<u16> {
-    let mut found = Vec::new();
-    for (w, word) in words.iter().enumerate() {
-        found.extend((0..WORD).filter(|b| word >> b & 1 == 1).filter_map(|b| u16::try_from(w * WORD + b).ok()));
-    }
-    found
 }
 
 fn held_fields(
@@ -129,13 +120,12 @@ fn held_fields(
 ) -> Result<Vec<(u16, Timestamp)>, SubjectError> {
     let of = &plan.collections[row.collection];
     let map = plan.map_of(row.collection);
-    let filled = fields(&row.filled);
     let mut held = Vec::new();
     for (f, anchor) in of.retained.iter().zip(&of.shape.field_anchors) {
         let FieldErasure::Retain(retention) = &map.fields[*f].erase else { continue };
         let index = u16::try_from(*f).unwrap_or(u16::MAX);
-        if filled.contains(&index) {
-            let until = until(row.texts[*anchor].as_deref(), retention, zone, &map.name)?;
+        if row.filled.has(*f) {
+            let until = until(row.text(of, *anchor), retention, zone, &map.name)?;
             held.extend((until > now).then_some((index, until)));
         }
     }
@@ -160,7 +150,7 @@ fn holds(
         held.push(match (&map.retain, plan.collections[row.collection].shape.anchor) {
             _ if stored.is_some() || row.stored.is_some() => stored,
             (Some(retention), Some(anchor)) => {
-                let until = until(row.texts[anchor].as_deref(), retention, zone, &map.name)?;
+                let until = until(row.text(&plan.collections[row.collection], anchor), retention, zone, &map.name)?;
                 (until > ctx.now).then_some(Held { until, by: row.collection })
             }
             _ => None,
@@ -235,13 +225,14 @@ fn until(
 fn matched(set: &Rowset<'_>, row: &Seen<'_>, fate: RowFate, filled: Vec<u16>, plan: &Plan) -> MatchedRow {
     let of = &plan.collections[row.collection];
     let via = row.parent.and_then(|(parent, link)| {
-        let values = set.rows[parent].values(&of.links[link].there)?;
+        let owner = &plan.collections[of.links[link].owner];
+        let values = set.rows[parent].values(owner, &of.links[link].there)?;
         Some(Via { link: u16::try_from(link).ok()?, values })
     });
-    let mut matched = MatchedRow::new(row.key(of.key_len()), fate);
+    let mut matched = MatchedRow::new(row.key(of), fate);
     matched.rules.clone_from(&row.rules);
     matched.filled = filled;
     matched.via = via;
-    matched.linked = of.shape.linked.iter().map(|p| row.texts[*p].clone()).collect();
+    matched.linked = of.shape.linked.iter().map(|p| row.text(of, *p).map(str::to_owned)).collect();
     matched
 }

@@ -54,7 +54,7 @@ fn collect(plan: &Plan, set: &Rowset<'_>, decided: Vec<Option<MatchedRow>>, subj
         // What a shared row gives away may be the other's.
         if !row.shared {
             for (y, position) in map.yields.iter().zip(&plan.collections[row.collection].shape.yields) {
-                let value = row.texts[*position].as_deref().and_then(|v| Identifier::normalise(y.kind, v).ok());
+                let value = row.text(&plan.collections[row.collection], *position).and_then(|v| Identifier::normalise(y.kind, v).ok());
                 found.yielded.extend(value.filter(|v| !subject.identifiers.contains(v)));
             }
         }
@@ -84,7 +84,7 @@ pub(super) async fn pointing(
                 let Some(Ok(decided)) = decided.get(s).filter(|_| set.error.is_none()) else { continue };
                 for (row, decided) in set.rows.iter().zip(decided).filter(|(row, _)| row.collection == target) {
                     let stays = row.shared || fate(row.stored, decided.as_ref(), walk.ctx) == Some(RowFate::Hold);
-                    let values = row.values(&pointer.there).filter(|_| !stays);
+                    let values = row.values(&plan.collections[target], &pointer.there).filter(|_| !stays);
                     let values = values.filter(|v| pointer.here.iter().zip(v).all(|(c, v)| c.accepts(v)));
                     asked.extend(values.map(|values| (s, values)));
                 }
@@ -101,9 +101,9 @@ pub(super) async fn pointing(
                     let key: Vec<String> =
                         (1..=of.key_len()).map(|k| row.text(k)).collect::<Result<_, _>>().map_err(super::failure)?;
                     // What goes with the subject, or must stay as it is, needs no masking.
-                    let own = walk.sets[*s].index.get(&(*collection, key.clone())).and_then(|row| {
-                        let decided = decided[*s].as_ref().ok().and_then(|d| d[*row].as_ref());
-                        fate(walk.sets[*s].rows[*row].stored, decided, walk.ctx)
+                    let own = walk.sets[*s].position(*collection, of, key.iter().map(String::as_str)).and_then(|row| {
+                        let decided = decided[*s].as_ref().ok().and_then(|d| d[row].as_ref());
+                        fate(walk.sets[*s].rows[row].stored, decided, walk.ctx)
                     });
                     let again = !met.insert((*s, *collection, *at, key.clone()));
                     if again || matches!(own, Some(RowFate::Delete | RowFate::Hold)) {

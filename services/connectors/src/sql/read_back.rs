@@ -89,7 +89,7 @@ async fn erased(acting: &mut Acting<'_, '_>) -> Result<Vec<SubjectResult<Vec<Out
             // Of a row that the match set holds, only a deleted one has no business here: what a masked one still holds, its key has shown.
             let stands = row.stored.is_some_and(|stored| stored.fate_at(ctx.now) == RowFate::Delete);
             if decided.is_some() || stands {
-                left.insert((s, row.collection, row.key(plan.collections[row.collection].key_len())));
+                left.insert((s, row.collection, row.key(&plan.collections[row.collection])));
             }
         }
         let rows = left.iter().filter(|(subject, ..)| *subject == s).count() as u64;

@@ -3,7 +3,7 @@
 //! A key that a deletion has freed may be given out again (SQLite does it with rowids at once), and the new row may own rows whose keys were
 //! freed with it: to a rerun such a child looks the subject's, for it hangs on the very key that the subject had. So owners are looked at first.
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet};
 
 use quittance_domain::{
     Timestamp,
@@ -15,9 +15,10 @@ use super::{
     batch::CHUNK,
     erase::{Acting, Share, of_fate, pseudonym, shares},
     failure,
-    fate::{fields, redacted},
+    fate::redacted,
     identify::is_of,
     plan::Plan,
+    walk::Bits,
 };
 use crate::{ConnectorError, MatchSet, MatchedRow, RowFate, Subject};
 
@@ -41,9 +42,12 @@ pub(super) async fn strangers(acting: &mut Acting<'_, '_>) -> Result<Places, Con
         by_key(acting, at, &of_fate(share, RowFate::Delete, now), &mut standing).await?;
     }
     let mut strangers = standing.reused;
+    if strangers.is_empty() {
+        return Ok(strangers);
+    }
     let mut owners: HashSet<(usize, usize, Vec<String>)> = HashSet::new();
     // Owners stand first but for rings, and a ring has been through once by its end.
-    for (at, share) in shares.iter().enumerate().filter(|_| !strangers.is_empty()) {
+    for (at, share) in shares.iter().enumerate() {
         let of = &plan.collections[at];
         for (s, row) in share {
             let by_owner = row.via.as_ref().filter(|_| row.fate != RowFate::Unpoint).is_some_and(|via| {
@@ -74,14 +78,17 @@ fn referred(plan: &Plan, at: usize, row: &MatchedRow) -> Vec<Vec<String>> {
 }
 
 /// The match sets without the strangers. What an identifier leads to as well is judged by that alone.
-pub(super) fn without(plan: &Plan, sets: &[MatchSet], strangers: &Places) -> Vec<MatchSet> {
+pub(super) fn without<'s>(plan: &Plan, sets: &'s [MatchSet], strangers: &Places) -> Cow<'s, [MatchSet]> {
+    if strangers.is_empty() {
+        return Cow::Borrowed(sets);
+    }
     let mut own = sets.to_vec();
     for (s, at, key) in strangers {
         let Some(rows) = own[*s].collections.get_mut(&plan.map_of(*at).name) else { continue };
         rows.retain(|row| row.key != *key || row.fate == RowFate::Unpoint || !row.rules.is_empty());
         rows.iter_mut().filter(|row| row.key == *key && row.fate != RowFate::Unpoint).for_each(|row| row.via = None);
     }
-    own
+    Cow::Owned(own)
 }
 
 /// Rows of one collection that are not as they should be, and those whose key is a neighbour's by now.
@@ -146,14 +153,12 @@ impl Rest {
     fn read(plan: &Plan, at: usize, row: &Row) -> Result<Self, ConnectorError> {
         let of = &plan.collections[at];
         let words = of.shape.words;
-        let todo: Vec<u64> =
-            (2..2 + words).map(|w| row.i64(w).map(i64::cast_unsigned)).collect::<Result<_, _>>().map_err(failure)?;
         let links: usize = of.links.iter().map(|link| link.here.len()).sum();
         let rules = 2 + words..2 + words + of.rules.len();
         let text = |t| row.opt_text(t).map_err(failure);
         Ok(Self {
             tied: row.i64(1).map_err(failure)? == 1,
-            todo: fields(&todo),
+            todo: Bits::read(row, 2..2 + words)?.fields(),
             links: (rules.end..rules.end + links).map(text).collect::<Result<_, _>>()?,
             identifiers: rules.map(text).collect::<Result<_, _>>()?,
         })

@@ -1,6 +1,9 @@
 //! From identifiers to rows: what the identifiers name, then what these rows own, level by level, for the whole batch at once.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    hash::{Hash as _, Hasher as _},
+};
 
 use quittance_domain::{action::Action, data_map::SharedRows};
 use quittance_sql::{Column as Values, Row, Rows, Tx};
@@ -9,7 +12,7 @@ use super::{
     batch::CHUNK,
     failure,
     identify::{forms, is_of},
-    plan::{Plan, Shape, Statement},
+    plan::{CollectionPlan, Plan, Shape, Statement, WORD},
     statements::{FIND_LIMIT, Find},
 };
 use crate::{BatchContext, ConnectorError, MatchSet, MatchedRow, RowFate, Subject, SubjectError};
@@ -20,11 +23,11 @@ const DEPTH_MAX: usize = 64;
 /// A row on the way.
 pub(super) struct Seen<'a> {
     pub collection: usize,
-    /// By the positions of the collection's shape.
-    pub texts: Vec<Option<String>>,
+    /// By the positions of the collection's shape. Empty while a stored row has not been seen.
+    texts: Vec<Option<String>>,
     /// Fields that are not NULL, and those that are and differ from their mask.
-    pub filled: Vec<u64>,
-    pub dirty: Vec<u64>,
+    pub filled: Bits,
+    pub dirty: Bits,
     pub rules: Vec<u16>,
     /// The owner's row and the link to it.
     pub parent: Option<(usize, usize)>,
@@ -34,15 +37,57 @@ pub(super) struct Seen<'a> {
     pub stored: Option<&'a MatchedRow>,
     /// Seen in the database by this walk.
     pub fresh: bool,
+    /// Another row of the same hash.
+    twin: Option<usize>,
+}
+
+/// One bit a field. Hardly any table has more than a word of them, and then nothing is allocated.
+#[derive(Clone, Default)]
+pub(super) struct Bits {
+    first: u64,
+    more: Vec<u64>,
+}
+
+impl Bits {
+    pub fn read(row: &Row, at: std::ops::Range<usize>) -> Result<Self, ConnectorError> {
+        let word = |at: usize| row.i64(at).map(i64::cast_unsigned).map_err(failure);
+        let first = if at.is_empty() { 0 } else { word(at.start)? };
+        Ok(Self { first, more: at.skip(1).map(word).collect::<Result<_, _>>()? })
+    }
+
+    pub fn has(&self, field: usize) -> bool {
+        let word = match field / WORD {
+            0 => Some(&self.first),
+            w => self.more.get(w - 1),
+        };
+        word.is_some_and(|word| word >> (field % WORD) & 1 == 1)
+    }
+
+    pub fn fields(&self) -> Vec<u16> {
+        let end = (1 + self.more.len()) * WORD;
+        (0..end).filter(|f| self.has(*f)).filter_map(|f| u16::try_from(f).ok()).collect()
+    }
 }
 
 impl Seen<'_> {
-    pub fn key(&self, key_len: usize) -> Vec<String> {
-        self.texts.iter().take(key_len).map(|t| t.clone().unwrap_or_default()).collect()
+    /// By position in the collection's shape.
+    pub fn text(&self, of: &CollectionPlan, position: usize) -> Option<&str> {
+        match (self.stored, self.texts.is_empty()) {
+            (Some(stored), true) if position < of.key_len() => stored.key.get(position).map(String::as_str),
+            (Some(stored), true) => {
+                let linked = of.shape.linked.iter().position(|p| *p == position)?;
+                stored.linked.get(linked)?.as_deref()
+            }
+            _ => self.texts.get(position)?.as_deref(),
+        }
     }
 
-    pub fn values(&self, positions: &[usize]) -> Option<Vec<String>> {
-        positions.iter().map(|p| self.texts.get(*p).cloned().flatten()).collect()
+    pub fn key(&self, of: &CollectionPlan) -> Vec<String> {
+        (0..of.key_len()).map(|k| self.text(of, k).unwrap_or_default().to_owned()).collect()
+    }
+
+    pub fn values(&self, of: &CollectionPlan, positions: &[usize]) -> Option<Vec<String>> {
+        positions.iter().map(|p| self.text(of, *p).map(str::to_owned)).collect()
     }
 }
 
@@ -50,9 +95,40 @@ impl Seen<'_> {
 #[derive(Default)]
 pub(super) struct Rowset<'a> {
     pub rows: Vec<Seen<'a>>,
-    pub index: HashMap<(usize, Vec<String>), usize>,
+    /// By the hash of collection and key; rows hold their keys themselves.
+    index: HashMap<u64, usize>,
     pub error: Option<SubjectError>,
     counted: u64,
+}
+
+fn hash<'k>(collection: usize, key: impl Iterator<Item = &'k str>) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    collection.hash(&mut hasher);
+    key.for_each(|text| text.hash(&mut hasher));
+    hasher.finish()
+}
+
+impl<'a> Rowset<'a> {
+    /// Where the row of this collection and key is.
+    pub fn position<'k>(&self, at: usize, of: &CollectionPlan, key: impl Iterator<Item = &'k str> + Clone) -> Option<usize> {
+        let mut next = self.index.get(&hash(at, key.clone())).copied();
+        while let Some(row) = next {
+            let seen = &self.rows[row];
+            if seen.collection == at && key.clone().eq((0..of.key_len()).filter_map(|k| seen.text(of, k))) {
+                return next;
+            }
+            next = seen.twin;
+        }
+        None
+    }
+
+    fn insert(&mut self, of: &CollectionPlan, mut seen: Seen<'a>) -> usize {
+        let hash = hash(seen.collection, (0..of.key_len()).filter_map(|k| seen.text(of, k)));
+        let at = self.rows.len();
+        seen.twin = self.index.insert(hash, at);
+        self.rows.push(seen);
+        at
+    }
 }
 
 pub(super) struct Walk<'a, 't> {
@@ -89,29 +165,22 @@ impl<'a, 't> Walk<'a, 't> {
                 if skip(collection, row) {
                     continue;
                 }
-                let mut texts = vec![None; of.shape.texts.len()];
-                for (t, value) in row.key.iter().enumerate() {
-                    texts[t] = Some(value.clone());
-                }
-                for (position, value) in of.shape.linked.iter().zip(&row.linked) {
-                    texts[*position].clone_from(value);
-                }
                 let seen = Seen {
                     collection,
-                    texts,
-                    filled: Vec::new(),
-                    dirty: Vec::new(),
-                    rules: row.rules.clone(),
+                    texts: Vec::new(),
+                    filled: Bits::default(),
+                    dirty: Bits::default(),
+                    rules: Vec::new(),
                     parent: None,
                     shared: row.fate == RowFate::Redact,
                     stored: Some(row),
                     fresh: false,
+                    twin: None,
                 };
-                let rowset = &mut self.sets[subject];
-                rowset.index.insert((collection, row.key.clone()), rowset.rows.len());
-                rowset.rows.push(seen);
-                if !(row.fate == RowFate::Redact && self.ctx.action == Action::Erasure) {
-                    self.frontier[collection].push((subject, rowset.rows.len() - 1));
+                let at = self.sets[subject].insert(of, seen);
+                let shared = row.fate == RowFate::Redact && self.ctx.action == Action::Erasure;
+                if !shared && !of.leaf {
+                    self.frontier[collection].push((subject, at));
                 }
             }
         }
@@ -183,16 +252,20 @@ impl<'a, 't> Walk<'a, 't> {
             let mut columns: Vec<Vec<Option<String>>> = vec![Vec::with_capacity(chunk.len()); of.here.len()];
             let mut pseudonyms = Vec::new();
             for (subject, row) in chunk {
+                let set = &self.sets[*subject];
+                let value = |j: usize| set.rows[*row].text(&self.plan.collections[owner], of.there[j]);
                 // A NULL is nobody's, and a text that the column cannot hold neither.
-                let Some(values) = self.sets[*subject].rows[*row].values(&of.there) else { continue };
-                if self.sets[*subject].error.is_some() || !of.here.iter().zip(&values).all(|(c, v)| c.accepts(v)) {
+                let asks = (0..of.here.len()).all(|j| value(j).is_some_and(|v| of.here[j].accepts(v)));
+                if set.error.is_some() || !asks {
                     continue;
                 }
                 asked.push((*subject, *row));
-                for (column, value) in columns.iter_mut().zip(values) {
-                    column.push(Some(value));
+                for (j, column) in columns.iter_mut().enumerate() {
+                    column.push(value(j).map(str::to_owned));
                 }
-                pseudonyms.push(self.subjects[*subject].pseudonym.clone());
+                if plan.pseudonym {
+                    pseudonyms.push(self.subjects[*subject].pseudonym.clone());
+                }
             }
             let mut batch = vec![Values::i64s((0..asked.len()).map(index))];
             batch.extend(columns.into_iter().map(Values::Text));
@@ -231,22 +304,18 @@ impl<'a, 't> Walk<'a, 't> {
 
     fn read(&self, collection: usize, row: &Row) -> Result<(usize, Seen<'a>), ConnectorError> {
         let Shape { texts, words, dirty, .. } = &self.plan.collections[collection].shape;
-        let word = |at: usize| row.i64(at).map(i64::cast_unsigned).map_err(failure);
         let bits = 1 + texts.len();
         let seen = Seen {
             collection,
             texts: (1..bits).map(|at| row.opt_text(at)).collect::<Result<_, _>>().map_err(failure)?,
-            filled: (bits..bits + words).map(word).collect::<Result<_, _>>()?,
-            dirty: if *dirty {
-                (bits + words..bits + 2 * words).map(word).collect::<Result<_, _>>()?
-            } else {
-                Vec::new()
-            },
+            filled: Bits::read(row, bits..bits + words)?,
+            dirty: if *dirty { Bits::read(row, bits + words..bits + 2 * words)? } else { Bits::default() },
             rules: Vec::new(),
             parent: None,
             shared: false,
             stored: None,
             fresh: true,
+            twin: None,
         };
         let i = row.i64(0).map_err(failure)?;
         Ok((usize::try_from(i).unwrap_or(usize::MAX), seen))
@@ -271,10 +340,10 @@ impl<'a, 't> Walk<'a, 't> {
             return Ok(());
         }
         let shared = parent.is_some_and(|(p, _)| set.rows[p].shared);
-        let key = (seen.collection, seen.key(of.key_len()));
-        let at = match set.index.get(&key) {
+        let collection = seen.collection;
+        let at = match set.position(collection, of, seen.texts[..of.key_len()].iter().flatten().map(String::as_str)) {
             Some(at) => {
-                let known = &mut set.rows[*at];
+                let known = &mut set.rows[at];
                 if !known.fresh {
                     (known.texts, known.filled, known.dirty, known.fresh) = (seen.texts, seen.filled, seen.dirty, true);
                 }
@@ -282,17 +351,17 @@ impl<'a, 't> Walk<'a, 't> {
                 if parent.is_some()
                     && known.parent.is_none()
                     && known.stored.is_none()
-                    && *at != parent.map_or(usize::MAX, |p| p.0)
+                    && at != parent.map_or(usize::MAX, |p| p.0)
                 {
                     known.parent = parent;
                     if known.shared && !shared {
                         known.shared = false;
-                        if erasure {
-                            self.frontier[key.0].push((subject, *at));
+                        if erasure && !of.leaf {
+                            self.frontier[collection].push((subject, at));
                         }
                     }
                 }
-                *at
+                at
             }
             None => {
                 set.counted += 1;
@@ -302,10 +371,10 @@ impl<'a, 't> Walk<'a, 't> {
                 }
                 seen.parent = parent;
                 seen.shared = shared;
-                let at = set.rows.len();
-                self.frontier[seen.collection].push((subject, at));
-                set.index.insert(key, at);
-                set.rows.push(seen);
+                let at = set.insert(of, seen);
+                if !of.leaf {
+                    self.frontier[collection].push((subject, at));
+                }
                 at
             }
         };
@@ -351,7 +420,7 @@ fn is_shared(plan: &Plan, row: &Seen<'_>, subject: &Subject) -> bool {
     let kinds: Vec<_> =
         map.identifiers.iter().enumerate().filter(|(r, _)| matched(*r)).map(|(_, rule)| rule.kind).collect();
     map.identifiers.iter().enumerate().any(|(r, rule)| {
-        let stored = row.texts[of.shape.identifiers[r]].as_deref().filter(|text| !text.trim().is_empty());
+        let stored = row.text(of, of.shape.identifiers[r]).filter(|text| !text.trim().is_empty());
         !matched(r)
             && (parties || kinds.contains(&rule.kind))
             && stored.is_some_and(|text| !is_of(&of.rules[r], rule.kind, subject, text))

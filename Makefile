@@ -1,0 +1,35 @@
+# The project's commands. `make help` lists them.
+
+SHELL := bash
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+
+.PHONY: help demo test lint proto bench fmt release-proto
+
+help: ## What there is
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: ## Build, start everything embedded, run one request of each kind and a bulk erasure, prove it by SQL
+	bash deploy/demo/run.sh
+
+test: lint proto ## Formatting, lints, contract, and all tests on real servers that it starts itself
+	$(CARGO) build --workspace
+	tests/with-servers.sh $(CARGO) test --workspace
+
+lint: ## Formatting and clippy, warnings denied
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+proto: ## Lint the contract and compare it with the released one
+	bash proto/check.sh
+
+bench: ## Workload W1 against hand-written SQL, into target/bench/w1.json and a table
+	$(CARGO) build --release --workspace
+	tests/with-servers.sh target/release/bench
+
+fmt: ## Format code and contract
+	$(CARGO) fmt --all
+	bash proto/check.sh --write
+
+release-proto: ## Take today's contract as the released one (what is broken after this is refused)
+	bash proto/check.sh --release
