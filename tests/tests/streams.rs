@@ -1,0 +1,124 @@
+//! Streams: a bulk is acknowledged chunk by chunk and can be resumed; a watch misses no change.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use quittance_api::v1;
+use quittance_client::Client;
+use quittance_sql::Engine;
+use quittance_tests::{
+    AppDatabase, Deployment, StoreKind,
+    app_database::{CRM_MAP, email},
+    scenario::{by_email, create, create_customer, new_id, register, system},
+};
+
+async fn scene(subjects: u64) -> (Deployment, AppDatabase, Client) {
+    let deployment = Deployment::start(StoreKind::Sqlite).await;
+    let crm = AppDatabase::crm(Engine::Sqlite, deployment.folder.path(), subjects).await;
+    deployment.secret("crm", &crm.url);
+    let operator = deployment.operator().await;
+    create_customer(&operator, "acme").await;
+    register(&operator, "crm", system("acme", v1::ConnectorKind::Sql, "crm", CRM_MAP)).await.unwrap();
+    let acme = deployment.client(&deployment.customer_token("acme")).await;
+    (deployment, crm, acme)
+}
+
+fn item(number: u64, request_id: &str, email: String) -> v1::BatchItem {
+    v1::BatchItem {
+        number,
+        request_id: request_id.to_owned(),
+        request: Some(by_email(v1::Action::Erasure, email)),
+    }
+}
+
+async fn send(acme: &Client, chunks: Vec<Vec<v1::BatchItem>>) -> Vec<v1::BatchCreateRequestsResponse> {
+    let messages: Vec<_> = chunks
+        .into_iter()
+        .map(|items| v1::BatchCreateRequestsRequest { parent: String::new(), items })
+        .collect();
+    let mut stream =
+        acme.requests().batch_create_requests(tokio_stream::iter(messages)).await.unwrap().into_inner();
+    let mut acks = Vec::new();
+    while let Some(ack) = stream.message().await.unwrap() {
+        acks.push(ack);
+    }
+    acks
+}
+
+#[tokio::test]
+async fn a_bulk_is_acknowledged_by_chunk_and_resumed_without_doubling() {
+    const SUBJECTS: u64 = 300;
+    let (_deployment, crm, acme) = scene(SUBJECTS).await;
+    let ids: Vec<String> = (0..SUBJECTS).map(|_| new_id()).collect();
+    let chunk = |range: std::ops::Range<u64>| -> Vec<v1::BatchItem> {
+        range.map(|n| item(n, &ids[usize::try_from(n).unwrap()], email(n))).collect()
+    };
+    let first = send(&acme, vec![chunk(0..100), chunk(100..200)]).await;
+    assert_eq!(first.iter().map(|a| (a.last_number, a.created)).collect::<Vec<_>>(), [(99, 100), (199, 100)]);
+    // Resumed from before the cut, with one bad item and one reused id in it.
+    let mut last = chunk(200..SUBJECTS);
+    last.push(item(SUBJECTS, &new_id(), "not an address".to_owned()));
+    last.push(item(SUBJECTS + 1, &ids[0], email(77)));
+    let second = send(&acme, vec![chunk(100..200), last]).await;
+    assert_eq!((second[0].created, second[0].repeated_count), (0, 100));
+    assert_eq!(second[0].names, first[1].names);
+    assert_eq!((second[1].created, second[1].errors.len()), (100, 2));
+    let reasons: Vec<&str> = second[1].errors.iter().map(|e| e.reason.as_str()).collect();
+    assert_eq!(reasons, ["INVALID_FIELD", "REQUEST_ID_REUSED"]);
+    assert_eq!(second[1].errors[0].field, "request.identifiers[0].value");
+
+    let done = async || {
+        let open = v1::RequestFilter { states: vec![v1::RequestState::Completed.into()], ..Default::default() };
+        let list = v1::ListRequestsRequest { page_size: 1000, filter: Some(open), ..Default::default() };
+        acme.requests().list_requests(list).await.unwrap().into_inner().requests.len()
+    };
+    let wait = tokio::time::timeout(Duration::from_secs(60), async {
+        while done().await < usize::try_from(SUBJECTS).unwrap() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    wait.await.expect("the bulk completes");
+    assert_eq!(crm.count("SELECT count(*) FROM customer WHERE email IS NOT NULL").await, 0);
+    assert_eq!(crm.count("SELECT count(*) FROM address").await, 0);
+}
+
+#[tokio::test]
+async fn a_watch_sees_every_request_complete_and_resumes() {
+    const REQUESTS: u64 = 20;
+    let (_deployment, _crm, acme) = scene(REQUESTS).await;
+    let watch = v1::WatchRequestsRequest::default();
+    let mut stream = acme.requests().watch_requests(watch).await.unwrap().into_inner();
+    let hello = stream.message().await.unwrap().unwrap();
+    assert!(hello.request.is_none() && !hello.resume_token.is_empty());
+    let mut names = BTreeSet::new();
+    for n in 0..REQUESTS {
+        names.insert(create(&acme, by_email(v1::Action::Erasure, email(n))).await.unwrap().name);
+    }
+    let seen = watch_until_completed(stream, names.clone()).await;
+    assert_eq!(seen, names);
+    // From the first token again: everything that came after it.
+    let again = v1::WatchRequestsRequest { parent: String::new(), resume_token: hello.resume_token };
+    let stream = acme.requests().watch_requests(again).await.unwrap().into_inner();
+    assert_eq!(watch_until_completed(stream, names.clone()).await, names);
+    let bad = v1::WatchRequestsRequest { parent: String::new(), resume_token: "made up".to_owned() };
+    assert_eq!(acme.requests().watch_requests(bad).await.unwrap_err().code(), tonic::Code::InvalidArgument);
+}
+
+async fn watch_until_completed(
+    mut stream: tonic::Streaming<v1::WatchRequestsResponse>,
+    mut open: BTreeSet<String>,
+) -> BTreeSet<String> {
+    let mut seen = BTreeSet::new();
+    let all = tokio::time::timeout(Duration::from_secs(30), async {
+        while !open.is_empty() {
+            let message = stream.message().await.unwrap().expect("the stream goes on");
+            if let Some(request) = message.request
+                && request.state() == v1::RequestState::Completed
+            {
+                open.remove(&request.name);
+                seen.insert(request.name);
+            }
+        }
+    });
+    all.await.unwrap_or_else(|_| panic!("never seen to complete: {open:?}"));
+    seen
+}
