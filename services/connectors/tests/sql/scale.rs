@@ -37,6 +37,15 @@ update message m set sender_email = null, body = null from t where m.sender_emai
 update customer c set email = null, name = null, phone = null, city = null from t where c.id = t.cid;
 commit;";
 
+const DELETED_BY_HAND: &str = "begin;
+update t set cid = c.id from customer c where c.email = t.email;
+delete from payment p using orders o, t where o.id = p.order_id and o.customer_id = t.cid;
+delete from orders o using t where o.customer_id = t.cid;
+delete from address a using t where a.customer_id = t.cid;
+delete from message m using t where m.sender_email = t.email;
+delete from customer c using t where c.id = t.cid;
+commit;";
+
 async fn reseed(db: &Db) {
     db.sql(SEED).await;
     db.sql("VACUUM ANALYZE").await;
@@ -51,34 +60,39 @@ async fn w1_beside_hand_written_sql() {
     let subjects: Vec<_> =
         (1..=1000).map(|g| subject(&[email(&format!("c{}@example.com", 1 + (g * 7919) % 10_000))])).collect();
     let ctx = ctx(Action::Erasure);
-    for erase in ["mask", "mask", "mask", "delete"] {
-        reseed(&db).await;
-        let begun = Instant::now();
-        db.sql(BY_HAND).await;
-        let by_hand = begun.elapsed();
+    for erase in ["mask", "delete"] {
+        // The machine does other things too: the best of some rounds is nearest to what the work costs.
+        let mut by_hand = Duration::MAX;
+        let mut best = [Duration::MAX; 4];
+        let mut statements = 0;
+        for _ in 0..6 {
+            reseed(&db).await;
+            let begun = Instant::now();
+            db.sql(if erase == "mask" { BY_HAND } else { DELETED_BY_HAND }).await;
+            by_hand = by_hand.min(begun.elapsed());
 
-        reseed(&db).await;
-        let c = db.connector(&w1_map(erase));
-        sets(&c, &ctx, &subjects[..1]).await;
-        let statements = statements_run();
-        let mut times: Vec<Duration> = Vec::new();
-        let begun = Instant::now();
-        let rows = sets(&c, &ctx, &subjects).await;
-        times.push(begun.elapsed());
-        c.act(&ctx, &subjects, &rows).await.unwrap();
-        times.push(begun.elapsed());
-        for back in c.read_back(&ctx, &subjects, &rows).await.unwrap() {
-            assert_eq!(back.unwrap().len(), 10);
+            reseed(&db).await;
+            let c = db.connector(&w1_map(erase));
+            sets(&c, &ctx, &subjects[..1]).await;
+            statements = statements_run();
+            let begun = Instant::now();
+            let rows = sets(&c, &ctx, &subjects).await;
+            let found = begun.elapsed();
+            c.act(&ctx, &subjects, &rows).await.unwrap();
+            let acted = begun.elapsed();
+            for back in c.read_back(&ctx, &subjects, &rows).await.unwrap() {
+                assert_eq!(back.unwrap().len(), 10);
+            }
+            let all = begun.elapsed();
+            for (best, time) in best.iter_mut().zip([found, acted - found, all - acted, all]) {
+                *best = (*best).min(time);
+            }
+            statements = statements_run() - statements;
         }
-        times.push(begun.elapsed());
-        let ratio = times[2].as_secs_f64() / by_hand.as_secs_f64();
+        let ratio = best[3].as_secs_f64() / by_hand.as_secs_f64();
+        let [found, acted, read, all] = best;
         writeln(&format!(
-            "{erase}: by hand {by_hand:.1?}; found {:.1?}, acted {:.1?}, read back {:.1?}, in all {:.1?} ({ratio:.2} times), {} statements",
-            times[0],
-            times[1] - times[0],
-            times[2] - times[1],
-            times[2],
-            statements_run() - statements
+            "{erase}: by hand {by_hand:.1?}; found {found:.1?}, acted {acted:.1?}, read back {read:.1?}, in all {all:.1?} ({ratio:.2} times), {statements} statements"
         ));
     }
 }
