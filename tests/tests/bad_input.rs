@@ -10,7 +10,8 @@ use quittance_tests::{
     app_database::{CRM_MAP, email},
     deployment::test_server,
     scenario::{
-        agreement, by_email, completed, create, create_customer, identifier, new_id, outcomes, register, system, wait_for,
+        agreement, by_email, completed, create, create_customer, identifier, new_id, outcomes, register, system,
+        wait_for,
     },
 };
 use tonic::{Code, Status};
@@ -44,10 +45,8 @@ fn assert_refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, rea
     let status = result.expect_err("it was let through");
     let details = status.get_error_details();
     let info = details.error_info().map(|i| i.reason.clone()).unwrap_or_default();
-    let fields: Vec<String> = details
-        .bad_request()
-        .map(|b| b.field_violations.iter().map(|v| v.field.clone()).collect())
-        .unwrap_or_default();
+    let fields: Vec<String> =
+        details.bad_request().map(|b| b.field_violations.iter().map(|v| v.field.clone()).collect()).unwrap_or_default();
     assert_eq!((status.code(), info.as_str()), (code, reason), "{status:?}");
     if !field.is_empty() {
         assert!(fields.iter().any(|f| f == field), "{field} is not among {fields:?}");
@@ -90,7 +89,8 @@ async fn instructions_are_checked_before_anything_is_stored() {
         identifiers: vec![identifier(kind, value)],
         ..by_email(v1::Action::Erasure, "")
     };
-    let invalid = |r: Result<v1::Request, Status>, field: &str| assert_refused(r, Code::InvalidArgument, "INVALID_FIELD", field);
+    let invalid =
+        |r: Result<v1::Request, Status>, field: &str| assert_refused(r, Code::InvalidArgument, "INVALID_FIELD", field);
     let value = "request.identifiers[0].value";
     invalid(create(&s.acme, erasure(K::Email, "  ")).await, value);
     invalid(create(&s.acme, erasure(K::Email, "not an address")).await, value);
@@ -102,8 +102,7 @@ async fn instructions_are_checked_before_anything_is_stored() {
     assert_refused(unreachable, Code::InvalidArgument, "NO_USABLE_IDENTIFIER", "request.identifiers");
     let correct = |collection: &str, field: &str| {
         let target = v1::correction::Target::AppendStatement("a statement".to_owned());
-        let correction =
-            v1::Correction { collection: collection.into(), field: field.into(), target: Some(target) };
+        let correction = v1::Correction { collection: collection.into(), field: field.into(), target: Some(target) };
         v1::Request { corrections: vec![correction], ..by_email(v1::Action::Rectification, email(1)) }
     };
     invalid(create(&s.acme, correct("customer", "salary")).await, "request.corrections[0].field");
@@ -117,7 +116,12 @@ async fn instructions_are_checked_before_anything_is_stored() {
         parent: String::new(),
         request: Some(by_email(v1::Action::Erasure, email(1))),
     };
-    assert_refused(s.acme.requests().create_request(no_uuid).await, Code::InvalidArgument, "INVALID_FIELD", "request_id");
+    assert_refused(
+        s.acme.requests().create_request(no_uuid).await,
+        Code::InvalidArgument,
+        "INVALID_FIELD",
+        "request_id",
+    );
     assert_eq!(count(&s.acme).await, 0, "nothing was stored");
     let log = s.deployment.log();
     assert!(!log.contains("a@example.com") && !log.contains("not an address"), "no personal data in the log");
@@ -164,14 +168,21 @@ async fn systems_are_checked_when_they_are_registered() {
     assert_refused(refused, Code::InvalidArgument, "INVALID_DATA_MAP", "");
     let refused = register(&s.operator, "column", map(&CRM_MAP.replace("street: address", "streat: address"))).await;
     assert_refused(refused, Code::InvalidArgument, "INVALID_DATA_MAP", "");
-    let refused = register(&s.operator, "secret", v1::System { connection_secret: "none".into(), ..crm_system() }).await;
+    let refused =
+        register(&s.operator, "secret", v1::System { connection_secret: "none".into(), ..crm_system() }).await;
     assert_refused(refused, Code::Unavailable, "UNAVAILABLE", "");
-    let refused = register(&s.operator, "path", v1::System { connection_secret: "../keys".into(), ..crm_system() }).await;
+    let refused =
+        register(&s.operator, "path", v1::System { connection_secret: "../keys".into(), ..crm_system() }).await;
     assert_refused(refused, Code::InvalidArgument, "INVALID_FIELD", "system.connection_secret");
     // Several customers in tables that do not say whose a row is.
     let shared = v1::System { customers: vec![], all_customers: true, ..crm_system() };
     let refused = register(&s.operator, "shared", shared).await;
-    assert_refused(refused, Code::InvalidArgument, "INVALID_DATA_MAP", "data_map_yaml.collections.customer.customer_field");
+    assert_refused(
+        refused,
+        Code::InvalidArgument,
+        "INVALID_DATA_MAP",
+        "data_map_yaml.collections.customer.customer_field",
+    );
     let listed = s.operator.systems().list_systems(v1::ListSystemsRequest::default()).await.unwrap().into_inner();
     assert_eq!(listed.systems.len(), 1, "nothing was registered");
     // An agreement that would leave a system outside its countries.

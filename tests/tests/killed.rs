@@ -84,8 +84,10 @@ impl Scene {
 
     async fn open_requests(&self) -> Option<usize> {
         let acme = Client::connect(&self.deployment.endpoint(), &self.customer_token).await.ok()?;
-        let filter = v1::RequestFilter { states: vec![v1::RequestState::InProgress.into()], ..v1::RequestFilter::default() };
-        let list = v1::ListRequestsRequest { page_size: 1000, filter: Some(filter), ..v1::ListRequestsRequest::default() };
+        let filter =
+            v1::RequestFilter { states: vec![v1::RequestState::InProgress.into()], ..v1::RequestFilter::default() };
+        let list =
+            v1::ListRequestsRequest { page_size: 1000, filter: Some(filter), ..v1::ListRequestsRequest::default() };
         Some(acme.requests().list_requests(list).await.ok()?.into_inner().requests.len())
     }
 
@@ -100,8 +102,14 @@ impl Scene {
         }
         let n = i64::try_from(SUBJECTS - ERASED).unwrap();
         let erased = i64::try_from(ERASED).unwrap();
-        assert_eq!(self.crm.count("SELECT count(*) FROM customer WHERE email IS NULL AND name = 'erased'").await, erased);
-        assert_eq!(self.crm.count("SELECT count(*) FROM customer WHERE email IS NOT NULL AND name <> 'erased'").await, n);
+        assert_eq!(
+            self.crm.count("SELECT count(*) FROM customer WHERE email IS NULL AND name = 'erased'").await,
+            erased
+        );
+        assert_eq!(
+            self.crm.count("SELECT count(*) FROM customer WHERE email IS NOT NULL AND name <> 'erased'").await,
+            n
+        );
         assert_eq!(self.crm.count("SELECT count(*) FROM address").await, 2 * n);
         assert_eq!(self.crm.count("SELECT count(*) FROM message WHERE body IS NOT NULL").await, 3 * n);
         assert_eq!(self.shop.count("SELECT count(*) FROM account").await, n);

@@ -23,20 +23,13 @@ async fn scene(subjects: u64) -> (Deployment, AppDatabase, Client) {
 }
 
 fn item(number: u64, request_id: &str, email: String) -> v1::BatchItem {
-    v1::BatchItem {
-        number,
-        request_id: request_id.to_owned(),
-        request: Some(by_email(v1::Action::Erasure, email)),
-    }
+    v1::BatchItem { number, request_id: request_id.to_owned(), request: Some(by_email(v1::Action::Erasure, email)) }
 }
 
 async fn send(acme: &Client, chunks: Vec<Vec<v1::BatchItem>>) -> Vec<v1::BatchCreateRequestsResponse> {
-    let messages: Vec<_> = chunks
-        .into_iter()
-        .map(|items| v1::BatchCreateRequestsRequest { parent: String::new(), items })
-        .collect();
-    let mut stream =
-        acme.requests().batch_create_requests(tokio_stream::iter(messages)).await.unwrap().into_inner();
+    let messages: Vec<_> =
+        chunks.into_iter().map(|items| v1::BatchCreateRequestsRequest { parent: String::new(), items }).collect();
+    let mut stream = acme.requests().batch_create_requests(tokio_stream::iter(messages)).await.unwrap().into_inner();
     let mut acks = Vec::new();
     while let Some(ack) = stream.message().await.unwrap() {
         acks.push(ack);

@@ -1,6 +1,8 @@
 //! What is shown: the contract's messages with proto field names in snake_case, enums by short names, times in RFC 3339. Fields that
 //! say nothing are left out.
 
+use std::collections::BTreeMap;
+
 use quittance_api::v1;
 use serde::Serialize;
 
@@ -13,6 +15,14 @@ use crate::{
 
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+/// For a table: whole seconds are enough for people, and JSON has the rest.
+fn seconds(time: Option<&String>) -> String {
+    match time.and_then(|time| time.split_once('.')) {
+        Some((seconds, _)) => format!("{seconds}Z"),
+        None => time.cloned().unwrap_or_default(),
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -338,7 +348,7 @@ impl Request {
                 r.action.clone(),
                 r.state.clone(),
                 r.timeliness.clone(),
-                r.due_time.clone().unwrap_or_default(),
+                seconds(r.due_time.as_ref()),
                 r.reference.clone(),
             ]);
         }
@@ -346,19 +356,18 @@ impl Request {
     }
 
     pub fn fields(&self) -> Table {
-        let time = |time: &Option<String>| time.clone().unwrap_or_default();
         let mut table = Table::of_fields();
         table.field("request", &self.name);
         table.field("action", &self.action);
         table.field("reference", &self.reference);
         table.field("state", &self.state);
         table.field("timeliness", &self.timeliness);
-        table.field("created", time(&self.create_time));
-        table.field("due", time(&self.due_time));
+        table.field("created", seconds(self.create_time.as_ref()));
+        table.field("due", seconds(self.due_time.as_ref()));
         if self.first_due_time != self.due_time {
-            table.field("first due", time(&self.first_due_time));
+            table.field("first due", seconds(self.first_due_time.as_ref()));
         }
-        table.field("completed", time(&self.complete_time));
+        table.field("completed", seconds(self.complete_time.as_ref()));
         table.field("ground", &self.restriction_ground);
         if let Some(objection) = &self.objection {
             table.field("objection", &objection.reason);
@@ -488,17 +497,20 @@ impl From<v1::Confirmation> for Confirmation {
 }
 
 impl Confirmation {
-    /// Per outcome and grade, with the largest count: a row that holds three categories is one row.
+    /// Per outcome and grade, how many rows. A row that holds three categories is one row: of each collection the largest count is taken.
     fn summary(&self) -> String {
-        let mut lines: Vec<(String, u64)> = Vec::new();
+        let mut lines: Vec<(String, BTreeMap<&str, u64>)> = Vec::new();
         for o in &self.outcomes {
             let what = format!("{} ({})", o.outcome, o.grade);
-            match lines.iter_mut().find(|(known, _)| *known == what) {
-                Some((_, count)) => *count = (*count).max(o.count),
-                None => lines.push((what, o.count)),
-            }
+            let at = lines.iter().position(|(known, _)| *known == what).unwrap_or_else(|| {
+                lines.push((what, BTreeMap::new()));
+                lines.len() - 1
+            });
+            let count = lines[at].1.entry(&o.collection).or_default();
+            *count = (*count).max(o.count);
         }
-        lines.into_iter().map(|(what, count)| format!("{what} {count}")).collect::<Vec<_>>().join(", ")
+        let words = |(what, counts): &(String, BTreeMap<&str, u64>)| format!("{what} {}", counts.values().sum::<u64>());
+        lines.iter().map(words).collect::<Vec<_>>().join(", ")
     }
 
     pub fn table(confirmations: &[Self]) -> Table {
@@ -510,6 +522,7 @@ impl Confirmation {
             "GRADE",
             "COUNT",
             "UNTIL",
+            "BACKUPS EXPIRE",
             "BASIS",
             "EVIDENCE",
             "CONFIRMED",
@@ -525,10 +538,11 @@ impl Confirmation {
                     o.outcome.clone(),
                     o.grade.clone(),
                     o.count.to_string(),
-                    o.until.clone().unwrap_or_default(),
+                    seconds(o.until.as_ref()),
+                    seconds(c.backups_expire_time.as_ref()),
                     o.basis.clone(),
                     c.evidence.as_ref().map(|e| e.kind.clone()).unwrap_or_default(),
-                    format!("{}{late}", c.confirm_time.clone().unwrap_or_default()),
+                    format!("{}{late}", seconds(c.confirm_time.as_ref())),
                     c.confirmed_by.clone(),
                 ]);
             }
@@ -754,5 +768,40 @@ impl From<v1::download_package_response::Part> for PackagePart {
             }),
             Part::Trailer(t) => Self::Trailer(Trailer { record_count: t.record_count }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_counts_once_whatever_its_categories_and_collections_add_up() {
+        let outcome = |collection: &str, category: &str, outcome: v1::OutcomeKind, count| v1::Outcome {
+            collection: collection.to_owned(),
+            category: category.to_owned(),
+            outcome: outcome.into(),
+            grade: v1::Grade::Verified.into(),
+            count,
+            ..v1::Outcome::default()
+        };
+        let confirmation = Confirmation::from(v1::Confirmation {
+            outcomes: vec![
+                outcome("customer", "email", v1::OutcomeKind::Erased, 1),
+                outcome("customer", "phone", v1::OutcomeKind::Erased, 1),
+                outcome("orders", "message", v1::OutcomeKind::Erased, 3),
+                outcome("invoice", "address", v1::OutcomeKind::Retained, 2),
+            ],
+            ..v1::Confirmation::default()
+        });
+        assert_eq!(confirmation.summary(), "erased (verified) 4, retained (verified) 2");
+    }
+
+    #[test]
+    fn tables_show_whole_seconds() {
+        let shown = |time: &str| seconds(Some(&time.to_owned()));
+        assert_eq!(shown("2026-12-22T22:59:59.999999Z"), "2026-12-22T22:59:59Z");
+        assert_eq!(shown("2026-12-22T23:00:00Z"), "2026-12-22T23:00:00Z");
+        assert_eq!(seconds(None), "");
     }
 }

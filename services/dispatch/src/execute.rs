@@ -82,7 +82,12 @@ impl Execution<'_> {
         let (mut poisonous, mut succeeded) = (0, false);
         let mut parts = vec![tasks];
         while let Some(part) = parts.pop() {
-            match self.attempt(part).await {
+            let mut attempted = self.attempt(part).await;
+            if part.len() == 1 && matches!(attempted, Err(Stop::Connector(ConnectorError::Refused(_)))) {
+                // A row that came in between find and act can make a system refuse: found afresh, it is part of the work.
+                attempted = self.attempt(part).await;
+            }
+            match attempted {
                 Ok(reports) => {
                     succeeded = true;
                     ran.reports.extend(reports);

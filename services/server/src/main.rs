@@ -21,6 +21,10 @@ use quittance_domain::ids::{CustomerId, SystemId};
 use serve::Failure;
 use tokens::{NewToken, RoleName, TokenTable};
 
+/// Batches come and go by the ten thousand small pieces; the C library's allocator keeps what they leave.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Carries a customer's data-subject requests to every system that may hold its data, and records what each of them did.
 #[derive(Parser)]
 #[command(

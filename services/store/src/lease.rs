@@ -105,13 +105,16 @@ impl Store {
             ]
         };
         let skip_locked = if tx.engine() == Engine::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
+        // The due ones first, once, by `tasks_due`; then each by its primary key. A planner without statistics must not join them
+        // the other way round: that is quadratic.
         let sql = format!(
-            "UPDATE tasks SET state = 'RUNNING', lease = lease + 1, attempts = attempts + 1, leased_by = $5, run_at_us = $6
-             WHERE customer_id = $1 AND system_id = $2 AND request_id IN (
+            "WITH due AS MATERIALIZED (
                SELECT request_id FROM tasks WHERE customer_id = $1 AND system_id = $2 AND action = $3 AND work = $4
                  AND state IN ('PENDING', 'RUNNING', 'AWAITING_CONFIRMATION') AND run_at_us <= $7
                ORDER BY run_at_us LIMIT $8 {skip_locked})
-             RETURNING request_id, lease, attempts, map_version, reason"
+             UPDATE tasks SET state = 'RUNNING', lease = lease + 1, attempts = attempts + 1, leased_by = $5, run_at_us = $6
+             FROM due WHERE tasks.customer_id = $1 AND tasks.system_id = $2 AND tasks.request_id = due.request_id
+             RETURNING tasks.request_id, tasks.lease, tasks.attempts, tasks.map_version, tasks.reason"
         );
         let mut args = key();
         args.push(query.worker.into());
@@ -195,7 +198,7 @@ impl Store {
             .fetch_rows(
                 "WITH v(request_id, lease) AS ({rows}) UPDATE tasks SET run_at_us = $4 FROM v
                  WHERE tasks.customer_id = $1 AND tasks.system_id = $2 AND tasks.request_id = v.request_id
-                   AND tasks.lease = v.lease AND tasks.state = 'RUNNING' AND tasks.run_at_us > $3
+                   AND tasks.lease = v.lease AND coalesce(tasks.state, '') = 'RUNNING' AND tasks.run_at_us + 0 > $3
                  RETURNING tasks.request_id",
                 vec![customer.as_str().into(), system.as_str().into(), us(now).into(), us(expires_at).into()],
                 lease_rows(leases),
@@ -222,6 +225,10 @@ impl Store {
     }
 }
 
+/// The tasks of a batch by request and lease.
+///
+/// Statements that join it wrap `state` and `run_at_us` (`coalesce(…)`, `… + 0`): so no partial index fits, and each task is looked up
+/// by its primary key, whatever the planner believes of a table that it has no statistics of.
 pub(crate) fn lease_rows(leases: &[(RequestId, i64)]) -> Rows {
     Rows::new(vec![
         Column::uuids(leases.iter().map(|(id, _)| id.uuid())),

@@ -117,7 +117,7 @@ impl Store {
                  INSERT INTO match_sets (customer_id, request_id, system_id, sealed)
                  SELECT $1, v.request_id, $2, v.sealed FROM v JOIN tasks t ON t.customer_id = $1
                    AND t.request_id = v.request_id AND t.system_id = $2
-                 WHERE t.lease = v.lease AND t.state = 'RUNNING' AND t.run_at_us > $3
+                 WHERE t.lease = v.lease AND coalesce(t.state, '') = 'RUNNING' AND t.run_at_us + 0 > $3
                  ON CONFLICT (customer_id, request_id, system_id) DO UPDATE SET sealed = excluded.sealed
                  RETURNING request_id",
                 vec![customer.as_str().into(), system.as_str().into(), us(now).into()],
@@ -258,7 +258,7 @@ impl Store {
                 "WITH v(request_id, lease) AS ({rows}) UPDATE tasks
                  SET work = 'ACT', state = 'WAITING', attempts = 0, reason = '', run_at_us = $3 FROM v
                  WHERE tasks.customer_id = $1 AND tasks.system_id = $2 AND tasks.request_id = v.request_id
-                   AND tasks.lease = v.lease AND tasks.state = 'RUNNING' AND tasks.work = 'RESOLVE' AND tasks.run_at_us > $3
+                   AND tasks.lease = v.lease AND coalesce(tasks.state, '') = 'RUNNING' AND tasks.work = 'RESOLVE' AND tasks.run_at_us + 0 > $3
                  RETURNING tasks.request_id",
                 vec![customer.as_str().into(), system.as_str().into(), us(now).into()],
                 crate::lease::lease_rows(&leases),
@@ -355,7 +355,7 @@ async fn put_off(
             "WITH v(request_id, lease, state, run_at_us, reason) AS ({rows}) UPDATE tasks
              SET state = v.state, run_at_us = v.run_at_us, reason = v.reason FROM v
              WHERE tasks.customer_id = $1 AND tasks.system_id = $2 AND tasks.request_id = v.request_id
-               AND tasks.lease = v.lease AND tasks.state = 'RUNNING' AND tasks.run_at_us > $3
+               AND tasks.lease = v.lease AND coalesce(tasks.state, '') = 'RUNNING' AND tasks.run_at_us + 0 > $3
              RETURNING tasks.request_id, tasks.action, tasks.work, tasks.state, tasks.run_at_us",
             vec![customer.as_str().into(), system.as_str().into(), us(now).into()],
             rows,
@@ -403,7 +403,7 @@ async fn fence_done(
         .fetch_rows(
             "WITH v(request_id, lease) AS ({rows}) UPDATE tasks SET state = 'CONFIRMED', reason = '' FROM v
              WHERE tasks.customer_id = $1 AND tasks.system_id = $2 AND tasks.request_id = v.request_id
-               AND tasks.lease = v.lease AND tasks.state = 'RUNNING' AND tasks.work = 'ACT' AND tasks.run_at_us > $3
+               AND tasks.lease = v.lease AND coalesce(tasks.state, '') = 'RUNNING' AND tasks.work = 'ACT' AND tasks.run_at_us + 0 > $3
              RETURNING tasks.request_id",
             vec![customer.as_str().into(), system.as_str().into(), us(now).into()],
             crate::lease::lease_rows(&leases),

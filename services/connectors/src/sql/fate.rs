@@ -10,7 +10,7 @@ use quittance_domain::{
 
 use super::{
     plan::{CollectionPlan, Plan},
-    walk::{Rowset, Seen},
+    seen::{Rowset, Seen},
 };
 use crate::{BatchContext, MatchedRow, RowFate, SubjectError, Via};
 

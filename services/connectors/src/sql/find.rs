@@ -8,7 +8,8 @@ use super::{
     batch::CHUNK,
     fate::decide,
     plan::Plan,
-    walk::{Rowset, Walk, index},
+    seen::Rowset,
+    walk::{Walk, index},
 };
 use crate::{BatchContext, ConnectorError, Found, MatchedRow, RowFate, Subject, SubjectError, SubjectResult, Via};
 
@@ -54,7 +55,9 @@ fn collect(plan: &Plan, set: &Rowset<'_>, decided: Vec<Option<MatchedRow>>, subj
         // What a shared row gives away may be the other's.
         if !row.shared {
             for (y, position) in map.yields.iter().zip(&plan.collections[row.collection].shape.yields) {
-                let value = row.text(&plan.collections[row.collection], *position).and_then(|v| Identifier::normalise(y.kind, v).ok());
+                let value = row
+                    .text(&plan.collections[row.collection], *position)
+                    .and_then(|v| Identifier::normalise(y.kind, v).ok());
                 found.yielded.extend(value.filter(|v| !subject.identifiers.contains(v)));
             }
         }

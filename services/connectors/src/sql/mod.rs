@@ -20,6 +20,7 @@ mod read_back;
 mod rectify;
 mod restrict;
 mod schema;
+mod seen;
 mod standing;
 mod statements;
 mod walk;

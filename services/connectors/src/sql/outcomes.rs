@@ -24,6 +24,10 @@ pub(super) struct Tally(BTreeMap<Line, (u64, Option<Timestamp>)>);
 impl Tally {
     /// One row; each line counts it once, however many of its fields are of the category.
     pub fn row(&mut self, lines: impl IntoIterator<Item = (Line, Option<Timestamp>)>) {
+        self.rows(lines, 1);
+    }
+
+    fn rows(&mut self, lines: impl IntoIterator<Item = (Line, Option<Timestamp>)>, rows: usize) {
         let mut once: BTreeMap<Line, Option<Timestamp>> = BTreeMap::new();
         for (line, until) in lines {
             let latest = once.entry(line).or_default();
@@ -31,7 +35,7 @@ impl Tally {
         }
         for (line, until) in once {
             let (count, latest) = self.0.entry(line).or_default();
-            *count += 1;
+            *count += rows as u64;
             *latest = (*latest).max(until);
         }
     }
@@ -70,11 +74,22 @@ pub(super) fn erased(plan: &Plan, ctx: &BatchContext, set: &MatchSet) -> Vec<Out
     let mut tally = Tally::default();
     for (name, rows) in &set.collections {
         let Some(at) = plan.index(name) else { continue };
-        for row in rows {
-            tally.row(row_erased(plan, at, row, ctx.now));
+        // Most rows of one collection are like the one before.
+        for alike in rows.chunk_by(alike) {
+            tally.rows(row_erased(plan, at, &alike[0], ctx.now), alike.len());
         }
     }
     tally.outcomes()
+}
+
+/// Whether two rows say the same in a confirmation.
+fn alike(a: &MatchedRow, b: &MatchedRow) -> bool {
+    let said = |row: &MatchedRow| (row.fate, row.then, row.held_until);
+    said(a) == said(b)
+        && a.filled == b.filled
+        && a.rules == b.rules
+        && a.held_fields == b.held_fields
+        && a.held_by == b.held_by
 }
 
 fn row_erased(plan: &Plan, at: usize, row: &MatchedRow, now: Timestamp) -> Vec<(Line, Option<Timestamp>)> {

@@ -18,7 +18,7 @@ use super::{
     fate::redacted,
     identify::is_of,
     plan::Plan,
-    walk::Bits,
+    seen::Bits,
 };
 use crate::{ConnectorError, MatchSet, MatchedRow, RowFate, Subject};
 

@@ -1,0 +1,156 @@
+//! A store of its own for every case, on the engine that the case is run for.
+
+use std::{ops::Deref, path::PathBuf};
+
+use quittance_sql::{ConnectOptions, Engine, Pool, Row, Tx, Val};
+use quittance_store::{Store, StoreOptions, StoreResult};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+const SERVER: &str = "QUITTANCE_TEST_POSTGRES_URL";
+
+/// A fresh, empty store. On PostgreSQL it belongs to a role without SUPERUSER and BYPASSRLS, so that row-level security applies.
+pub struct TestStore {
+    store: Option<Store>,
+    engine: Engine,
+    url: String,
+    folder: TempDir,
+    server: Option<Server>,
+}
+
+struct Server {
+    admin: Pool,
+    name: String,
+}
+
+impl Deref for TestStore {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        self.store.as_ref().expect("the case has the store open")
+    }
+}
+
+impl TestStore {
+    /// `None` where there is no server, and it was said that there need not be one.
+    pub async fn fresh(engine: Engine) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let (url, server) = match engine {
+            Engine::Postgres => {
+                let (url, server) = postgres_database().await?;
+                (url, Some(server))
+            }
+            Engine::Sqlite | Engine::MySql => (format!("sqlite:{}", folder.path().join("store.db").display()), None),
+        };
+        let mut store = Self { store: None, engine, url, folder, server };
+        store.open("keys").await.unwrap();
+        Some(store)
+    }
+
+    pub async fn end(mut self) {
+        self.close().await;
+        if let Some(Server { admin, name }) = self.server {
+            admin.run_script(&format!("DROP DATABASE {name} WITH (FORCE)")).await.unwrap();
+            admin.run_script(&format!("DROP ROLE {name}")).await.unwrap();
+            admin.close().await;
+        }
+    }
+
+    pub fn is_postgres(&self) -> bool {
+        self.engine == Engine::Postgres
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Ends the handle, as the end of a process does.
+    pub async fn close(&mut self) {
+        if let Some(store) = self.store.take() {
+            store.close().await;
+        }
+    }
+
+    /// A handle of its own on the same database, with the key ring in `keys`.
+    pub async fn another(&self, keys: &str) -> StoreResult<Store> {
+        let key_ring = self.file(keys);
+        Store::open(&StoreOptions { connect: ConnectOptions::new(self.url.clone()), key_ring }).await
+    }
+
+    pub async fn open(&mut self, keys: &str) -> StoreResult<()> {
+        self.store = Some(self.another(keys).await?);
+        Ok(())
+    }
+
+    /// A connection beside the store's, of the same role, without its settings.
+    pub fn raw_pool(&self) -> Pool {
+        let options = ConnectOptions { connections_max: 1, ..ConnectOptions::new(self.url.clone()) };
+        Pool::open(&options).unwrap()
+    }
+
+    /// A transaction that sees every customer.
+    pub async fn raw(&self) -> Tx {
+        self.raw_pool().begin_with_settings("SET LOCAL quittance.scope = 'deployment'").await.unwrap()
+    }
+
+    pub async fn rows(&self, sql: &str, args: Vec<Val>) -> Vec<Row> {
+        self.raw().await.fetch(sql, args).await.unwrap_or_else(|e| panic!("{e}: {sql}"))
+    }
+
+    /// One number, over all customers.
+    pub async fn count(&self, sql: &str) -> i64 {
+        self.rows(sql, vec![]).await[0].i64(0).unwrap()
+    }
+
+    pub async fn change(&self, sql: &str) {
+        let mut tx = self.raw().await;
+        tx.execute_script(sql).await.unwrap_or_else(|e| panic!("{e}: {sql}"));
+        tx.commit().await.unwrap();
+    }
+
+    /// Every table with its columns, by the engine's own catalogue.
+    pub async fn tables(&self) -> Vec<(String, Vec<String>)> {
+        let sql = if self.is_postgres() {
+            "SELECT table_name::text, column_name::text FROM information_schema.columns
+             WHERE table_schema = 'public' ORDER BY table_name, ordinal_position"
+        } else {
+            "SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_info(m.name) c
+             WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' ORDER BY m.name, c.cid"
+        };
+        let mut tables: Vec<(String, Vec<String>)> = Vec::new();
+        for row in self.rows(sql, vec![]).await {
+            let (table, column) = (row.text(0).unwrap(), row.text(1).unwrap());
+            match tables.last_mut() {
+                Some((last, columns)) if *last == table => columns.push(column),
+                _ => tables.push((table, vec![column])),
+            }
+        }
+        assert!(tables.len() > 10, "the catalogue was read");
+        tables
+    }
+}
+
+/// A new database and the role that owns it, which has no rights beyond it.
+async fn postgres_database() -> Option<(String, Server)> {
+    let Ok(url) = std::env::var(SERVER) else {
+        assert_eq!(
+            std::env::var("QUITTANCE_TEST_WITHOUT_SERVERS").as_deref(),
+            Ok("1"),
+            "{SERVER} is not set: run `tests/with-servers.sh cargo test …`, or say QUITTANCE_TEST_WITHOUT_SERVERS=1"
+        );
+        return None;
+    };
+    let admin = Pool::open(&ConnectOptions { connections_max: 1, ..ConnectOptions::new(url.clone()) }).unwrap();
+    // Both a name and, on a server that asks for one, the role's password.
+    let name = format!("q{}", Uuid::now_v7().simple());
+    admin.run_script(&format!("CREATE ROLE {name} LOGIN PASSWORD '{name}'")).await.unwrap();
+    admin
+        .run_script(&format!("CREATE DATABASE {name} OWNER {name} ENCODING 'UTF8' TEMPLATE template0"))
+        .await
+        .unwrap();
+    let host = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let (host, rest) = host.split_once('/').unwrap_or((host, ""));
+    let query = rest.split_once('?').map_or_else(String::new, |(_, query)| format!("?{query}"));
+    Some((format!("postgres://{name}:{name}@{host}/{name}{query}"), Server { admin, name }))
+}

@@ -1,0 +1,333 @@
+//! What the customer and the operator decide: from which states, with what effect, on what record (I1, I9).
+
+use quittance_domain::{
+    action::{Action, RestrictionGround},
+    ids::RequestId,
+    outcome::OutcomeKind,
+    request::RequestState,
+    task::{TaskState, Work},
+};
+use quittance_store::{ReportResult, StoreError, StoreResult};
+
+use crate::{harness::TestStore, world::*};
+
+async fn refer(acme: &Customer, person: &str) -> RequestId {
+    let mut intake = erasure(person);
+    intake.referred = Some("please delete me".to_owned());
+    acme.instruct(at(1), intake).await
+}
+
+fn is_wrong_state(result: StoreResult<()>) -> bool {
+    matches!(result, Err(StoreError::WrongState(_)))
+}
+
+pub async fn a_referred_request_waits_for_the_customers_word(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = refer(&acme, "mara").await;
+    let waiting = acme.request(id).await;
+    assert_eq!((waiting.state, waiting.closed_at), (RequestState::AwaitingCustomer, None));
+    assert!(acme.tasks(id).await.is_empty());
+    assert!(claim(t, &crm, day(50)).await.is_none());
+    acme.replan(at(2)).await;
+    assert!(acme.tasks(id).await.is_empty(), "the sweep is nobody's word");
+    acme.authorise(id, day(10)).await.unwrap();
+    let going = acme.request(id).await;
+    assert_eq!(going.state, RequestState::InProgress);
+    assert_eq!((going.first_due_at, going.due_at), ("2026-04-10T21:59:59.999999Z".parse().unwrap(), going.first_due_at));
+    let task = claim_one(t, &crm, day(11)).await;
+    assert_eq!(task.subject.words.as_ref().unwrap().expose(), "please delete me");
+    acme.report(&task, day(11), done(&crm)).await;
+    assert_eq!(acme.state(id).await, RequestState::Completed);
+}
+
+pub async fn an_authorised_request_is_planned_with_todays_systems(t: &TestStore) {
+    let (acme, _) = acme_and_crm(t).await;
+    let id = refer(&acme, "mara").await;
+    let old = t.topology().await.unwrap();
+    register(t, "shop", &[Email], &[]).await;
+    let refused = t.authorise_request(&acme.id, id, &acme.agreement, &old, "test", at(2)).await;
+    assert!(is_wrong_state(refused));
+    acme.authorise(id, at(3)).await.unwrap();
+    assert_eq!(acme.tasks(id).await.len(), 2);
+    assert!(t.customers_to_replan(t.generation().await.unwrap()).await.unwrap().is_empty());
+}
+
+pub async fn a_declined_request_is_closed_and_never_runs(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = refer(&acme, "mara").await;
+    t.decline_request(&acme.id, id, "not our user", at(2)).await.unwrap();
+    let closed = acme.request(id).await;
+    assert_eq!((closed.state, closed.closed_at), (RequestState::Declined, Some(at(2))));
+    assert_eq!(closed.closing_reason.as_deref(), Some("not our user"));
+    assert!(claim(t, &crm, day(50)).await.is_none());
+    assert_nothing_more_can_happen(t, &acme, id).await;
+}
+
+pub async fn a_request_is_cancelled_before_anything_has_run(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = acme.instruct(at(1), erasure("mara")).await;
+    acme.cancel(id, at(2)).await.unwrap();
+    let closed = acme.request(id).await;
+    assert_eq!((closed.state, closed.closed_at), (RequestState::Cancelled, Some(at(2))));
+    assert_eq!(closed.closing_reason.as_deref(), Some("sent by mistake"));
+    assert!(acme.tasks(id).await.is_empty());
+    assert!(claim(t, &crm, day(50)).await.is_none());
+    for table in ["task_waits", "subject_heads", "restrictions"] {
+        assert_eq!(t.count(&format!("SELECT count(*) FROM {table}")).await, 0, "{table}");
+    }
+    assert_nothing_more_can_happen(t, &acme, id).await;
+    let waiting = refer(&acme, "noor").await;
+    acme.cancel(waiting, at(3)).await.unwrap();
+    assert_eq!(acme.state(waiting).await, RequestState::Cancelled);
+}
+
+/// Not while it runs, and not once it has: also where the task went back to the queue.
+pub async fn what_was_ever_leased_is_not_cancelled(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    register(t, "shop", &[Email], &[]).await;
+    let id = acme.instruct(at(1), erasure("mara")).await;
+    let task = claim_one(t, &crm, at(2)).await;
+    assert!(is_wrong_state(acme.cancel(id, at(3)).await));
+    acme.report(&task, at(4), ReportResult::Retry { at: at(5), reason: "BUSY".to_owned() }).await;
+    assert!(is_wrong_state(acme.cancel(id, at(5)).await));
+    acme.confirm_next(&crm, at(6)).await;
+    assert!(is_wrong_state(acme.cancel(id, at(7)).await));
+    assert_eq!((acme.state(id).await, acme.tasks(id).await.len()), (RequestState::InProgress, 2));
+}
+
+/// Of a cancellation and a claim at the same moment, one comes too late.
+pub async fn a_cancellation_and_a_claim_exclude_each_other(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    for round in 0..12 {
+        let id = acme.instruct(at(1), erasure(&format!("p{round}"))).await;
+        let canceller = {
+            let acme = acme.clone();
+            tokio::spawn(async move { again!(acme.cancel(id, at(2))) })
+        };
+        let claimed = claim(t, &crm, at(2)).await;
+        let cancelled = canceller.await.unwrap();
+        match &cancelled {
+            Ok(()) => assert!(claimed.is_none(), "round {round}"),
+            Err(StoreError::WrongState(_)) => {
+                let batch = claimed.expect("it was claimed");
+                assert!(acme.report(&batch.tasks[0], at(3), done(&crm)).await.is_empty());
+            }
+            Err(e) => panic!("{e}"),
+        }
+    }
+}
+
+async fn assert_nothing_more_can_happen(t: &TestStore, acme: &Customer, id: RequestId) {
+    let before = acme.request(id).await;
+    assert!(is_wrong_state(acme.authorise(id, day(1)).await));
+    assert!(is_wrong_state(t.decline_request(&acme.id, id, "again", day(1)).await));
+    assert!(is_wrong_state(acme.cancel(id, day(1)).await));
+    assert!(is_wrong_state(t.object_to_request(&acme.id, id, "looks unlawful", day(1)).await));
+    assert!(is_wrong_state(t.extend_request(&acme.id, id, day(90), "complex", day(1)).await));
+    let after = acme.request(id).await;
+    assert_eq!(
+        (after.state, after.changed_at, after.closed_at, after.closing_reason, after.due_at),
+        (before.state, before.changed_at, before.closed_at, before.closing_reason, before.due_at)
+    );
+}
+
+pub async fn a_completed_request_is_closed_for_good(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = acme.instruct(at(1), erasure("mara")).await;
+    acme.confirm_next(&crm, at(2)).await;
+    assert_nothing_more_can_happen(t, &acme, id).await;
+}
+
+pub async fn only_what_waits_is_authorised_or_declined(t: &TestStore) {
+    let (acme, _) = acme_and_crm(t).await;
+    let going = acme.instruct(at(1), erasure("mara")).await;
+    assert!(is_wrong_state(acme.authorise(going, at(2)).await));
+    assert!(is_wrong_state(t.decline_request(&acme.id, going, "no", at(2)).await));
+    let waiting = refer(&acme, "noor").await;
+    assert!(is_wrong_state(t.object_to_request(&acme.id, waiting, "looks unlawful", at(2)).await));
+}
+
+pub async fn an_objection_holds_what_has_not_begun(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let shop = register(t, "shop", &[Email], &[]).await;
+    let id = acme.instruct(at(1), erasure("mara")).await;
+    let task = claim_one(t, &crm, at(2)).await;
+    t.object_to_request(&acme.id, id, "looks unlawful", at(3)).await.unwrap();
+    let held = acme.request(id).await;
+    assert_eq!(held.state, RequestState::AwaitingCustomer);
+    assert_eq!(held.objection, Some(("looks unlawful".to_owned(), at(3))));
+    assert!(claim(t, &shop, day(50)).await.is_none());
+    assert_eq!(acme.task(id, &shop).await.reason, "OBJECTED");
+    // What had begun is finished.
+    assert!(acme.report(&task, at(4), done(&crm)).await.is_empty());
+    assert!(is_wrong_state(acme.cancel(id, at(5)).await), "it has run");
+    acme.authorise(id, at(6)).await.unwrap();
+    let going = acme.request(id).await;
+    assert_eq!((going.state, going.first_due_at), (RequestState::InProgress, held.first_due_at));
+    assert_eq!(going.objection, Some(("looks unlawful".to_owned(), at(3))), "it stays on record");
+    assert_eq!(acme.confirm_next(&shop, at(7)).await, id);
+    assert_eq!(acme.state(id).await, RequestState::Completed);
+}
+
+/// To look for an identifier is not to act: a worker that reports its find does not set the act going.
+pub async fn an_objection_holds_the_act_of_what_is_being_resolved(t: &TestStore) {
+    let acme = customer(t, "acme").await;
+    let crm = register(t, "crm", &[Email], &[UserId]).await;
+    let shop = register(t, "shop", &[UserId], &[]).await;
+    let systems = [crm.clone(), shop.clone()];
+    let id = acme.instruct(at(1), access("mara")).await;
+    let task = claim_one(t, &crm, at(2)).await;
+    t.object_to_request(&acme.id, id, "looks unlawful", at(3)).await.unwrap();
+    assert!(acme.report(&task, at(4), ReportResult::Resolved(vec![user("U-7")])).await.is_empty());
+    for system in &systems {
+        assert!(claim(t, system, day(50)).await.is_none(), "{system}");
+    }
+    acme.authorise(id, at(5)).await.unwrap();
+    assert_eq!(work_off(&acme, &systems, at(6)).await.len(), 2);
+    assert_eq!(acme.state(id).await, RequestState::Completed);
+}
+
+pub async fn an_objection_survives_an_operators_retry(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let pbx = register(t, "pbx", &[Phone], &[]).await;
+    let id = acme.instruct(at(1), erasure("mara")).await;
+    t.object_to_request(&acme.id, id, "looks unlawful", at(2)).await.unwrap();
+    let key = acme.key(id, &pbx);
+    assert!(is_wrong_state(t.retry_task(&key, "operators/kim", at(3)).await));
+    assert!(claim(t, &pbx, at(4)).await.is_none());
+    acme.authorise(id, at(5)).await.unwrap();
+    t.retry_task(&key, "operators/kim", at(6)).await.unwrap();
+    assert_eq!(work_off(&acme, &[crm, pbx], at(7)).await.len(), 2);
+    assert_eq!(acme.state(id).await, RequestState::Completed);
+}
+
+/// Everything that had begun was confirmed while the customer thought about it.
+pub async fn a_request_completes_that_was_finished_before_it_was_authorised(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = acme.instruct(at(1), erasure("mara")).await;
+    let task = claim_one(t, &crm, at(2)).await;
+    t.object_to_request(&acme.id, id, "looks unlawful", at(3)).await.unwrap();
+    assert!(acme.report(&task, at(4), done(&crm)).await.is_empty());
+    assert_eq!(acme.state(id).await, RequestState::AwaitingCustomer);
+    acme.authorise(id, at(5)).await.unwrap();
+    let generation = t.generation().await.unwrap();
+    assert_eq!(t.customers_to_replan(generation).await.unwrap(), std::slice::from_ref(&acme.id));
+    acme.replan(at(6)).await;
+    assert_eq!(acme.state(id).await, RequestState::Completed);
+    assert!(t.customers_to_replan(generation).await.unwrap().is_empty());
+}
+
+/// Objected to, and then declined: no attempt begins any more, whatever state the tasks had reached (I1).
+pub async fn a_declined_request_is_not_begun_again(t: &TestStore) {
+    let acme = customer(t, "acme").await;
+    let names = ["busy", "crashed", "waiting-for-vendor", "resolving"];
+    let mut systems = Vec::new();
+    for name in names {
+        let yields: &[_] = if name == "resolving" { &[UserId] } else { &[] };
+        systems.push(register(t, name, &[Email], yields).await);
+    }
+    systems.push(register(t, "shop", &[UserId], &[]).await);
+    let id = acme.instruct(at(1), intake(Action::Access, &[email("mara")])).await;
+    let busy = claim_one(t, &systems[0], at(2)).await;
+    claim_one(t, &systems[1], at(2)).await;
+    let vendor = claim_one(t, &systems[2], at(2)).await;
+    let resolving = claim(t, &systems[3], at(2)).await.unwrap();
+    assert_eq!(resolving.work, Work::Resolve);
+    let check = ReportResult::Awaiting { check_at: at(50), reference: "ticket 9".to_owned() };
+    acme.report(&vendor, at(3), check).await;
+    t.object_to_request(&acme.id, id, "looks unlawful", at(4)).await.unwrap();
+    t.decline_request(&acme.id, id, "indeed", at(5)).await.unwrap();
+    acme.report(&busy, at(6), ReportResult::Retry { at: at(7), reason: "BUSY".to_owned() }).await;
+    acme.report(&resolving.tasks[0], at(6), ReportResult::Resolved(vec![user("U-7")])).await;
+    for system in &systems {
+        for now in [at(10), day(1), day(2)] {
+            assert!(claim(t, system, now).await.is_none(), "{system}");
+        }
+    }
+    // Nor does an operator begin it again; what was done can be put on record.
+    let key = acme.key(id, &systems[0]);
+    assert!(is_wrong_state(t.retry_task(&key, "operators/kim", day(3)).await));
+    assert_eq!(acme.task_state(id, &systems[0]).await, TaskState::NeedsAttention);
+    let given_up = confirmation(&systems[0], OutcomeKind::Unconfirmed);
+    t.resolve_task(&key, given_up, "operators/kim", day(3)).await.unwrap();
+    assert_eq!(acme.state(id).await, RequestState::Declined);
+}
+
+/// It had begun under an instruction: what it did is on record, though nothing completes by it.
+pub async fn what_was_done_before_a_request_was_declined_is_recorded(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = acme.instruct(at(1), erasure("mara")).await;
+    let task = claim_one(t, &crm, at(2)).await;
+    t.object_to_request(&acme.id, id, "looks unlawful", at(3)).await.unwrap();
+    t.decline_request(&acme.id, id, "indeed", at(4)).await.unwrap();
+    assert!(acme.report(&task, at(5), done(&crm)).await.is_empty());
+    assert!(acme.task(id, &crm).await.confirmation.is_some());
+    assert_eq!(acme.state(id).await, RequestState::Declined);
+    assert_eq!(acme.request(id).await.closed_at, Some(at(4)));
+}
+
+pub async fn the_first_due_date_never_changes(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = acme.instruct(at(1), erasure("mara")).await;
+    let first = acme.request(id).await.first_due_at;
+    t.extend_request(&acme.id, id, day(60), "complex", day(2)).await.unwrap();
+    t.extend_request(&acme.id, id, day(80), "more complex", day(3)).await.unwrap();
+    for not_later in [day(80), day(79), first] {
+        assert!(is_wrong_state(t.extend_request(&acme.id, id, not_later, "sooner", day(4)).await));
+    }
+    t.object_to_request(&acme.id, id, "looks unlawful", day(5)).await.unwrap();
+    acme.authorise(id, day(6)).await.unwrap();
+    let row = acme.request(id).await;
+    assert_eq!((row.first_due_at, row.due_at), (first, day(80)));
+    let extensions: Vec<_> = t
+        .extensions(&acme.id, id)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|e| (e.due_at, e.reason, e.created_at))
+        .collect();
+    let extension = |due, reason: &str, at| (due, reason.to_owned(), at);
+    assert_eq!(extensions, [extension(day(60), "complex", day(2)), extension(day(80), "more complex", day(3))]);
+    assert_eq!(claim_one(t, &crm, day(70)).await.due_at, day(80), "late is measured by the date that holds");
+    let ledger = crate::ledger::events(t, id).await;
+    let dates: Vec<i64> = ledger
+        .iter()
+        .filter(|e| ["instructed", "authorised"].contains(&e.kind.as_str()))
+        .map(|e| e.event["first_due_us"].as_i64().unwrap())
+        .collect();
+    assert_eq!(dates, [first.as_microsecond(); 2], "and the record says so");
+}
+
+/// The customer's own erasure waits for its word because of a restriction: its window has begun with the instruction (I9).
+pub async fn an_erasure_that_waited_for_a_word_keeps_its_first_due_date(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    acme.instruct(at(1), restriction("mara", RestrictionGround::UnlawfulProcessing)).await;
+    acme.confirm_next(&crm, at(1)).await;
+    let id = acme.instruct(at(2), erasure("mara")).await;
+    let first = acme.request(id).await.first_due_at;
+    acme.authorise(id, day(10)).await.unwrap();
+    let row = acme.request(id).await;
+    assert_eq!((row.first_due_at, row.due_at), (first, first));
+}
+
+pub async fn what_is_not_there_is_not_found(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = RequestId::new(uuid::Uuid::now_v7());
+    let key = acme.key(id, &crm);
+    let results = [
+        t.request(&acme.id, id).await.map(|_| ()),
+        acme.authorise(id, at(1)).await,
+        acme.cancel(id, at(1)).await,
+        t.decline_request(&acme.id, id, "no", at(1)).await,
+        t.object_to_request(&acme.id, id, "no", at(1)).await,
+        t.extend_request(&acme.id, id, day(80), "no", at(1)).await,
+        t.retry_task(&key, "operators/kim", at(1)).await,
+        t.resolve_task(&key, confirmation(&crm, OutcomeKind::Unconfirmed), "operators/kim", at(1)).await,
+        t.task_system(&key).await.map(|_| ()),
+        t.add_records(&acme.id, id, &crm, 1, at(1), 0, vec![(b"{}".to_vec(), false)]).await,
+        t.package_records(&acme.id, id, ("", 0), true, 10).await.map(|_| ()),
+    ];
+    for (n, result) in results.into_iter().enumerate() {
+        assert!(matches!(result, Err(StoreError::NotFound(_))), "call {n}: {result:?}");
+    }
+}

@@ -1,0 +1,231 @@
+//! One suite over SQLite and PostgreSQL: what the store promises, it promises on both.
+//!
+//! `QUITTANCE_TEST_POSTGRES_URL` names a server on which databases and roles may be made (`tests/with-servers.sh` starts one).
+//! Without it the suite fails, lest it be taken for passed; with `QUITTANCE_TEST_WITHOUT_SERVERS=1` it runs on SQLite alone.
+
+mod completion;
+mod engines;
+mod harness;
+mod intake;
+mod isolation;
+mod leases;
+mod ledger;
+mod lifecycle;
+mod listing;
+mod liveness;
+mod order;
+mod packages;
+mod resolving;
+mod restrictions;
+mod sealing;
+mod world;
+
+macro_rules! on {
+    ($engine:ident: $($topic:ident { $($case:ident,)+ })+) => {
+        $($(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                if let Some(mut store) = crate::harness::TestStore::fresh(quittance_sql::Engine::$engine).await {
+                    crate::$topic::$case(&mut store).await;
+                    store.end().await;
+                }
+            }
+        )+)+
+    };
+}
+
+/// Runs the cases of each topic on both engines, and those that only one of them can have on that one.
+macro_rules! suite {
+    (both { $($both:tt)+ } sqlite { $($sqlite:tt)+ } postgres { $($postgres:tt)+ }) => {
+        mod sqlite {
+            on!(Sqlite: $($both)+ $($sqlite)+);
+        }
+        mod postgres {
+            on!(Postgres: $($both)+ $($postgres)+);
+        }
+    };
+}
+
+suite! {
+    both {
+        completion {
+            a_request_completes_with_its_last_confirmation,
+            what_nobody_confirms_is_an_exception,
+            a_system_added_meanwhile_is_planned_before_a_request_completes,
+            a_request_that_lacks_nothing_after_a_change_completes,
+            a_replan_with_old_systems_does_nothing,
+            a_replan_reaches_every_open_request,
+            a_system_added_late_does_not_wait_for_what_has_been,
+            a_system_added_while_another_is_at_work_waits_for_it,
+            a_task_that_needs_attention_holds_its_request_open,
+            a_task_resolved_by_hand_is_lost_to_its_worker,
+            late_is_recorded_as_late,
+            one_report_may_hold_every_kind_of_result,
+        }
+        engines {
+            a_store_of_a_newer_build_is_refused,
+            migrating_twice_changes_nothing,
+            a_claim_costs_nothing_for_what_is_finished,
+        }
+        intake {
+            the_same_instruction_twice_is_one_request,
+            the_same_id_with_other_content_is_refused,
+            an_instruction_twice_in_one_chunk_is_one_request,
+            an_id_is_a_customers_own,
+            an_instruction_sent_from_many_places_at_once_is_one_request,
+            what_cannot_be_planned_is_refused_alone,
+            nothing_is_taken_in_where_there_is_no_system,
+            a_chunk_is_taken_in_whole_or_not_at_all,
+            a_chunk_planned_with_other_systems_is_refused,
+            every_change_of_systems_is_another_generation,
+            ids_sort_in_the_order_of_intake,
+            a_request_is_dated_by_its_agreement_or_the_controllers_date,
+            an_agreement_signed_meanwhile_leaves_open_requests_their_dates,
+            a_customer_is_created_once,
+            a_request_has_exactly_one_task_for_every_system,
+            a_task_pins_the_version_of_its_map,
+        }
+        isolation {
+            with_one_customers_id_nothing_of_anothers_is_read,
+            with_one_customers_id_nothing_of_anothers_is_changed,
+        }
+        leases {
+            workers_that_claim_at_once_never_get_the_same_task,
+            a_claim_is_of_one_customer_system_and_action,
+            a_claim_opens_what_the_work_needs,
+            a_lease_that_passed_is_taken_over_under_a_higher_number,
+            a_report_under_an_old_lease_records_nothing,
+            a_report_after_its_lease_passed_records_nothing,
+            a_report_of_a_task_that_was_never_leased_is_lost,
+            a_heartbeat_keeps_a_lease,
+            a_heartbeat_does_not_bring_a_lost_lease_back,
+            what_is_handed_back_is_due_at_once,
+            a_retry_is_not_due_before_its_time,
+            the_longest_due_is_claimed_first,
+            a_claim_finds_what_another_has_left,
+            a_match_set_is_stored_under_a_living_lease_only,
+            a_match_set_survives_into_the_next_lease,
+            a_task_is_confirmed_once,
+            a_task_that_stands_twice_in_a_report_is_confirmed_once,
+            a_match_set_sent_twice_at_once_is_stored_once,
+            of_reports_that_race_one_is_recorded,
+        }
+        ledger {
+            every_event_is_staged_once_with_its_leaf,
+            what_ends_otherwise_is_staged_too,
+            what_is_refused_is_not_staged,
+            an_entry_and_what_it_tells_are_one_transaction,
+            no_entry_holds_an_identifier,
+            commitments_of_one_person_differ,
+            a_commitment_opens_with_its_salt,
+        }
+        lifecycle {
+            a_referred_request_waits_for_the_customers_word,
+            an_authorised_request_is_planned_with_todays_systems,
+            a_declined_request_is_closed_and_never_runs,
+            a_request_is_cancelled_before_anything_has_run,
+            what_was_ever_leased_is_not_cancelled,
+            a_cancellation_and_a_claim_exclude_each_other,
+            a_completed_request_is_closed_for_good,
+            only_what_waits_is_authorised_or_declined,
+            an_objection_holds_what_has_not_begun,
+            an_objection_holds_the_act_of_what_is_being_resolved,
+            an_objection_survives_an_operators_retry,
+            a_request_completes_that_was_finished_before_it_was_authorised,
+            a_declined_request_is_not_begun_again,
+            what_was_done_before_a_request_was_declined_is_recorded,
+            the_first_due_date_never_changes,
+            an_erasure_that_waited_for_a_word_keeps_its_first_due_date,
+            what_is_not_there_is_not_found,
+        }
+        listing {
+            pages_run_from_the_newest_to_the_oldest,
+            filters_hold_together,
+            a_watch_that_reads_on_misses_no_change,
+            times_come_back_to_the_microsecond,
+            texts_come_back_to_the_letter,
+            a_request_comes_back_as_it_was_instructed,
+            ids_are_listed_in_the_order_of_their_bytes,
+            a_system_comes_back_as_it_was_registered,
+        }
+        liveness {
+            every_schedule_ends_with_all_confirmed_in_order,
+            workers_and_senders_at_once_leave_nothing_undone,
+        }
+        order {
+            instructions_of_one_chunk_keep_their_order,
+            instructions_of_separate_chunks_keep_their_order,
+            instructions_chain_over_several_identifiers,
+            instructions_that_come_at_once_are_in_an_order,
+            an_instruction_that_meets_a_confirmation_is_not_stranded,
+            order_is_kept_system_by_system,
+            the_same_person_of_another_customer_waits_for_nobody,
+            what_is_cancelled_frees_what_waited_for_it,
+            what_is_cancelled_between_two_leaves_them_in_order,
+            what_follows_a_cancelled_one_waits_for_those_before_it,
+            what_needs_attention_holds_back_what_comes_after_it,
+            a_task_that_is_tried_again_still_waits_its_turn,
+            order_holds_at_a_system_added_meanwhile,
+            an_instruction_waits_for_what_is_still_to_be_planned_before_it,
+            a_waiting_request_takes_its_place_when_it_is_authorised,
+        }
+        packages {
+            records_come_back_in_their_order,
+            records_are_refused_under_a_lost_lease,
+            a_second_upload_replaces_the_first,
+            an_empty_upload_leaves_nothing,
+            only_the_confirmed_attempts_records_are_listed,
+            a_task_ended_by_hand_has_no_records,
+            third_parties_records_are_left_out_on_demand,
+            the_first_release_stands,
+        }
+        resolving {
+            what_a_system_yields_reaches_those_that_wait_for_it,
+            in_an_erasure_the_yielding_system_acts_last,
+            who_waits_goes_on_when_nothing_was_found,
+            a_task_that_was_asked_to_resolve_is_not_confirmed_by_it,
+            a_resolve_is_tried_again_as_one,
+            giving_up_the_yielding_system_strands_nobody,
+            yields_chain,
+            finds_that_come_at_once_are_all_kept,
+        }
+        restrictions {
+            an_erasure_waits_for_the_customer_where_the_data_was_to_be_kept,
+            other_grounds_hold_no_erasure_back,
+            a_restriction_stands_before_it_is_carried_out,
+            a_restriction_and_an_erasure_of_one_chunk_are_in_conflict_in_that_order,
+            a_restriction_and_an_erasure_that_come_at_once_are_in_an_order,
+            a_lifting_ends_a_restriction,
+            a_lifting_that_is_cancelled_ends_nothing,
+            a_restriction_that_is_cancelled_stands_no_more,
+            a_lifting_ends_only_what_was_restricted_before_it,
+            a_restriction_ends_also_where_its_lifting_completes_with_the_sweep,
+            a_referred_restriction_stands_once_it_is_authorised,
+        }
+        sealing {
+            no_column_holds_personal_data_in_the_clear,
+            another_key_ring_opens_nothing,
+            a_store_in_use_is_not_given_new_keys,
+            a_sealed_value_opens_in_its_own_row_only,
+        }
+    }
+    sqlite {
+        engines {
+            a_second_handle_on_the_same_file_is_refused,
+        }
+        sealing {
+            no_byte_of_the_files_holds_personal_data_in_the_clear,
+        }
+    }
+    postgres {
+        engines {
+            a_claim_reads_nothing_that_is_finished,
+            customers_tables_keep_the_rules_of_citus,
+            replicas_that_start_at_once_migrate_once,
+        }
+        isolation {
+            a_connection_without_settings_sees_no_row,
+            a_setting_ends_with_its_transaction,
+        }
+    }
+}

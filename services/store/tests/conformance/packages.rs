@@ -1,0 +1,143 @@
+//! Records of access packages: whole, in order, of the confirmed attempt only.
+
+use quittance_domain::ids::{RequestId, SystemId};
+use quittance_store::{LeasedTask, StoreError, StoreResult};
+
+use crate::{harness::TestStore, world::*};
+
+async fn add(t: &TestStore, task: &LeasedTask, now: i64, first: i64, records: &[(&str, bool)]) -> StoreResult<()> {
+    let records = records.iter().map(|(record, third)| (record.as_bytes().to_vec(), *third)).collect();
+    t.add_records(&task.key.customer, task.key.request, &task.key.system, task.lease, at(now), first, records).await
+}
+
+/// All pages of two records each.
+async fn read(t: &TestStore, customer: &Customer, id: RequestId, third_party: bool) -> Vec<(SystemId, i64, String)> {
+    let mut all: Vec<(SystemId, i64, String)> = Vec::new();
+    loop {
+        let after = all.last().map_or(("", -1), |(system, number, _)| (system.as_str(), *number));
+        let page = t.package_records(&customer.id, id, after, third_party, 2).await.unwrap();
+        if page.is_empty() {
+            return all;
+        }
+        all.extend(page.into_iter().map(|r| (r.system, r.number, String::from_utf8(r.record).unwrap())));
+    }
+}
+
+pub async fn records_come_back_in_their_order(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let shop = register(t, "shop", &[Email], &[]).await;
+    let id = acme.instruct(at(1), access("mara")).await;
+    let mut expected = Vec::new();
+    for system in [&shop, &crm] {
+        let task = claim_one(t, system, at(2)).await;
+        for page in 0..3_i64 {
+            let texts: Vec<String> = (0..4).map(|n| format!("{{\"of\":\"{system}\",\"n\":\"å{page}{n}\"}}")).collect();
+            let records: Vec<(&str, bool)> = texts.iter().map(|text| (text.as_str(), false)).collect();
+            add(t, &task, 3, page * 4, &records).await.unwrap();
+            expected.extend((0..4).map(|n| (system.clone(), page * 4 + n, texts[usize::try_from(n).unwrap()].clone())));
+        }
+        acme.report(&task, at(4), done(system)).await;
+    }
+    expected.sort();
+    assert_eq!(read(t, &acme, id, true).await, expected);
+    let package = t.package(&acme.id, id).await.unwrap();
+    assert_eq!((package.records, package.third_party, package.released_at), (24, 0, None));
+}
+
+pub async fn records_are_refused_under_a_lost_lease(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = acme.instruct(at(1), access("mara")).await;
+    let old = claim_one(t, &crm, at(2)).await;
+    add(t, &old, 3, 0, &[("old 0", false), ("old 1", false)]).await.unwrap();
+    assert_eq!(add(t, &old, 2 + LEASE_S, 2, &[("old 2", false)]).await, Err(StoreError::LeaseLost), "it has passed");
+    let new = claim_one(t, &crm, at(2 + LEASE_S)).await;
+    add(t, &new, 70, 0, &[("new 0", false)]).await.unwrap();
+    for first in [0, 2] {
+        assert_eq!(add(t, &old, 71, first, &[("late", false)]).await, Err(StoreError::LeaseLost));
+    }
+    acme.report(&new, at(72), done(&crm)).await;
+    assert_eq!(add(t, &new, 73, 1, &[("afterwards", false)]).await, Err(StoreError::LeaseLost), "it is confirmed");
+    assert_eq!(read(t, &acme, id, true).await, [(crm, 0, "new 0".to_owned())]);
+}
+
+pub async fn a_second_upload_replaces_the_first(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = acme.instruct(at(1), access("mara")).await;
+    let task = claim_one(t, &crm, at(2)).await;
+    add(t, &task, 3, 0, &[("a", false), ("b", true), ("c", false)]).await.unwrap();
+    add(t, &task, 4, 0, &[("d", false)]).await.unwrap();
+    add(t, &task, 4, 1, &[("e", false)]).await.unwrap();
+    acme.report(&task, at(5), done(&crm)).await;
+    let texts: Vec<String> = read(t, &acme, id, true).await.into_iter().map(|(.., text)| text).collect();
+    assert_eq!(texts, ["d", "e"]);
+    assert_eq!(t.count("SELECT count(*) FROM package_records").await, 2);
+}
+
+/// An upload of nothing replaces, too.
+pub async fn an_empty_upload_leaves_nothing(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = acme.instruct(at(1), access("mara")).await;
+    let task = claim_one(t, &crm, at(2)).await;
+    add(t, &task, 3, 0, &[("a", false)]).await.unwrap();
+    add(t, &task, 4, 0, &[]).await.unwrap();
+    acme.report(&task, at(5), done(&crm)).await;
+    assert!(read(t, &acme, id, true).await.is_empty());
+}
+
+pub async fn only_the_confirmed_attempts_records_are_listed(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let shop = register(t, "shop", &[Email], &[]).await;
+    let id = acme.instruct(at(1), access("mara")).await;
+    let first = claim_one(t, &crm, at(2)).await;
+    add(t, &first, 3, 0, &[("first 0", false), ("first 1", true)]).await.unwrap();
+    assert!(read(t, &acme, id, true).await.is_empty(), "nothing is confirmed yet");
+    assert_eq!(t.package(&acme.id, id).await.unwrap().records, 0);
+    let second = claim_one(t, &crm, at(2 + LEASE_S)).await;
+    // It was found that nothing is held any more: the second attempt uploads nothing.
+    acme.report(&second, at(70), done(&crm)).await;
+    assert!(read(t, &acme, id, true).await.is_empty());
+    let package = t.package(&acme.id, id).await.unwrap();
+    assert_eq!((package.records, package.third_party), (0, 0));
+    let task = claim_one(t, &shop, at(80)).await;
+    add(t, &task, 81, 0, &[("shop 0", false)]).await.unwrap();
+    acme.report(&task, at(82), done(&shop)).await;
+    assert_eq!(read(t, &acme, id, true).await, [(shop, 0, "shop 0".to_owned())]);
+}
+
+/// What an operator gave up has no records, whatever a former attempt had sent.
+pub async fn a_task_ended_by_hand_has_no_records(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = acme.instruct(at(1), access("mara")).await;
+    let task = claim_one(t, &crm, at(2)).await;
+    add(t, &task, 3, 0, &[("half of it", false)]).await.unwrap();
+    acme.report(&task, at(4), attention()).await;
+    let given_up = confirmation(&crm, quittance_domain::outcome::OutcomeKind::Unconfirmed);
+    t.resolve_task(&acme.key(id, &crm), given_up, "operators/kim", at(5)).await.unwrap();
+    assert!(read(t, &acme, id, true).await.is_empty());
+}
+
+pub async fn third_parties_records_are_left_out_on_demand(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = acme.instruct(at(1), access("mara")).await;
+    let task = claim_one(t, &crm, at(2)).await;
+    let records = [("mine", false), ("a chat", true), ("mine too", false), ("a mail", true)];
+    add(t, &task, 3, 0, &records).await.unwrap();
+    acme.report(&task, at(4), done(&crm)).await;
+    let texts = async |third| {
+        let all = read(t, &acme, id, third).await;
+        all.into_iter().map(|(_, number, text)| (number, text)).collect::<Vec<_>>()
+    };
+    assert_eq!(texts(true).await.len(), 4);
+    assert_eq!(texts(false).await, [(0, "mine".to_owned()), (2, "mine too".to_owned())]);
+    assert_eq!(t.package(&acme.id, id).await.unwrap().third_party, 2);
+}
+
+pub async fn the_first_release_stands(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = acme.instruct(at(1), access("mara")).await;
+    acme.confirm_next(&crm, at(2)).await;
+    t.release_package(&acme.id, id, true, at(3)).await.unwrap();
+    t.release_package(&acme.id, id, false, at(4)).await.unwrap();
+    let package = t.package(&acme.id, id).await.unwrap();
+    assert_eq!((package.released_at, package.third_party_withheld), (Some(at(3)), true));
+}

@@ -1,0 +1,184 @@
+//! Restrictions that stand, and the erasures that they hold back (Art. 18(1)(b), (c)).
+
+use quittance_domain::{
+    action::{
+        Action,
+        RestrictionGround::{AccuracyContested, NeededForLegalClaims, ObjectionPending, UnlawfulProcessing},
+    },
+    request::RequestState,
+    task::TaskState,
+};
+use tokio::task::JoinSet;
+
+use crate::{harness::TestStore, world::*};
+
+pub async fn an_erasure_waits_for_the_customer_where_the_data_was_to_be_kept(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    for (n, ground) in [UnlawfulProcessing, NeededForLegalClaims].into_iter().enumerate() {
+        let person = format!("p{n}");
+        acme.instruct(at(1), restriction(&person, ground)).await;
+        acme.confirm_next(&crm, at(2)).await;
+        let held = acme.instruct(at(3), erasure(&person)).await;
+        assert_eq!(acme.state(held).await, RequestState::AwaitingCustomer, "{ground}");
+        assert!(acme.tasks(held).await.is_empty());
+        assert!(claim(t, &crm, at(4)).await.is_none());
+        // Only an erasure is in conflict with it.
+        acme.instruct(at(5), access(&person)).await;
+        acme.confirm_next(&crm, at(6)).await;
+        acme.authorise(held, at(7)).await.unwrap();
+        assert_eq!(acme.confirm_next(&crm, at(8)).await, held);
+        assert_eq!(acme.state(held).await, RequestState::Completed);
+    }
+    assert_eq!(t.count("SELECT count(*) FROM restrictions").await, 0, "what is erased is restricted no more");
+}
+
+pub async fn other_grounds_hold_no_erasure_back(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    for (n, ground) in [AccuracyContested, ObjectionPending].into_iter().enumerate() {
+        let person = format!("p{n}");
+        acme.instruct(at(1), restriction(&person, ground)).await;
+        acme.confirm_next(&crm, at(2)).await;
+        let free = acme.instruct(at(3), erasure(&person)).await;
+        assert_eq!(acme.state(free).await, RequestState::InProgress, "{ground}");
+        assert_eq!(acme.confirm_next(&crm, at(4)).await, free);
+    }
+}
+
+/// It stands from its instruction on, by every identifier that it named.
+pub async fn a_restriction_stands_before_it_is_carried_out(t: &TestStore) {
+    let (acme, _) = acme_and_crm(t).await;
+    let mut sent = restriction("mara", UnlawfulProcessing);
+    sent.request.identifiers.push(user("U-7"));
+    acme.instruct(at(1), sent).await;
+    let mut by_user = intake(Action::Erasure, &[user("U-7"), email("m.lind")]);
+    by_user.request.reference = "by user id".to_owned();
+    for held in [erasure("mara"), by_user] {
+        let held = acme.instruct(at(2), held).await;
+        assert_eq!(acme.state(held).await, RequestState::AwaitingCustomer);
+    }
+    let free = acme.instruct(at(2), erasure("noor")).await;
+    assert_eq!(acme.state(free).await, RequestState::InProgress);
+    let bolt = customer(t, "bolt").await;
+    let theirs = bolt.instruct(at(3), erasure("mara")).await;
+    assert_eq!(bolt.state(theirs).await, RequestState::InProgress, "another customer's restriction is another's");
+}
+
+pub async fn a_restriction_and_an_erasure_of_one_chunk_are_in_conflict_in_that_order(t: &TestStore) {
+    let (acme, _) = acme_and_crm(t).await;
+    let chunk = vec![restriction("mara", UnlawfulProcessing), erasure("mara")];
+    let ids = acme.instruct_all(at(1), chunk).await;
+    assert_eq!(acme.state(ids[1]).await, RequestState::AwaitingCustomer);
+    let chunk = vec![erasure("noor"), restriction("noor", UnlawfulProcessing)];
+    let ids = acme.instruct_all(at(1), chunk).await;
+    assert_eq!(acme.state(ids[0]).await, RequestState::InProgress, "it was instructed before");
+}
+
+/// Whichever comes first: the erasure waits for its turn and runs, or it waits for the customer. It never runs after the restriction.
+pub async fn a_restriction_and_an_erasure_that_come_at_once_are_in_an_order(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    for round in 0..12 {
+        let person = format!("p{round}");
+        let mut senders = JoinSet::new();
+        for sent in [restriction(&person, UnlawfulProcessing), erasure(&person)] {
+            let acme = acme.clone();
+            senders.spawn(async move { (sent.request.action, acme.instruct(at(1), sent).await) });
+        }
+        let mut ids = std::collections::HashMap::new();
+        while let Some(sent) = senders.join_next().await {
+            let (action, id) = sent.unwrap();
+            ids.insert(action, id);
+        }
+        let (restricts, erases) = (ids[&Action::Restriction], ids[&Action::Erasure]);
+        if acme.state(erases).await == RequestState::InProgress {
+            assert_eq!(acme.task_state(erases, &crm).await, TaskState::Pending, "round {round}: it is the first");
+            assert_eq!(acme.confirm_next(&crm, at(2)).await, erases);
+        }
+        assert_eq!(acme.confirm_next(&crm, at(2)).await, restricts);
+    }
+}
+
+pub async fn a_lifting_ends_a_restriction(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    acme.instruct(at(1), restriction("mara", UnlawfulProcessing)).await;
+    acme.confirm_next(&crm, at(2)).await;
+    let lifts = acme.instruct(at(3), lifting("mara")).await;
+    let held = acme.instruct(at(4), erasure("mara")).await;
+    assert_eq!(acme.state(held).await, RequestState::AwaitingCustomer, "until it is lifted, it stands");
+    assert_eq!(acme.confirm_next(&crm, at(5)).await, lifts);
+    assert_eq!(t.count("SELECT count(*) FROM restrictions").await, 0);
+    let free = acme.instruct(at(6), erasure("mara")).await;
+    assert_eq!(acme.state(free).await, RequestState::InProgress);
+}
+
+pub async fn a_lifting_that_is_cancelled_ends_nothing(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    acme.instruct(at(1), restriction("mara", UnlawfulProcessing)).await;
+    acme.confirm_next(&crm, at(2)).await;
+    let lifts = acme.instruct(at(3), lifting("mara")).await;
+    acme.cancel(lifts, at(4)).await.unwrap();
+    let held = acme.instruct(at(5), erasure("mara")).await;
+    assert_eq!(acme.state(held).await, RequestState::AwaitingCustomer);
+}
+
+pub async fn a_restriction_that_is_cancelled_stands_no_more(t: &TestStore) {
+    let (acme, _) = acme_and_crm(t).await;
+    let restricts = acme.instruct(at(1), restriction("mara", UnlawfulProcessing)).await;
+    acme.cancel(restricts, at(2)).await.unwrap();
+    let free = acme.instruct(at(3), erasure("mara")).await;
+    assert_eq!(acme.state(free).await, RequestState::InProgress);
+}
+
+/// What was instructed after a lifting outlives it, also where both stand in one chunk.
+pub async fn a_lifting_ends_only_what_was_restricted_before_it(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let systems = [crm];
+    for (n, chunks) in [1, 2].into_iter().enumerate() {
+        let person = format!("p{n}");
+        let line = vec![
+            restriction(&person, NeededForLegalClaims),
+            lifting(&person),
+            restriction(&person, UnlawfulProcessing),
+        ];
+        if chunks == 1 {
+            acme.instruct_all(at(1), line).await;
+        } else {
+            for sent in line {
+                acme.instruct(at(1), sent).await;
+            }
+        }
+        assert_eq!(work_off(&acme, &systems, at(2)).await.len(), 3);
+        let grounds = t.rows("SELECT ground FROM restrictions", vec![]).await;
+        let grounds: Vec<_> = grounds.iter().map(|row| row.text(0).unwrap()).collect();
+        assert_eq!(grounds, vec![UnlawfulProcessing.as_str(); n + 1], "{chunks} chunk(s)");
+        let held = acme.instruct(at(3), erasure(&person)).await;
+        assert_eq!(acme.state(held).await, RequestState::AwaitingCustomer);
+    }
+}
+
+/// The lifting was finished, but its request completes with the sweep, since systems had changed.
+pub async fn a_restriction_ends_also_where_its_lifting_completes_with_the_sweep(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    acme.instruct(at(1), restriction("mara", UnlawfulProcessing)).await;
+    acme.confirm_next(&crm, at(2)).await;
+    let lifts = acme.instruct(at(3), lifting("mara")).await;
+    let task = claim_one(t, &crm, at(4)).await;
+    t.update_data_map(&crm, "version: 1", &system("crm", &[Email], &[]).map, new_id(), at(5)).await.unwrap();
+    acme.report(&task, at(6), done(&crm)).await;
+    acme.replan(at(7)).await;
+    assert_eq!(acme.state(lifts).await, RequestState::Completed);
+    assert_eq!(t.count("SELECT count(*) FROM restrictions").await, 0);
+}
+
+/// A referred restriction counts from the customer's word on.
+pub async fn a_referred_restriction_stands_once_it_is_authorised(t: &TestStore) {
+    let (acme, _) = acme_and_crm(t).await;
+    let mut referred = restriction("mara", UnlawfulProcessing);
+    referred.referred = Some("do not delete it".to_owned());
+    let referred = acme.instruct(at(1), referred).await;
+    let free = acme.instruct(at(2), erasure("mara")).await;
+    assert_eq!(acme.state(free).await, RequestState::InProgress);
+    acme.cancel(free, at(3)).await.unwrap();
+    acme.authorise(referred, at(4)).await.unwrap();
+    let held = acme.instruct(at(5), erasure("mara")).await;
+    assert_eq!(acme.state(held).await, RequestState::AwaitingCustomer);
+}
