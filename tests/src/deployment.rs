@@ -149,6 +149,11 @@ impl Deployment {
         fs::read_to_string(self.path("server.log")).unwrap_or_default()
     }
 
+    /// Of the running server.
+    pub fn pid(&self) -> u32 {
+        self.server.as_ref().expect("one is running").id()
+    }
+
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }

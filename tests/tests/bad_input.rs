@@ -237,11 +237,11 @@ async fn a_lease_that_has_passed_writes_nothing() {
         }
     };
     let late = worker.connectors().report_outcomes(report(&first, 99)).await.unwrap().into_inner();
-    assert_eq!(late.lost, [first.name.clone()]);
+    assert_eq!(late.lost, vec![first.name.clone()]);
     let good = worker.connectors().report_outcomes(report(&second, 2)).await.unwrap().into_inner();
     assert!(good.lost.is_empty());
     let twice = worker.connectors().report_outcomes(report(&second, 3)).await.unwrap().into_inner();
-    assert_eq!(twice.lost, [second.name.clone()], "a confirmation is recorded once");
+    assert_eq!(twice.lost, vec![second.name.clone()], "a confirmation is recorded once");
     let request = completed(&s.acme, &request.name).await;
     assert!(outcomes(&request).contains(&"print files file ERASED VERIFIED 2".to_owned()));
 }

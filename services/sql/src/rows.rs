@@ -118,7 +118,9 @@ impl Rows {
                 Column::Bytes(_) | Column::Uuid(_) => write!(select, "{comma}unhex(value ->> {i})"),
             };
         }
-        let _ = write!(select, " FROM json_each(${at})");
+        // LIMIT -1 changes nothing but the plan: a sub-select with a limit is not merged into the statement around it. Merged, it became the
+        // inner loop, and the JSON was parsed anew for every row of the customer's.
+        let _ = write!(select, " FROM json_each(${at}) LIMIT -1");
         select
     }
 
@@ -182,6 +184,34 @@ fn push_hex(text: &mut String, bytes: Option<&[u8]>) {
                 text.push(DIGITS[usize::from(b & 15)] as char);
             }
             text.push('"');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ConnectOptions, Pool};
+
+    /// Otherwise a batch is parsed as often as the customer has rows.
+    #[tokio::test]
+    async fn sqlite_parses_a_batch_once() {
+        let pool = Pool::open(&ConnectOptions::new("sqlite::memory:")).unwrap();
+        let mut tx = pool.begin().await.unwrap();
+        tx.execute_script(
+            "CREATE TABLE t (customer TEXT NOT NULL, id BLOB NOT NULL, n INTEGER, PRIMARY KEY (customer, id))",
+        )
+        .await
+        .unwrap();
+        for sql in [
+            "WITH v(id) AS ({rows}) UPDATE t SET n = 1 FROM v WHERE t.customer = $1 AND t.id = v.id",
+            "WITH v(id) AS ({rows}) SELECT t.n FROM v JOIN t ON t.customer = $1 AND t.id = v.id",
+        ] {
+            let rows = Rows::new(vec![Column::uuids([Uuid::nil()])]);
+            let plan =
+                tx.fetch_rows(&format!("EXPLAIN QUERY PLAN {sql}"), vec![Val::from("acme")], rows).await.unwrap();
+            let plan: Vec<String> = plan.iter().map(|row| row.text(3).unwrap()).collect();
+            assert!(plan.iter().any(|step| step == "MATERIALIZE v"), "{plan:#?}");
         }
     }
 }

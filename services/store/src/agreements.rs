@@ -52,17 +52,18 @@ impl Store {
         now: Timestamp,
     ) -> StoreResult<Agreement> {
         let mut tx = self.customer_tx(customer).await?;
-        let known = "SELECT body FROM agreements WHERE customer_id = $1 AND idempotency_id = $2";
-        let args = vec![customer.as_str().into(), idempotency.uuid().into()];
-        if let Some(row) = tx.fetch_one(known, args).await? {
-            return from_body(&row.text(0)?);
-        }
         let bump = "UPDATE customers SET agreement_version = agreement_version + 1 WHERE customer_id = $1
                     RETURNING agreement_version";
         let row = tx.fetch_one(bump, vec![customer.as_str().into()]).await?;
         let version = row.ok_or(StoreError::NotFound("the customer"))?.i64(0)?;
         let version = u32::try_from(version)
             .map_err(|_| StoreError::Inconsistent { table: "customers", what: "a version is out of range" })?;
+        // Under the customer's lock: the same id sent twice at once is one version. What was raised is rolled back.
+        let known = "SELECT body FROM agreements WHERE customer_id = $1 AND idempotency_id = $2";
+        let args = vec![customer.as_str().into(), idempotency.uuid().into()];
+        if let Some(row) = tx.fetch_one(known, args).await? {
+            return from_body(&row.text(0)?);
+        }
         let agreement = Agreement { version, ..agreement };
         insert(&mut tx, customer, idempotency, &agreement, now).await?;
         tx.commit().await?;

@@ -5,7 +5,7 @@ use quittance_domain::{
     agreement::Agreement,
     ids::{CustomerId, IdempotencyId},
 };
-use quittance_sql::{Row, Val};
+use quittance_sql::{Row, Tx, Val};
 
 use crate::{
     Store, StoreError, StoreResult, agreements,
@@ -43,15 +43,24 @@ fn read(row: &Row) -> StoreResult<CustomerRow> {
     })
 }
 
+/// What the `request_id` created before.
+async fn known(tx: &mut Tx, idempotency: IdempotencyId) -> StoreResult<Option<String>> {
+    let sql = "SELECT customer_id FROM customers WHERE idempotency_id = $1";
+    let row = tx.fetch_one(sql, vec![idempotency.uuid().into()]).await?;
+    Ok(row.map(|row| row.text(0)).transpose()?)
+}
+
 impl Store {
     /// Creates it, or gives what the same `request_id` created before.
     pub async fn create_customer(&self, new: NewCustomer, now: Timestamp) -> StoreResult<CustomerRow> {
         let mut tx = self.deployment_tx().await?;
-        let known = "SELECT customer_id FROM customers WHERE idempotency_id = $1";
-        if let Some(row) = tx.fetch_one(known, vec![new.idempotency.uuid().into()]).await? {
-            let same = row.text(0)? == new.id.as_str();
+        if let Some(known) = known(&mut tx, new.idempotency).await? {
             drop(tx);
-            return if same { self.customer(&new.id).await } else { Err(StoreError::RequestIdReused) };
+            return if known == new.id.as_str() {
+                self.customer(&new.id).await
+            } else {
+                Err(StoreError::RequestIdReused)
+            };
         }
         let agreement = Agreement { version: 1, ..new.agreement };
         let inserted = tx
@@ -62,7 +71,14 @@ impl Store {
             )
             .await?;
         if inserted == 0 {
-            return Err(StoreError::AlreadyExists("the customer"));
+            // Or it was sent twice at once, and the other one was first.
+            let repeated = known(&mut tx, new.idempotency).await?.is_some_and(|known| known == new.id.as_str());
+            drop(tx);
+            return if repeated {
+                self.customer(&new.id).await
+            } else {
+                Err(StoreError::AlreadyExists("the customer"))
+            };
         }
         agreements::insert(&mut tx, &new.id, new.idempotency, &agreement, now).await?;
         tx.commit().await?;

@@ -1,6 +1,6 @@
 //! Intake: requests become durable, with their plan, in one transaction (I1, I2, I3).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use quittance_domain::{
     Timestamp,
@@ -25,6 +25,9 @@ use crate::{
     systems::hold_generation,
     tx::us,
 };
+
+/// How often a chunk is taken in again that met another one about the same requests or persons.
+const TAKE_IN_TRIES: u32 = 5;
 
 /// What holds for all requests of one chunk.
 #[derive(Clone, Debug)]
@@ -92,21 +95,41 @@ impl Store {
     /// Takes a chunk in: all that can be, in one transaction. The answer has the chunk's order; when it is there, it is durable.
     /// `StoreError::WrongState` for the whole chunk means that systems changed meanwhile: take it again with the new topology.
     pub async fn create_requests(&self, ctx: &IntakeContext<'_>, items: Vec<Intake>) -> StoreResult<Vec<IntakeItem>> {
+        for _ in 1..TAKE_IN_TRIES {
+            match self.take_in(ctx, &items).await {
+                // The same `request_id` came at the same moment by another way, and was first: now it is known.
+                Err(e) if e.is_constraint() => {}
+                Ok(None) => {}
+                Ok(Some(results)) => return Ok(results),
+                Err(e) => return Err(e),
+            }
+        }
+        let conflict = StoreError::Inconsistent { table: "requests", what: "a chunk meets another at every try" };
+        self.take_in(ctx, &items).await?.ok_or(conflict)
+    }
+
+    /// `None`: a restriction was instructed at the same moment, and first. Nothing is taken in.
+    async fn take_in(&self, ctx: &IntakeContext<'_>, items: &[Intake]) -> StoreResult<Option<Vec<IntakeItem>>> {
         let mut results: Vec<Option<IntakeItem>> = items.iter().map(|_| None).collect();
         // Sealing is CPU work of some milliseconds a chunk, and must not hold a transaction open.
-        let mut prepared = self.prepare(ctx, &items, &mut results)?;
+        let mut prepared = self.prepare(ctx, items, &mut results)?;
         let mut tx = self.customer_tx(ctx.customer).await?;
         if hold_generation(&mut tx).await? != ctx.topology.generation {
             return Err(StoreError::WrongState("systems changed meanwhile".to_owned()));
         }
-        self.drop_repeated(&mut tx, ctx.customer, &items, &mut prepared, &mut results).await?;
+        self.drop_repeated(&mut tx, ctx.customer, items, &mut prepared, &mut results).await?;
         await_customer_where_restricted(&mut tx, ctx.customer, &mut prepared).await?;
         insert_requests(&mut tx, ctx, &prepared).await?;
         let started = prepared.iter().filter(|p| p.state == RequestState::InProgress);
         let insertions: Vec<Insertion<'_>> = started
             .map(|p| Insertion { id: p.id, action: p.request.action, tasks: &p.tasks, pseudonyms: &p.pseudonyms })
             .collect();
-        insert_tasks(&mut tx, ctx.customer, ctx.now, &insertions).await?;
+        let behind = insert_tasks(&mut tx, ctx.customer, ctx.now, ctx.topology.generation, &insertions).await?;
+        // What they stand behind may be a restriction that was on its way when we looked. Now that they stand there, it is committed.
+        let erases = |p: &Prepared| p.request.action == Action::Erasure && behind.contains(&p.id);
+        if prepared.iter().any(erases) && await_customer_where_restricted(&mut tx, ctx.customer, &mut prepared).await? {
+            return Ok(None);
+        }
         let started: Vec<_> = prepared.iter().filter(|p| p.state == RequestState::InProgress).collect();
         let marks: Vec<_> = started.iter().map(|p| (p.id, &p.request, p.pseudonyms.as_slice())).collect();
         mark_restrictions(&mut tx, ctx.customer, &marks).await?;
@@ -120,7 +143,7 @@ impl Store {
             results[p.at] = Some(Ok(Taken::Created(p.id)));
         }
         let unanswered = StoreError::Inconsistent { table: "requests", what: "an item was left unanswered" };
-        Ok(results.into_iter().map(|r| r.unwrap_or(Err(unanswered.clone()))).collect())
+        Ok(Some(results.into_iter().map(|r| r.unwrap_or(Err(unanswered.clone()))).collect()))
     }
 
     fn prepare(
@@ -243,18 +266,30 @@ pub(crate) fn wrapped_key(epoch: &str, wrapped: Vec<u8>) -> StoreResult<WrappedK
     Ok(WrappedKey { epoch, wrapped })
 }
 
-/// An erasure waits for the customer where the subject had asked for its data to be kept (Art. 18(1)(b), (c)).
+/// An erasure waits for the customer where the subject had asked for its data to be kept (Art. 18(1)(b), (c)). Answers whether one
+/// does now that did not before.
 async fn await_customer_where_restricted(
     tx: &mut Tx,
     customer: &CustomerId,
     prepared: &mut [Prepared],
-) -> StoreResult<()> {
+) -> StoreResult<bool> {
     let mut owners = Vec::new();
     let mut pseudonyms = Vec::new();
-    for (at, p) in prepared.iter().enumerate().filter(|(_, p)| p.request.action == Action::Erasure) {
-        for pseudonym in &p.pseudonyms {
-            owners.push(i64::try_from(at).unwrap_or(i64::MAX));
-            pseudonyms.push(pseudonym.clone());
+    let mut restricted_here: HashSet<&Vec<u8>> = HashSet::new();
+    let mut waiting: Vec<usize> = Vec::new();
+    for (at, p) in prepared.iter().enumerate().filter(|(_, p)| p.state == RequestState::InProgress) {
+        if p.request.restriction_ground.is_some_and(RestrictionGround::blocks_erasure) {
+            // Before it in the same chunk is before it, too.
+            restricted_here.extend(&p.pseudonyms);
+        }
+        if p.request.action == Action::Erasure {
+            if p.pseudonyms.iter().any(|pseudonym| restricted_here.contains(pseudonym)) {
+                waiting.push(at);
+            }
+            for pseudonym in &p.pseudonyms {
+                owners.push(i64::try_from(at).unwrap_or(i64::MAX));
+                pseudonyms.push(pseudonym.clone());
+            }
         }
     }
     let rows = tx
@@ -267,12 +302,16 @@ async fn await_customer_where_restricted(
         .await?;
     for row in rows {
         let blocks = RestrictionGround::parse(&row.text(1)?).is_none_or(RestrictionGround::blocks_erasure);
-        let at = usize::try_from(row.i64(0)?).unwrap_or(usize::MAX);
-        if let (true, Some(p)) = (blocks, prepared.get_mut(at)) {
+        if blocks {
+            waiting.push(usize::try_from(row.i64(0)?).unwrap_or(usize::MAX));
+        }
+    }
+    for at in &waiting {
+        if let Some(p) = prepared.get_mut(*at) {
             p.state = RequestState::AwaitingCustomer;
         }
     }
-    Ok(())
+    Ok(!waiting.is_empty())
 }
 
 /// A restriction stands from its instruction on; a lifting or an erasure is noted on it, and ends it when it is done.
@@ -281,36 +320,39 @@ pub(crate) async fn mark_restrictions(
     customer: &CustomerId,
     requests: &[(RequestId, &NewRequest, &[Vec<u8>])],
 ) -> StoreResult<()> {
-    let (mut new, mut ending) = ((vec![], vec![], vec![]), (vec![], vec![]));
+    let mut new: Vec<(RequestId, &[u8], RestrictionGround, Option<Uuid>)> = Vec::new();
+    let mut ending: BTreeMap<&[u8], Uuid> = BTreeMap::new();
     for (id, request, pseudonyms) in requests {
         for pseudonym in *pseudonyms {
             match (request.action, request.restriction_ground) {
-                (Action::Restriction, Some(ground)) => {
-                    new.0.push(id.uuid());
-                    new.1.push(pseudonym.clone());
-                    new.2.push(ground.as_str());
-                }
+                (Action::Restriction, Some(ground)) => new.push((*id, pseudonym.as_slice(), ground, None)),
                 (Action::LiftRestriction | Action::Erasure, _) => {
-                    ending.0.push(id.uuid());
-                    ending.1.push(pseudonym.clone());
+                    // It ends what was instructed before it, in this chunk too, and nothing that comes after.
+                    new.iter_mut().filter(|n| n.1 == pseudonym.as_slice()).for_each(|n| n.3 = Some(id.uuid()));
+                    ending.insert(pseudonym, id.uuid());
                 }
                 _ => {}
             }
         }
     }
     tx.execute_rows(
-        "WITH v(request_id, pseudonym, ground) AS ({rows})
-         INSERT INTO restrictions (customer_id, pseudonym, request_id, ground)
-         SELECT $1, pseudonym, request_id, ground FROM v WHERE true ON CONFLICT DO NOTHING",
-        vec![customer.as_str().into()],
-        Rows::new(vec![Column::uuids(new.0), Column::bytes(new.1), Column::texts(new.2)]),
-    )
-    .await?;
-    tx.execute_rows(
         "WITH v(request_id, pseudonym) AS ({rows}) UPDATE restrictions SET ended_by_request_id = v.request_id FROM v
          WHERE restrictions.customer_id = $1 AND restrictions.pseudonym = v.pseudonym",
         vec![customer.as_str().into()],
-        Rows::new(vec![Column::uuids(ending.0), Column::bytes(ending.1)]),
+        Rows::new(vec![Column::uuids(ending.values().copied()), Column::bytes(ending.keys().map(|p| p.to_vec()))]),
+    )
+    .await?;
+    tx.execute_rows(
+        "WITH v(request_id, pseudonym, ground, ended_by) AS ({rows})
+         INSERT INTO restrictions (customer_id, pseudonym, request_id, ground, ended_by_request_id)
+         SELECT $1, pseudonym, request_id, ground, ended_by FROM v WHERE true ON CONFLICT DO NOTHING",
+        vec![customer.as_str().into()],
+        Rows::new(vec![
+            Column::uuids(new.iter().map(|n| n.0.uuid())),
+            Column::bytes(new.iter().map(|n| n.1.to_vec())),
+            Column::texts(new.iter().map(|n| n.2.as_str())),
+            Column::Uuid(new.iter().map(|n| n.3).collect()),
+        ]),
     )
     .await?;
     Ok(())

@@ -105,16 +105,20 @@ impl Store {
             ]
         };
         let skip_locked = if tx.engine() == Engine::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
-        // The due ones first, once, by `tasks_due`; then each by its primary key. A planner without statistics must not join them
-        // the other way round: that is quadratic.
+        // The due ones first, once, by `tasks_due`; then each by its primary key. As an array, since a planner without statistics
+        // joins the other way round, and that is quadratic.
+        let among_due = match tx.engine() {
+            Engine::Postgres => "= ANY (ARRAY(SELECT request_id FROM due))",
+            Engine::Sqlite | Engine::MySql => "IN (SELECT request_id FROM due)",
+        };
         let sql = format!(
             "WITH due AS MATERIALIZED (
                SELECT request_id FROM tasks WHERE customer_id = $1 AND system_id = $2 AND action = $3 AND work = $4
                  AND state IN ('PENDING', 'RUNNING', 'AWAITING_CONFIRMATION') AND run_at_us <= $7
                ORDER BY run_at_us LIMIT $8 {skip_locked})
              UPDATE tasks SET state = 'RUNNING', lease = lease + 1, attempts = attempts + 1, leased_by = $5, run_at_us = $6
-             FROM due WHERE tasks.customer_id = $1 AND tasks.system_id = $2 AND tasks.request_id = due.request_id
-             RETURNING tasks.request_id, tasks.lease, tasks.attempts, tasks.map_version, tasks.reason"
+             WHERE customer_id = $1 AND system_id = $2 AND request_id {among_due}
+             RETURNING request_id, lease, attempts, map_version, reason"
         );
         let mut args = key();
         args.push(query.worker.into());
@@ -151,7 +155,7 @@ impl Store {
         let rows = tx
             .fetch_rows(
                 "WITH v(request_id) AS ({rows})
-                 SELECT r.request_id, r.key_epoch, r.wrapped_key, r.sealed_subject, r.due_us, m.sealed
+                 SELECT r.request_id, r.key_epoch, r.wrapped_key, r.sealed_subject, r.due_us, m.sealed, r.closed_us
                  FROM v JOIN requests r ON r.customer_id = $1 AND r.request_id = v.request_id
                  LEFT JOIN match_sets m ON m.customer_id = $1 AND m.request_id = v.request_id AND m.system_id = $2",
                 vec![ready.customer.as_str().into(), ready.system.as_str().into()],
@@ -159,8 +163,13 @@ impl Store {
             )
             .await?;
         let mut tasks = Vec::with_capacity(rows.len());
+        let mut closed = Vec::new();
         for row in rows {
             let id = row.uuid(0)?;
+            if row.opt_i64(6)?.is_some() {
+                closed.push(id);
+                continue;
+            }
             let request = RequestId::new(id);
             let (lease, attempts, map_version, reason) = claimed[&id].clone();
             let wrapped = wrapped_key(&row.text(1)?, row.bytes(2)?)?;
@@ -180,6 +189,7 @@ impl Store {
                 request_key,
             });
         }
+        leave_closed(tx, ready, closed).await?;
         tasks.sort_by_key(|t| t.key.request);
         Ok(tasks)
     }
@@ -234,6 +244,18 @@ pub(crate) fn lease_rows(leases: &[(RequestId, i64)]) -> Rows {
         Column::uuids(leases.iter().map(|(id, _)| id.uuid())),
         Column::i64s(leases.iter().map(|(_, lease)| *lease)),
     ])
+}
+
+/// Declined while it was at work, and put off or forgotten by its worker since: no attempt begins any more (I1), a person looks at it.
+async fn leave_closed(tx: &mut Tx, ready: &ReadyWork, closed: Vec<uuid::Uuid>) -> StoreResult<()> {
+    tx.execute_rows(
+        "WITH v(request_id) AS ({rows}) UPDATE tasks SET state = 'NEEDS_ATTENTION', reason = 'REQUEST_CLOSED' FROM v
+         WHERE tasks.customer_id = $1 AND tasks.system_id = $2 AND tasks.request_id = v.request_id",
+        vec![ready.customer.as_str().into(), ready.system.as_str().into()],
+        Rows::new(vec![Column::uuids(closed)]),
+    )
+    .await?;
+    Ok(())
 }
 
 /// The claim took all that was due: the hint moves to what comes next (a retry, a lease that passes), or goes.

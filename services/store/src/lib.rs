@@ -16,6 +16,7 @@ mod keyring;
 mod lease;
 mod ledger;
 mod lifecycle;
+mod lines;
 mod migrate;
 mod packages;
 mod replan;

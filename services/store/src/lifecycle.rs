@@ -18,8 +18,9 @@ use crate::{
     Store, StoreError, StoreResult, SubjectSecrets, Topology,
     intake::{mark_restrictions, planned_event, refusal, wrapped_key},
     ledger::Staging,
+    lines::{self, forget_closed},
     replan::{Insertion, insert_tasks},
-    report::{forget_closed, release_free},
+    report::release_free,
     requests::read_request,
     seal::RequestKey,
     systems::hold_generation,
@@ -37,7 +38,7 @@ pub struct Extension {
 /// Holds an objected request's tasks: a wait on a system that never is.
 const CUSTOMERS_WORD: &str = "";
 
-async fn locked_state(tx: &mut Tx, customer: &CustomerId, id: RequestId) -> StoreResult<RequestState> {
+pub(crate) async fn locked_state(tx: &mut Tx, customer: &CustomerId, id: RequestId) -> StoreResult<RequestState> {
     let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE" } else { "" };
     let sql = format!("SELECT state FROM requests WHERE customer_id = $1 AND request_id = $2 {lock}");
     let row = tx.fetch_one(&sql, key(customer, id)).await?.ok_or(StoreError::NotFound("the request"))?;
@@ -98,37 +99,42 @@ impl Store {
                 key(customer, id),
             )
             .await?;
-        let mut due = request.due_at;
+        let (mut first_due, mut due) = (request.first_due_at, request.due_at);
         if planned.is_some() {
             self.lift_objection(&mut tx, customer, id, now).await?;
         } else {
-            let zone = window::zone(&agreement.time_zone).map_err(|e| StoreError::Refused(e.to_string()))?;
-            due = window::due_at(now, agreement.window_days, &zone, request.controller_due_at)
-                .map_err(|e| StoreError::Refused(e.to_string()))?;
             let secrets = self.secrets_in(&mut tx, customer, id).await?;
+            let mut version = request.agreement_version;
+            // What was referred becomes an instruction now. An erasure that met a restriction was one from the start (I9).
+            if secrets.words.is_some() {
+                let zone = window::zone(&agreement.time_zone).map_err(|e| StoreError::Refused(e.to_string()))?;
+                let extended = (due > first_due).then_some(due);
+                first_due = window::due_at(now, agreement.window_days, &zone, request.controller_due_at)
+                    .map_err(|e| StoreError::Refused(e.to_string()))?;
+                due = extended.map_or(first_due, |extended| extended.max(first_due));
+                version = i64::from(agreement.version);
+            }
             let kinds: BTreeSet<_> = secrets.identifiers.iter().map(|i| i.kind()).collect();
             let tasks = plan(request.action, &kinds, &topology.facts_for(customer), due).map_err(refusal)?;
             let subject_keys = self.ring().subject_keys(customer);
             let pseudonyms: Vec<Vec<u8>> = secrets.identifiers.iter().map(|i| subject_keys.of(i)).collect();
             let insertion = Insertion { id, action: request.action, tasks: &tasks, pseudonyms: &pseudonyms };
-            insert_tasks(&mut tx, customer, now, &[insertion]).await?;
+            insert_tasks(&mut tx, customer, now, topology.generation, &[insertion]).await?;
             let instruction = marked(request.action, request.restriction_ground, &secrets);
             mark_restrictions(&mut tx, customer, &[(id, &instruction, &pseudonyms)]).await?;
             let mut args = key(customer, id);
             args.push(i64::try_from(tasks.len()).unwrap_or(i64::MAX).into());
-            args.push(us(due).into());
-            args.push(topology.generation.into());
-            args.push(agreement.version.into());
+            args.extend([us(first_due).into(), us(due).into(), topology.generation.into(), version.into()]);
             tx.execute(
-                "UPDATE requests SET open_tasks = $3, first_due_us = $4, due_us = $4, systems_generation = $5,
-                   agreement_version = $6 WHERE customer_id = $1 AND request_id = $2",
+                "UPDATE requests SET open_tasks = $3, first_due_us = $4, due_us = $5, systems_generation = $6,
+                   agreement_version = $7 WHERE customer_id = $1 AND request_id = $2",
                 args,
             )
             .await?;
             staging.add(id, &planned_event(&tasks));
         }
         set_state(&mut tx, customer, id, state, None, now).await?;
-        staging.add(id, &Event::Authorised { by: by.to_owned(), at_us: us(now), first_due_us: us(due) });
+        staging.add(id, &Event::Authorised { by: by.to_owned(), at_us: us(now), first_due_us: us(first_due) });
         staging.write(&mut tx).await?;
         Ok(tx.commit().await?)
     }
@@ -152,6 +158,11 @@ impl Store {
         for row in held {
             candidates.insert((id.uuid(), row.text(0)?));
         }
+        tx.execute(
+            "UPDATE tasks SET reason = '' WHERE customer_id = $1 AND request_id = $2 AND state = 'WAITING' AND reason = 'OBJECTED'",
+            key(customer, id),
+        )
+        .await?;
         // Where all had been confirmed meanwhile, the sweep that replans also completes.
         tx.execute(
             "UPDATE requests SET systems_generation = 0 WHERE customer_id = $1 AND request_id = $2 AND open_tasks = 0",
@@ -169,6 +180,7 @@ impl Store {
         now: Timestamp,
     ) -> StoreResult<()> {
         let mut tx = self.customer_tx(customer).await?;
+        lines::hold(&mut tx, customer, id).await?;
         let state = transition(locked_state(&mut tx, customer, id).await?, RequestEvent::Decline)?;
         close(&mut tx, customer, id, state, reason, now).await?;
         Ok(tx.commit().await?)
@@ -183,6 +195,7 @@ impl Store {
         now: Timestamp,
     ) -> StoreResult<()> {
         let mut tx = self.customer_tx(customer).await?;
+        lines::hold(&mut tx, customer, id).await?;
         let state = locked_state(&mut tx, customer, id).await?;
         // Locked, so that no worker leases one while we look. What was ever leased has a lease number.
         let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE" } else { "" };
@@ -211,7 +224,12 @@ impl Store {
         tx.execute(
             "INSERT INTO task_waits (customer_id, request_id, system_id, before_work, on_request_id, on_system_id, until_state)
              SELECT customer_id, request_id, system_id, work, request_id, $3, 'CONFIRMED' FROM tasks
-             WHERE customer_id = $1 AND request_id = $2 AND state IN ('WAITING', 'PENDING') ON CONFLICT DO NOTHING",
+             WHERE customer_id = $1 AND request_id = $2 AND state IN ('WAITING', 'PENDING')
+             UNION ALL
+             -- What is being asked for identifiers may finish that; it does not act.
+             SELECT customer_id, request_id, system_id, 'ACT', request_id, $3, 'CONFIRMED' FROM tasks
+             WHERE customer_id = $1 AND request_id = $2 AND work = 'RESOLVE'
+             ON CONFLICT DO NOTHING",
             args,
         )
         .await?;
@@ -310,6 +328,7 @@ async fn close(
     reason: &str,
     now: Timestamp,
 ) -> StoreResult<()> {
+    lines::leave(tx, customer, id).await?;
     let waiting = tx
         .fetch(
             "DELETE FROM task_waits WHERE customer_id = $1 AND (on_request_id = $2 OR request_id = $2)

@@ -77,10 +77,10 @@ impl Store {
             return Err(StoreError::LeaseLost);
         }
         if first == 0 {
-            // A second upload, or an earlier attempt's: it is replaced.
+            // A second upload, or an earlier attempt's: it is replaced. Never a later attempt's, should this one be overtaken here.
             tx.execute(
-                "DELETE FROM package_records WHERE customer_id = $1 AND request_id = $2 AND system_id = $3",
-                vec![customer.as_str().into(), request.uuid().into(), system.as_str().into()],
+                "DELETE FROM package_records WHERE customer_id = $1 AND request_id = $2 AND system_id = $3 AND lease <= $4",
+                vec![customer.as_str().into(), request.uuid().into(), system.as_str().into(), lease.into()],
             )
             .await?;
         }

@@ -1,6 +1,6 @@
 //! Tasks come into being here: at intake, when a customer authorises, and when a system was added meanwhile (I3).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use quittance_domain::{
     Timestamp,
@@ -18,7 +18,8 @@ use crate::{
     Store, StoreError, StoreResult, SubjectSecrets, Topology,
     intake::{planned_event, wrapped_key},
     ledger::Staging,
-    report::forget_closed,
+    lines::{self, forget_closed},
+    report::end_restrictions,
     seal::RequestKey,
     systems::hold_generation,
     tx::{parsed, time, us},
@@ -43,19 +44,22 @@ struct NewTask<'a> {
     state: TaskState,
 }
 
-/// Inserts tasks with their waits, those for the subject's earlier instructions too, and says where work is ready.
+/// Inserts tasks with their waits, those for the subject's earlier instructions too, and says where work is ready. Gives the requests
+/// that had one before them.
 pub(crate) async fn insert_tasks(
     tx: &mut Tx,
     customer: &CustomerId,
     now: Timestamp,
+    generation: i64,
     insertions: &[Insertion<'_>],
-) -> StoreResult<()> {
-    let predecessors = queue_behind(tx, customer, insertions).await?;
+) -> StoreResult<HashSet<RequestId>> {
+    let before = lines::line_up(tx, customer, insertions).await?;
+    let held_back = lines::held_back(tx, customer, generation, &before, insertions).await?;
     let mut tasks = Vec::new();
     let mut waits: Vec<(RequestId, &SystemId, Work, RequestId, SystemId, &'static str)> = Vec::new();
     for insertion in insertions {
         let none = Vec::new();
-        let before = predecessors.get(&insertion.id).unwrap_or(&none);
+        let held_back = held_back.get(&insertion.id).unwrap_or(&none);
         for planned in insertion.tasks {
             let mut state = planned.state;
             for wait in &planned.waits {
@@ -68,7 +72,7 @@ pub(crate) async fn insert_tasks(
                     wait.until.as_str(),
                 ));
             }
-            for (earlier, _) in before.iter().filter(|(_, system)| *system == planned.system) {
+            for (earlier, _) in held_back.iter().filter(|(_, system)| *system == planned.system) {
                 waits.push((
                     insertion.id,
                     &planned.system,
@@ -104,7 +108,8 @@ pub(crate) async fn insert_tasks(
     .await?;
     let due = tasks.iter().filter(|t| t.state == TaskState::Pending);
     let ready = due.map(|t| (t.planned.system.clone(), t.action, t.planned.work, us(now)));
-    bump_ready(tx, customer, ready).await
+    bump_ready(tx, customer, ready).await?;
+    Ok(before.into_keys().collect())
 }
 
 async fn write_tasks(tx: &mut Tx, customer: &CustomerId, now: Timestamp, tasks: &[NewTask<'_>]) -> StoreResult<()> {
@@ -131,96 +136,16 @@ async fn write_tasks(tx: &mut Tx, customer: &CustomerId, now: Timestamp, tasks: 
     Ok(())
 }
 
-/// Puts each request at the end of its subject's queue, and gives what stands before it: open tasks of earlier requests.
-///
-/// The upsert locks the head's row, so two instructions about one person are in an order even when they come at the same moment;
-/// the earlier task's row is locked before it is waited for, so that it can't be confirmed unseen.
-async fn queue_behind(
-    tx: &mut Tx,
-    customer: &CustomerId,
-    insertions: &[Insertion<'_>],
-) -> StoreResult<HashMap<RequestId, Vec<(RequestId, SystemId)>>> {
-    let mut heads: BTreeMap<&[u8], Vec<RequestId>> = BTreeMap::new();
-    for insertion in insertions {
-        for pseudonym in insertion.pseudonyms {
-            let queue = heads.entry(pseudonym.as_slice()).or_default();
-            if queue.last() != Some(&insertion.id) {
-                queue.push(insertion.id);
-            }
-        }
-    }
-    let mut before: HashMap<RequestId, BTreeSet<RequestId>> = HashMap::new();
-    let mut first_of: HashMap<&[u8], RequestId> = HashMap::new();
-    for (pseudonym, queue) in &heads {
-        for pair in queue.windows(2) {
-            before.entry(pair[1]).or_default().insert(pair[0]);
-        }
-        first_of.insert(*pseudonym, queue[0]);
-    }
-    // In the pseudonyms' order: two chunks that share subjects lock them in the same order.
-    let rows = Rows::new(vec![
-        Column::bytes(heads.keys().map(|p| p.to_vec())),
-        Column::uuids(heads.values().filter_map(|q| q.last()).map(|id| id.uuid())),
-    ]);
-    let replaced = tx
-        .fetch_rows(
-            "WITH v(pseudonym, request_id) AS ({rows})
-             INSERT INTO subject_heads (customer_id, pseudonym, request_id, previous_request_id)
-             SELECT $1, pseudonym, request_id, NULL FROM v WHERE true
-             ON CONFLICT (customer_id, pseudonym) DO UPDATE
-               SET previous_request_id = subject_heads.request_id, request_id = excluded.request_id
-             RETURNING pseudonym, previous_request_id",
-            vec![customer.as_str().into()],
-            rows,
-        )
-        .await?;
-    for row in replaced {
-        let pseudonym = row.bytes(0)?;
-        if let (Some(previous), Some(first)) = (row.opt_uuid(1)?, first_of.get(pseudonym.as_slice())) {
-            before.entry(*first).or_default().insert(RequestId::new(previous));
-        }
-    }
-    open_tasks_of(tx, customer, before, insertions).await
-}
-
-async fn open_tasks_of(
-    tx: &mut Tx,
-    customer: &CustomerId,
-    before: HashMap<RequestId, BTreeSet<RequestId>>,
-    insertions: &[Insertion<'_>],
-) -> StoreResult<HashMap<RequestId, Vec<(RequestId, SystemId)>>> {
-    if before.is_empty() {
-        return Ok(HashMap::new());
-    }
-    // Earlier ones of this very chunk are not in the table yet, and all their tasks are open.
-    let mut open: HashMap<RequestId, Vec<SystemId>> =
-        insertions.iter().map(|i| (i.id, i.tasks.iter().map(|t| t.system.clone()).collect())).collect();
-    let stored: BTreeSet<Uuid> =
-        before.values().flatten().filter(|e| !open.contains_key(e)).map(|e| e.uuid()).collect();
-    let lock = if tx.engine() == Engine::Postgres { "FOR SHARE OF t" } else { "" };
-    let sql = format!(
-        "WITH v(request_id) AS ({{rows}})
-         SELECT t.request_id, t.system_id, t.state FROM v
-         JOIN tasks t ON t.customer_id = $1 AND t.request_id = v.request_id ORDER BY t.request_id, t.system_id {lock}"
-    );
-    let rows = tx.fetch_rows(&sql, vec![customer.as_str().into()], Rows::new(vec![Column::uuids(stored)])).await?;
-    for row in rows {
-        if row.text(2)? != TaskState::Confirmed.as_str() {
-            open.entry(RequestId::new(row.uuid(0)?)).or_default().push(system_id(&row.text(1)?)?);
-        }
-    }
-    let mut result: HashMap<RequestId, Vec<(RequestId, SystemId)>> = HashMap::new();
-    for (id, earlier) in before {
-        let waits = result.entry(id).or_default();
-        for earlier in earlier {
-            waits.extend(open.get(&earlier).into_iter().flatten().map(|s| (earlier, s.clone())));
-        }
-    }
-    Ok(result)
-}
-
 pub(crate) fn system_id(text: &str) -> StoreResult<SystemId> {
     SystemId::new(text).map_err(|_| StoreError::Inconsistent { table: "tasks", what: "a system id is not one" })
+}
+
+/// A task that comes late does not wait for what has been: nobody would end that wait. `have`: whether each system has confirmed.
+fn wait_for_no_past(task: &mut PlannedTask, have: &HashMap<SystemId, bool>) {
+    task.waits.retain(|wait| have.get(&wait.on) != Some(&true));
+    if task.state == TaskState::Waiting && !task.waits.iter().any(|wait| wait.before == task.work) {
+        task.state = TaskState::Pending;
+    }
 }
 
 /// Says that work is due. Raises `bumps`, so that nobody who saw nothing removes the row afterwards.
@@ -270,15 +195,16 @@ impl Store {
         let ids: Vec<Uuid> = rows.iter().map(|r| r.uuid(0)).collect::<Result<_, _>>()?;
         let planned = tx
             .fetch_rows(
-                "WITH v(request_id) AS ({rows}) SELECT t.request_id, t.system_id FROM v
+                "WITH v(request_id) AS ({rows}) SELECT t.request_id, t.system_id, t.state FROM v
                  JOIN tasks t ON t.customer_id = $1 AND t.request_id = v.request_id",
                 vec![customer.as_str().into()],
                 Rows::new(vec![Column::uuids(ids)]),
             )
             .await?;
-        let mut have: HashMap<Uuid, HashSet<String>> = HashMap::new();
+        let mut have: HashMap<Uuid, HashMap<SystemId, bool>> = HashMap::new();
         for row in planned {
-            have.entry(row.uuid(0)?).or_default().insert(row.text(1)?);
+            let confirmed = row.text(2)? == TaskState::Confirmed.as_str();
+            have.entry(row.uuid(0)?).or_default().insert(system_id(&row.text(1)?)?, confirmed);
         }
         let systems = topology.facts_for(customer);
         let mut staging = Staging::new(customer);
@@ -292,11 +218,12 @@ impl Store {
             let key = RequestKey::unwrap(self.ring(), customer, id, &wrapped)?;
             let secrets = SubjectSecrets::open(&key, &row.bytes(5)?)?;
             let kinds = secrets.identifiers.iter().map(|i| i.kind()).collect();
-            let none = HashSet::new();
+            let none = HashMap::new();
             let have = have.get(&id.uuid()).unwrap_or(&none);
             // What is planned stays as it was planned; only what is missing is added.
             let mut added = plan(action, &kinds, &systems, due).unwrap_or_default();
-            added.retain(|t| !have.contains(t.system.as_str()));
+            added.retain(|t| !have.contains_key(&t.system));
+            added.iter_mut().for_each(|t| wait_for_no_past(t, have));
             let open = row.i64(7)?;
             if added.is_empty() && open == 0 {
                 let exceptions = u32::try_from(row.i64(6)?).unwrap_or(u32::MAX);
@@ -304,7 +231,7 @@ impl Store {
                     .on(RequestEvent::Complete { exceptions })
                     .map_err(|e| StoreError::WrongState(e.to_string()))?;
                 staging.add(id, &Event::Completed { state: state.as_str(), at_us: us(now), late: now > due });
-                closed.push((id, state));
+                closed.push((id, state, action));
             } else if !added.is_empty() {
                 staging.add(id, &planned_event(&added));
             }
@@ -314,7 +241,7 @@ impl Store {
             .iter()
             .map(|(id, action, tasks)| Insertion { id: *id, action: *action, tasks, pseudonyms: &[] })
             .collect();
-        insert_tasks(&mut tx, customer, now, &insertions).await?;
+        insert_tasks(&mut tx, customer, now, topology.generation, &insertions).await?;
         let added = Rows::new(vec![
             Column::uuids(missing.iter().map(|(id, ..)| id.uuid())),
             Column::i64s(missing.iter().map(|(.., tasks)| i64::try_from(tasks.len()).unwrap_or(i64::MAX))),
@@ -328,8 +255,8 @@ impl Store {
         )
         .await?;
         let done = Rows::new(vec![
-            Column::uuids(closed.iter().map(|(id, _)| id.uuid())),
-            Column::texts(closed.iter().map(|(_, state)| state.as_str())),
+            Column::uuids(closed.iter().map(|(id, ..)| id.uuid())),
+            Column::texts(closed.iter().map(|(_, state, _)| state.as_str())),
         ]);
         tx.execute_rows(
             "WITH v(request_id, state) AS ({rows}) UPDATE requests SET state = v.state, closed_us = $2
@@ -338,7 +265,9 @@ impl Store {
             done,
         )
         .await?;
-        forget_closed(&mut tx, customer, closed.iter().map(|(id, _)| *id)).await?;
+        let ended: Vec<_> = closed.iter().map(|(id, _, action)| (*id, *action)).collect();
+        end_restrictions(&mut tx, customer, &ended).await?;
+        forget_closed(&mut tx, customer, closed.iter().map(|(id, ..)| *id)).await?;
         staging.write(&mut tx).await?;
         tx.commit().await?;
         Ok(rows.len())

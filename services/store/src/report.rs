@@ -19,6 +19,8 @@ use crate::{
     LeasedTask, Store, StoreError, StoreResult, SubjectSecrets,
     intake::wrapped_key,
     ledger::Staging,
+    lifecycle::locked_state,
+    lines::forget_closed,
     replan::{bump_ready, system_id},
     seal::{RequestKey, SealedColumn},
     systems::hold_generation,
@@ -102,8 +104,12 @@ impl Store {
         customer: &CustomerId,
         system: &SystemId,
         now: Timestamp,
-        sealed: Vec<(RequestId, i64, Vec<u8>)>,
+        mut sealed: Vec<(RequestId, i64, Vec<u8>)>,
     ) -> StoreResult<Vec<RequestId>> {
+        // A worker elsewhere may send a task twice; one statement cannot write a row twice. The last one stands.
+        let last: HashMap<RequestId, usize> = sealed.iter().enumerate().map(|(n, (id, ..))| (*id, n)).collect();
+        let mut n = 0..;
+        sealed.retain(|(id, ..)| n.next() == last.get(id).copied());
         let mut tx = self.customer_tx(customer).await?;
         let ids: Vec<RequestId> = sealed.iter().map(|(id, ..)| *id).collect();
         let rows = Rows::new(vec![
@@ -222,20 +228,24 @@ impl Store {
     /// An operator lets a task that needs attention run again.
     pub async fn retry_task(&self, key: &TaskKey, by: &str, now: Timestamp) -> StoreResult<()> {
         let mut tx = self.customer_tx(&key.customer).await?;
-        let mut args = task_args(key);
-        args.push(us(now).into());
+        // Nothing runs for a request that waits for its customer's word, or is closed (I1).
+        let state = locked_state(&mut tx, &key.customer, key.request).await?;
+        if state != RequestState::InProgress {
+            return Err(StoreError::WrongState(format!("the request is {state}")));
+        }
         let retried = tx
-            .fetch_one(
-                "UPDATE tasks SET state = 'PENDING', run_at_us = $4, attempts = 0, reason = ''
-                 WHERE customer_id = $1 AND request_id = $2 AND system_id = $3 AND state = 'NEEDS_ATTENTION'
-                 RETURNING action, work",
-                args,
+            .execute(
+                "UPDATE tasks SET state = 'WAITING', attempts = 0, reason = ''
+                 WHERE customer_id = $1 AND request_id = $2 AND system_id = $3 AND state = 'NEEDS_ATTENTION'",
+                task_args(key),
             )
             .await?;
-        let Some(row) = retried else { return Err(not_in_attention(&mut tx, key).await?) };
-        let action = parsed(&row, 0, "tasks", Action::parse)?;
-        let work = parsed(&row, 1, "tasks", Work::parse)?;
-        bump_ready(&mut tx, &key.customer, [(key.system.clone(), action, work, us(now))].into_iter()).await?;
+        if retried != 1 {
+            return Err(not_in_attention(&mut tx, key).await?);
+        }
+        // It may have been planned behind an earlier instruction about the same person, and still be.
+        let candidate = (key.request.uuid(), key.system.to_string());
+        release_free(&mut tx, &key.customer, now, [candidate].into()).await?;
         let mut staging = Staging::new(&key.customer);
         staging.add(key.request, &operated(key, "retried", by, now));
         staging.write(&mut tx).await?;
@@ -278,9 +288,9 @@ impl Store {
         customer: &CustomerId,
         found: &[(RequestId, i64, Vec<Identifier>)],
     ) -> StoreResult<()> {
-        let found: HashMap<Uuid, &Vec<Identifier>> =
-            found.iter().filter(|(.., f)| !f.is_empty()).map(|(id, _, f)| (id.uuid(), f)).collect();
-        // Two systems may yield for one request at the same moment: the row is locked while it is read and written.
+        let found: HashMap<Uuid, &Vec<Identifier>> = found.iter().map(|(id, _, f)| (id.uuid(), f)).collect();
+        // Two systems may yield for one request at the same moment, or it is objected to: the row is locked while it is read and
+        // written, also where nothing was found, and whoever comes second sees what the first has released.
         let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE OF r" } else { "" };
         let sql = format!(
             "WITH v(request_id) AS ({{rows}}) SELECT r.request_id, r.key_epoch, r.wrapped_key, r.sealed_subject FROM v
@@ -409,10 +419,11 @@ async fn fence_done(
             crate::lease::lease_rows(&leases),
         )
         .await?;
-    let kept: HashSet<Uuid> = kept.iter().map(|r| r.uuid(0)).collect::<Result<_, _>>()?;
+    let mut kept: HashSet<Uuid> = kept.iter().map(|r| r.uuid(0)).collect::<Result<_, _>>()?;
     let mut confirmed = Vec::with_capacity(kept.len());
     for (request, _, confirmation) in done {
-        if kept.contains(&request.uuid()) {
+        // Taken out: a task that stands twice in a report is confirmed by the first.
+        if kept.remove(&request.uuid()) {
             confirmed.push(Confirmed { request, system: system.clone(), confirmation });
         } else {
             lost.push(request);
@@ -533,68 +544,96 @@ async fn release(
             Rows::new(vec![Column::uuids(done.iter().map(|id| id.uuid()))]),
         )
         .await?;
-    let mut candidates: BTreeSet<(Uuid, String)> =
-        also.iter().map(|id| (id.uuid(), system.as_str().to_owned())).collect();
+    // Those of the system itself are locked by this transaction: whoever ends their last wait comes after it, and looks again.
+    let own: BTreeSet<Candidate> = also.iter().map(|id| (id.uuid(), system.as_str().to_owned())).collect();
+    let mut candidates = BTreeSet::new();
     for row in ended {
         candidates.insert((row.uuid(0)?, row.text(1)?));
     }
-    release_free(tx, customer, now, candidates).await
+    let freed = free(tx, customer, now, candidates.union(&own)).await?;
+    free_after_others(tx, customer, now, candidates.difference(&freed).cloned().collect()).await
 }
+
+/// A task that may be free: request and system.
+pub(crate) type Candidate = (Uuid, String);
 
 /// Of the given tasks, those that wait for nothing any more are due.
 pub(crate) async fn release_free(
     tx: &mut Tx,
     customer: &CustomerId,
     now: Timestamp,
-    candidates: BTreeSet<(Uuid, String)>,
+    candidates: BTreeSet<Candidate>,
 ) -> StoreResult<()> {
-    let rows = Rows::new(vec![
-        Column::uuids(candidates.iter().map(|(id, _)| *id)),
-        Column::texts(candidates.iter().map(|(_, system)| system.as_str())),
-    ]);
+    let freed = free(tx, customer, now, candidates.iter()).await?;
+    free_after_others(tx, customer, now, candidates.difference(&freed).cloned().collect()).await
+}
+
+/// Two transactions that end the last two waits of one task at the same moment do not see each other, and each would leave the task to
+/// the other. So what seems to wait still is locked, and looked at once more: the second of the two then sees what the first did.
+async fn free_after_others(
+    tx: &mut Tx,
+    customer: &CustomerId,
+    now: Timestamp,
+    candidates: BTreeSet<Candidate>,
+) -> StoreResult<()> {
+    if tx.engine() != Engine::Postgres || candidates.is_empty() {
+        return Ok(());
+    }
+    let lock = "WITH v(request_id, system_id) AS ({rows})
+         SELECT t.request_id FROM v JOIN tasks t ON t.customer_id = $1 AND t.request_id = v.request_id
+           AND t.system_id = v.system_id ORDER BY t.request_id, t.system_id FOR UPDATE OF t";
+    tx.fetch_rows(lock, vec![customer.as_str().into()], candidate_rows(candidates.iter())).await?;
+    free(tx, customer, now, candidates.iter()).await.map(|_| ())
+}
+
+fn candidate_rows<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> Rows {
+    let (ids, systems): (Vec<Uuid>, Vec<&str>) = candidates.map(|(id, system)| (*id, system.as_str())).unzip();
+    Rows::new(vec![Column::uuids(ids), Column::texts(systems)])
+}
+
+/// Gives those that were freed. What is objected to is not, even if the objection comes while this statement waits for it.
+async fn free<'a>(
+    tx: &mut Tx,
+    customer: &CustomerId,
+    now: Timestamp,
+    candidates: impl Iterator<Item = &'a Candidate>,
+) -> StoreResult<BTreeSet<Candidate>> {
     let freed = tx
         .fetch_rows(
             "WITH v(request_id, system_id) AS ({rows}) UPDATE tasks SET state = 'PENDING', run_at_us = $2, reason = '' FROM v
              WHERE tasks.customer_id = $1 AND tasks.request_id = v.request_id AND tasks.system_id = v.system_id
-               AND tasks.state = 'WAITING' AND NOT EXISTS (SELECT 1 FROM task_waits w WHERE w.customer_id = $1
+               AND tasks.state = 'WAITING' AND tasks.reason <> 'OBJECTED'
+               AND NOT EXISTS (SELECT 1 FROM task_waits w WHERE w.customer_id = $1
                  AND w.request_id = tasks.request_id AND w.system_id = tasks.system_id AND w.before_work = tasks.work)
-             RETURNING tasks.system_id, tasks.action, tasks.work",
+             RETURNING tasks.system_id, tasks.action, tasks.work, tasks.request_id",
             vec![customer.as_str().into(), us(now).into()],
-            rows,
+            candidate_rows(candidates),
         )
         .await?;
     let mut ready = Vec::with_capacity(freed.len());
+    let mut candidates = BTreeSet::new();
     for row in &freed {
         let action = parsed(row, 1, "tasks", Action::parse)?;
-        ready.push((system_id(&row.text(0)?)?, action, parsed(row, 2, "tasks", Work::parse)?, us(now)));
+        let system = row.text(0)?;
+        ready.push((system_id(&system)?, action, parsed(row, 2, "tasks", Work::parse)?, us(now)));
+        candidates.insert((row.uuid(3)?, system));
     }
-    bump_ready(tx, customer, ready.into_iter()).await
+    bump_ready(tx, customer, ready.into_iter()).await?;
+    Ok(candidates)
 }
 
 /// A restriction goes when its lifting, or the erasure that the customer wanted all the same, is done.
-async fn end_restrictions(tx: &mut Tx, customer: &CustomerId, closed: &[(RequestId, Action)]) -> StoreResult<()> {
+pub(crate) async fn end_restrictions(
+    tx: &mut Tx,
+    customer: &CustomerId,
+    closed: &[(RequestId, Action)],
+) -> StoreResult<()> {
     let ended = closed.iter().filter(|(_, action)| matches!(action, Action::LiftRestriction | Action::Erasure));
     tx.execute_rows(
         "WITH v(request_id) AS ({rows}) DELETE FROM restrictions
          WHERE customer_id = $1 AND ended_by_request_id IN (SELECT request_id FROM v)",
         vec![customer.as_str().into()],
         Rows::new(vec![Column::uuids(ended.map(|(id, _)| id.uuid()))]),
-    )
-    .await?;
-    Ok(())
-}
-
-/// A closed request stands in nobody's way any more.
-pub(crate) async fn forget_closed(
-    tx: &mut Tx,
-    customer: &CustomerId,
-    closed: impl Iterator<Item = RequestId>,
-) -> StoreResult<()> {
-    tx.execute_rows(
-        "WITH v(request_id) AS ({rows}) DELETE FROM subject_heads
-         WHERE customer_id = $1 AND request_id IN (SELECT request_id FROM v)",
-        vec![customer.as_str().into()],
-        Rows::new(vec![Column::uuids(closed.map(RequestId::uuid))]),
     )
     .await?;
     Ok(())

@@ -75,6 +75,13 @@ async fn raise_generation(tx: &mut Tx) -> StoreResult<()> {
     Ok(())
 }
 
+/// What the `request_id` registered before.
+async fn known_system(tx: &mut Tx, idempotency: IdempotencyId) -> StoreResult<Option<String>> {
+    let sql = "SELECT system_id FROM systems WHERE idempotency_id = $1";
+    let row = tx.fetch_one(sql, vec![idempotency.uuid().into()]).await?;
+    Ok(row.map(|row| row.text(0)).transpose()?)
+}
+
 async fn insert_map(
     tx: &mut Tx,
     system: &SystemId,
@@ -125,10 +132,8 @@ impl Store {
         now: Timestamp,
     ) -> StoreResult<()> {
         let mut tx = self.deployment_tx().await?;
-        let known = "SELECT system_id FROM systems WHERE idempotency_id = $1";
-        if let Some(row) = tx.fetch_one(known, vec![idempotency.uuid().into()]).await? {
-            let same = row.text(0)? == system.id.as_str();
-            return if same { Ok(()) } else { Err(StoreError::RequestIdReused) };
+        if let Some(known) = known_system(&mut tx, idempotency).await? {
+            return if known == system.id.as_str() { Ok(()) } else { Err(StoreError::RequestIdReused) };
         }
         let body = serde_json::to_string(&system.registration).map_err(broken)?;
         let inserted = tx
@@ -145,7 +150,9 @@ impl Store {
             )
             .await?;
         if inserted == 0 {
-            return Err(StoreError::AlreadyExists("the system"));
+            // Or it was sent twice at once, and the other one was first.
+            let repeated = known_system(&mut tx, idempotency).await?.is_some_and(|known| known == system.id.as_str());
+            return if repeated { Ok(()) } else { Err(StoreError::AlreadyExists("the system")) };
         }
         insert_map(&mut tx, &system.id, 1, idempotency, yaml, &system.map, now).await?;
         raise_generation(&mut tx).await?;
@@ -162,14 +169,15 @@ impl Store {
         now: Timestamp,
     ) -> StoreResult<()> {
         let mut tx = self.deployment_tx().await?;
+        let bump = "UPDATE systems SET map_version = map_version + 1 WHERE system_id = $1 RETURNING map_version";
+        let row = tx.fetch_one(bump, vec![system.as_str().into()]).await?;
+        let version = row.ok_or(StoreError::NotFound("the system"))?.i64(0)?;
+        // Under the system's lock: the same id sent twice at once is one version. What was raised is rolled back.
         let known = "SELECT version FROM data_maps WHERE system_id = $1 AND idempotency_id = $2";
         let args = vec![system.as_str().into(), idempotency.uuid().into()];
         if tx.fetch_one(known, args).await?.is_some() {
             return Ok(());
         }
-        let bump = "UPDATE systems SET map_version = map_version + 1 WHERE system_id = $1 RETURNING map_version";
-        let row = tx.fetch_one(bump, vec![system.as_str().into()]).await?;
-        let version = row.ok_or(StoreError::NotFound("the system"))?.i64(0)?;
         insert_map(&mut tx, system, version, idempotency, yaml, map, now).await?;
         raise_generation(&mut tx).await?;
         Ok(tx.commit().await?)

@@ -3,7 +3,7 @@
 DO $$
 DECLARE t text;
 BEGIN
-  FOREACH t IN ARRAY ARRAY['agreements', 'requests', 'tasks', 'task_waits', 'match_sets', 'subject_heads', 'restrictions',
+  FOREACH t IN ARRAY ARRAY['agreements', 'requests', 'tasks', 'task_waits', 'match_sets', 'subject_heads', 'subject_lines', 'restrictions',
     'confirmations', 'extensions', 'packages', 'package_records', 'ledger_entries']
   LOOP
     EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', t);

@@ -160,6 +160,17 @@ CREATE TABLE subject_heads (
 );
 CREATE INDEX subject_heads_of ON subject_heads (customer_id, request_id);
 
+-- Open requests that had one before them about the same person, and which. Few: most persons have one request. It keeps the order
+-- where waits cannot: at a system that is added meanwhile, and when one in the middle is cancelled.
+CREATE TABLE subject_lines (
+  customer_id TEXT NOT NULL,
+  request_id {uuid} NOT NULL,
+  pseudonym {bytes} NOT NULL,
+  after_request_id {uuid} NOT NULL,
+  PRIMARY KEY (customer_id, request_id, pseudonym)
+);
+CREATE INDEX subject_lines_after ON subject_lines (customer_id, after_request_id);
+
 -- Restrictions that stand (Art. 18): an erasure asks the customer first where the subject wanted the data kept.
 CREATE TABLE restrictions (
   customer_id TEXT NOT NULL,

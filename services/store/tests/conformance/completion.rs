@@ -124,7 +124,7 @@ pub async fn a_system_added_late_does_not_wait_for_what_has_been(t: &TestStore) 
     acme.replan(at(3)).await;
     assert_eq!(acme.task_state(id, &shop).await, TaskState::Pending, "nothing that it waits for is still to come");
     acme.confirm_next(&mail, at(4)).await;
-    acme.confirm_next(&shop, at(4)).await;
+    acme.confirm_next(&shop, at(5)).await;
     assert_eq!(acme.state(id).await, RequestState::Completed);
 }
 
@@ -212,11 +212,11 @@ pub async fn one_report_may_hold_every_kind_of_result(t: &TestStore) {
         attention(),
         unconfirmed(&crm),
     ];
-    let reports = batch
-        .tasks
-        .iter()
-        .zip(results)
-        .map(|(task, result)| quittance_store::Report { request: task.key.request, lease: task.lease, result });
+    let reports = batch.tasks.iter().zip(results).map(|(task, result)| quittance_store::Report {
+        request: task.key.request,
+        lease: task.lease,
+        result,
+    });
     assert!(t.report(&acme.id, &crm, at(3), reports.collect()).await.unwrap().is_empty());
     let mut states = Vec::new();
     for id in ids {

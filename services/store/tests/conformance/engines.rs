@@ -106,6 +106,7 @@ pub async fn customers_tables_keep_the_rules_of_citus(t: &TestStore) {
         "requests",
         "restrictions",
         "subject_heads",
+        "subject_lines",
         "task_waits",
         "tasks",
     ];
@@ -186,9 +187,15 @@ const FINISHED: i64 = 20_000;
 async fn age(t: &TestStore, acme: &Customer) {
     acme.instruct_all(at(1), (0..30).map(|n| erasure(&format!("p{n}"))).collect()).await;
     let (series, id, tail) = if t.is_postgres() {
-        (format!("generate_series(1, {FINISHED}) AS s(n)"), "lpad(to_hex(n), 32, '0')::uuid", "ANALYZE tasks; ANALYZE requests;")
+        (
+            format!("generate_series(1, {FINISHED}) AS s(n)"),
+            "lpad(to_hex(n), 32, '0')::uuid",
+            "ANALYZE tasks; ANALYZE requests;",
+        )
     } else {
-        let series = format!("(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {FINISHED}) SELECT n FROM s)");
+        let series = format!(
+            "(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {FINISHED}) SELECT n FROM s)"
+        );
         (series, "unhex(printf('%032x', n))", "ANALYZE;")
     };
     let requests: Vec<String> = {

@@ -1,6 +1,6 @@
 //! A store of its own for every case, on the engine that the case is run for.
 
-use std::{ops::Deref, path::PathBuf};
+use std::{ops::Deref, path::PathBuf, sync::Mutex};
 
 use quittance_sql::{ConnectOptions, Engine, Pool, Row, Tx, Val};
 use quittance_store::{Store, StoreOptions, StoreResult};
@@ -15,12 +15,6 @@ pub struct TestStore {
     engine: Engine,
     url: String,
     folder: TempDir,
-    server: Option<Server>,
-}
-
-struct Server {
-    admin: Pool,
-    name: String,
 }
 
 impl Deref for TestStore {
@@ -35,24 +29,22 @@ impl TestStore {
     /// `None` where there is no server, and it was said that there need not be one.
     pub async fn fresh(engine: Engine) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
-        let (url, server) = match engine {
-            Engine::Postgres => {
-                let (url, server) = postgres_database().await?;
-                (url, Some(server))
-            }
-            Engine::Sqlite | Engine::MySql => (format!("sqlite:{}", folder.path().join("store.db").display()), None),
+        let url = match engine {
+            Engine::Postgres => postgres_database().await?,
+            Engine::Sqlite | Engine::MySql => format!("sqlite:{}", folder.path().join("store.db").display()),
         };
-        let mut store = Self { store: None, engine, url, folder, server };
+        let mut store = Self { store: None, engine, url, folder };
         store.open("keys").await.unwrap();
         Some(store)
     }
 
     pub async fn end(mut self) {
         self.close().await;
-        if let Some(Server { admin, name }) = self.server {
-            admin.run_script(&format!("DROP DATABASE {name} WITH (FORCE)")).await.unwrap();
-            admin.run_script(&format!("DROP ROLE {name}")).await.unwrap();
-            admin.close().await;
+        if self.is_postgres() {
+            let pool = self.raw_pool();
+            pool.run_script("DROP SCHEMA public CASCADE; CREATE SCHEMA public").await.unwrap();
+            pool.close().await;
+            FREE.lock().unwrap().push(self.url);
         }
     }
 
@@ -130,8 +122,11 @@ impl TestStore {
     }
 }
 
-/// A new database and the role that owns it, which has no rights beyond it.
-async fn postgres_database() -> Option<(String, Server)> {
+/// Databases that a case is through with: to make and to drop one costs more than most cases do. They go with the test server.
+static FREE: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// The URL of an empty database, for the role that owns it, which has no rights beyond it.
+async fn postgres_database() -> Option<String> {
     let Ok(url) = std::env::var(SERVER) else {
         assert_eq!(
             std::env::var("QUITTANCE_TEST_WITHOUT_SERVERS").as_deref(),
@@ -140,17 +135,24 @@ async fn postgres_database() -> Option<(String, Server)> {
         );
         return None;
     };
+    if let Some(free) = FREE.lock().unwrap().pop() {
+        return Some(free);
+    }
     let admin = Pool::open(&ConnectOptions { connections_max: 1, ..ConnectOptions::new(url.clone()) }).unwrap();
     // Both a name and, on a server that asks for one, the role's password.
     let name = format!("q{}", Uuid::now_v7().simple());
-    admin.run_script(&format!("CREATE ROLE {name} LOGIN PASSWORD '{name}'")).await.unwrap();
-    admin
-        .run_script(&format!("CREATE DATABASE {name} OWNER {name} ENCODING 'UTF8' TEMPLATE template0"))
-        .await
-        .unwrap();
+    for statement in [
+        format!("CREATE ROLE {name} LOGIN PASSWORD '{name}'"),
+        format!("CREATE DATABASE {name} OWNER {name} ENCODING 'UTF8' TEMPLATE template0"),
+        // No case cuts the power, and a hundred cases do not wait for the disk.
+        format!("ALTER DATABASE {name} SET synchronous_commit = off"),
+    ] {
+        admin.run_script(&statement).await.unwrap();
+    }
+    admin.close().await;
     let host = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
     let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
     let (host, rest) = host.split_once('/').unwrap_or((host, ""));
     let query = rest.split_once('?').map_or_else(String::new, |(_, query)| format!("?{query}"));
-    Some((format!("postgres://{name}:{name}@{host}/{name}{query}"), Server { admin, name }))
+    Some(format!("postgres://{name}:{name}@{host}/{name}{query}"))
 }

@@ -175,7 +175,12 @@ pub async fn a_connection_without_settings_sees_no_row(t: &TestStore) {
         let insert = "INSERT INTO extensions VALUES ($1, gen_random_uuid(), 1, '', 1)";
         for sql in [insert, give] {
             let mut tx = pool_again(t, &setting).await;
-            tx.execute("INSERT INTO extensions VALUES ($1, gen_random_uuid(), 1, '', 1)", vec![mine.id.as_str().into()]).await.unwrap();
+            tx.execute(
+                "INSERT INTO extensions VALUES ($1, gen_random_uuid(), 1, '', 1)",
+                vec![mine.id.as_str().into()],
+            )
+            .await
+            .unwrap();
             let refused = tx.execute(sql, vec![theirs.id.as_str().into()]).await.unwrap_err();
             assert_eq!(refused.code, "42501");
         }

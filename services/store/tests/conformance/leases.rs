@@ -186,7 +186,9 @@ pub async fn what_is_handed_back_is_due_at_once(t: &TestStore) {
 pub async fn a_retry_is_not_due_before_its_time(t: &TestStore) {
     let (acme, crm) = acme_and_crm(t).await;
     let awaiting = ReportResult::Awaiting { check_at: at(500), reference: "ticket 9".to_owned() };
-    for (n, result) in [ReportResult::Retry { at: at(500), reason: "BUSY".to_owned() }, awaiting].into_iter().enumerate() {
+    for (n, result) in
+        [ReportResult::Retry { at: at(500), reason: "BUSY".to_owned() }, awaiting].into_iter().enumerate()
+    {
         let id = acme.instruct(at(1), erasure(&format!("p{n}"))).await;
         let task = claim_one(t, &crm, at(2)).await;
         acme.report(&task, at(3), result).await;
@@ -254,7 +256,9 @@ pub async fn a_match_set_survives_into_the_next_lease(t: &TestStore) {
         batch.tasks.iter().enumerate().map(|(n, task)| (task, format!("rows of {n}").into_bytes())).collect();
     assert!(t.save_match_sets(&crm, at(3), &sets).await.unwrap().is_empty());
     assert!(save(t, &batch.tasks[1], at(4), b"rows of 1, found again").await.is_empty());
-    for (task, expected) in claim(t, &crm, at(100)).await.unwrap().tasks.iter().zip(["rows of 0", "rows of 1, found again"]) {
+    for (task, expected) in
+        claim(t, &crm, at(100)).await.unwrap().tasks.iter().zip(["rows of 0", "rows of 1, found again"])
+    {
         assert_eq!(task.match_set.as_deref(), Some(expected.as_bytes()));
     }
     // It is this system's alone.

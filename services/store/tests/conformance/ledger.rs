@@ -89,9 +89,16 @@ pub async fn every_event_is_staged_once_with_its_leaf(t: &TestStore) {
     assert_eq!((&staged[5].event["what"], &staged[6].event["what"]), (&"retried".into(), &"resolved".into()));
     let stated: Vec<_> = acme.tasks(id).await.into_iter().map(|task| task.confirmation.unwrap().0).collect();
     for (entry, stated) in staged[7..9].iter().zip(stated) {
-        assert_eq!(entry.event["confirmation"], serde_json::to_value(stated).unwrap(), "as the certificate will say it");
+        assert_eq!(
+            entry.event["confirmation"],
+            serde_json::to_value(stated).unwrap(),
+            "as the certificate will say it"
+        );
     }
-    assert_eq!((&staged[9].event["state"], &staged[9].event["at_us"]), (&"COMPLETED_WITH_EXCEPTIONS".into(), &us(11).into()));
+    assert_eq!(
+        (&staged[9].event["state"], &staged[9].event["at_us"]),
+        (&"COMPLETED_WITH_EXCEPTIONS".into(), &us(11).into())
+    );
 }
 
 pub async fn what_ends_otherwise_is_staged_too(t: &TestStore) {
@@ -203,7 +210,8 @@ pub async fn a_commitment_opens_with_its_salt(t: &TestStore) {
     let id = acme.instruct(at(1), intake(Action::Access, &[email("mara"), user("U-7")])).await;
     let task = claim_one(t, &crm, at(2)).await;
     let lines = ["email:mara@example.com\n", "user_id:U-7\n"];
-    let opened = [b"quittance/v1/subject\0".as_slice(), &task.subject.commitment_salt, lines.concat().as_bytes()].concat();
+    let opened =
+        [b"quittance/v1/subject\0".as_slice(), &task.subject.commitment_salt, lines.concat().as_bytes()].concat();
     let opened: String = digest(&SHA256, &opened).as_ref().iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(events(t, id).await[0].event["subject"], opened);
 }

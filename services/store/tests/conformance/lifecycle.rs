@@ -33,7 +33,10 @@ pub async fn a_referred_request_waits_for_the_customers_word(t: &TestStore) {
     acme.authorise(id, day(10)).await.unwrap();
     let going = acme.request(id).await;
     assert_eq!(going.state, RequestState::InProgress);
-    assert_eq!((going.first_due_at, going.due_at), ("2026-04-10T21:59:59.999999Z".parse().unwrap(), going.first_due_at));
+    assert_eq!(
+        (going.first_due_at, going.due_at),
+        ("2026-04-10T21:59:59.999999Z".parse().unwrap(), going.first_due_at)
+    );
     let task = claim_one(t, &crm, day(11)).await;
     assert_eq!(task.subject.words.as_ref().unwrap().expose(), "please delete me");
     acme.report(&task, day(11), done(&crm)).await;
@@ -279,13 +282,8 @@ pub async fn the_first_due_date_never_changes(t: &TestStore) {
     acme.authorise(id, day(6)).await.unwrap();
     let row = acme.request(id).await;
     assert_eq!((row.first_due_at, row.due_at), (first, day(80)));
-    let extensions: Vec<_> = t
-        .extensions(&acme.id, id)
-        .await
-        .unwrap()
-        .into_iter()
-        .map(|e| (e.due_at, e.reason, e.created_at))
-        .collect();
+    let extensions: Vec<_> =
+        t.extensions(&acme.id, id).await.unwrap().into_iter().map(|e| (e.due_at, e.reason, e.created_at)).collect();
     let extension = |due, reason: &str, at| (due, reason.to_owned(), at);
     assert_eq!(extensions, [extension(day(60), "complex", day(2)), extension(day(80), "more complex", day(3))]);
     assert_eq!(claim_one(t, &crm, day(70)).await.due_at, day(80), "late is measured by the date that holds");

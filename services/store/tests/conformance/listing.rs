@@ -149,8 +149,26 @@ pub async fn times_come_back_to_the_microsecond(t: &TestStore) {
 pub async fn texts_come_back_to_the_letter(t: &TestStore) {
     let (acme, crm) = acme_and_crm(t).await;
     let references = [
-        "Ticket", "ticket", "TICKET", "ticket ", " ticket", "Ångström", "A\u{30a}ngstro\u{308}m", "ångström", "日本語 🙂",
-        "a'b\"c\\d", "%", "_", "$1", "{rows}", "NULL", "0", "00", "1e3", "\u{200b}", "tab\tline\nend",
+        "Ticket",
+        "ticket",
+        "TICKET",
+        "ticket ",
+        " ticket",
+        "Ångström",
+        "A\u{30a}ngstro\u{308}m",
+        "ångström",
+        "日本語 🙂",
+        "a'b\"c\\d",
+        "%",
+        "_",
+        "$1",
+        "{rows}",
+        "NULL",
+        "0",
+        "00",
+        "1e3",
+        "\u{200b}",
+        "tab\tline\nend",
     ];
     let mut ids = Vec::new();
     for (n, reference) in references.iter().enumerate() {

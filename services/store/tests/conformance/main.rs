@@ -157,6 +157,7 @@ suite! {
             instructions_of_separate_chunks_keep_their_order,
             instructions_chain_over_several_identifiers,
             instructions_that_come_at_once_are_in_an_order,
+            an_instruction_is_freed_when_its_last_waits_end_at_once,
             an_instruction_that_meets_a_confirmation_is_not_stranded,
             order_is_kept_system_by_system,
             the_same_person_of_another_customer_waits_for_nobody,

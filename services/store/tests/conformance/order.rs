@@ -101,12 +101,12 @@ pub async fn instructions_that_come_at_once_are_in_an_order(t: &TestStore) {
         assert_eq!(sent.unwrap(), people.len());
     }
     for round in 0..SENDERS {
-        let batch = claim(t, &crm, at(2)).await.expect("one of each person is due");
+        let batch = claim(t, &crm, at(3)).await.expect("one of each person is due");
         let mut subjects: Vec<_> = batch.tasks.iter().map(|task| task.subject.identifiers.clone()).collect();
         subjects.sort();
         subjects.dedup();
         assert_eq!((batch.tasks.len(), subjects.len()), (people.len(), people.len()), "round {round}");
-        assert!(claim(t, &crm, at(2)).await.is_none(), "nobody overtakes");
+        assert!(claim(t, &crm, at(3)).await.is_none(), "nobody overtakes");
         for task in &batch.tasks {
             assert!(acme.report(task, at(3), done(&crm)).await.is_empty());
         }
@@ -131,6 +131,26 @@ pub async fn an_instruction_that_meets_a_confirmation_is_not_stranded(t: &TestSt
     }
 }
 
+/// The last two that an instruction waits for are confirmed at the same moment: neither leaves it to the other.
+pub async fn an_instruction_is_freed_when_its_last_waits_end_at_once(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    for round in 0..15 {
+        let (left, right) = (format!("l{round}"), format!("r{round}"));
+        acme.instruct_all(at(1), vec![access(&left), access(&right)]).await;
+        let both = acme.instruct(at(1), intake(Action::Erasure, &[email(&left), email(&right)])).await;
+        let mut reporters = JoinSet::new();
+        for task in claim(t, &crm, at(2)).await.unwrap().tasks {
+            let (acme, crm) = (acme.clone(), crm.clone());
+            reporters.spawn(async move { acme.report(&task, at(3), done(&crm)).await });
+        }
+        while let Some(lost) = reporters.join_next().await {
+            assert!(lost.unwrap().is_empty());
+        }
+        assert_eq!(acme.task_state(both, &crm).await, TaskState::Pending, "round {round}");
+        assert_eq!(acme.confirm_next(&crm, at(4)).await, both);
+    }
+}
+
 pub async fn order_is_kept_system_by_system(t: &TestStore) {
     let (acme, crm) = acme_and_crm(t).await;
     let shop = register(t, "shop", &[Email], &[]).await;
@@ -149,7 +169,11 @@ pub async fn the_same_person_of_another_customer_waits_for_nobody(t: &TestStore)
     acme.instruct(at(1), access("mara")).await;
     let theirs = bolt.instruct(at(2), erasure("mara")).await;
     assert_eq!(bolt.task_state(theirs, &crm).await, TaskState::Pending);
-    assert_eq!(t.count("SELECT count(DISTINCT pseudonym) FROM subject_heads").await, 2, "nor can anybody tell that it is one person");
+    assert_eq!(
+        t.count("SELECT count(DISTINCT pseudonym) FROM subject_heads").await,
+        2,
+        "nor can anybody tell that it is one person"
+    );
 }
 
 pub async fn what_is_cancelled_frees_what_waited_for_it(t: &TestStore) {

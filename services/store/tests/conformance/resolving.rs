@@ -36,7 +36,11 @@ pub async fn what_a_system_yields_reaches_those_that_wait_for_it(t: &TestStore) 
         let batch = claim(t, system, at(4)).await.unwrap();
         assert_eq!(batch.work, Work::Act);
         let known: Vec<Identifier> = batch.tasks[0].subject.identifiers.clone();
-        assert_eq!(known, [email("mara"), user("U-7"), user("u-7")], "each once, and in the order in which they were found");
+        assert_eq!(
+            known,
+            [email("mara"), user("U-7"), user("u-7")],
+            "each once, and in the order in which they were found"
+        );
         acme.report(&batch.tasks[0], at(5), done(system)).await;
     }
     assert_eq!(acme.state(id).await, RequestState::Completed);
@@ -116,7 +120,7 @@ pub async fn yields_chain(t: &TestStore) {
     let phone = Identifier::normalise(Phone, "+46 70-123 45 67").unwrap();
     for (system, found) in [(&crm, user("U-7")), (&desk, phone.clone())] {
         assert_eq!(acme.task_state(id, &pbx).await, TaskState::Waiting);
-        let batch = claim(t, system, at(2)).await.unwrap();
+        let batch = claim(t, system, at(3)).await.unwrap();
         assert_eq!(batch.work, Work::Resolve, "{system}");
         acme.report(&batch.tasks[0], at(3), ReportResult::Resolved(vec![found])).await;
     }
@@ -138,26 +142,26 @@ pub async fn finds_that_come_at_once_are_all_kept(t: &TestStore) {
         register(t, "desk", &[Email], &[UserId]).await,
     ];
     let shop = register(t, "shop", &[UserId], &[]).await;
-    for round in 0..5 {
+    for round in 0..10 {
         acme.instruct(at(1), intake(Action::Access, &[email(&format!("p{round}"))])).await;
         let mut reporters = tokio::task::JoinSet::new();
         for system in &systems {
             let task = claim_one(t, system, at(2)).await;
             let acme = acme.clone();
-            let found = user(&format!("{system}-{round}"));
-            reporters.spawn(async move { acme.report(&task, at(3), ReportResult::Resolved(vec![found])).await });
+            // Now and then nothing is found: that ends the waiting just as well.
+            let found = if round < 5 { vec![user(&format!("{system}-{round}"))] } else { Vec::new() };
+            reporters.spawn(async move { acme.report(&task, at(3), ReportResult::Resolved(found)).await });
         }
         while let Some(lost) = reporters.join_next().await {
             assert!(lost.unwrap().is_empty());
         }
         let task = claim_one(t, &shop, at(4)).await;
-        assert_eq!(task.subject.identifiers.len(), 4, "round {round}");
+        assert_eq!(task.subject.identifiers.len(), if round < 5 { 4 } else { 1 }, "round {round}");
         acme.report(&task, at(5), done(&shop)).await;
         for system in &systems {
             acme.confirm_next(system, at(6)).await;
         }
     }
-    assert_eq!(t.count("SELECT count(*) FROM requests WHERE state = 'COMPLETED'").await, 5);
+    assert_eq!(t.count("SELECT count(*) FROM requests WHERE state = 'COMPLETED'").await, 10);
     assert_eq!(t.count("SELECT count(*) FROM task_waits").await, 0);
-    assert_eq!(acme.id.as_str(), "acme");
 }

@@ -1,9 +1,6 @@
 //! Short words for what the cases say: customers, systems, instructions, work.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use quittance_domain::{
     Timestamp,

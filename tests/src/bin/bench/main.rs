@@ -1,0 +1,183 @@
+//! `make bench`: workload W1 end to end over the network API, beside what the same database does when asked by hand in the same run.
+//! Prints a table and writes `target/bench/w1.json`. A figure that is not reached never fails the run: only what went wrong does.
+
+mod hand;
+mod intake;
+mod lease;
+mod measure;
+mod results;
+mod service;
+mod w1;
+mod wide;
+
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use quittance_tests::{Deployment, StoreKind};
+
+use crate::{
+    results::Results,
+    w1::{Erasure, W1},
+};
+
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+#[derive(Parser)]
+#[command(about = "Measures Quittance against hand-written SQL on workload W1. Run it by `make bench`.")]
+struct Args {
+    /// A tenth of everything and less: says that it works, and nothing about speed.
+    #[arg(long)]
+    quick: bool,
+    /// Only these parts; what needs another part's figure is then left out.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Part>,
+    /// Where the figures go; beside the programs' folder unless given.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    Hand,
+    Postgres,
+    Sqlite,
+    Delete,
+    Wide,
+    Intake,
+    Lease,
+}
+
+/// How much of everything.
+pub struct Sizes {
+    /// Customers of W1; each is asked to be erased once.
+    pub subjects: u64,
+    /// Of these, by hand one by one.
+    pub single: u64,
+    /// Of these, before the measurement, so that connections, plans and pages are warm.
+    pub warm_up: u64,
+    pub wide: u64,
+    pub intake: u64,
+    pub finished: u64,
+    pub leases: u64,
+    /// By hand everything is short, so it is done several times, and the median counts.
+    pub rounds: usize,
+}
+
+const FULL: Sizes = Sizes {
+    subjects: 10_000,
+    single: 2_000,
+    warm_up: 1_000,
+    wide: 1_000,
+    intake: 100_000,
+    finished: 1_000_000,
+    leases: 21,
+    rounds: 3,
+};
+
+const QUICK: Sizes = Sizes {
+    subjects: 2_000,
+    single: 100,
+    warm_up: 200,
+    wide: 50,
+    intake: 5_000,
+    finished: 20_000,
+    leases: 5,
+    rounds: 1,
+};
+
+fn say(what: &str) {
+    eprintln!("bench: {what}");
+}
+
+async fn run(args: &Args) -> Result<Results, Failure> {
+    let sizes = if args.quick { QUICK } else { FULL };
+    let wanted = |part: Part| args.only.is_empty() || args.only.contains(&part);
+    let mut results = Results { quick: args.quick, ..Results::default() };
+    let w1 = W1::create(sizes.subjects).await?;
+    results.machine = w1.machine().await?;
+
+    if wanted(Part::Hand) {
+        say("by hand, one subject a transaction");
+        results.hand_single_per_s = Some(hand::single(&w1, &sizes).await?);
+        say("by hand, set-based");
+        results.hand_set_per_s = Some(hand::set_based(&w1, &sizes, Erasure::Mask).await?);
+        if wanted(Part::Delete) {
+            say("by hand, set-based, deleting");
+            results.hand_delete_per_s = Some(hand::set_based(&w1, &sizes, Erasure::Delete).await?);
+        }
+    }
+
+    // One server goes through these, so that its memory is that of a process which has seen a great many requests.
+    if [Part::Postgres, Part::Delete, Part::Intake].into_iter().any(wanted) {
+        let deployment = Deployment::start(StoreKind::Postgres).await;
+        let mut requests = 0;
+        if wanted(Part::Postgres) {
+            say("end to end, PostgreSQL store");
+            let done = service::erase_all(&deployment, &w1, &sizes, Erasure::Mask).await?;
+            results.quittance_postgres_per_s = Some(done.per_s);
+            results.server_cpu_ms_per_request = Some(done.cpu_ms_per_request);
+            requests += sizes.subjects;
+        }
+        if wanted(Part::Delete) {
+            say("end to end, PostgreSQL store, deleting");
+            let done = service::erase_all(&deployment, &w1, &sizes, Erasure::Delete).await?;
+            results.quittance_delete_per_s = Some(done.per_s);
+            requests += sizes.subjects;
+        }
+        if wanted(Part::Intake) {
+            say("intake, at a remote system that nobody works");
+            results.intake_per_s = Some(intake::intake(&deployment, "bulk", sizes.intake).await?);
+            requests += sizes.intake;
+            results.server_rss_mb = Some(measure::peak_memory_mb(deployment.pid())?);
+            results.server_rss_requests = Some(requests);
+        }
+    }
+    if wanted(Part::Sqlite) {
+        say("end to end, SQLite store");
+        let deployment = Deployment::start(StoreKind::Sqlite).await;
+        let done = service::erase_all(&deployment, &w1, &sizes, Erasure::Mask).await?;
+        results.quittance_sqlite_per_s = Some(done.per_s);
+    }
+    if wanted(Part::Wide) {
+        say("end to end, many customers with one request each");
+        results.wide_per_s = Some(wide::wide(&w1, &sizes).await?);
+    }
+    w1.close().await;
+    if wanted(Part::Lease) {
+        say("leasing, without and with finished tasks behind it");
+        let (fresh, after) = lease::lease(&sizes).await?;
+        (results.lease_ms_fresh, results.lease_ms_after_1m_finished) = (Some(fresh), Some(after));
+    }
+    Ok(results)
+}
+
+/// `target/bench/w1.json`, for a program in `target/release`.
+fn beside_the_programs() -> Result<PathBuf, Failure> {
+    let program = std::env::current_exe()?;
+    let target = program.parent().and_then(Path::parent).ok_or("the program is in no target folder")?;
+    Ok(target.join("bench").join("w1.json"))
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let done = async {
+        let results = run(&args).await?;
+        let out = args.out.clone().map_or_else(beside_the_programs, Ok)?;
+        results.write(&out)?;
+        println!("{}", results.table());
+        println!("written to {}", out.display());
+        Ok::<(), Failure>(())
+    };
+    match done.await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What is read from outside: the clock, the process table, the store's database.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use quittance_sql::Pool;
+use quittance_tests::Deployment;
+
+use crate::{
+    Failure,
+    w1::{as_admin, number, patient},
+};
+
+pub fn per_s(count: u64, time: Duration) -> f64 {
+    // Counts are far below 2^53.
+    count as f64 / time.as_secs_f64()
+}
+
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn process(pid: u32, file: &str) -> Result<String, Failure> {
+    Ok(std::fs::read_to_string(PathBuf::from("/proc").join(pid.to_string()).join(file))?)
+}
+
+/// The most that the process ever held.
+pub fn peak_memory_mb(pid: u32) -> Result<f64, Failure> {
+    let status = process(pid, "status")?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
+    let kb: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kb / 1024.0)
+}
+
+/// Processor time of the process so far.
+pub fn cpu(pid: u32) -> Result<Duration, Failure> {
+    // Linux counts in hundredths of a second here, whatever the kernel was built with.
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = process(pid, "stat")?;
+    // The name in brackets may hold blanks; user and system time are the 12th and 13th field behind it.
+    let fields: Vec<&str> = stat.rsplit_once(')').ok_or("no name")?.1.split_whitespace().collect();
+    let ticks = |at: usize| -> Result<u32, Failure> { Ok(fields.get(at).ok_or("no times")?.parse()?) };
+    Ok(TICK * (ticks(11)? + ticks(12)?))
+}
+
+/// Looks into a deployment's store past the service.
+pub struct Probe {
+    pool: Pool,
+}
+
+/// How long nothing may complete before the run is given up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl Probe {
+    pub fn of(deployment: &Deployment) -> Result<Self, Failure> {
+        let pool = match std::fs::read_to_string(deployment.path("store-url")) {
+            Ok(url) => as_admin(url.trim())?,
+            Err(_) => {
+                let file = deployment.data().join("quittance.db");
+                Pool::open(&patient(format!("sqlite:{}", file.display())))?
+            }
+        };
+        Ok(Self { pool })
+    }
+
+    /// Waits until no request is open, looking often enough to be right by a few milliseconds and seldom enough to cost nothing.
+    pub async fn until_none_is_open(&self) -> Result<(), Failure> {
+        let (mut fewest, mut moved) = (i64::MAX, Instant::now());
+        loop {
+            let open = number(&self.pool, "SELECT count(*) FROM requests WHERE closed_us IS NULL").await?;
+            if open == 0 {
+                return Ok(());
+            }
+            if open < fewest {
+                (fewest, moved) = (open, Instant::now());
+            }
+            if moved.elapsed() > PATIENCE {
+                let troubled = "SELECT count(*) FROM tasks WHERE state = 'NEEDS_ATTENTION'";
+                let troubled = number(&self.pool, troubled).await?;
+                return Err(format!("{open} requests stay open, {troubled} tasks need attention").into());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Fails unless so many requests of the customer's were completed by a confirmation that something was done.
+    pub async fn completed(&self, customer: &str, count: u64) -> Result<(), Failure> {
+        let sql = format!(
+            "SELECT count(*) FROM requests r JOIN confirmations c ON c.customer_id = r.customer_id AND c.request_id = r.request_id
+             WHERE r.customer_id LIKE '{customer}' AND r.state = 'COMPLETED' AND c.body LIKE '%\"ERASED\"%'"
+        );
+        let found = number(&self.pool, &sql).await?;
+        if u64::try_from(found)? == count {
+            return Ok(());
+        }
+        Err(format!("{found} of {count} requests are COMPLETED with rows erased").into())
+    }
+}

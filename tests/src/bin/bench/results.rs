@@ -1,0 +1,160 @@
+//! The figures, as a table for people and as JSON for programs.
+
+use std::{fmt::Write as _, path::Path};
+
+use serde_json::{Map, Value};
+
+use crate::Failure;
+
+#[derive(Default)]
+pub struct Machine {
+    pub cores: usize,
+    pub postgresql: String,
+}
+
+/// A figure is missing where its part was not asked for.
+#[derive(Default)]
+pub struct Results {
+    pub quick: bool,
+    pub machine: Machine,
+    pub hand_single_per_s: Option<f64>,
+    pub hand_set_per_s: Option<f64>,
+    pub hand_delete_per_s: Option<f64>,
+    pub quittance_postgres_per_s: Option<f64>,
+    pub quittance_sqlite_per_s: Option<f64>,
+    pub quittance_delete_per_s: Option<f64>,
+    pub wide_per_s: Option<f64>,
+    pub intake_per_s: Option<f64>,
+    pub server_rss_mb: Option<f64>,
+    pub server_rss_requests: Option<u64>,
+    pub server_cpu_ms_per_request: Option<f64>,
+    pub lease_ms_fresh: Option<f64>,
+    pub lease_ms_after_1m_finished: Option<f64>,
+}
+
+/// What we want to reach.
+enum Reach {
+    AtLeast(f64),
+    Below(f64),
+    None,
+}
+
+struct Line {
+    name: &'static str,
+    about: &'static str,
+    value: Option<f64>,
+    reach: Reach,
+}
+
+fn over(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    Some(a? / b?)
+}
+
+impl Results {
+    fn lines(&self) -> Vec<Line> {
+        let line = |name, about, value, reach| Line { name, about, value, reach };
+        let slowest_lease = self.lease_ms_fresh.map_or(Reach::None, |fresh| Reach::Below(fresh * 1.2));
+        vec![
+            line(
+                "hand_single_per_s",
+                "by hand, one subject a transaction, prepared",
+                self.hand_single_per_s,
+                Reach::None,
+            ),
+            line("hand_set_per_s", "by hand, 1,000 subjects a transaction", self.hand_set_per_s, Reach::None),
+            line("hand_delete_per_s", "by hand, the same, deleting", self.hand_delete_per_s, Reach::None),
+            line(
+                "quittance_postgres_per_s",
+                "end to end, PostgreSQL store",
+                self.quittance_postgres_per_s,
+                Reach::None,
+            ),
+            line("quittance_sqlite_per_s", "end to end, SQLite store", self.quittance_sqlite_per_s, Reach::None),
+            line(
+                "quittance_delete_per_s",
+                "end to end, PostgreSQL store, deleting",
+                self.quittance_delete_per_s,
+                Reach::None,
+            ),
+            line(
+                "ratio_single",
+                "end to end over by hand, one subject a transaction",
+                over(self.quittance_postgres_per_s, self.hand_single_per_s),
+                Reach::None,
+            ),
+            line(
+                "ratio_set",
+                "end to end over by hand, 1,000 a transaction",
+                over(self.quittance_postgres_per_s, self.hand_set_per_s),
+                Reach::AtLeast(0.25),
+            ),
+            line(
+                "delete_ratio_set",
+                "the same, deleting",
+                over(self.quittance_delete_per_s, self.hand_delete_per_s),
+                Reach::None,
+            ),
+            line("wide_per_s", "end to end, a customer a request", self.wide_per_s, Reach::AtLeast(300.0)),
+            line("intake_per_s", "intake alone, streamed", self.intake_per_s, Reach::AtLeast(10_000.0)),
+            line("server_rss_mb", "the server's peak memory after all that", self.server_rss_mb, Reach::Below(150.0)),
+            line(
+                "server_cpu_ms_per_request",
+                "the server's own processor time",
+                self.server_cpu_ms_per_request,
+                Reach::None,
+            ),
+            line("lease_ms_fresh", "claiming 1,000 tasks, nothing finished", self.lease_ms_fresh, Reach::None),
+            line(
+                "lease_ms_after_1m_finished",
+                "claiming 1,000 tasks, a million finished",
+                self.lease_ms_after_1m_finished,
+                slowest_lease,
+            ),
+        ]
+    }
+
+    pub fn table(&self) -> String {
+        let mut table = String::new();
+        let size = if self.quick { "quick, says nothing about speed" } else { "W1, 10,000 subjects" };
+        // Writing to a String cannot fail.
+        let _ = writeln!(table, "{size}; {} cores, PostgreSQL {}\n", self.machine.cores, self.machine.postgresql);
+        let _ = writeln!(table, "| figure | | value | reach |\n| --- | --- | ---: | --- |");
+        for line in self.lines() {
+            let Some(value) = line.value else { continue };
+            let reach = match line.reach {
+                Reach::AtLeast(least) => verdict(value >= least, &format!("≥ {least}")),
+                Reach::Below(most) => verdict(value < most, &format!("< {}", shown(most))),
+                Reach::None => String::new(),
+            };
+            let _ = writeln!(table, "| {} | {} | {} | {reach} |", line.name, line.about, shown(value));
+        }
+        table
+    }
+
+    pub fn write(&self, out: &Path) -> Result<(), Failure> {
+        let mut json: Map<String, Value> = Map::new();
+        for line in self.lines() {
+            if let Some(value) = line.value {
+                json.insert(line.name.to_owned(), Value::from((value * 1000.0).round() / 1000.0));
+            }
+        }
+        if let Some(requests) = self.server_rss_requests {
+            json.insert("server_rss_requests".to_owned(), requests.into());
+        }
+        json.insert("quick".to_owned(), self.quick.into());
+        json.insert("cores".to_owned(), self.machine.cores.into());
+        json.insert("postgresql".to_owned(), self.machine.postgresql.clone().into());
+        if let Some(folder) = out.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        Ok(std::fs::write(out, serde_json::to_string_pretty(&Value::Object(json))? + "\n")?)
+    }
+}
+
+fn verdict(reached: bool, bound: &str) -> String {
+    format!("{bound}: {}", if reached { "reached" } else { "**not reached**" })
+}
+
+fn shown(value: f64) -> String {
+    if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+}
