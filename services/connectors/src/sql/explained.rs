@@ -61,7 +61,9 @@ async fn sqlite_scans_no_table() {
             let sql = format!("EXPLAIN QUERY PLAN {}", statement.sql);
             let steps = tx.fetch_rows(&sql, statement.args(Some("acme")), rows).await.unwrap();
             let steps: Vec<String> = steps.iter().map(|step| step.text(3).unwrap()).collect();
-            let scanned = steps.iter().any(|step| step.starts_with("SCAN") && !step.contains("json_each"));
+            // `v` is the batch itself, read once.
+            let table = |step: &String| step.starts_with("SCAN") && !step.contains("json_each") && step != "SCAN v";
+            let scanned = steps.iter().any(table);
             assert!(!scanned, "{}\n{steps:#?}", statement.sql);
         }
     }
