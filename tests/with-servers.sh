@@ -43,7 +43,12 @@ stop() {
   status=$?
   trap - EXIT INT TERM
   as postgres "$PG/pg_ctl" -D "$DIR/pg/data" -m immediate -s stop >/dev/null 2>&1 || true
-  if [ -n "$MARIA_PID" ]; then kill "$MARIA_PID" 2>/dev/null || true; wait "$MARIA_PID" 2>/dev/null || true; fi
+  # What runs in the background is a subshell around the server: the server's own pid is in its file.
+  if [ -s "$DIR/maria/pid" ]; then kill "$(cat "$DIR/maria/pid")" 2>/dev/null || true; fi
+  if [ -n "$MARIA_PID" ]; then
+    [ -s "$DIR/maria/pid" ] || pkill -P "$MARIA_PID" 2>/dev/null || true
+    wait "$MARIA_PID" 2>/dev/null || true
+  fi
   rm -rf "$DIR"
   exit $status
 }

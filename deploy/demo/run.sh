@@ -8,7 +8,7 @@ TARGET=${CARGO_TARGET_DIR:-target}
 DEMO=$TARGET/demo
 DATA=$DEMO/quittanced
 LEAVERS=1000
-WAIT=(--wait --timeout 120s)
+WAIT=(--wait --timeout 180s)
 STATEMENT='The customer lives in Amsterdam; parcels went astray.'
 
 BOLD='' DIM='' PLAIN='' WIDTH=0

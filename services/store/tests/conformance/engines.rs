@@ -231,6 +231,8 @@ async fn claim_statements(t: &TestStore, system: &quittance_domain::ids::SystemI
     let statements = Statements::default();
     {
         let _capturing = tracing::subscriber::set_default(statements.clone());
+        // A test beside this one, without a subscriber, may have had the call sites remembered as of no interest.
+        tracing::callsite::rebuild_interest_cache();
         let batch = claim_at(t, system, at(2), 1000).await.unwrap();
         assert_eq!(batch.tasks.len(), 30);
     }
