@@ -33,6 +33,9 @@ pub struct ConnectOptions {
     pub acquire_timeout: Duration,
     /// Bounds each statement on the server's side, so that no transaction outlives its lease. Zero: no bound.
     pub statement_timeout: Duration,
+    /// PostgreSQL: plan each statement once for all its arguments. Right where every statement finds its rows by an index and has no
+    /// better plan for other arguments; then planning costs more than it gains, and customers of unlike size mislead it.
+    pub generic_plans: bool,
     /// SQLite: make the file if it is not there.
     pub create: bool,
     /// Refuse a connection over a network without verified TLS, unless the host is this machine.
@@ -46,6 +49,7 @@ impl ConnectOptions {
             connections_max: 8,
             acquire_timeout: Duration::from_secs(10),
             statement_timeout: Duration::from_secs(30),
+            generic_plans: false,
             create: false,
             require_tls: true,
         }
@@ -105,6 +109,7 @@ impl Pool {
             let c = c.application_name("quittance").statement_cache_capacity(256).options([
                 ("statement_timeout", timeout_ms.as_str()),
                 ("idle_in_transaction_session_timeout", "60000"),
+                ("plan_cache_mode", if o.generic_plans { "force_generic_plan" } else { "auto" }),
             ]);
             Ok(Self::Postgres(pool_options::<Postgres>(o).connect_lazy_with(c)))
         } else if o.url.starts_with("mysql://") || o.url.starts_with("mariadb://") {

@@ -139,6 +139,7 @@ impl Store {
         }
         staging.write(&mut tx).await?;
         tx.commit().await?;
+        self.grown(prepared.iter().map(|p| p.tasks.len()).sum()).await;
         for p in prepared {
             results[p.at] = Some(Ok(Taken::Created(p.id)));
         }

@@ -23,6 +23,7 @@ mod replan;
 mod report;
 mod requests;
 mod seal;
+mod statistics;
 mod subject;
 mod systems;
 mod tx;
@@ -62,6 +63,7 @@ struct Inner {
     write: Pool,
     read: Pool,
     ring: KeyRing,
+    growth: statistics::Growth,
     /// Held while we live: a second process on the same SQLite file is refused.
     _exclusive: Option<fs::File>,
 }
@@ -74,6 +76,7 @@ impl Store {
             None => None,
         };
         let mut write_options = options.connect.clone();
+        write_options.generic_plans = true;
         if exclusive.is_some() {
             // SQLite has one writer: waiting for it in our own queue is fair, waiting in SQLite's busy handler is not.
             write_options.connections_max = 1;
@@ -83,8 +86,10 @@ impl Store {
         let read = if exclusive.is_some() { Pool::open(&options.connect)? } else { write.clone() };
         let empty = first_connection(&write).await?;
         let ring = KeyRing::open(&options.key_ring, empty)?;
-        let store = Self { inner: Arc::new(Inner { write, read, ring, _exclusive: exclusive }) };
+        let store =
+            Self { inner: Arc::new(Inner { write, read, ring, growth: Default::default(), _exclusive: exclusive }) };
         store.check_row_security().await?;
+        store.know_statistics().await?;
         Ok(store)
     }
 

@@ -270,6 +270,7 @@ impl Store {
         forget_closed(&mut tx, customer, closed.iter().map(|(id, ..)| *id)).await?;
         staging.write(&mut tx).await?;
         tx.commit().await?;
+        self.grown(missing.iter().map(|(.., tasks)| tasks.len()).sum()).await;
         Ok(rows.len())
     }
 

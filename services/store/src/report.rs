@@ -131,6 +131,7 @@ impl Store {
             )
             .await?;
         tx.commit().await?;
+        self.grown(kept.len()).await;
         let kept: HashSet<Uuid> = kept.iter().map(|r| r.uuid(0)).collect::<Result<_, _>>()?;
         Ok(ids.into_iter().filter(|id| !kept.contains(&id.uuid())).collect())
     }

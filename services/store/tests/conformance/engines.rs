@@ -1,18 +1,12 @@
 //! What each engine must be besides: one process on SQLite, this build's schema, Citus's rules, and claims that stay cheap.
 
-use std::sync::{Arc, Mutex};
-
 use quittance_sql::Val;
 use quittance_store::StoreError;
-use tracing::{
-    Event, Metadata, Subscriber,
-    field::{Field, Visit},
-    span,
-};
 
 use crate::{
     harness::TestStore,
     isolation::{DEPLOYMENT_WIDE, customer_tables},
+    statements::{CUSTOMERS_TABLES, Statements},
     world::*,
 };
 
@@ -79,6 +73,7 @@ pub async fn migrating_twice_changes_nothing(t: &mut TestStore) {
 
 /// Replicas of a new deployment start together.
 pub async fn replicas_that_start_at_once_migrate_once(t: &mut TestStore) {
+    t.wear_out();
     let tables: Vec<String> = t.tables().await.into_iter().map(|(table, _)| table).collect();
     t.close().await;
     t.change(&format!("DROP TABLE {} CASCADE", tables.join(", "))).await;
@@ -95,22 +90,7 @@ pub async fn replicas_that_start_at_once_migrate_once(t: &mut TestStore) {
 /// What will be sharded by customer can be: nothing unique or referred to spans customers.
 pub async fn customers_tables_keep_the_rules_of_citus(t: &TestStore) {
     let customers: Vec<String> = customer_tables(t).await.into_iter().map(|(table, _)| table).collect();
-    let expected = [
-        "agreements",
-        "confirmations",
-        "extensions",
-        "ledger_entries",
-        "match_sets",
-        "package_records",
-        "packages",
-        "requests",
-        "restrictions",
-        "subject_heads",
-        "subject_lines",
-        "task_waits",
-        "tasks",
-    ];
-    assert_eq!(customers, expected, "a new table is either a customer's, or named as deployment-wide");
+    assert_eq!(customers, CUSTOMERS_TABLES, "a new table is either a customer's, or named as deployment-wide");
     let unique = "SELECT i.indrelid::regclass::text, i.indexrelid::regclass::text,
         EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey::int[])
                 AND a.attname = 'customer_id')::int::bigint, i.indisprimary::int::bigint
@@ -121,7 +101,11 @@ pub async fn customers_tables_keep_the_rules_of_citus(t: &TestStore) {
         primaries += row.i64(3).unwrap();
         assert!(DEPLOYMENT_WIDE.contains(&table.as_str()) || row.i64(2).unwrap() == 1, "{}", row.text(1).unwrap());
     }
-    assert_eq!(usize::try_from(primaries).unwrap(), expected.len() + DEPLOYMENT_WIDE.len(), "every table has its key");
+    assert_eq!(
+        usize::try_from(primaries).unwrap(),
+        CUSTOMERS_TABLES.len() + DEPLOYMENT_WIDE.len(),
+        "every table has its key"
+    );
     let foreign = "SELECT conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'f'";
     for row in t.rows(foreign, vec![]).await {
         let (table, definition) = (row.text(0).unwrap(), row.text(1).unwrap());
@@ -135,7 +119,7 @@ pub async fn customers_tables_keep_the_rules_of_citus(t: &TestStore) {
     ] {
         assert_eq!(t.count(sql).await, 0, "{what}");
     }
-    for table in expected {
+    for table in CUSTOMERS_TABLES {
         let sql = format!(
             "SELECT (relrowsecurity AND relforcerowsecurity)::int::bigint FROM pg_class WHERE oid = '{table}'::regclass"
         );
@@ -145,46 +129,11 @@ pub async fn customers_tables_keep_the_rules_of_citus(t: &TestStore) {
     assert_eq!(t.count(bypass).await, 0, "or the suite would prove nothing");
 }
 
-/// Keeps the statements that the store sends from this thread.
-#[derive(Clone, Default)]
-struct Statements(Arc<Mutex<Vec<String>>>);
-
-impl Visit for Statements {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "sql" {
-            self.0.lock().unwrap().push(value.to_owned());
-        }
-    }
-
-    fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
-}
-
-impl Subscriber for Statements {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "quittance::sql"
-    }
-
-    fn event(&self, event: &Event<'_>) {
-        event.record(&mut self.clone());
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn enter(&self, _: &span::Id) {}
-
-    fn exit(&self, _: &span::Id) {}
-}
-
 const FINISHED: i64 = 20_000;
 
 /// A store with a long past: finished tasks without end, and a few that are open.
-async fn age(t: &TestStore, acme: &Customer) {
+async fn age(t: &mut TestStore, acme: &Customer) {
+    t.wear_out();
     acme.instruct_all(at(1), (0..30).map(|n| erasure(&format!("p{n}"))).collect()).await;
     let (series, id, tail) = if t.is_postgres() {
         (
@@ -228,7 +177,7 @@ async fn age(t: &TestStore, acme: &Customer) {
 
 /// The claim itself, as the store sends it, and the look for what comes next.
 async fn claim_statements(t: &TestStore, system: &quittance_domain::ids::SystemId) -> Vec<String> {
-    let statements = Statements::default();
+    let statements = Statements::keep();
     {
         let _capturing = tracing::subscriber::set_default(statements.clone());
         // A test beside this one, without a subscriber, may have had the call sites remembered as of no interest.
@@ -236,8 +185,7 @@ async fn claim_statements(t: &TestStore, system: &quittance_domain::ids::SystemI
         let batch = claim_at(t, system, at(2), 1000).await.unwrap();
         assert_eq!(batch.tasks.len(), 30);
     }
-    let sent = statements.0.lock().unwrap().clone();
-    let found: Vec<_> = sent.into_iter().filter(|sql| sql.contains("AWAITING_CONFIRMATION")).collect();
+    let found: Vec<_> = statements.all().into_iter().filter(|sql| sql.contains("AWAITING_CONFIRMATION")).collect();
     assert_eq!(found.len(), 2, "{found:#?}");
     found
 }
@@ -248,7 +196,7 @@ fn arguments() -> Vec<Val> {
     args
 }
 
-pub async fn a_claim_costs_nothing_for_what_is_finished(t: &TestStore) {
+pub async fn a_claim_costs_nothing_for_what_is_finished(t: &mut TestStore) {
     let (acme, crm) = acme_and_crm(t).await;
     age(t, &acme).await;
     for (n, sql) in claim_statements(t, &crm).await.into_iter().enumerate() {

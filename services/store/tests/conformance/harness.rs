@@ -3,9 +3,11 @@
 use std::{ops::Deref, path::PathBuf, sync::Mutex};
 
 use quittance_sql::{ConnectOptions, Engine, Pool, Row, Tx, Val};
-use quittance_store::{Store, StoreOptions, StoreResult};
+use quittance_store::{KeyRing, Store, StoreOptions, StoreResult};
 use tempfile::TempDir;
 use uuid::Uuid;
+
+use crate::statements::{CUSTOMERS_TABLES, Statements, by_the_case};
 
 const SERVER: &str = "QUITTANCE_TEST_POSTGRES_URL";
 
@@ -15,6 +17,7 @@ pub struct TestStore {
     engine: Engine,
     url: String,
     folder: TempDir,
+    worn: bool,
 }
 
 impl Deref for TestStore {
@@ -28,24 +31,42 @@ impl Deref for TestStore {
 impl TestStore {
     /// `None` where there is no server, and it was said that there need not be one.
     pub async fn fresh(engine: Engine) -> Option<Self> {
+        Statements::check_all();
         let folder = tempfile::tempdir().unwrap();
         let url = match engine {
             Engine::Postgres => postgres_database().await?,
             Engine::Sqlite | Engine::MySql => format!("sqlite:{}", folder.path().join("store.db").display()),
         };
-        let mut store = Self { store: None, engine, url, folder };
+        let mut store = Self { store: None, engine, url, folder, worn: false };
+        if store.is_postgres() {
+            // A database that was used before has its tables already, and a store in use is given no new keys.
+            KeyRing::open(&store.file("keys"), true).unwrap();
+        }
         store.open("keys").await.unwrap();
         Some(store)
     }
 
     pub async fn end(mut self) {
         self.close().await;
-        if self.is_postgres() {
-            let pool = self.raw_pool();
-            pool.run_script("DROP SCHEMA public CASCADE; CREATE SCHEMA public").await.unwrap();
-            pool.close().await;
+        if self.is_postgres() && !self.worn {
+            self.empty().await;
             FREE.lock().unwrap().push(self.url);
         }
+    }
+
+    /// The case leaves more behind than rows: another gets another database.
+    pub fn wear_out(&mut self) {
+        self.worn = true;
+    }
+
+    /// As it was when it was new, without the time that a new one takes.
+    pub async fn empty(&self) {
+        let others = ["ready", "data_maps", "systems", "customers"];
+        // Tasks refer to requests.
+        let tables = ["tasks"].iter().chain(CUSTOMERS_TABLES).chain(&others);
+        let mut script: String = tables.map(|table| format!("DELETE FROM {table};")).collect();
+        script.push_str("UPDATE deployment SET systems_generation = 1");
+        self.change(&script).await;
     }
 
     pub fn is_postgres(&self) -> bool {
@@ -86,7 +107,7 @@ impl TestStore {
     }
 
     pub async fn rows(&self, sql: &str, args: Vec<Val>) -> Vec<Row> {
-        self.raw().await.fetch(sql, args).await.unwrap_or_else(|e| panic!("{e}: {sql}"))
+        self.raw().await.fetch(&by_the_case(sql), args).await.unwrap_or_else(|e| panic!("{e}: {sql}"))
     }
 
     /// One number, over all customers.

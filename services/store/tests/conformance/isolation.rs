@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use quittance_domain::{action::RestrictionGround, ids::RequestId, outcome::OutcomeKind};
+use quittance_domain::{action::RestrictionGround, ids::RequestId, outcome::OutcomeKind, request::RequestState};
 use quittance_store::{ChangeCursor, LeaseQuery, LeasedTask, Report, ReportResult, RequestFilter, StoreError};
 
-use crate::{harness::TestStore, world::*};
+use crate::{harness::TestStore, statements::by_the_case, world::*};
 
 /// Tables that are the deployment's: small, of all customers, and reference tables on Citus. Every other one is a customer's.
 pub const DEPLOYMENT_WIDE: &[&str] = &["customers", "data_maps", "deployment", "ready", "schema_version", "systems"];
@@ -149,13 +149,57 @@ pub async fn with_one_customers_id_nothing_of_anothers_is_changed(t: &TestStore)
     assert_eq!(all_rows_of(t, &n.bolt).await, before);
 }
 
+/// Ids are random enough never to meet; that they do not is no part of what keeps customers apart. Here every id of `bolt`'s is also
+/// one of `acme`'s, so that a statement that names the request alone would reach both.
+pub async fn the_same_ids_at_two_customers_are_two_requests(t: &TestStore) {
+    let n = neighbours(t).await;
+    let (acme, bolt, crm, now) = (&n.acme, &n.bolt, &n.crm, at(6));
+    let mut tables = customer_tables(t).await;
+    // What others refer to comes first; an agreement both have.
+    tables.sort_by_key(|(table, _)| table != "requests");
+    for (table, columns) in tables.iter().filter(|(table, _)| table != "agreements") {
+        let mine: Vec<_> = columns.iter().map(|c| if c == "customer_id" { "'acme'" } else { c.as_str() }).collect();
+        let (columns, mine) = (columns.join(", "), mine.join(", "));
+        t.change(&format!("INSERT INTO {table} ({columns}) SELECT {mine} FROM {table} WHERE customer_id = 'bolt'"))
+            .await;
+    }
+    let (running, lease) = (n.running.key.request, n.running.lease);
+    for id in [running, n.attention, n.awaiting, n.exported, n.held, n.pending] {
+        assert_eq!(acme.tasks(id).await.len(), bolt.tasks(id).await.len());
+        let extensions = t.extensions(&acme.id, id).await.unwrap();
+        assert_eq!(extensions.len(), usize::from(id == n.awaiting));
+        assert_eq!(t.package(&acme.id, id).await.unwrap().records, u64::from(id == n.exported));
+    }
+    let before = all_rows_of(t, bolt).await;
+    assert!(t.extend_leases(&acme.id, crm, &[(running, lease)], now, at(900)).await.unwrap().is_empty());
+    let report = Report { request: running, lease, result: done(crm) };
+    assert!(t.report(&acme.id, crm, now, vec![report]).await.unwrap().is_empty());
+    let ready = t.ready_work(now, std::slice::from_ref(crm)).await.unwrap();
+    assert!(ready.iter().any(|ready| ready.customer == acme.id));
+    t.retry_task(&acme.key(n.attention, crm), "operators/kim", now).await.unwrap();
+    t.object_to_request(&acme.id, n.attention, "looks unlawful", now).await.unwrap();
+    t.extend_request(&acme.id, n.attention, day(85), "complex", now).await.unwrap();
+    t.decline_request(&acme.id, n.attention, "indeed", now).await.unwrap();
+    t.decline_request(&acme.id, n.awaiting, "not ours", now).await.unwrap();
+    t.cancel_request(&acme.id, n.held, "by mistake", now).await.unwrap();
+    t.cancel_request(&acme.id, n.pending, "by mistake", now).await.unwrap();
+    assert_eq!(all_rows_of(t, bolt).await, before);
+    // And the other way round, where rows of `acme`'s are missing by now.
+    let report = Report { request: running, lease, result: attention() };
+    assert!(t.report(&bolt.id, crm, now, vec![report]).await.unwrap().is_empty());
+    let given_up = confirmation(crm, OutcomeKind::Unconfirmed);
+    t.resolve_task(&bolt.key(running, crm), given_up, "operators/kim", now).await.unwrap();
+    assert_eq!(acme.request(running).await.state, RequestState::Completed);
+    assert_eq!(bolt.request(running).await.state, RequestState::CompletedWithExceptions);
+}
+
 pub async fn a_connection_without_settings_sees_no_row(t: &TestStore) {
     let n = neighbours(t).await;
     let tables: Vec<String> = customer_tables(t).await.into_iter().map(|(table, _)| table).collect();
     let pool = t.raw_pool();
     let mut nobody = pool.begin().await.unwrap();
     for table in &tables {
-        let rows = nobody.fetch(&format!("SELECT count(*) FROM {table}"), vec![]).await.unwrap();
+        let rows = nobody.fetch(&by_the_case(&format!("SELECT count(*) FROM {table}")), vec![]).await.unwrap();
         assert_eq!(rows[0].i64(0).unwrap(), 0, "{table}");
     }
     drop(nobody);
@@ -164,31 +208,22 @@ pub async fn a_connection_without_settings_sees_no_row(t: &TestStore) {
         let mut tx = pool.begin_with_settings(&setting).await.unwrap();
         for table in &tables {
             let sql = format!("SELECT count(*), count(*) FILTER (WHERE customer_id = $1) FROM {table}");
-            let row = tx.fetch(&sql, vec![mine.id.as_str().into()]).await.unwrap();
+            let row = tx.fetch(&by_the_case(&sql), vec![mine.id.as_str().into()]).await.unwrap();
             assert_eq!(row[0].i64(0).unwrap(), row[0].i64(1).unwrap(), "{table}");
             let sql = format!("UPDATE {table} SET customer_id = customer_id WHERE customer_id = $1");
-            assert_eq!(tx.execute(&sql, vec![theirs.id.as_str().into()]).await.unwrap(), 0, "{table}");
+            assert_eq!(tx.execute(&by_the_case(&sql), vec![theirs.id.as_str().into()]).await.unwrap(), 0, "{table}");
         }
-        assert!(tx.fetch("SELECT 1 FROM requests", vec![]).await.unwrap().len() >= 5);
+        assert!(tx.fetch(&by_the_case("SELECT 1 FROM requests"), vec![]).await.unwrap().len() >= 5);
         // Nor may a row be given to somebody else.
         let give = "UPDATE extensions SET customer_id = $1";
         let insert = "INSERT INTO extensions VALUES ($1, gen_random_uuid(), 1, '', 1)";
         for sql in [insert, give] {
-            let mut tx = pool_again(t, &setting).await;
-            tx.execute(
-                "INSERT INTO extensions VALUES ($1, gen_random_uuid(), 1, '', 1)",
-                vec![mine.id.as_str().into()],
-            )
-            .await
-            .unwrap();
-            let refused = tx.execute(sql, vec![theirs.id.as_str().into()]).await.unwrap_err();
+            let mut tx = t.raw_pool().begin_with_settings(&setting).await.unwrap();
+            tx.execute(&by_the_case(insert), vec![mine.id.as_str().into()]).await.unwrap();
+            let refused = tx.execute(&by_the_case(sql), vec![theirs.id.as_str().into()]).await.unwrap_err();
             assert_eq!(refused.code, "42501");
         }
     }
-}
-
-async fn pool_again(t: &TestStore, setting: &str) -> quittance_sql::Tx {
-    t.raw_pool().begin_with_settings(setting).await.unwrap()
 }
 
 /// One that forgets the setting would otherwise inherit it from the transaction before.
@@ -198,10 +233,10 @@ pub async fn a_setting_ends_with_its_transaction(t: &TestStore) {
     let pool = t.raw_pool();
     for setting in ["SET LOCAL quittance.customer_id = 'acme'", "SET LOCAL quittance.scope = 'deployment'"] {
         let mut tx = pool.begin_with_settings(setting).await.unwrap();
-        assert_eq!(tx.fetch("SELECT 1 FROM requests", vec![]).await.unwrap().len(), 1);
+        assert_eq!(tx.fetch(&by_the_case("SELECT 1 FROM requests"), vec![]).await.unwrap().len(), 1);
         tx.commit().await.unwrap();
         let mut tx = pool.begin().await.unwrap();
-        assert!(tx.fetch("SELECT 1 FROM requests", vec![]).await.unwrap().is_empty());
+        assert!(tx.fetch(&by_the_case("SELECT 1 FROM requests"), vec![]).await.unwrap().is_empty());
         tx.rollback().await.unwrap();
     }
 }

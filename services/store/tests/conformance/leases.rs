@@ -1,6 +1,9 @@
 //! Leases: one worker at a time, and none that has lost its lease writes anything (I4).
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
 
 use quittance_domain::{action::Action, ids::RequestId, task::TaskState};
 use quittance_store::{LeaseQuery, LeasedTask, Report, ReportResult};
@@ -26,10 +29,6 @@ pub async fn workers_that_claim_at_once_never_get_the_same_task(t: &TestStore) {
     let mut claimed = Vec::new();
     while let Some(worker) = workers.join_next().await {
         claimed.extend(worker.unwrap());
-    }
-    // One that found all the rest locked went home; nothing is lost by it.
-    while let Some(batch) = claim_at(t, &crm, at(2), 50).await {
-        claimed.extend(batch.tasks.iter().map(|task| task.key.request));
     }
     assert_eq!(claimed.len(), 120);
     assert_eq!(claimed.into_iter().collect::<HashSet<_>>(), ids.into_iter().collect());
@@ -229,6 +228,38 @@ pub async fn a_claim_finds_what_another_has_left(t: &TestStore) {
     assert_eq!(sizes, [4, 4, 2]);
     // All are leased: the hint names the moment at which the first lease passes.
     assert_eq!(t.next_ready().await.unwrap(), Some(at(1 + LEASE_S)));
+}
+
+/// A claim that saw nothing removes the hint that it followed, but not one that was renewed meanwhile.
+pub async fn a_hint_survives_a_claim_that_did_not_see_its_work(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = acme.instruct(at(1), erasure("mara")).await;
+    let task = claim_one(t, &crm, at(2)).await;
+    acme.report(&task, at(3), attention()).await;
+    let hint = t.ready_work(at(100), std::slice::from_ref(&crm)).await.unwrap().remove(0);
+    // As whoever makes work due does it, and holds before its commit.
+    let mut other = t.raw().await;
+    let us = at(100).as_microsecond();
+    let due = format!(
+        "UPDATE tasks SET state = 'PENDING', run_at_us = {us}; UPDATE ready SET bumps = bumps + 1, ready_us = {us}"
+    );
+    other.execute_script(&due).await.unwrap();
+    let claimer = {
+        let store = (**t).clone();
+        tokio::spawn(async move {
+            let query = LeaseQuery { worker: "worker", now: at(100), expires_at: at(160), tasks_max: 10 };
+            store.lease(&hint, &query).await.map(|batch| batch.tasks.len())
+        })
+    };
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while t.count(waiting).await == 0 {
+        assert!(Instant::now() < deadline, "the claim does not get to the hint");
+    }
+    other.commit().await.unwrap();
+    assert_eq!(claimer.await.unwrap().unwrap(), 0, "it had looked before");
+    assert_eq!(claim_one(t, &crm, at(100)).await.key.request, id);
 }
 
 pub async fn a_match_set_is_stored_under_a_living_lease_only(t: &TestStore) {

@@ -18,6 +18,7 @@ mod packages;
 mod resolving;
 mod restrictions;
 mod sealing;
+mod statements;
 mod world;
 
 macro_rules! on {
@@ -86,6 +87,7 @@ suite! {
             a_task_pins_the_version_of_its_map,
         }
         isolation {
+            the_same_ids_at_two_customers_are_two_requests,
             with_one_customers_id_nothing_of_anothers_is_read,
             with_one_customers_id_nothing_of_anothers_is_changed,
         }
@@ -223,6 +225,9 @@ suite! {
             a_claim_reads_nothing_that_is_finished,
             customers_tables_keep_the_rules_of_citus,
             replicas_that_start_at_once_migrate_once,
+        }
+        leases {
+            a_hint_survives_a_claim_that_did_not_see_its_work,
         }
         isolation {
             a_connection_without_settings_sees_no_row,

@@ -9,7 +9,7 @@ use quittance_domain::{
 };
 use quittance_store::{KeyRing, LeaseQuery, ReportResult, StoreError, Taken};
 
-use crate::{harness::TestStore, world::*};
+use crate::{harness::TestStore, statements::by_the_case, world::*};
 
 /// A text that is not personal, and is stored as it is: where the search does not find it, it finds nothing.
 const PLAIN: &str = "reference-of-quokka";
@@ -193,7 +193,7 @@ async fn put(t: &TestStore, ids: &[RequestId], sealed: [&Vec<u8>; 2]) {
     let mut tx = t.raw().await;
     for (id, sealed) in ids.iter().zip(sealed) {
         let args = vec![sealed.clone().into(), id.uuid().into()];
-        tx.execute("UPDATE requests SET sealed_subject = $1 WHERE request_id = $2", args).await.unwrap();
+        tx.execute(&by_the_case("UPDATE requests SET sealed_subject = $1 WHERE request_id = $2"), args).await.unwrap();
     }
     tx.commit().await.unwrap();
 }

@@ -1,6 +1,10 @@
 //! Short words for what the cases say: customers, systems, instructions, work.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use quittance_domain::{
     Timestamp,
@@ -271,17 +275,27 @@ pub async fn claim(store: &Store, system: &SystemId, now: Timestamp) -> Option<L
     claim_at(store, system, now, 100).await
 }
 
+/// As [`claim`], of `tasks_max` at most. `None`: nothing is due. Work that a transaction on its way has locked is due still, as its hint
+/// says; it is looked at again.
 pub async fn claim_at(store: &Store, system: &SystemId, now: Timestamp, tasks_max: u32) -> Option<LeasedBatch> {
-    let expires_at = now.checked_add(jiff_seconds(LEASE_S)).unwrap();
-    for ready in again!(store.ready_work(now, std::slice::from_ref(system))).unwrap() {
-        let query = LeaseQuery { worker: "worker", now, expires_at, tasks_max };
-        let batch = again!(store.lease(&ready, &query)).unwrap();
-        assert!(batch.tasks.len() <= tasks_max as usize, "a claim takes no more than it asked for");
-        if !batch.tasks.is_empty() {
-            return Some(batch);
+    let expires_at = now.checked_add(Duration::from_secs(LEASE_S.unsigned_abs())).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let ready = again!(store.ready_work(now, std::slice::from_ref(system))).unwrap();
+        if ready.is_empty() {
+            return None;
         }
+        for ready in ready {
+            let query = LeaseQuery { worker: "worker", now, expires_at, tasks_max };
+            let batch = again!(store.lease(&ready, &query)).unwrap();
+            assert!(batch.tasks.len() <= tasks_max as usize, "a claim takes no more than it asked for");
+            if !batch.tasks.is_empty() {
+                return Some(batch);
+            }
+        }
+        assert!(Instant::now() < deadline, "a hint says that work is due which nobody can have");
+        tokio::task::yield_now().await;
     }
-    None
 }
 
 /// As [`claim`], of which the case knows that it is one task.
@@ -301,10 +315,6 @@ pub async fn due_at(customer: &Customer, system: &SystemId, requests: &[RequestI
         }
     }
     due
-}
-
-fn jiff_seconds(seconds: i64) -> std::time::Duration {
-    std::time::Duration::from_secs(u64::try_from(seconds).unwrap())
 }
 
 pub fn confirmation(system: &SystemId, outcome: OutcomeKind) -> Confirmation {

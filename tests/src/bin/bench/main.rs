@@ -104,10 +104,12 @@ async fn run(args: &Args) -> Result<Results, Failure> {
         say("by hand, one subject a transaction");
         results.hand_single_per_s = Some(hand::single(&w1, &sizes).await?);
         say("by hand, set-based");
-        results.hand_set_per_s = Some(hand::set_based(&w1, &sizes, Erasure::Mask).await?);
+        let set = hand::set_based(&w1, &sizes, Erasure::Mask).await?;
+        results.hand_set_per_s = Some(set.per_s);
+        results.hand_set_cpu_ms = Some(set.postgresql_ms);
         if wanted(Part::Delete) {
             say("by hand, set-based, deleting");
-            results.hand_delete_per_s = Some(hand::set_based(&w1, &sizes, Erasure::Delete).await?);
+            results.hand_delete_per_s = Some(hand::set_based(&w1, &sizes, Erasure::Delete).await?.per_s);
         }
     }
 
@@ -119,7 +121,8 @@ async fn run(args: &Args) -> Result<Results, Failure> {
             say("end to end, PostgreSQL store");
             let done = service::erase_all(&deployment, &w1, &sizes, Erasure::Mask).await?;
             results.quittance_postgres_per_s = Some(done.per_s);
-            results.server_cpu_ms_per_request = Some(done.cpu_ms_per_request);
+            results.server_cpu_ms = Some(done.server_ms);
+            results.postgresql_cpu_ms = Some(done.postgresql_ms);
             requests += sizes.subjects;
         }
         if wanted(Part::Delete) {

@@ -35,15 +35,51 @@ pub fn peak_memory_mb(pid: u32) -> Result<f64, Failure> {
     Ok(kb / 1024.0)
 }
 
-/// Processor time of the process so far.
-pub fn cpu(pid: u32) -> Result<Duration, Failure> {
+/// User and system time of a process, and of its children that have ended.
+struct Times {
+    parent: u32,
+    own: Duration,
+    ended_children: Duration,
+}
+
+fn times(pid: u32) -> Result<Times, Failure> {
     // Linux counts in hundredths of a second here, whatever the kernel was built with.
     const TICK: Duration = Duration::from_millis(10);
     let stat = process(pid, "stat")?;
-    // The name in brackets may hold blanks; user and system time are the 12th and 13th field behind it.
+    // The name in brackets may hold blanks; what follows it are numbers, but for the state.
     let fields: Vec<&str> = stat.rsplit_once(')').ok_or("no name")?.1.split_whitespace().collect();
-    let ticks = |at: usize| -> Result<u32, Failure> { Ok(fields.get(at).ok_or("no times")?.parse()?) };
-    Ok(TICK * (ticks(11)? + ticks(12)?))
+    let field = |at: usize| -> Result<u32, Failure> { Ok(fields.get(at).ok_or("no times")?.parse()?) };
+    Ok(Times {
+        parent: field(1)?,
+        own: TICK * (field(11)? + field(12)?),
+        ended_children: TICK * (field(13)? + field(14)?),
+    })
+}
+
+/// Processor time of a process so far.
+pub fn cpu(pid: u32) -> Result<Duration, Failure> {
+    Ok(times(pid)?.own)
+}
+
+/// Processor time of a process and its children so far: of PostgreSQL, by its first process.
+pub fn cpu_of_family(pid: u32) -> Result<Duration, Failure> {
+    let first = times(pid)?;
+    let mut sum = first.own + first.ended_children;
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(child) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        // One that ends while we look is counted by its parent next time.
+        if let Ok(times) = times(child)
+            && times.parent == pid
+        {
+            sum += times.own + times.ended_children;
+        }
+    }
+    Ok(sum)
+}
+
+/// The first process of the PostgreSQL that serves a session of this process.
+pub fn parent(pid: u32) -> Result<u32, Failure> {
+    Ok(times(pid)?.parent)
 }
 
 /// Looks into a deployment's store past the service.

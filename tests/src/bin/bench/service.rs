@@ -1,6 +1,6 @@
 //! W1 end to end: requests go in over the network, and the clock stops when the last of them is COMPLETED.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quittance_api::v1;
 use quittance_client::{
@@ -20,7 +20,9 @@ use crate::{
 
 pub struct Done {
     pub per_s: f64,
-    pub cpu_ms_per_request: f64,
+    /// Processor time a request: of the server, and of PostgreSQL.
+    pub server_ms: f64,
+    pub postgresql_ms: f64,
 }
 
 /// Streams erasures in, a thousand a chunk; each is durable when this answers.
@@ -54,19 +56,20 @@ pub async fn erase_all(deployment: &Deployment, w1: &W1, sizes: &Sizes, erasure:
     w1.verify(sizes.warm_up, erasure).await?;
 
     w1.seed().await?;
-    let cpu_before = cpu(deployment.pid())?;
+    let (server_before, postgresql_before) = (cpu(deployment.pid())?, w1.cpu()?);
     let begun = Instant::now();
     let created = stream_in(&client, (0..w1.subjects).map(|i| email(scattered(i, w1.subjects)))).await?;
     let taken_in = begun.elapsed();
     probe.until_none_is_open().await?;
     let time = begun.elapsed();
-    let used = cpu(deployment.pid())? - cpu_before;
+    let ms = |used: Duration| used.as_secs_f64() * 1000.0 / created as f64;
+    let (server_ms, postgresql_ms) = (ms(cpu(deployment.pid())? - server_before), ms(w1.cpu()? - postgresql_before));
     crate::say(&format!(
-        "  {created} taken in after {:.2} s, completed after {:.2} s",
+        "  {created} taken in after {:.2} s, completed after {:.2} s; CPU a request: server {server_ms:.2} ms, PostgreSQL {postgresql_ms:.2} ms",
         taken_in.as_secs_f64(),
         time.as_secs_f64()
     ));
     probe.completed(name, sizes.warm_up + w1.subjects).await?;
     w1.verify(w1.subjects, erasure).await?;
-    Ok(Done { per_s: per_s(created, time), cpu_ms_per_request: used.as_secs_f64() * 1000.0 / created as f64 })
+    Ok(Done { per_s: per_s(created, time), server_ms, postgresql_ms })
 }

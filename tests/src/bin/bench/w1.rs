@@ -1,9 +1,15 @@
 //! Workload W1: one application database of five tables, 14 rows for each customer in it, and what erasing one means.
 
+use std::time::Duration;
+
 use quittance_sql::{ConnectOptions, Pool};
 use quittance_tests::deployment::{postgres_database, test_server};
 
-use crate::{Failure, results::Machine};
+use crate::{
+    Failure,
+    measure::{cpu_of_family, parent},
+    results::Machine,
+};
 
 /// Whether erasing masks a subject's fields, or deletes its rows.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -106,6 +112,8 @@ pub struct W1 {
     /// For the server's secret and for connections by hand. The role owns this database and nothing else.
     pub url: String,
     pub subjects: u64,
+    /// The server's first process.
+    postmaster: u32,
     pool: Pool,
     admin: Pool,
 }
@@ -123,7 +131,7 @@ async fn text(pool: &Pool, sql: &str) -> Result<String, Failure> {
 
 /// Seeding and looking may take as long as they take.
 pub fn patient(url: String) -> ConnectOptions {
-    ConnectOptions { statement_timeout: std::time::Duration::from_secs(600), ..ConnectOptions::new(url) }
+    ConnectOptions { statement_timeout: Duration::from_secs(600), ..ConnectOptions::new(url) }
 }
 
 /// As the server's superuser, in the database of another's URL.
@@ -137,7 +145,9 @@ pub fn as_admin(url: &str) -> Result<Pool, Failure> {
 impl W1 {
     pub async fn create(subjects: u64) -> Result<Self, Failure> {
         let url = postgres_database().await;
-        let w1 = Self { pool: Pool::open(&patient(url.clone()))?, admin: as_admin(&url)?, url, subjects };
+        let admin = as_admin(&url)?;
+        let postmaster = parent(u32::try_from(number(&admin, "SELECT pg_backend_pid()::bigint").await?)?)?;
+        let w1 = Self { pool: Pool::open(&patient(url.clone()))?, admin, postmaster, url, subjects };
         // What is written by hand must cost what it costs everywhere.
         for (setting, default) in [("fsync", "on"), ("synchronous_commit", "on"), ("full_page_writes", "on")] {
             let found = text(&w1.admin, &format!("SELECT current_setting('{setting}')")).await?;
@@ -151,6 +161,11 @@ impl W1 {
     pub async fn machine(&self) -> Result<Machine, Failure> {
         let postgresql = text(&self.admin, "SELECT current_setting('server_version')").await?;
         Ok(Machine { cores: std::thread::available_parallelism()?.get(), postgresql })
+    }
+
+    /// Processor time of the whole PostgreSQL so far.
+    pub fn cpu(&self) -> Result<Duration, Failure> {
+        cpu_of_family(self.postmaster)
     }
 
     /// Whole again: every part works on rows that nobody has erased, in fresh pages, with a checkpoint just done.

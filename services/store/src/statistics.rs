@@ -1,0 +1,85 @@
+//! Keeps PostgreSQL's statistics in step with tables that grow from nothing.
+//!
+//! A planner that thinks a customer has one task joins a batch the wrong way round, which is quadratic. Autovacuum looks once a
+//! minute, and a bulk has put a hundred thousand rows there by then. So whoever doubles the tables has them counted: as often as
+//! the logarithm of their size, and never again once they are large.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use quittance_sql::Engine;
+
+use crate::{Store, StoreResult};
+
+/// Fewer rows than this are planned well enough, whatever the planner thinks.
+const LEAST: u64 = 500;
+
+/// Those that batches are joined to. One that another replica is counting is left to it.
+const ANALYZE: &str =
+    "ANALYZE (SKIP_LOCKED) requests, tasks, task_waits, match_sets, subject_heads, subject_lines, restrictions";
+
+const KNOWN: &str =
+    "SELECT sum(greatest(reltuples, 0))::bigint FROM pg_class WHERE oid IN ('tasks'::regclass, 'match_sets'::regclass)";
+
+/// Rows of tasks and match sets: what is known of them, and what this process has written since.
+#[derive(Debug, Default)]
+pub(crate) struct Growth {
+    known: AtomicU64,
+    since: AtomicU64,
+}
+
+impl Growth {
+    /// Counts, and says whether the tables have doubled; of those who doubled them, one is told.
+    fn doubled(&self, rows: u64) -> bool {
+        let since = self.since.fetch_add(rows, Ordering::Relaxed) + rows;
+        if since < self.known.load(Ordering::Relaxed).max(LEAST) {
+            return false;
+        }
+        let taken = self.since.compare_exchange(since, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if taken {
+            self.known.fetch_add(since, Ordering::Relaxed);
+        }
+        taken
+    }
+}
+
+impl Store {
+    pub(crate) async fn know_statistics(&self) -> StoreResult<()> {
+        if self.engine() == Engine::Postgres {
+            let mut tx = self.deployment_read().await?;
+            let known = tx.fetch_one(KNOWN, vec![]).await?.map(|row| row.opt_i64(0)).transpose()?.flatten();
+            let known = u64::try_from(known.unwrap_or(0)).unwrap_or(0);
+            self.inner.growth.known.store(known, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// After rows were committed. What it does is for speed only: it never fails its caller.
+    pub(crate) async fn grown(&self, rows: usize) {
+        let rows = u64::try_from(rows).unwrap_or(u64::MAX);
+        if self.engine() != Engine::Postgres || !self.inner.growth.doubled(rows) {
+            return;
+        }
+        if let Err(error) = self.inner.write.run_script(ANALYZE).await {
+            tracing::info!(%error, "the tables could not be analysed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_counted_as_often_as_they_double() {
+        let growth = Growth::default();
+        let told: Vec<u64> = (1..=100).filter(|_| growth.doubled(100)).collect();
+        assert_eq!(told, [5, 10, 20, 40, 80]);
+    }
+
+    #[test]
+    fn a_store_that_is_large_already_is_left_alone() {
+        let growth = Growth { known: AtomicU64::new(1_000_000), since: AtomicU64::new(0) };
+        assert!(!growth.doubled(999_999));
+        assert!(growth.doubled(1));
+    }
+}
