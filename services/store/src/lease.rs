@@ -12,6 +12,7 @@ use quittance_sql::{Column, Engine, Rows, Tx, Val};
 
 use crate::{
     Store, StoreError, StoreResult, SubjectSecrets,
+    agreements::time_zone,
     intake::wrapped_key,
     replan::system_id,
     seal::{RequestKey, SealedColumn},
@@ -44,6 +45,8 @@ pub struct LeasedBatch {
     pub work: Work,
     pub tasks: Vec<LeasedTask>,
     pub expires_at: Timestamp,
+    /// The agreement's: what is held until a day is held until that day's end there.
+    pub time_zone: String,
 }
 
 /// A task under a lease, with what the work needs, opened.
@@ -62,8 +65,8 @@ pub struct LeasedTask {
     pub(crate) request_key: RequestKey,
 }
 
-/// Kept out of a claim's way: how many kinds of ready work a scan gives at most.
-const READY_SCAN_MAX: i64 = 4096;
+/// Kinds of ready work that a scan gives at most: enough to keep a process busy until its next look, however many customers wait.
+const READY_SCAN_MAX: i64 = 256;
 
 impl Store {
     /// What is due, longest waiting first. Deployment-wide: from the small table `ready` only.
@@ -133,6 +136,7 @@ impl Store {
             settle_ready(&mut tx, ready, key()).await?;
         }
         let tasks = self.open_leased(&mut tx, ready, &claimed).await?;
+        let time_zone = if tasks.is_empty() { String::new() } else { time_zone(&mut tx, &ready.customer).await? };
         tx.commit().await?;
         Ok(LeasedBatch {
             customer: ready.customer.clone(),
@@ -141,6 +145,7 @@ impl Store {
             work: ready.work,
             tasks,
             expires_at: query.expires_at,
+            time_zone,
         })
     }
 
