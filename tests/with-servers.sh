@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs a command with a PostgreSQL and a MariaDB of its own: own data directory, free ports, ended afterwards.
 #   tests/with-servers.sh cargo test --workspace
-# Sets QUITTANCE_TEST_POSTGRES_URL (superuser, database postgres) and QUITTANCE_TEST_MARIADB_URL (root, no database).
+# Sets QUITTANCE_TEST_POSTGRES_URL (superuser, database postgres), QUITTANCE_TEST_STANDBY_URL (a copy of it that is in recovery and takes no
+# writes) and QUITTANCE_TEST_MARIADB_URL (root, no database).
 # Where no server is installed and we may, the Debian packages are.
 set -euo pipefail
 
@@ -43,6 +44,7 @@ stop() {
   status=$?
   trap - EXIT INT TERM
   as postgres "$PG/pg_ctl" -D "$DIR/pg/data" -m immediate -s stop >/dev/null 2>&1 || true
+  as postgres "$PG/pg_ctl" -D "$DIR/pg/standby" -m immediate -s stop >/dev/null 2>&1 || true
   # What runs in the background is a subshell around the server: the server's own pid is in its file.
   if [ -s "$DIR/maria/pid" ]; then kill "$(cat "$DIR/maria/pid")" 2>/dev/null || true; fi
   if [ -n "$MARIA_PID" ]; then
@@ -59,9 +61,17 @@ trap 'exit 143' TERM
 PG_PORT=$(free_port)
 as postgres "$PG/initdb" -D "$DIR/pg/data" -U quittance_test -A trust --locale=C.UTF-8 -E UTF8 >"$DIR/pg-init.log" 2>&1 \
   || { cat "$DIR/pg-init.log" >&2; exit 1; }
-as postgres "$PG/pg_ctl" -D "$DIR/pg/data" -l "$DIR/pg/log" -w -s \
-  -o "-p $PG_PORT -c listen_addresses=127.0.0.1 -c unix_socket_directories=$DIR/pg -c max_connections=200 ${QUITTANCE_TEST_POSTGRES_OPTIONS:-}" start \
-  || { cat "$DIR/pg/log" >&2; exit 1; }
+as postgres cp -a "$DIR/pg/data" "$DIR/pg/standby"
+as postgres touch "$DIR/pg/standby/standby.signal"
+start_postgres() { # data directory, port
+  as postgres "$PG/pg_ctl" -D "$DIR/pg/$1" -l "$DIR/pg/$1.log" -w -s \
+    -o "-p $2 -c listen_addresses=127.0.0.1 -c unix_socket_directories=$DIR/pg -c max_connections=200 ${QUITTANCE_TEST_POSTGRES_OPTIONS:-}" start \
+    || { cat "$DIR/pg/$1.log" >&2; exit 1; }
+}
+start_postgres data "$PG_PORT"
+STANDBY_PORT=$(free_port)
+start_postgres standby "$STANDBY_PORT"
+export QUITTANCE_TEST_STANDBY_URL="postgres://quittance_test@127.0.0.1:$STANDBY_PORT/postgres"
 export QUITTANCE_TEST_POSTGRES_URL="postgres://quittance_test@127.0.0.1:$PG_PORT/postgres"
 export QUITTANCE_TEST_POSTGRES_BIN="$PG"
 

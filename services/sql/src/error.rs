@@ -41,6 +41,11 @@ impl SqlError {
     pub const fn is_transient(&self) -> bool {
         matches!(self.kind, SqlErrorKind::Unavailable | SqlErrorKind::Conflict | SqlErrorKind::Full)
     }
+
+    /// What a PostgreSQL that is in recovery answers to a transaction that might write.
+    pub fn is_standby(&self) -> bool {
+        self.kind == SqlErrorKind::Unavailable && self.code == "0A000"
+    }
 }
 
 fn kind_of_sqlstate(code: &str) -> SqlErrorKind {

@@ -7,15 +7,18 @@
 //! Errors never carry the server's message: it may quote a value (I10). They carry the code and the names of schema objects.
 
 mod error;
+mod params;
 mod pool;
 mod row;
 mod rows;
+mod together;
 mod val;
 
 pub use error::{SqlError, SqlErrorKind};
-pub use pool::{ConnectOptions, Planner, Pool, Tx, statements_run};
+pub use pool::{ConnectOptions, Planner, Pool, Tx, round_trips};
 pub use row::Row;
 pub use rows::{Column, Rows};
+pub use together::Part;
 pub use val::Val;
 
 /// The databases that we can speak to.

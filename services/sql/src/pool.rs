@@ -1,9 +1,6 @@
 //! Pools and transactions. Every connection, wait and statement has a limit.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{cell::Cell, future::Future, time::Duration};
 
 use futures::TryStreamExt as _;
 use sqlx::{
@@ -14,14 +11,28 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use crate::{Engine, Row, Rows, SqlError, SqlErrorKind, Val};
+use crate::{Engine, Row, Rows, SqlError, SqlErrorKind, Val, params::rewrite};
 
-/// Statements sent since the process began: what a round trip costs is counted, not guessed.
-static STATEMENTS: AtomicU64 = AtomicU64::new(0);
-
-pub fn statements_run() -> u64 {
-    STATEMENTS.load(Ordering::Relaxed)
+tokio::task_local! {
+    static ROUND_TRIPS: Cell<u64>;
 }
+
+/// Does a piece of work, and says how many round trips to databases it made: what they cost is counted, not guessed.
+pub async fn round_trips<T>(work: impl Future<Output = T>) -> (T, u64) {
+    let counted = async {
+        let done = work.await;
+        (done, ROUND_TRIPS.with(Cell::get))
+    };
+    ROUND_TRIPS.scope(Cell::new(0), counted).await
+}
+
+fn count(round_trips: u64) {
+    // Outside of such work nobody counts.
+    let _ = ROUND_TRIPS.try_with(|counted| counted.set(counted.get() + round_trips));
+}
+
+/// A transaction's begin and its end: one that is dropped is rolled back by a round trip, too.
+const BEGIN_AND_END: u64 = 2;
 
 /// How PostgreSQL plans what a connection asks. The other engines have nothing like it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -189,6 +200,11 @@ impl Pool {
         self.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN").await
     }
 
+    /// As [`Pool::begin_read`], and on the primary: a PostgreSQL standby refuses with [`SqlError::is_standby`].
+    pub async fn begin_read_on_primary(&self) -> Result<Tx, SqlError> {
+        self.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE", "BEGIN").await
+    }
+
     /// As [`Pool::begin`], with statements of the caller's run in the same round trip on PostgreSQL.
     /// `settings` must not hold anything from outside: it is sent as it is.
     pub async fn begin_with_settings(&self, settings: &str) -> Result<Tx, SqlError> {
@@ -196,7 +212,7 @@ impl Pool {
     }
 
     async fn begin_with(&self, postgres: &str, sqlite: &str) -> Result<Tx, SqlError> {
-        STATEMENTS.fetch_add(1, Ordering::Relaxed);
+        count(BEGIN_AND_END);
         let begun = match self {
             Self::Postgres(p) => p.begin_with(AssertSqlSafe(postgres.to_owned())).await.map(Tx::Postgres),
             Self::Sqlite(p) => p.begin_with(AssertSqlSafe(sqlite.to_owned())).await.map(Tx::Sqlite),
@@ -208,7 +224,7 @@ impl Pool {
 
     /// Runs a script of several statements outside a transaction, as migrations and settings need.
     pub async fn run_script(&self, script: &str) -> Result<(), SqlError> {
-        STATEMENTS.fetch_add(1, Ordering::Relaxed);
+        count(1);
         let script = sqlx::raw_sql(AssertSqlSafe(script.to_owned()));
         match self {
             Self::Postgres(p) => script.execute(p).await.map(|_| ())?,
@@ -281,29 +297,11 @@ fn bind_mysql(sql: &str, args: Vec<Val>) -> sqlx::query::Query<'static, MySql, s
 
 /// MySQL knows only `?`: numbered parameters become positional ones, repeated where they are used twice.
 fn positional(sql: &str, args: Vec<Val>) -> (String, Vec<Val>) {
-    let mut text = String::with_capacity(sql.len());
-    let mut order = Vec::with_capacity(args.len());
-    let mut chars = sql.chars().peekable();
-    // Quoted names and texts are left alone: a column may well be called `a$1`.
-    let mut quote: Option<char> = None;
-    while let Some(c) = chars.next() {
-        match quote {
-            Some(end) if c == end => quote = None,
-            None if matches!(c, '`' | '\'' | '"') => quote = Some(c),
-            _ => {}
-        }
-        if quote.is_some() || c != '$' || !chars.peek().is_some_and(char::is_ascii_digit) {
-            text.push(c);
-            continue;
-        }
-        let mut number = 0_usize;
-        while let Some(digit) = chars.peek().and_then(|c| c.to_digit(10)) {
-            number = number * 10 + digit as usize;
-            chars.next();
-        }
+    let mut order = Vec::new();
+    let text = rewrite(sql, |text, number| {
         text.push('?');
         order.push(number);
-    }
+    });
     let args = order.into_iter().filter_map(|n| args.get(n.wrapping_sub(1)).cloned()).collect();
     (text, args)
 }
@@ -317,10 +315,19 @@ impl Tx {
         }
     }
 
+    /// Says what is about to be sent, to whoever listens.
+    pub(crate) fn tell(sql: &str) {
+        tracing::trace!(target: "quittance::sql", sql);
+    }
+
     /// Runs one statement and gives the number of rows it changed.
     pub async fn execute(&mut self, sql: &str, args: Vec<Val>) -> Result<u64, SqlError> {
-        STATEMENTS.fetch_add(1, Ordering::Relaxed);
-        tracing::trace!(target: "quittance::sql", sql, "execute");
+        Self::tell(sql);
+        self.send(sql, args).await
+    }
+
+    pub(crate) async fn send(&mut self, sql: &str, args: Vec<Val>) -> Result<u64, SqlError> {
+        count(1);
         Ok(match self {
             Self::Postgres(t) => bind_pg(sql.to_owned(), args).execute(&mut **t).await?.rows_affected(),
             Self::Sqlite(t) => bind_sqlite(sql.to_owned(), args).execute(&mut **t).await?.rows_affected(),
@@ -330,8 +337,12 @@ impl Tx {
 
     /// Runs one statement and gives its rows. The statement bounds how many.
     pub async fn fetch(&mut self, sql: &str, args: Vec<Val>) -> Result<Vec<Row>, SqlError> {
-        STATEMENTS.fetch_add(1, Ordering::Relaxed);
-        tracing::trace!(target: "quittance::sql", sql, "fetch");
+        Self::tell(sql);
+        self.send_for_rows(sql, args).await
+    }
+
+    pub(crate) async fn send_for_rows(&mut self, sql: &str, args: Vec<Val>) -> Result<Vec<Row>, SqlError> {
+        count(1);
         Ok(match self {
             Self::Postgres(t) => {
                 bind_pg(sql.to_owned(), args).fetch(&mut **t).map_ok(Row::Postgres).try_collect().await?
@@ -345,7 +356,7 @@ impl Tx {
 
     /// Runs several statements without arguments, as a migration needs.
     pub async fn execute_script(&mut self, script: &str) -> Result<(), SqlError> {
-        STATEMENTS.fetch_add(1, Ordering::Relaxed);
+        count(1);
         let script = sqlx::raw_sql(AssertSqlSafe(script.to_owned()));
         match self {
             Self::Postgres(t) => script.execute(&mut **t).await.map(|_| ())?,
@@ -378,7 +389,6 @@ impl Tx {
     }
 
     pub async fn commit(self) -> Result<(), SqlError> {
-        STATEMENTS.fetch_add(1, Ordering::Relaxed);
         match self {
             Self::Postgres(t) => t.commit().await?,
             Self::Sqlite(t) => t.commit().await?,

@@ -142,9 +142,6 @@ impl<'a> KeyBatch<'a> {
     fn close(&mut self) {
         let fresh = self.fresh();
         let open = std::mem::replace(&mut self.open, fresh);
-        if open.numbers[0].is_empty() {
-            return;
-        }
         let mut columns: Vec<Values> = open.numbers.into_iter().map(Values::i64s).collect();
         columns.extend(open.texts.into_iter().map(Values::Text));
         if self.plan.marker.is_some() {
@@ -160,8 +157,11 @@ impl<'a> KeyBatch<'a> {
         self.done.push(Rows::new(columns));
     }
 
+    /// At least one, though it may have no rows.
     pub fn finish(mut self) -> Vec<Rows> {
-        self.close();
+        if self.done.is_empty() || !self.open.numbers[0].is_empty() {
+            self.close();
+        }
         self.done
     }
 }

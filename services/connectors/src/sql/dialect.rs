@@ -194,6 +194,16 @@ impl Dialect {
         self.bigint(&format!("({})", terms.join(" + ")))
     }
 
+    /// Columns of nothing, behind those that a statement has. Statements that travel together bring rows of one shape.
+    pub fn padding(self, have: usize, wanted: usize, text: bool) -> impl Iterator<Item = String> {
+        let nothing = match self.engine {
+            Engine::Postgres if text => "NULL::text",
+            Engine::Postgres => "NULL::bigint",
+            Engine::MySql | Engine::Sqlite => "NULL",
+        };
+        (have..wanted).map(|_| nothing.to_owned())
+    }
+
     fn bigint(self, expression: &str) -> String {
         match self.engine {
             Engine::Postgres => format!("{expression}::bigint"),

@@ -116,6 +116,17 @@ impl SqlConnector {
         }
     }
 
+    /// To read what is so. A replica would confirm what it has not heard of yet.
+    async fn begin_on_primary(&self) -> Result<Tx, ConnectorError> {
+        self.pool.begin_read_on_primary().await.map_err(|error| {
+            if error.is_standby() {
+                ConnectorError::Unavailable("the connection leads to a standby".to_owned())
+            } else {
+                failure(error)
+            }
+        })
+    }
+
     /// Within the batch's time; after an error that may be the schema's, the plan is made anew.
     async fn bounded<T>(
         &self,
@@ -218,7 +229,7 @@ impl Connector for SqlConnector {
         one_each(subjects, match_sets)?;
         self.bounded(ctx, async {
             let plan = self.plan().await?;
-            let mut tx = self.pool.begin_read().await.map_err(failure)?;
+            let mut tx = self.begin_on_primary().await?;
             read_back::read_back(&plan, ctx, subjects, match_sets, &mut tx).await
         })
         .await

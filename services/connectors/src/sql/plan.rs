@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quittance_domain::data_map::{Collection, DataMap, FieldErasure, Link, Mask, Matching, RowErasure};
-use quittance_sql::{Engine, Val};
+use quittance_sql::{Engine, Part, Rows, Val};
 
 use super::{
     dialect::Dialect,
@@ -21,10 +21,30 @@ pub(super) struct Plan {
     pub version: i64,
     pub maria: bool,
     pub collections: Vec<CollectionPlan>,
+    pub found: Width,
+    pub left: Width,
     /// By owner: (collection, link) of what it owns.
     pub owned: Vec<Vec<(usize, usize)>>,
     /// By target: (collection, pointer) of what points at it.
     pub pointing: Vec<Vec<(usize, usize)>>,
+}
+
+/// Numbers and texts of the rows that all collections' statements of one sort bring, behind the batch's `i`.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Width {
+    pub numbers: usize,
+    pub texts: usize,
+}
+
+impl Width {
+    fn widest(self, numbers: usize, texts: usize) -> Self {
+        Self { numbers: self.numbers.max(numbers), texts: self.texts.max(texts) }
+    }
+
+    /// Where the texts stand in a row.
+    pub fn texts_at(self) -> usize {
+        1 + self.numbers
+    }
 }
 
 pub(super) struct CollectionPlan {
@@ -86,6 +106,11 @@ pub(super) struct Shape {
 }
 
 impl Shape {
+    /// Words that a find brings.
+    fn numbers(&self) -> usize {
+        if self.dirty { 2 * self.words } else { self.words }
+    }
+
     fn want(&mut self, expression: String) -> usize {
         self.texts.iter().position(|t| *t == expression).unwrap_or_else(|| {
             self.texts.push(expression);
@@ -117,6 +142,10 @@ impl Statement {
         };
         self.args.iter().map(value).collect()
     }
+
+    pub fn part(&self, customer: Option<&str>, rows: Rows) -> Part {
+        Part::new(self.sql.as_str(), self.args(customer), rows)
+    }
 }
 
 impl Plan {
@@ -136,12 +165,17 @@ impl Plan {
                 pointing[pointer.owner].push((at, p));
             }
         }
+        let (mut found, mut left) = (Width::default(), Width::default());
+        for c in &collections {
+            found = found.widest(c.shape.numbers(), c.shape.texts.len());
+            left = left.widest(1 + c.shape.words, c.rules.len() + c.links.iter().map(|l| l.here.len()).sum::<usize>());
+        }
         for at in 0..collections.len() {
             collections[at].leaf = owned[at].is_empty() && pointing[at].is_empty();
-            collections[at].statements = statements(dialect, &map.collections[at], &collections[at]);
+            collections[at].statements = statements(dialect, &map.collections[at], &collections[at], (found, left));
         }
         let (version, maria) = (schema.version, schema.maria);
-        Ok(Self { map: Arc::clone(map), dialect, version, maria, collections, owned, pointing })
+        Ok(Self { map: Arc::clone(map), dialect, version, maria, collections, found, left, owned, pointing })
     }
 
     pub fn map_of(&self, at: usize) -> &Collection {

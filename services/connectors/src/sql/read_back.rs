@@ -6,7 +6,7 @@ use quittance_domain::{
     action::Action,
     outcome::{Outcome, OutcomeKind},
 };
-use quittance_sql::{Engine, Tx};
+use quittance_sql::Tx;
 
 use super::{
     erase::{Acting, Share, pseudonym, shares},
@@ -28,7 +28,6 @@ pub(super) async fn read_back(
     sets: &[MatchSet],
     tx: &mut Tx,
 ) -> Result<Vec<SubjectResult<Vec<Outcome>>>, ConnectorError> {
-    on_primary(tx).await?;
     let mut acting = Acting { plan, ctx, subjects, sets, tx };
     match ctx.action {
         Action::Erasure => erased(&mut acting).await,
@@ -38,28 +37,14 @@ pub(super) async fn read_back(
     }
 }
 
-/// A replica would confirm what it has not heard of yet.
-async fn on_primary(tx: &mut Tx) -> Result<(), ConnectorError> {
-    if tx.engine() == Engine::Postgres {
-        let row = tx.fetch_one("SELECT pg_is_in_recovery()::int::bigint", Vec::new()).await.map_err(failure)?;
-        if row.is_none_or(|row| row.i64(0).is_ok_and(|standby| standby != 0)) {
-            return Err(ConnectorError::Unavailable("the connection leads to a standby".to_owned()));
-        }
-    }
-    Ok(())
-}
-
 async fn erased(acting: &mut Acting<'_, '_>) -> Result<Vec<SubjectResult<Vec<Outcome>>>, ConnectorError> {
     let (plan, ctx, subjects, sets) = (acting.plan, acting.ctx, acting.subjects, acting.sets);
     let zone = zone(ctx)?;
     let strangers = strangers(acting).await?;
     let own = without(plan, sets, &strangers);
-    let mut standing = Standing::default();
     let mut looking = Acting { plan, ctx, subjects, sets: &own, tx: &mut *acting.tx };
-    for (at, share) in shares(plan, own.iter().enumerate())?.iter().enumerate() {
-        by_key(&mut looking, at, share, &mut standing).await?;
-    }
-    let Standing { mut left, reused } = standing;
+    let shares: Vec<_> = shares(plan, own.iter().enumerate())?.into_iter().enumerate().collect();
+    let Standing { mut left, reused } = by_key(&mut looking, &shares).await?;
 
     let mut walk = Walk::new(plan, ctx, subjects, acting.tx, true);
     for (subject, set) in own.iter().enumerate() {

@@ -9,7 +9,7 @@ use quittance_domain::{
     Timestamp,
     data_map::{FieldErasure, Mask},
 };
-use quittance_sql::Row;
+use quittance_sql::{Part, Row};
 
 use super::{
     batch::CHUNK,
@@ -37,11 +37,9 @@ pub(super) struct Standing {
 pub(super) async fn strangers(acting: &mut Acting<'_, '_>) -> Result<Places, ConnectorError> {
     let (plan, now) = (acting.plan, acting.ctx.now);
     let shares = shares(plan, acting.sets.iter().enumerate())?;
-    let mut standing = Standing::default();
-    for (at, share) in shares.iter().enumerate().filter(|(at, _)| !plan.owned[*at].is_empty()) {
-        by_key(acting, at, &of_fate(share, RowFate::Delete, now), &mut standing).await?;
-    }
-    let mut strangers = standing.reused;
+    let owners = shares.iter().enumerate().filter(|(at, _)| !plan.owned[*at].is_empty());
+    let gone: Vec<_> = owners.map(|(at, share)| (at, of_fate(share, RowFate::Delete, now))).collect();
+    let mut strangers = by_key(acting, &gone).await?.reused;
     if strangers.is_empty() {
         return Ok(strangers);
     }
@@ -91,37 +89,42 @@ pub(super) fn without<'s>(plan: &Plan, sets: &'s [MatchSet], strangers: &Places)
     Cow::Owned(own)
 }
 
-/// Rows of one collection that are not as they should be, and those whose key is a neighbour's by now.
+/// Rows that are not as they should be, and those whose key is a neighbour's by now; of the given shares, each of one collection.
 pub(super) async fn by_key(
     acting: &mut Acting<'_, '_>,
-    at: usize,
-    share: &Share<'_>,
-    standing: &mut Standing,
-) -> Result<(), ConnectorError> {
+    shares: &[(usize, Share<'_>)],
+) -> Result<Standing, ConnectorError> {
     let (plan, now) = (acting.plan, acting.ctx.now);
-    let asked: Share<'_> = share.iter().filter(|(_, row)| row.fate != RowFate::Unpoint).copied().collect();
-    if asked.is_empty() {
-        return Ok(());
+    let mut asked: Vec<(usize, usize, &MatchedRow)> = Vec::new();
+    let mut batches = Vec::with_capacity(shares.len());
+    for (at, share) in shares {
+        let mut batch = acting.batch(*at, CHUNK);
+        for (subject, row) in share.iter().filter(|(_, row)| row.fate != RowFate::Unpoint) {
+            let wanted = match row.fate_at(now) {
+                RowFate::Delete => 0,
+                RowFate::Hold => 2,
+                RowFate::Mask | RowFate::Redact | RowFate::Unpoint => 1,
+            };
+            let of = &acting.subjects[*subject];
+            batch.push(asked.len(), wanted, row, of, pseudonym(of, &acting.sets[*subject]));
+            asked.push((*subject, *at, row));
+        }
+        batches.push((&plan.collections[*at].statements.left, batch.finish().into_iter()));
     }
-    let mut batch = acting.batch(at, CHUNK);
-    for (i, (subject, row)) in asked.iter().enumerate() {
-        let wanted = match row.fate_at(now) {
-            RowFate::Delete => 0,
-            RowFate::Hold => 2,
-            RowFate::Mask | RowFate::Redact | RowFate::Unpoint => 1,
-        };
-        let of = &acting.subjects[*subject];
-        batch.push(i, wanted, row, of, pseudonym(of, &acting.sets[*subject]));
-    }
-    let statement = &plan.collections[at].statements.left;
-    for rows in batch.finish() {
-        let args = statement.args(acting.ctx.customer_key.as_deref());
-        for row in acting.tx.fetch_rows(&statement.sql, args, rows).await.map_err(failure)? {
+    let mut standing = Standing::default();
+    loop {
+        let customer = acting.ctx.customer_key.as_deref();
+        let parts = batches.iter_mut().filter_map(|(left, rows)| Some(left.part(customer, rows.next()?)));
+        let parts: Vec<Part> = parts.collect();
+        if parts.iter().all(Part::is_empty) {
+            break;
+        }
+        for row in acting.tx.fetch_together(parts).await.map_err(failure)? {
             let i = usize::try_from(row.i64(0).map_err(failure)?).unwrap_or(usize::MAX);
-            let Some((s, matched)) = asked.get(i) else { continue };
-            let subject = &acting.subjects[*s];
-            let name = pseudonym(subject, &acting.sets[*s]);
-            let place = (*s, at, matched.key.clone());
+            let Some((s, at, matched)) = asked.get(i).copied() else { continue };
+            let subject = &acting.subjects[s];
+            let name = pseudonym(subject, &acting.sets[s]);
+            let place = (s, at, matched.key.clone());
             match Rest::read(plan, at, &row)?.judge(plan, at, matched, subject, name, now) {
                 Verdict::Left => standing.left.insert(place),
                 Verdict::Neighbours => standing.reused.insert(place),
@@ -130,9 +133,9 @@ pub(super) async fn by_key(
         }
     }
     // A row with two ties was asked for once for each: one that holds is enough.
-    let Standing { left, reused } = standing;
+    let Standing { left, reused } = &mut standing;
     reused.retain(|place| !left.contains(place));
-    Ok(())
+    Ok(standing)
 }
 
 /// What is left of a row.
@@ -154,7 +157,8 @@ impl Rest {
         let of = &plan.collections[at];
         let words = of.shape.words;
         let links: usize = of.links.iter().map(|link| link.here.len()).sum();
-        let rules = 2 + words..2 + words + of.rules.len();
+        let from = plan.left.texts_at();
+        let rules = from..from + of.rules.len();
         let text = |t| row.opt_text(t).map_err(failure);
         Ok(Self {
             tied: row.i64(1).map_err(failure)? == 1,

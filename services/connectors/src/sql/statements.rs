@@ -7,7 +7,7 @@ use quittance_domain::data_map::{Collection, FieldErasure, Mask, Matching, RowEr
 
 use super::{
     dialect::Dialect,
-    plan::{Arg, CollectionPlan, LinkPlan, RulePlan, Statement, WORD},
+    plan::{Arg, CollectionPlan, LinkPlan, RulePlan, Statement, WORD, Width},
     schema::{Class, Column},
 };
 
@@ -54,7 +54,9 @@ struct Text<'a> {
     args: Vec<Arg>,
 }
 
-pub(super) fn statements(d: Dialect, c: &Collection, plan: &CollectionPlan) -> Statements {
+/// `wide`: what finds bring, and what is left.
+pub(super) fn statements(d: Dialect, c: &Collection, plan: &CollectionPlan, wide: (Width, Width)) -> Statements {
+    let (found, left) = wide;
     let text = || Text { d, c, plan, args: Vec::new() };
     let mark = |set: bool| {
         let marker = c.restriction.as_ref()?;
@@ -63,8 +65,8 @@ pub(super) fn statements(d: Dialect, c: &Collection, plan: &CollectionPlan) -> S
         Some((column, value))
     };
     Statements {
-        roots: plan.rules.iter().map(|rule| find(text, |t| t.root(rule))).collect(),
-        children: plan.links.iter().map(|link| find(text, |t| t.child(link))).collect(),
+        roots: plan.rules.iter().map(|rule| find(text, found, |t| t.root(rule))).collect(),
+        children: plan.links.iter().map(|link| find(text, found, |t| t.child(link))).collect(),
         pointers: plan.pointers.iter().map(|p| text().pointer(p)).collect(),
         mask: text().mask(),
         delete: text().delete(),
@@ -73,18 +75,21 @@ pub(super) fn statements(d: Dialect, c: &Collection, plan: &CollectionPlan) -> S
         unpoint: plan.pointers.iter().enumerate().map(|(i, p)| text().unpoint(i, p)).collect(),
         mark: mark(true).map(|(column, value)| text().mark(column, value)),
         unmark: mark(false).map(|(column, value)| text().mark(column, value)),
-        left: text().left(),
+        left: text().left(left),
         unmarked: mark(true).map(|(column, value)| text().not_marked(column, value)),
         marked: mark(false).map(|(column, value)| text().not_marked(column, value)),
     }
 }
 
-fn find<'a>(text: impl Fn() -> Text<'a>, write: impl Fn(&mut Text<'a>) -> (Vec<String>, String, bool)) -> Find {
+fn find<'a>(
+    text: impl Fn() -> Text<'a>,
+    wide: Width,
+    write: impl Fn(&mut Text<'a>) -> (Vec<String>, String, bool),
+) -> Find {
     let finish = |only_left: bool| {
         let mut t = text();
-        let mut what = vec!["v.i".to_owned()];
-        what.extend(t.plan.shape.texts.iter().cloned());
-        what.extend(t.words());
+        let words = t.words();
+        let what = t.row(wide, words, t.plan.shape.texts.clone());
         let (batch, mut on, indexed) = write(&mut t);
         if only_left {
             let todo: Vec<String> = t.todo(None).into_iter().map(|(_, c)| c).collect();
@@ -150,6 +155,17 @@ impl Text<'_> {
     fn arg(&mut self, arg: Arg) -> String {
         self.args.push(arg);
         format!("${}", self.args.len())
+    }
+
+    /// What a row brings: whose it is, numbers, texts.
+    fn row(&self, wide: Width, numbers: Vec<String>, texts: Vec<String>) -> Vec<String> {
+        let mut what = vec!["v.i".to_owned()];
+        for (columns, wanted, text) in [(numbers, wide.numbers, false), (texts, wide.texts, true)] {
+            let have = columns.len();
+            what.extend(columns);
+            what.extend(self.d.padding(have, wanted, text));
+        }
+        what
     }
 
     /// Confines a statement to the customer's rows (I8).
@@ -387,7 +403,7 @@ impl Text<'_> {
     }
 
     /// `f`: 0 the row is to be gone, 1 masked, 2 marked as restricted. Brings bits of what is left, the identifiers and the links.
-    fn left(mut self) -> Statement {
+    fn left(mut self, wide: Width) -> Statement {
         let todo = self.todo(Some(()));
         let any: Vec<&str> = todo.iter().map(|(_, c)| c.as_str()).collect();
         let any = if any.is_empty() { "1 = 0".to_owned() } else { any.join(" OR ") };
@@ -399,11 +415,11 @@ impl Text<'_> {
             _ => "1 = 0".to_owned(),
         };
         let tie = self.tie(false);
-        let mut what = vec!["v.i".to_owned(), self.d.bits(&[(0, tie)])];
-        what.extend(self.pack(&todo));
-        what.extend(self.plan.rules.iter().map(|rule| self.d.text(&rule.column)));
-        let links = self.plan.links.iter().flat_map(|link| &link.here);
-        what.extend(links.map(|column| self.d.text(column)));
+        let mut numbers = vec![self.d.bits(&[(0, tie)])];
+        numbers.extend(self.pack(&todo));
+        let rules = self.plan.rules.iter().map(|rule| &rule.column);
+        let columns = rules.chain(self.plan.links.iter().flat_map(|link| &link.here));
+        let what = self.row(wide, numbers, columns.map(|column| self.d.text(column)).collect());
         let on = format!("{} AND (v.f = 0 OR (v.f = 1 AND ({any})) OR (v.f = 2 AND {unmarked}))", self.keys());
         let sql = self.d.select(&what, &key_batch(self.plan), &self.plan.table, &on, true);
         Statement { sql, args: self.args }

@@ -1,7 +1,7 @@
 //! From identifiers to rows: what the identifiers name, then what these rows own, level by level, for the whole batch at once.
 
 use quittance_domain::{action::Action, data_map::SharedRows};
-use quittance_sql::{Column as Values, Row, Rows, Tx};
+use quittance_sql::{Column as Values, Part, Row, Rows, Tx};
 
 use super::{
     batch::CHUNK,
@@ -26,6 +26,37 @@ pub(super) struct Walk<'a, 't> {
     pub sets: Vec<Rowset<'a>>,
     /// Per collection, the (subject, row) whose owned rows are still to be looked for.
     frontier: Vec<Vec<(usize, usize)>>,
+}
+
+/// Questions that travel together.
+#[derive(Default)]
+struct Ask {
+    parts: Vec<Part>,
+    /// By part: the collection, and its identifier rule or link.
+    of: Vec<(usize, usize)>,
+    /// By the number that a batch's row and the answers to it bear.
+    asked: Vec<Asked>,
+}
+
+#[derive(Clone, Copy)]
+struct Asked {
+    part: usize,
+    subject: usize,
+    /// The owner's row, for a link.
+    owner: usize,
+}
+
+impl Ask {
+    /// A row of the next part's batch.
+    fn row(&mut self, subject: usize, owner: usize) -> i64 {
+        self.asked.push(Asked { part: self.parts.len(), subject, owner });
+        index(self.asked.len() - 1)
+    }
+
+    fn part(&mut self, of: (usize, usize), part: Part) {
+        self.of.push(of);
+        self.parts.push(part);
+    }
 }
 
 impl<'a, 't> Walk<'a, 't> {
@@ -72,18 +103,13 @@ impl<'a, 't> Walk<'a, 't> {
     }
 
     pub async fn run(&mut self) -> Result<(), ConnectorError> {
-        for collection in 0..self.plan.collections.len() {
-            for rule in 0..self.plan.collections[collection].rules.len() {
-                self.roots(collection, rule).await?;
-            }
-        }
+        self.roots().await?;
         self.tell_shared();
         for _ in 0..DEPTH_MAX {
             let level = std::mem::replace(&mut self.frontier, vec![Vec::new(); self.plan.collections.len()]);
-            for (owner, rows) in level.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
-                for (collection, link) in &self.plan.owned[owner] {
-                    self.children(owner, rows, *collection, *link).await?;
-                }
+            let longest = level.iter().map(Vec::len).max().unwrap_or_default();
+            for chunk in 0..longest.div_ceil(CHUNK) {
+                self.children(&level, chunk).await?;
             }
             if self.frontier.iter().all(Vec::is_empty) {
                 return Ok(());
@@ -96,114 +122,147 @@ impl<'a, 't> Walk<'a, 't> {
         Ok(())
     }
 
-    async fn roots(&mut self, collection: usize, at: usize) -> Result<(), ConnectorError> {
-        let plan = &self.plan.collections[collection];
-        let rule = &plan.rules[at];
-        let kind = self.plan.map_of(collection).identifiers[at].kind;
-        let (mut who, mut what, mut pseudonyms) = (Vec::new(), Vec::new(), Vec::new());
-        for (s, subject) in self.subjects.iter().enumerate() {
-            for form in forms(self.plan.dialect.engine, rule, kind, subject) {
-                who.push(index(s));
-                what.push(form);
-                pseudonyms.push(subject.pseudonym.clone());
+    /// What the identifiers name, in all collections at once.
+    async fn roots(&mut self) -> Result<(), ConnectorError> {
+        let plan = self.plan;
+        let mut ask = Ask::default();
+        for (collection, of) in plan.collections.iter().enumerate() {
+            for (at, rule) in of.rules.iter().enumerate() {
+                let kind = plan.map_of(collection).identifiers[at].kind;
+                let (mut who, mut what, mut pseudonyms) = (Vec::new(), Vec::new(), Vec::new());
+                for (s, subject) in self.subjects.iter().enumerate() {
+                    for form in forms(plan.dialect.engine, rule, kind, subject) {
+                        who.push(ask.row(s, 0));
+                        what.push(form);
+                        if of.pseudonym {
+                            pseudonyms.push(subject.pseudonym.clone());
+                        }
+                    }
+                }
+                let mut columns = vec![Values::i64s(who), Values::texts(what)];
+                if of.pseudonym {
+                    columns.push(Values::texts(pseudonyms));
+                }
+                let statement = self.which(&of.statements.roots[at]);
+                ask.part((collection, at), statement.part(self.customer(), Rows::new(columns)));
             }
         }
-        let mut columns = vec![Values::i64s(who), Values::texts(what)];
-        if plan.pseudonym {
-            columns.push(Values::texts(pseudonyms));
-        }
-        let statement = self.which(&plan.statements.roots[at]);
-        let rows = self.fetch(statement, Rows::new(columns)).await?;
-        let rule = u16::try_from(at).unwrap_or(u16::MAX);
-        for row in &rows {
-            let (subject, seen) = self.read(collection, row)?;
-            self.keep(subject, seen, Some(rule), None)?;
+        for (asked, (collection, rule), row) in self.answers(ask).await? {
+            let seen = self.read(collection, &row)?;
+            self.keep(asked.subject, seen, Some(u16::try_from(rule).unwrap_or(u16::MAX)), None)?;
         }
         Ok(())
     }
 
-    async fn children(
-        &mut self,
-        owner: usize,
-        rows: &[(usize, usize)],
-        collection: usize,
-        link: usize,
-    ) -> Result<(), ConnectorError> {
-        let plan = &self.plan.collections[collection];
-        let of = &plan.links[link];
-        debug_assert_eq!(of.owner, owner);
-        for chunk in rows.chunks(CHUNK) {
-            let mut asked: Vec<(usize, usize)> = Vec::with_capacity(chunk.len());
-            let mut columns: Vec<Vec<Option<String>>> = vec![Vec::with_capacity(chunk.len()); of.here.len()];
-            let mut pseudonyms = Vec::new();
-            for (subject, row) in chunk {
-                let set = &self.sets[*subject];
-                let value = |j: usize| set.rows[*row].text(&self.plan.collections[owner], of.there[j]);
-                // A NULL is nobody's, and a text that the column cannot hold neither.
-                let asks = (0..of.here.len()).all(|j| value(j).is_some_and(|v| of.here[j].accepts(v)));
-                if set.error.is_some() || !asks {
-                    continue;
-                }
-                asked.push((*subject, *row));
-                for (j, column) in columns.iter_mut().enumerate() {
-                    column.push(value(j).map(str::to_owned));
-                }
-                if plan.pseudonym {
-                    pseudonyms.push(self.subjects[*subject].pseudonym.clone());
-                }
-            }
-            let mut batch = vec![Values::i64s((0..asked.len()).map(index))];
-            batch.extend(columns.into_iter().map(Values::Text));
-            if plan.pseudonym {
-                batch.push(Values::texts(pseudonyms));
-            }
-            let statement = self.which(&plan.statements.children[link]);
-            for row in &self.fetch(statement, Rows::new(batch)).await? {
-                let (i, seen) = self.read(collection, row)?;
-                if let Some((subject, parent)) = asked.get(i) {
-                    self.keep(*subject, seen, None, Some((*parent, link)))?;
-                }
+    /// What a level of rows owns, in all collections at once; `chunk`: of each collection's rows.
+    async fn children(&mut self, level: &[Vec<(usize, usize)>], chunk: usize) -> Result<(), ConnectorError> {
+        let plan = self.plan;
+        let mut ask = Ask::default();
+        for (owner, links) in plan.owned.iter().enumerate() {
+            let rows = level[owner].chunks(CHUNK).nth(chunk).unwrap_or_default();
+            for (collection, link) in links {
+                let batch = self.owned_by(rows, *collection, *link, &mut ask);
+                let statement = self.which(&plan.collections[*collection].statements.children[*link]);
+                ask.part((*collection, *link), statement.part(self.customer(), batch));
             }
         }
+        for (asked, (collection, link), row) in self.answers(ask).await? {
+            let seen = self.read(collection, &row)?;
+            self.keep(asked.subject, seen, None, Some((asked.owner, link)))?;
+        }
         Ok(())
+    }
+
+    fn owned_by(&self, owners: &[(usize, usize)], collection: usize, link: usize, ask: &mut Ask) -> Rows {
+        let plan = &self.plan.collections[collection];
+        let of = &plan.links[link];
+        let mut who = Vec::with_capacity(owners.len());
+        let mut columns: Vec<Vec<Option<String>>> = vec![Vec::with_capacity(owners.len()); of.here.len()];
+        let mut pseudonyms = Vec::new();
+        for (subject, row) in owners {
+            let set = &self.sets[*subject];
+            let value = |j: usize| set.rows[*row].text(&self.plan.collections[of.owner], of.there[j]);
+            // A NULL is nobody's, and a text that the column cannot hold neither.
+            let asks = (0..of.here.len()).all(|j| value(j).is_some_and(|v| of.here[j].accepts(v)));
+            if set.error.is_some() || !asks {
+                continue;
+            }
+            who.push(ask.row(*subject, *row));
+            for (j, column) in columns.iter_mut().enumerate() {
+                column.push(value(j).map(str::to_owned));
+            }
+            if plan.pseudonym {
+                pseudonyms.push(self.subjects[*subject].pseudonym.clone());
+            }
+        }
+        let mut batch = vec![Values::i64s(who)];
+        batch.extend(columns.into_iter().map(Values::Text));
+        if plan.pseudonym {
+            batch.push(Values::texts(pseudonyms));
+        }
+        Rows::new(batch)
+    }
+
+    fn customer(&self) -> Option<&'a str> {
+        self.ctx.customer_key.as_deref()
     }
 
     fn which(&self, find: &'a Find) -> &'a Statement {
         find.left.as_ref().filter(|_| self.only_left).unwrap_or(&find.all)
     }
 
+    async fn answers(&mut self, ask: Ask) -> Result<Vec<(Asked, (usize, usize), Row)>, ConnectorError> {
+        let mut rows = vec![0; ask.parts.len()];
+        let found = self.tx.fetch_together(ask.parts).await.map_err(failure)?;
+        let mut answers = Vec::with_capacity(found.len());
+        for row in found {
+            let i = row.i64(0).map_err(failure)?;
+            if let Some(asked) = usize::try_from(i).ok().and_then(|i| ask.asked.get(i)) {
+                rows[asked.part] += 1;
+                answers.push((*asked, ask.of[asked.part], row));
+            }
+        }
+        if !self.bounded(rows.into_iter().max().unwrap_or_default())? {
+            answers.clear();
+        }
+        Ok(answers)
+    }
+
     pub async fn fetch(&mut self, statement: &Statement, rows: Rows) -> Result<Vec<Row>, ConnectorError> {
         let args = statement.args(self.ctx.customer_key.as_deref());
         let found = self.tx.fetch_rows(&statement.sql, args, rows).await.map_err(failure)?;
-        if found.len() <= FIND_LIMIT {
-            return Ok(found);
+        Ok(if self.bounded(found.len())? { found } else { Vec::new() })
+    }
+
+    /// Whether one statement has brought all rows that there are.
+    fn bounded(&mut self, rows: usize) -> Result<bool, ConnectorError> {
+        if rows <= FIND_LIMIT {
+            return Ok(true);
         }
         if let [set] = self.sets.as_mut_slice() {
             let rows = FIND_LIMIT as u64;
             set.error.get_or_insert(SubjectError::TooManyRows { rows, allowed: self.plan.map.max_rows_per_subject });
-            return Ok(Vec::new());
+            return Ok(false);
         }
         // Whose they are is found by splitting the batch.
         Err(ConnectorError::Refused(format!("the batch matches more than {FIND_LIMIT} rows")))
     }
 
-    fn read(&self, collection: usize, row: &Row) -> Result<(usize, Seen<'a>), ConnectorError> {
+    fn read(&self, collection: usize, row: &Row) -> Result<Seen<'a>, ConnectorError> {
         let Shape { texts, words, dirty, .. } = &self.plan.collections[collection].shape;
-        let bits = 1 + texts.len();
-        let seen = Seen {
+        let from = self.plan.found.texts_at();
+        Ok(Seen {
             collection,
-            texts: (1..bits).map(|at| row.opt_text(at)).collect::<Result<_, _>>().map_err(failure)?,
-            filled: Bits::read(row, bits..bits + words)?,
-            dirty: if *dirty { Bits::read(row, bits + words..bits + 2 * words)? } else { Bits::default() },
+            texts: (from..from + texts.len()).map(|at| row.opt_text(at)).collect::<Result<_, _>>().map_err(failure)?,
+            filled: Bits::read(row, 1..1 + words)?,
+            dirty: if *dirty { Bits::read(row, 1 + words..1 + 2 * words)? } else { Bits::default() },
             rules: Vec::new(),
             parent: None,
             shared: false,
             stored: None,
             fresh: true,
             twin: None,
-        };
-        let i = row.i64(0).map_err(failure)?;
-        Ok((usize::try_from(i).unwrap_or(usize::MAX), seen))
+        })
     }
 
     fn keep(

@@ -59,15 +59,7 @@ impl Db {
                 return Some(Self { engine, pool, admin: None, name, _dir: Some(dir) });
             }
         };
-        let Ok(url) = std::env::var(variable) else {
-            assert_eq!(
-                std::env::var("QUITTANCE_TEST_WITHOUT_SERVERS").as_deref(),
-                Ok("1"),
-                "{variable} is not set: name a server, or say QUITTANCE_TEST_WITHOUT_SERVERS=1"
-            );
-            writeln(&format!("left out: {variable} is not set"));
-            return None;
-        };
+        let url = server(variable)?;
         let admin = open(&url);
         let locale =
             if engine == Engine::Postgres { " ENCODING 'UTF8' TEMPLATE template0" } else { " CHARACTER SET utf8mb4" };
@@ -110,6 +102,25 @@ impl Db {
     pub fn connector(&self, map: &str) -> SqlConnector {
         SqlConnector::open(self.pool.clone(), self::map(map))
     }
+}
+
+/// `None` where there is none, and it was said that there need not be one.
+fn server(variable: &str) -> Option<String> {
+    let url = std::env::var(variable).ok();
+    if url.is_none() {
+        assert_eq!(
+            std::env::var("QUITTANCE_TEST_WITHOUT_SERVERS").as_deref(),
+            Ok("1"),
+            "{variable} is not set: name a server, or say QUITTANCE_TEST_WITHOUT_SERVERS=1"
+        );
+        writeln(&format!("left out: {variable} is not set"));
+    }
+    url
+}
+
+/// A PostgreSQL that is in recovery.
+pub fn standby() -> Option<Pool> {
+    server("QUITTANCE_TEST_STANDBY_URL").map(|url| open(&url))
 }
 
 fn open(url: &str) -> Pool {

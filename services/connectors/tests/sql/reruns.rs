@@ -1,12 +1,12 @@
 //! Crashes, reruns, and a world that goes on between find and read-back (I4, I5).
 
-use quittance_connectors::{Connector as _, MatchSet, SubjectError};
+use quittance_connectors::{Connector as _, ConnectorError, MatchSet, SubjectError, sql::SqlConnector};
 use quittance_domain::action::Action;
 use quittance_sql::Engine;
 
 use crate::{
     erasure::{dump_w1, w1, w1_map},
-    harness::{Db, carried_out, ctx, email, on_all_engines, read, refused, sets, subject, user},
+    harness::{Db, carried_out, ctx, email, map, on_all_engines, read, refused, sets, subject, user},
 };
 
 on_all_engines!(
@@ -180,4 +180,23 @@ async fn a_changed_schema(db: &Db) {
     assert!(refused(c.find(&ctx(Action::Erasure), &subjects).await).contains("column name is not there"));
     db.sql("ALTER TABLE person RENAME COLUMN label TO name;").await;
     assert_eq!(carried_out(&c, &ctx(Action::Erasure), &subjects).await[0].len(), 2);
+}
+
+/// What it has not heard of yet, it would confirm as gone.
+#[tokio::test]
+async fn a_standby_confirms_nothing() {
+    let Some(pool) = crate::harness::standby() else { return };
+    // A table that every PostgreSQL has.
+    let c = SqlConnector::open(
+        pool,
+        map(
+            "  feature: {table: information_schema.sql_features, key: [feature_id, sub_feature_id], identifiers: [{kind: user_id, field: feature_id}], fields: {feature_name: user_name}, erase: delete}\n",
+        ),
+    );
+    let (ctx, subjects) = (ctx(Action::Erasure), [subject(&[user("nobody")])]);
+    let sets = sets(&c, &ctx, &subjects).await;
+    match c.read_back(&ctx, &subjects, &sets).await {
+        Err(ConnectorError::Unavailable(why)) => assert_eq!(why, "the connection leads to a standby"),
+        other => panic!("{other:?}"),
+    }
 }
