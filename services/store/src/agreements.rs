@@ -5,7 +5,7 @@ use quittance_domain::{
     agreement::Agreement,
     ids::{CustomerId, IdempotencyId},
 };
-use quittance_sql::Tx;
+use quittance_sql::{Engine, Tx};
 
 use crate::{Store, StoreError, StoreResult, tx::us};
 
@@ -42,12 +42,13 @@ pub(crate) async fn insert(
     Ok(())
 }
 
-/// The time zone of the agreement in force.
-pub(crate) async fn time_zone(tx: &mut Tx, customer: &CustomerId) -> StoreResult<String> {
-    let sql = "SELECT body FROM agreements WHERE customer_id = $1
-                 AND version = (SELECT agreement_version FROM customers WHERE customer_id = $1)";
-    let row = tx.fetch_one(sql, vec![customer.as_str().into()]).await?;
-    Ok(from_body(&row.ok_or(StoreError::NotFound("the customer"))?.text(0)?)?.time_zone)
+/// The time zone of the agreement in force, as an expression of a statement whose `$1` is the customer.
+pub(crate) fn time_zone(engine: Engine) -> String {
+    let body = if engine == Engine::Postgres { "a.body::json" } else { "a.body" };
+    format!(
+        "(SELECT {body} ->> 'time_zone' FROM agreements a WHERE a.customer_id = $1
+          AND a.version = (SELECT agreement_version FROM customers WHERE customer_id = $1))"
+    )
 }
 
 impl Store {

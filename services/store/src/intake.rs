@@ -13,16 +13,17 @@ use quittance_domain::{
     window,
 };
 use quittance_ledger::{Event, PlannedSystem, subject_commitment};
-use quittance_sql::{Column, Rows, Tx, Val};
+use quittance_sql::{Column, Part, Rows, Tx, Val};
 use uuid::Uuid;
 
 use crate::{
-    Store, StoreError, StoreResult, SubjectSecrets, Topology,
+    RequestRow, Store, StoreError, StoreResult, SubjectSecrets, TaskRow, Topology,
     keyring::random,
     ledger::Staging,
     replan::{Insertion, insert_tasks},
+    requests::read_with_tasks,
     seal::{RequestKey, WrappedKey},
-    systems::hold_generation,
+    systems::{NO_GENERATION, held_generation},
     tx::us,
 };
 
@@ -59,6 +60,11 @@ pub enum Taken {
 
 pub type IntakeItem = Result<Taken, StoreError>;
 
+/// What became of a chunk; and the last of it, where that was asked for.
+type TakenIn = (Vec<IntakeItem>, Option<(RequestRow, Vec<TaskRow>)>);
+
+const UNANSWERED: StoreError = StoreError::Inconsistent { table: "requests", what: "an item was left unanswered" };
+
 /// What a plan depends on beside the customer's systems.
 type PlanKey = (Action, BTreeSet<IdentifierKind>, Timestamp);
 
@@ -94,44 +100,62 @@ fn content(intake: &Intake) -> Vec<u8> {
 impl Store {
     /// Takes a chunk in: all that can be, in one transaction. The answer has the chunk's order; when it is there, it is durable.
     /// `StoreError::WrongState` for the whole chunk means that systems changed meanwhile: take it again with the new topology.
-    pub async fn create_requests(&self, ctx: &IntakeContext<'_>, items: Vec<Intake>) -> StoreResult<Vec<IntakeItem>> {
+    pub async fn create_requests(&self, ctx: &IntakeContext<'_>, items: &[Intake]) -> StoreResult<Vec<IntakeItem>> {
+        Ok(self.take_in_at_last(ctx, items, false).await?.0)
+    }
+
+    /// As [`Store::create_requests`] of one, and gives it as it stands when it is durable.
+    pub async fn create_request(
+        &self,
+        ctx: &IntakeContext<'_>,
+        item: &Intake,
+    ) -> StoreResult<(RequestRow, Vec<TaskRow>)> {
+        let (mut results, read) = self.take_in_at_last(ctx, std::slice::from_ref(item), true).await?;
+        results.pop().unwrap_or(Err(UNANSWERED))?;
+        read.ok_or(UNANSWERED)
+    }
+
+    async fn take_in_at_last(&self, ctx: &IntakeContext<'_>, items: &[Intake], read: bool) -> StoreResult<TakenIn> {
         for _ in 1..TAKE_IN_TRIES {
-            match self.take_in(ctx, &items).await {
+            match self.take_in(ctx, items, read).await {
                 // The same `request_id` came at the same moment by another way, and was first: now it is known.
                 Err(e) if e.is_constraint() => {}
                 Ok(None) => {}
-                Ok(Some(results)) => return Ok(results),
+                Ok(Some(taken)) => return Ok(taken),
                 Err(e) => return Err(e),
             }
         }
         let conflict = StoreError::Inconsistent { table: "requests", what: "a chunk meets another at every try" };
-        self.take_in(ctx, &items).await?.ok_or(conflict)
+        self.take_in(ctx, items, read).await?.ok_or(conflict)
     }
 
-    /// `None`: a restriction was instructed at the same moment, and first. Nothing is taken in.
-    async fn take_in(&self, ctx: &IntakeContext<'_>, items: &[Intake]) -> StoreResult<Option<Vec<IntakeItem>>> {
+    /// `None`: a restriction was instructed at the same moment, and first. Nothing is taken in. `read`: the last item, as it stands then.
+    async fn take_in(&self, ctx: &IntakeContext<'_>, items: &[Intake], read: bool) -> StoreResult<Option<TakenIn>> {
         let mut results: Vec<Option<IntakeItem>> = items.iter().map(|_| None).collect();
         // Sealing is CPU work of some milliseconds a chunk, and must not hold a transaction open.
         let mut prepared = self.prepare(ctx, items, &mut results)?;
         let mut tx = self.customer_tx(ctx.customer).await?;
-        if hold_generation(&mut tx).await? != ctx.topology.generation {
+        let known = look(&mut tx, ctx.customer, &prepared).await?;
+        if known.generation != ctx.topology.generation {
             return Err(StoreError::WrongState("systems changed meanwhile".to_owned()));
         }
-        self.drop_repeated(&mut tx, ctx.customer, items, &mut prepared, &mut results).await?;
-        let restricted = await_customer_where_restricted(&mut tx, ctx.customer, &mut prepared).await?;
-        insert_requests(&mut tx, ctx, &prepared).await?;
+        self.drop_repeated(ctx.customer, items, known.requests, &mut prepared, &mut results)?;
+        let restricted = await_customer_where_restricted(&known.restrictions, &mut prepared);
+        let requests = insert_requests(ctx, &prepared);
         let started = prepared.iter().filter(|p| p.state == RequestState::InProgress);
         let insertions: Vec<Insertion<'_>> = started
             .map(|p| Insertion { id: p.id, action: p.request.action, tasks: &p.tasks, pseudonyms: &p.pseudonyms })
             .collect();
-        let behind = insert_tasks(&mut tx, ctx.customer, ctx.now, ctx.topology.generation, &insertions).await?;
+        let generation = ctx.topology.generation;
+        let planned = insert_tasks(&mut tx, ctx.customer, ctx.now, generation, &insertions, vec![requests]).await?;
         // What they stand behind may be a restriction that was on its way when we looked. Now that they stand there, it is committed.
-        let erases = |p: &Prepared| p.request.action == Action::Erasure && behind.contains(&p.id);
-        let behind_erases = prepared.iter().any(erases);
-        if behind_erases
-            && await_customer_where_restricted(&mut tx, ctx.customer, &mut prepared).await? == Restricted::Waits
-        {
-            return Ok(None);
+        let behind_erases =
+            prepared.iter().any(|p| p.request.action == Action::Erasure && planned.behind.contains(&p.id));
+        if behind_erases {
+            let now_restricted = restrictions(&mut tx, ctx.customer, &prepared).await?;
+            if await_customer_where_restricted(&now_restricted, &mut prepared) == Restricted::Waits {
+                return Ok(None);
+            }
         }
         // Nearly every chunk is of erasures for subjects whom nothing restricts: then there is nothing to mark.
         let unrestricted = restricted == Restricted::No
@@ -146,14 +170,22 @@ impl Store {
         for p in &prepared {
             stage(&mut staging, ctx, p);
         }
-        staging.write(&mut tx).await?;
-        tx.commit().await?;
-        self.grown(prepared.iter().map(|p| p.tasks.len()).sum()).await;
-        for p in prepared {
+        let mut writes = planned.writes;
+        writes.push(staging.part());
+        tx.execute_together(writes).await?;
+        for p in &prepared {
             results[p.at] = Some(Ok(Taken::Created(p.id)));
         }
-        let unanswered = StoreError::Inconsistent { table: "requests", what: "an item was left unanswered" };
-        Ok(Some(results.into_iter().map(|r| r.unwrap_or(Err(unanswered.clone()))).collect()))
+        let results: Vec<_> = results.into_iter().map(|r| r.unwrap_or(Err(UNANSWERED))).collect();
+        let read = match results.last() {
+            Some(Ok(Taken::Created(id) | Taken::Repeated(id))) if read => {
+                Some(read_with_tasks(&mut tx, ctx.customer, *id).await?)
+            }
+            _ => None,
+        };
+        tx.commit().await?;
+        self.grown(prepared.iter().map(|p| p.tasks.len()).sum()).await;
+        Ok(Some((results, read)))
     }
 
     fn prepare(
@@ -213,30 +245,19 @@ impl Store {
     }
 
     /// Answers what was taken in before, or stands in the chunk twice, and leaves the rest in `prepared`.
-    async fn drop_repeated(
+    fn drop_repeated(
         &self,
-        tx: &mut Tx,
         customer: &CustomerId,
         items: &[Intake],
+        requests: Vec<KnownRequest>,
         prepared: &mut Vec<Prepared>,
         results: &mut [Option<IntakeItem>],
     ) -> StoreResult<()> {
-        let rows = tx
-            .fetch_rows(
-                "WITH v(idempotency_id) AS ({rows})
-                 SELECT r.idempotency_id, r.request_id, r.content_mac, r.key_epoch, r.wrapped_key
-                 FROM v JOIN requests r ON r.customer_id = $1 AND r.idempotency_id = v.idempotency_id",
-                vec![customer.as_str().into()],
-                Rows::new(vec![Column::uuids(prepared.iter().map(|p| p.idempotency.uuid()))]),
-            )
-            .await?;
-        let mut known = HashMap::with_capacity(rows.len());
-        for row in rows {
-            let id = RequestId::new(row.uuid(1)?);
-            let wrapped = wrapped_key(&row.text(3)?, row.bytes(4)?)?;
+        let mut known = HashMap::with_capacity(requests.len());
+        for KnownRequest { idempotency, id, mac, wrapped } in requests {
             // Where the key is destroyed, the content can't be compared any more; the id alone still names the request.
             let key = RequestKey::unwrap(self.ring(), customer, id, &wrapped).ok();
-            known.insert(row.uuid(0)?, (id, row.bytes(2)?, key));
+            known.insert(idempotency, (id, mac, key));
         }
         let mut seen: HashMap<IdempotencyId, (RequestId, Vec<u8>)> = HashMap::new();
         prepared.retain(|p| {
@@ -286,56 +307,102 @@ enum Restricted {
     Waits,
 }
 
+/// The grounds of the restrictions that stand, by pseudonym.
+type Restrictions = HashMap<Vec<u8>, Vec<String>>;
+
+/// A request that was taken in before under one of the chunk's ids.
+struct KnownRequest {
+    idempotency: Uuid,
+    id: RequestId,
+    mac: Vec<u8>,
+    wrapped: WrappedKey,
+}
+
+/// What there is already that a chunk depends on.
+struct Known {
+    /// Held until the transaction ends.
+    generation: i64,
+    requests: Vec<KnownRequest>,
+    restrictions: Restrictions,
+}
+
+/// One round trip: these three need nothing of each other.
+async fn look(tx: &mut Tx, customer: &CustomerId, prepared: &[Prepared]) -> StoreResult<Known> {
+    let ids = Rows::new(vec![Column::uuids(prepared.iter().map(|p| p.idempotency.uuid()))]);
+    let known = Part::new(
+        "WITH v(idempotency_id) AS ({rows})
+         SELECT 'request', CAST(0 AS BIGINT), r.idempotency_id, r.request_id, r.content_mac, r.key_epoch, r.wrapped_key
+         FROM v JOIN requests r ON r.customer_id = $1 AND r.idempotency_id = v.idempotency_id",
+        vec![customer.as_str().into()],
+        ids,
+    );
+    let generation = format!(
+        "WITH g AS ({}) SELECT 'generation', g.systems_generation, NULL, NULL, NULL, NULL, NULL FROM g",
+        held_generation(tx.engine())
+    );
+    let parts = vec![known, restrictions_part(customer, prepared), Part::plain(generation, vec![])];
+    let (mut requests, mut restrictions, mut generation) = (Vec::new(), Restrictions::new(), None);
+    for row in tx.fetch_together(parts).await? {
+        match row.text(0)?.as_str() {
+            "request" => requests.push(KnownRequest {
+                idempotency: row.uuid(2)?,
+                id: RequestId::new(row.uuid(3)?),
+                mac: row.bytes(4)?,
+                wrapped: wrapped_key(&row.text(5)?, row.bytes(6)?)?,
+            }),
+            "restriction" => restrictions.entry(row.bytes(4)?).or_default().push(row.text(5)?),
+            _ => generation = Some(row.i64(1)?),
+        }
+    }
+    Ok(Known { generation: generation.ok_or(NO_GENERATION)?, requests, restrictions })
+}
+
+/// What restricts the subjects of the erasures among them.
+async fn restrictions(tx: &mut Tx, customer: &CustomerId, prepared: &[Prepared]) -> StoreResult<Restrictions> {
+    let mut found = Restrictions::new();
+    for row in tx.fetch_together(vec![restrictions_part(customer, prepared)]).await? {
+        found.entry(row.bytes(4)?).or_default().push(row.text(5)?);
+    }
+    Ok(found)
+}
+
+fn restrictions_part(customer: &CustomerId, prepared: &[Prepared]) -> Part {
+    let erasures = prepared.iter().filter(|p| p.request.action == Action::Erasure);
+    let pseudonyms: BTreeSet<&Vec<u8>> = erasures.flat_map(|p| &p.pseudonyms).collect();
+    Part::new(
+        "WITH v(pseudonym) AS ({rows})
+         SELECT 'restriction', CAST(0 AS BIGINT), NULL, NULL, v.pseudonym, r.ground, NULL
+         FROM v JOIN restrictions r ON r.customer_id = $1 AND r.pseudonym = v.pseudonym",
+        vec![customer.as_str().into()],
+        Rows::new(vec![Column::bytes(pseudonyms.into_iter().cloned())]),
+    )
+}
+
 /// An erasure waits for the customer where the subject had asked for its data to be kept (Art. 18(1)(b), (c)).
-async fn await_customer_where_restricted(
-    tx: &mut Tx,
-    customer: &CustomerId,
-    prepared: &mut [Prepared],
-) -> StoreResult<Restricted> {
-    let mut owners = Vec::new();
-    let mut pseudonyms = Vec::new();
-    let mut restricted_here: HashSet<&Vec<u8>> = HashSet::new();
-    let mut waiting: Vec<usize> = Vec::new();
-    for (at, p) in prepared.iter().enumerate().filter(|(_, p)| p.state == RequestState::InProgress) {
+fn await_customer_where_restricted(restrictions: &Restrictions, prepared: &mut [Prepared]) -> Restricted {
+    let mut restricted_here: HashSet<Vec<u8>> = HashSet::new();
+    let (mut noted, mut waits) = (false, false);
+    for p in prepared.iter_mut().filter(|p| p.state == RequestState::InProgress) {
         if p.request.restriction_ground.is_some_and(RestrictionGround::blocks_erasure) {
             // Before it in the same chunk is before it, too.
-            restricted_here.extend(&p.pseudonyms);
+            restricted_here.extend(p.pseudonyms.iter().cloned());
         }
-        if p.request.action == Action::Erasure {
-            if p.pseudonyms.iter().any(|pseudonym| restricted_here.contains(pseudonym)) {
-                waiting.push(at);
-            }
-            for pseudonym in &p.pseudonyms {
-                owners.push(i64::try_from(at).unwrap_or(i64::MAX));
-                pseudonyms.push(pseudonym.clone());
-            }
+        if p.request.action != Action::Erasure {
+            continue;
         }
-    }
-    let rows = tx
-        .fetch_rows(
-            "WITH v(n, pseudonym) AS ({rows})
-             SELECT v.n, r.ground FROM v JOIN restrictions r ON r.customer_id = $1 AND r.pseudonym = v.pseudonym",
-            vec![customer.as_str().into()],
-            Rows::new(vec![Column::i64s(owners), Column::bytes(pseudonyms)]),
-        )
-        .await?;
-    let noted = !rows.is_empty();
-    for row in rows {
-        let blocks = RestrictionGround::parse(&row.text(1)?).is_none_or(RestrictionGround::blocks_erasure);
-        if blocks {
-            waiting.push(usize::try_from(row.i64(0)?).unwrap_or(usize::MAX));
-        }
-    }
-    for at in &waiting {
-        if let Some(p) = prepared.get_mut(*at) {
+        let standing: Vec<&String> = p.pseudonyms.iter().filter_map(|p| restrictions.get(p)).flatten().collect();
+        noted |= !standing.is_empty();
+        let blocks = |ground: &String| RestrictionGround::parse(ground).is_none_or(RestrictionGround::blocks_erasure);
+        if standing.into_iter().any(blocks) || p.pseudonyms.iter().any(|p| restricted_here.contains(p)) {
             p.state = RequestState::AwaitingCustomer;
+            waits = true;
         }
     }
-    Ok(match (waiting.is_empty(), noted) {
-        (false, _) => Restricted::Waits,
-        (true, true) => Restricted::Noted,
-        (true, false) => Restricted::No,
-    })
+    match (waits, noted) {
+        (true, _) => Restricted::Waits,
+        (false, true) => Restricted::Noted,
+        (false, false) => Restricted::No,
+    }
 }
 
 /// A restriction stands from its instruction on; a lifting or an erasure is noted on it, and ends it when it is done.
@@ -382,7 +449,7 @@ pub(crate) async fn mark_restrictions(
     Ok(())
 }
 
-async fn insert_requests(tx: &mut Tx, ctx: &IntakeContext<'_>, prepared: &[Prepared]) -> StoreResult<()> {
+fn insert_requests(ctx: &IntakeContext<'_>, prepared: &[Prepared]) -> Part {
     let opt_us = |t: Option<Timestamp>| t.map(us);
     let p = prepared;
     let open = |p: &Prepared| if p.state == RequestState::InProgress { p.tasks.len() } else { 0 };
@@ -404,7 +471,7 @@ async fn insert_requests(tx: &mut Tx, ctx: &IntakeContext<'_>, prepared: &[Prepa
         Column::I64(p.iter().map(|p| opt_us(p.request.subject_informed_at)).collect()),
         Column::I64(p.iter().map(|p| opt_us(p.request.controller_due_at)).collect()),
     ]);
-    tx.execute_rows(
+    Part::new(
         "WITH v(request_id, idempotency_id, content_mac, action, state, instruction, reference, ground, key_epoch, wrapped_key,
                 sealed_subject, open_tasks, due_us, asked_us, informed_us, controller_due_us) AS ({rows})
          INSERT INTO requests (customer_id, request_id, idempotency_id, content_mac, action, state, instruction, reference,
@@ -423,8 +490,6 @@ async fn insert_requests(tx: &mut Tx, ctx: &IntakeContext<'_>, prepared: &[Prepa
         ],
         rows,
     )
-    .await?;
-    Ok(())
 }
 
 fn stage(staging: &mut Staging, ctx: &IntakeContext<'_>, p: &Prepared) {

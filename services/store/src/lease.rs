@@ -1,14 +1,12 @@
 //! Leases: who may work on a task, until when. A row with an epoch (`lease`), never a lock that lives in a connection.
 
-use std::collections::HashMap;
-
 use quittance_domain::{
     Timestamp,
     action::Action,
     ids::{CustomerId, RequestId, SystemId, TaskKey},
     task::Work,
 };
-use quittance_sql::{Column, Engine, Rows, Tx, Val};
+use quittance_sql::{Column, Engine, Row, Rows, Tx, Val};
 
 use crate::{
     Store, StoreError, StoreResult, SubjectSecrets,
@@ -107,36 +105,11 @@ impl Store {
                 ready.work.as_str().into(),
             ]
         };
-        let skip_locked = if tx.engine() == Engine::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
-        // The due ones first, once, by `tasks_due`; then each by its primary key. As an array, since a planner without statistics
-        // joins the other way round, and that is quadratic.
-        let among_due = match tx.engine() {
-            Engine::Postgres => "= ANY (ARRAY(SELECT request_id FROM due))",
-            Engine::Sqlite | Engine::MySql => "IN (SELECT request_id FROM due)",
-        };
-        let sql = format!(
-            "WITH due AS MATERIALIZED (
-               SELECT request_id FROM tasks WHERE customer_id = $1 AND system_id = $2 AND action = $3 AND work = $4
-                 AND state IN ('PENDING', 'RUNNING', 'AWAITING_CONFIRMATION') AND run_at_us <= $7
-               ORDER BY run_at_us LIMIT $8 {skip_locked})
-             UPDATE tasks SET state = 'RUNNING', lease = lease + 1, attempts = attempts + 1, leased_by = $5, run_at_us = $6
-             WHERE customer_id = $1 AND system_id = $2 AND request_id {among_due}
-             RETURNING request_id, lease, attempts, map_version, reason"
-        );
-        let mut args = key();
-        args.push(query.worker.into());
-        args.push(us(query.expires_at).into());
-        args.push(us(query.now).into());
-        args.push(query.tasks_max.into());
-        let mut claimed = HashMap::new();
-        for row in tx.fetch(&sql, args).await? {
-            claimed.insert(row.uuid(0)?, (row.i64(1)?, row.i64(2)?, row.i64(3)?, row.text(4)?));
-        }
-        if claimed.len() < query.tasks_max as usize {
+        let (claimed, rows) = claim(&mut tx, ready, query, key()).await?;
+        if claimed < query.tasks_max as usize {
             settle_ready(&mut tx, ready, key()).await?;
         }
-        let tasks = self.open_leased(&mut tx, ready, &claimed).await?;
-        let time_zone = if tasks.is_empty() { String::new() } else { time_zone(&mut tx, &ready.customer).await? };
+        let (tasks, time_zone) = self.open_leased(&mut tx, ready, rows).await?;
         tx.commit().await?;
         Ok(LeasedBatch {
             customer: ready.customer.clone(),
@@ -149,55 +122,46 @@ impl Store {
         })
     }
 
+    /// The tasks, and the time zone.
     async fn open_leased(
         &self,
         tx: &mut Tx,
         ready: &ReadyWork,
-        claimed: &HashMap<uuid::Uuid, (i64, i64, i64, String)>,
-    ) -> StoreResult<Vec<LeasedTask>> {
-        let mut ids: Vec<_> = claimed.keys().copied().collect();
-        ids.sort_unstable();
-        let rows = tx
-            .fetch_rows(
-                "WITH v(request_id) AS ({rows})
-                 SELECT r.request_id, r.key_epoch, r.wrapped_key, r.sealed_subject, r.due_us,
-                   (SELECT m.sealed FROM match_sets m
-                    WHERE m.customer_id = $1 AND m.request_id = r.request_id AND m.system_id = $2), r.closed_us
-                 FROM v JOIN requests r ON r.customer_id = $1 AND r.request_id = v.request_id",
-                vec![ready.customer.as_str().into(), ready.system.as_str().into()],
-                Rows::new(vec![Column::uuids(ids)]),
-            )
-            .await?;
+        rows: Vec<Row>,
+    ) -> StoreResult<(Vec<LeasedTask>, String)> {
         let mut tasks = Vec::with_capacity(rows.len());
+        let mut time_zone = String::new();
         let mut closed = Vec::new();
         for row in rows {
             let id = row.uuid(0)?;
-            if row.opt_i64(6)?.is_some() {
+            if row.opt_i64(9)?.is_some() {
                 closed.push(id);
                 continue;
             }
             let request = RequestId::new(id);
-            let (lease, attempts, map_version, reason) = claimed[&id].clone();
-            let wrapped = wrapped_key(&row.text(1)?, row.bytes(2)?)?;
+            let wrapped = wrapped_key(&row.text(5)?, row.bytes(6)?)?;
             let request_key = RequestKey::unwrap(self.ring(), &ready.customer, request, &wrapped)?;
-            let sealed = row.opt_bytes(5)?;
+            let sealed = row.opt_bytes(10)?;
             let place = ready.system.as_str();
             let match_set = sealed.map(|s| request_key.open(SealedColumn::MatchSet, place, &s)).transpose()?;
+            if tasks.is_empty() {
+                time_zone = row.opt_text(11)?.ok_or(StoreError::NotFound("the customer"))?;
+            }
             tasks.push(LeasedTask {
                 key: TaskKey { customer: ready.customer.clone(), request, system: ready.system.clone() },
-                lease,
-                attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
-                reason,
-                map_version,
-                due_at: time(row.i64(4)?, "requests")?,
-                subject: SubjectSecrets::open(&request_key, &row.bytes(3)?)?,
+                lease: row.i64(1)?,
+                attempts: u32::try_from(row.i64(2)?).unwrap_or(u32::MAX),
+                reason: row.text(4)?,
+                map_version: row.i64(3)?,
+                due_at: time(row.i64(8)?, "requests")?,
+                subject: SubjectSecrets::open(&request_key, &row.bytes(7)?)?,
                 match_set,
                 request_key,
             });
         }
         leave_closed(tx, ready, closed).await?;
         tasks.sort_by_key(|t| t.key.request);
-        Ok(tasks)
+        Ok((tasks, time_zone))
     }
 
     /// A heartbeat. Gives the tasks whose lease is lost.
@@ -250,6 +214,60 @@ pub(crate) fn lease_rows(leases: &[(RequestId, i64)]) -> Rows {
         Column::uuids(leases.iter().map(|(id, _)| id.uuid())),
         Column::i64s(leases.iter().map(|(_, lease)| *lease)),
     ])
+}
+
+/// Claims what is due, and gives how many tasks that was, and the tasks with what the work needs. On PostgreSQL that is one round trip.
+async fn claim(
+    tx: &mut Tx,
+    ready: &ReadyWork,
+    query: &LeaseQuery<'_>,
+    mut args: Vec<Val>,
+) -> StoreResult<(usize, Vec<Row>)> {
+    let postgres = tx.engine() == Engine::Postgres;
+    let skip_locked = if postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
+    // The due ones first, once, by `tasks_due`; then each by its primary key. As an array, since a planner without statistics
+    // joins the other way round, and that is quadratic.
+    let among_due =
+        if postgres { "= ANY (ARRAY(SELECT request_id FROM due))" } else { "IN (SELECT request_id FROM due)" };
+    let due = format!(
+        "due AS MATERIALIZED (
+           SELECT request_id FROM tasks WHERE customer_id = $1 AND system_id = $2 AND action = $3 AND work = $4
+             AND state IN ('PENDING', 'RUNNING', 'AWAITING_CONFIRMATION') AND run_at_us <= $7
+           ORDER BY run_at_us LIMIT $8 {skip_locked})"
+    );
+    let update = format!(
+        "UPDATE tasks SET state = 'RUNNING', lease = lease + 1, attempts = attempts + 1, leased_by = $5, run_at_us = $6
+         WHERE customer_id = $1 AND system_id = $2 AND request_id {among_due}
+         RETURNING request_id, lease, attempts, map_version, reason"
+    );
+    let time_zone = time_zone(tx.engine());
+    let opened = |claimed: &str| {
+        format!(
+            "SELECT t.request_id, t.lease, t.attempts, t.map_version, t.reason, r.key_epoch, r.wrapped_key, r.sealed_subject,
+               r.due_us, r.closed_us, (SELECT m.sealed FROM match_sets m
+                 WHERE m.customer_id = $1 AND m.request_id = r.request_id AND m.system_id = $2), {time_zone}
+             FROM {claimed} JOIN requests r ON r.customer_id = $1 AND r.request_id = t.request_id"
+        )
+    };
+    args.push(query.worker.into());
+    args.push(us(query.expires_at).into());
+    args.push(us(query.now).into());
+    args.push(query.tasks_max.into());
+    if postgres {
+        let rows = tx.fetch(&format!("WITH {due}, claimed AS ({update}) {}", opened("claimed t")), args).await?;
+        return Ok((rows.len(), rows));
+    }
+    let claimed = tx.fetch(&format!("WITH {due} {update}"), args).await?;
+    let ids: Vec<_> = claimed.iter().map(|row| row.uuid(0)).collect::<Result<_, _>>()?;
+    let tasks = "v JOIN tasks t ON t.customer_id = $1 AND t.system_id = $2 AND t.request_id = v.request_id";
+    let rows = tx
+        .fetch_rows(
+            &format!("WITH v(request_id) AS ({{rows}}) {}", opened(tasks)),
+            vec![ready.customer.as_str().into(), ready.system.as_str().into()],
+            Rows::new(vec![Column::uuids(ids)]),
+        )
+        .await?;
+    Ok((claimed.len(), rows))
 }
 
 /// Declined while it was at work, and put off or forgotten by its worker since: no attempt begins any more (I1), a person looks at it.

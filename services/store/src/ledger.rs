@@ -2,7 +2,7 @@
 
 use quittance_domain::ids::{CustomerId, EntryId, RequestId};
 use quittance_ledger::{Event, StagedEntry};
-use quittance_sql::{Column, Rows, Tx, Val};
+use quittance_sql::{Column, Part, Rows, Tx, Val};
 use uuid::Uuid;
 
 use crate::{StoreResult, keyring::random};
@@ -24,6 +24,11 @@ impl Staging {
     }
 
     pub async fn write(self, tx: &mut Tx) -> StoreResult<()> {
+        Ok(tx.execute_together(vec![self.part()]).await?)
+    }
+
+    /// To be written with what else the transaction writes.
+    pub fn part(self) -> Part {
         let e = self.entries;
         let rows = Rows::new(vec![
             Column::uuids(e.iter().map(|e| e.id.uuid())),
@@ -33,14 +38,12 @@ impl Staging {
             Column::bytes(e.iter().map(|e| e.salt.to_vec())),
             Column::bytes(e.iter().map(|e| e.leaf.0.to_vec())),
         ]);
-        tx.execute_rows(
+        Part::new(
             "WITH v(entry_id, request_id, kind, payload, salt, leaf) AS ({rows})
              INSERT INTO ledger_entries (customer_id, entry_id, request_id, kind, payload, salt, leaf)
              SELECT $1, entry_id, request_id, kind, payload, salt, leaf FROM v",
             vec![Val::from(self.customer.as_str())],
             rows,
         )
-        .await?;
-        Ok(())
     }
 }

@@ -119,7 +119,8 @@ impl Store {
             let subject_keys = self.ring().subject_keys(customer);
             let pseudonyms: Vec<Vec<u8>> = secrets.identifiers.iter().map(|i| subject_keys.of(i)).collect();
             let insertion = Insertion { id, action: request.action, tasks: &tasks, pseudonyms: &pseudonyms };
-            insert_tasks(&mut tx, customer, now, topology.generation, &[insertion]).await?;
+            let planned = insert_tasks(&mut tx, customer, now, topology.generation, &[insertion], Vec::new()).await?;
+            tx.execute_together(planned.writes).await?;
             let instruction = marked(request.action, request.restriction_ground, &secrets);
             mark_restrictions(&mut tx, customer, &[(id, &instruction, &pseudonyms)]).await?;
             let mut args = key(customer, id);
@@ -360,7 +361,7 @@ async fn close(
     )
     .await?;
     set_state(tx, customer, id, state, Some(reason), now).await?;
-    forget_closed(tx, customer, &[Closed::undone(id)]).await?;
+    tx.execute_together(forget_closed(tx.engine(), customer, &[Closed::undone(id)])).await?;
     release_free(tx, customer, now, candidates).await?;
     let mut staging = Staging::new(customer);
     staging.add(id, &Event::Closed { state: state.as_str(), reason: reason.to_owned(), at_us: us(now) });

@@ -8,7 +8,7 @@ use quittance_domain::{
     ids::{CustomerId, RequestId, SystemId},
     task::TaskState,
 };
-use quittance_sql::{Column, Engine, Rows, Tx, Val};
+use quittance_sql::{Column, Engine, Part, Rows, Tx, Val};
 use uuid::Uuid;
 
 use crate::{
@@ -19,10 +19,16 @@ use crate::{
 /// For each request those that come right before it, one for each of its identifiers at most.
 pub(crate) type Before = HashMap<RequestId, BTreeSet<RequestId>>;
 
-/// Puts each request at the end of its subject's line, and gives what stands before it. One without pseudonyms stands there already.
+/// Puts each request at the end of its subject's line, and gives what stands before it, which is still to be written. One without
+/// pseudonyms stands there already. `beside` is written in the same round trip.
 ///
 /// The upsert locks the head's row, so two instructions about one person are in an order even when they come at the same moment.
-pub(crate) async fn line_up(tx: &mut Tx, customer: &CustomerId, insertions: &[Insertion<'_>]) -> StoreResult<Before> {
+pub(crate) async fn line_up(
+    tx: &mut Tx,
+    customer: &CustomerId,
+    insertions: &[Insertion<'_>],
+    beside: Vec<Part>,
+) -> StoreResult<(Before, Part)> {
     let mut before = standing(tx, customer, insertions).await?;
     let mut lines: BTreeMap<&[u8], Vec<RequestId>> = BTreeMap::new();
     for insertion in insertions {
@@ -42,19 +48,17 @@ pub(crate) async fn line_up(tx: &mut Tx, customer: &CustomerId, insertions: &[In
         Column::bytes(lines.keys().map(|p| p.to_vec())),
         Column::uuids(lines.values().filter_map(|line| line.last()).map(|id| id.uuid())),
     ]);
-    let replaced = tx
-        .fetch_rows(
-            "WITH v(pseudonym, request_id) AS ({rows})
-             INSERT INTO subject_heads (customer_id, pseudonym, request_id, previous_request_id)
-             SELECT $1, pseudonym, request_id, NULL FROM v WHERE true
-             ON CONFLICT (customer_id, pseudonym) DO UPDATE
-               SET previous_request_id = subject_heads.request_id, request_id = excluded.request_id
-             RETURNING pseudonym, previous_request_id",
-            vec![customer.as_str().into()],
-            rows,
-        )
-        .await?;
-    for row in replaced {
+    let heads = Part::new(
+        "WITH v(pseudonym, request_id) AS ({rows})
+         INSERT INTO subject_heads (customer_id, pseudonym, request_id, previous_request_id)
+         SELECT $1, pseudonym, request_id, NULL FROM v WHERE true
+         ON CONFLICT (customer_id, pseudonym) DO UPDATE
+           SET previous_request_id = subject_heads.request_id, request_id = excluded.request_id
+         RETURNING pseudonym, previous_request_id",
+        vec![customer.as_str().into()],
+        rows,
+    );
+    for row in tx.fetch_with(heads, beside).await? {
         let pseudonym = row.bytes(0)?;
         let first = lines.get(pseudonym.as_slice()).and_then(|line| line.first());
         if let (Some(previous), Some(first)) = (row.opt_uuid(1)?, first) {
@@ -64,7 +68,7 @@ pub(crate) async fn line_up(tx: &mut Tx, customer: &CustomerId, insertions: &[In
     for (id, _, earlier) in &places {
         before.entry(*id).or_default().insert(*earlier);
     }
-    tx.execute_rows(
+    let part = Part::new(
         "WITH v(request_id, pseudonym, after_request_id) AS ({rows})
          INSERT INTO subject_lines (customer_id, request_id, pseudonym, after_request_id)
          SELECT $1, request_id, pseudonym, after_request_id FROM v",
@@ -74,9 +78,8 @@ pub(crate) async fn line_up(tx: &mut Tx, customer: &CustomerId, insertions: &[In
             Column::bytes(places.iter().map(|(_, pseudonym, _)| pseudonym.clone())),
             Column::uuids(places.iter().map(|(.., earlier)| earlier.uuid())),
         ]),
-    )
-    .await?;
-    Ok(before)
+    );
+    Ok((before, part))
 }
 
 /// What stands before requests that were lined up when they were taken in.
@@ -260,34 +263,34 @@ impl Closed {
 }
 
 // A head that somebody is lining up behind is left to them: to wait for them, while they wait for us, would be a deadlock.
-const FORGET_POSTGRES: &str = "WITH v(request_id, ends) AS ({rows}),
-     lines AS (DELETE FROM subject_lines WHERE customer_id = $1 AND request_id IN (SELECT request_id FROM v)),
-     ended AS (DELETE FROM restrictions WHERE customer_id = $1
-                 AND ended_by_request_id IN (SELECT request_id FROM v WHERE ends = 1))
+const FORGET_HEADS_POSTGRES: &str = "WITH v(request_id) AS ({rows})
      DELETE FROM subject_heads WHERE customer_id = $1 AND pseudonym = ANY (ARRAY(
        SELECT h.pseudonym FROM subject_heads h WHERE h.customer_id = $1
          AND h.request_id IN (SELECT request_id FROM v) FOR UPDATE OF h SKIP LOCKED))";
-const FORGET_SQLITE: [&str; 3] = [
-    "WITH v(request_id, ends) AS ({rows}) DELETE FROM subject_heads
-     WHERE customer_id = $1 AND request_id IN (SELECT request_id FROM v)",
-    "WITH v(request_id, ends) AS ({rows}) DELETE FROM subject_lines
-     WHERE customer_id = $1 AND request_id IN (SELECT request_id FROM v)",
-    "WITH v(request_id, ends) AS ({rows}) DELETE FROM restrictions
-     WHERE customer_id = $1 AND ended_by_request_id IN (SELECT request_id FROM v WHERE ends = 1)",
-];
+const FORGET_HEADS_SQLITE: &str = "WITH v(request_id) AS ({rows}) DELETE FROM subject_heads
+     WHERE customer_id = $1 AND request_id IN (SELECT request_id FROM v)";
 
-/// A closed request stands in nobody's way any more. On PostgreSQL that is one round trip: every batch comes through here.
-pub(crate) async fn forget_closed(tx: &mut Tx, customer: &CustomerId, closed: &[Closed]) -> StoreResult<()> {
-    let statements: &[&str] = match tx.engine() {
-        Engine::Postgres => &[FORGET_POSTGRES],
-        Engine::Sqlite | Engine::MySql => &FORGET_SQLITE,
+/// A closed request stands in nobody's way any more.
+pub(crate) fn forget_closed(engine: Engine, customer: &CustomerId, closed: &[Closed]) -> Vec<Part> {
+    let heads = match engine {
+        Engine::Postgres => FORGET_HEADS_POSTGRES,
+        Engine::Sqlite | Engine::MySql => FORGET_HEADS_SQLITE,
     };
-    for statement in statements {
-        let rows = Rows::new(vec![
-            Column::uuids(closed.iter().map(|c| c.request.uuid())),
-            Column::i64s(closed.iter().map(|c| i64::from(c.ends_restrictions))),
-        ]);
-        tx.execute_rows(statement, vec![customer.as_str().into()], rows).await?;
-    }
-    Ok(())
+    let all = || closed.iter().map(|c| c.request.uuid());
+    let ended = closed.iter().filter(|c| c.ends_restrictions).map(|c| c.request.uuid());
+    let part =
+        |sql: &str, ids: Vec<Uuid>| Part::new(sql, vec![customer.as_str().into()], Rows::new(vec![Column::uuids(ids)]));
+    vec![
+        part(heads, all().collect()),
+        part(
+            "WITH v(request_id) AS ({rows}) DELETE FROM subject_lines
+             WHERE customer_id = $1 AND request_id IN (SELECT request_id FROM v)",
+            all().collect(),
+        ),
+        part(
+            "WITH v(request_id) AS ({rows}) DELETE FROM restrictions
+             WHERE customer_id = $1 AND ended_by_request_id IN (SELECT request_id FROM v)",
+            ended.collect(),
+        ),
+    ]
 }

@@ -11,7 +11,7 @@ use quittance_domain::{
     task::{TaskState, Work},
 };
 use quittance_ledger::Event;
-use quittance_sql::{Column, Engine, Rows, Tx};
+use quittance_sql::{Column, Engine, Part, Rows, Tx};
 use uuid::Uuid;
 
 use crate::{
@@ -43,16 +43,24 @@ struct NewTask<'a> {
     state: TaskState,
 }
 
-/// Inserts tasks with their waits, those for the subject's earlier instructions too, and says where work is ready. Gives the requests
-/// that had one before them.
+/// Tasks that are ready to be written.
+pub(crate) struct Planned {
+    pub writes: Vec<Part>,
+    /// The requests that had one before them.
+    pub behind: HashSet<RequestId>,
+}
+
+/// Puts requests behind those that came before them, and gives what is to be written of them then: tasks with their waits, those for the
+/// subject's earlier instructions too, and where work is ready. `beside` is written at once, in the first round trip.
 pub(crate) async fn insert_tasks(
     tx: &mut Tx,
     customer: &CustomerId,
     now: Timestamp,
     generation: i64,
     insertions: &[Insertion<'_>],
-) -> StoreResult<HashSet<RequestId>> {
-    let before = lines::line_up(tx, customer, insertions).await?;
+    beside: Vec<Part>,
+) -> StoreResult<Planned> {
+    let (before, places) = lines::line_up(tx, customer, insertions, beside).await?;
     let held_back = lines::held_back(tx, customer, generation, &before, insertions).await?;
     let mut tasks = Vec::new();
     let mut waits: Vec<(RequestId, &SystemId, Work, RequestId, SystemId, &'static str)> = Vec::new();
@@ -87,7 +95,6 @@ pub(crate) async fn insert_tasks(
             tasks.push(NewTask { request: insertion.id, action: insertion.action, planned, state });
         }
     }
-    write_tasks(tx, customer, now, &tasks).await?;
     let rows = Rows::new(vec![
         Column::uuids(waits.iter().map(|w| w.0.uuid())),
         Column::texts(waits.iter().map(|w| w.1.as_str())),
@@ -96,22 +103,22 @@ pub(crate) async fn insert_tasks(
         Column::texts(waits.iter().map(|w| w.4.as_str())),
         Column::texts(waits.iter().map(|w| w.5)),
     ]);
-    tx.execute_rows(
+    let waits = Part::new(
         "WITH v(request_id, system_id, before_work, on_request_id, on_system_id, until_state) AS ({rows})
          INSERT INTO task_waits (customer_id, request_id, system_id, before_work, on_request_id, on_system_id, until_state)
          SELECT $1, request_id, system_id, before_work, on_request_id, on_system_id, until_state FROM v WHERE true
          ON CONFLICT DO NOTHING",
         vec![customer.as_str().into()],
         rows,
-    )
-    .await?;
+    );
     let due = tasks.iter().filter(|t| t.state == TaskState::Pending);
     let ready = due.map(|t| (t.planned.system.clone(), t.action, t.planned.work, us(now)));
-    bump_ready(tx, customer, ready).await?;
-    Ok(before.into_keys().collect())
+    let ready = ready_bumps(tx.engine(), customer, ready);
+    let writes = vec![places, write_tasks(customer, now, &tasks), waits, ready];
+    Ok(Planned { writes, behind: before.into_keys().collect() })
 }
 
-async fn write_tasks(tx: &mut Tx, customer: &CustomerId, now: Timestamp, tasks: &[NewTask<'_>]) -> StoreResult<()> {
+fn write_tasks(customer: &CustomerId, now: Timestamp, tasks: &[NewTask<'_>]) -> Part {
     let t = tasks;
     let rows = Rows::new(vec![
         Column::uuids(t.iter().map(|t| t.request.uuid())),
@@ -123,7 +130,7 @@ async fn write_tasks(tx: &mut Tx, customer: &CustomerId, now: Timestamp, tasks: 
         Column::texts(t.iter().map(|t| t.planned.reason.unwrap_or_default())),
         Column::I64(t.iter().map(|t| t.planned.latest_start.map(us)).collect()),
     ]);
-    tx.execute_rows(
+    Part::new(
         "WITH v(request_id, system_id, action, work, state, map_version, reason, latest_start_us) AS ({rows})
          INSERT INTO tasks (customer_id, request_id, system_id, action, work, state, map_version, attempts, lease, leased_by,
                 run_at_us, reason, latest_start_us)
@@ -131,8 +138,6 @@ async fn write_tasks(tx: &mut Tx, customer: &CustomerId, now: Timestamp, tasks: 
         vec![customer.as_str().into(), us(now).into()],
         rows,
     )
-    .await?;
-    Ok(())
 }
 
 pub(crate) fn system_id(text: &str) -> StoreResult<SystemId> {
@@ -153,6 +158,14 @@ pub(crate) async fn bump_ready(
     customer: &CustomerId,
     work: impl Iterator<Item = (SystemId, Action, Work, i64)>,
 ) -> StoreResult<()> {
+    Ok(tx.execute_together(vec![ready_bumps(tx.engine(), customer, work)]).await?)
+}
+
+fn ready_bumps(
+    engine: Engine,
+    customer: &CustomerId,
+    work: impl Iterator<Item = (SystemId, Action, Work, i64)>,
+) -> Part {
     let mut earliest: BTreeMap<(SystemId, Action, Work), i64> = BTreeMap::new();
     for (system, action, work, at) in work {
         let entry = earliest.entry((system, action, work)).or_insert(at);
@@ -164,7 +177,7 @@ pub(crate) async fn bump_ready(
         Column::texts(earliest.keys().map(|k| k.2.as_str())),
         Column::i64s(earliest.values().copied()),
     ]);
-    let least = if tx.engine() == Engine::Postgres { "LEAST" } else { "MIN" };
+    let least = if engine == Engine::Postgres { "LEAST" } else { "MIN" };
     let sql = format!(
         "WITH v(system_id, action, work, ready_us) AS ({{rows}})
          INSERT INTO ready (customer_id, system_id, action, work, ready_us, bumps)
@@ -172,8 +185,7 @@ pub(crate) async fn bump_ready(
          ON CONFLICT (customer_id, system_id, action, work) DO UPDATE
            SET ready_us = {least}(ready.ready_us, excluded.ready_us), bumps = ready.bumps + 1"
     );
-    tx.execute_rows(&sql, vec![customer.as_str().into()], rows).await?;
-    Ok(())
+    Part::new(sql, vec![customer.as_str().into()], rows)
 }
 
 impl Store {
@@ -240,7 +252,8 @@ impl Store {
             .iter()
             .map(|(id, action, tasks)| Insertion { id: *id, action: *action, tasks, pseudonyms: &[] })
             .collect();
-        insert_tasks(&mut tx, customer, now, topology.generation, &insertions).await?;
+        let planned = insert_tasks(&mut tx, customer, now, topology.generation, &insertions, Vec::new()).await?;
+        tx.execute_together(planned.writes).await?;
         let added = Rows::new(vec![
             Column::uuids(missing.iter().map(|(id, ..)| id.uuid())),
             Column::i64s(missing.iter().map(|(.., tasks)| i64::try_from(tasks.len()).unwrap_or(i64::MAX))),
@@ -265,8 +278,9 @@ impl Store {
         )
         .await?;
         let closed: Vec<_> = closed.iter().map(|(id, _, action)| Closed::done(*id, *action)).collect();
-        forget_closed(&mut tx, customer, &closed).await?;
-        staging.write(&mut tx).await?;
+        let mut writes = forget_closed(tx.engine(), customer, &closed);
+        writes.push(staging.part());
+        tx.execute_together(writes).await?;
         tx.commit().await?;
         self.grown(missing.iter().map(|(.., tasks)| tasks.len()).sum()).await;
         Ok(rows.len())

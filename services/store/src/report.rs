@@ -12,18 +12,19 @@ use quittance_domain::{
     task::Work,
 };
 use quittance_ledger::Event;
-use quittance_sql::{Column, Engine, Row, Rows, Tx, Val};
+use quittance_sql::{Column, Engine, Part, Row, Rows, Tx, Val};
 use uuid::Uuid;
 
 use crate::{
     LeasedTask, Store, StoreError, StoreResult, SubjectSecrets,
     intake::wrapped_key,
+    lease::lease_rows,
     ledger::Staging,
     lifecycle::locked_state,
     lines::{Closed, forget_closed},
     replan::{bump_ready, system_id},
     seal::{RequestKey, SealedColumn},
-    systems::hold_generation,
+    systems::{held_generation, hold_generation},
     tx::{parsed, time, us},
 };
 
@@ -54,10 +55,12 @@ pub enum ReportResult {
     },
 }
 
-struct Confirmed {
+/// A task of the batch's system that is done.
+#[derive(Clone, Copy)]
+struct Done<'a> {
     request: RequestId,
-    system: SystemId,
-    confirmation: Confirmation,
+    lease: i64,
+    confirmation: &'a Confirmation,
 }
 
 impl Store {
@@ -165,32 +168,31 @@ impl Store {
         customer: &CustomerId,
         system: &SystemId,
         now: Timestamp,
-        reports: Vec<Report>,
+        reports: &[Report],
     ) -> StoreResult<Vec<RequestId>> {
         let mut tx = self.customer_tx(customer).await?;
-        let generation = hold_generation(&mut tx).await?;
         let mut lost: Vec<RequestId> = Vec::new();
         let mut done = Vec::new();
         let mut later = Vec::new();
         let mut resolved = Vec::new();
-        for report in reports {
-            match report.result {
-                ReportResult::Done(confirmation) => done.push((report.request, report.lease, confirmation)),
-                ReportResult::Resolved(found) => resolved.push((report.request, report.lease, found)),
+        for Report { request, lease, result } in reports {
+            match result {
+                ReportResult::Done(confirmation) => done.push(Done { request: *request, lease: *lease, confirmation }),
+                ReportResult::Resolved(found) => resolved.push((*request, *lease, found.as_slice())),
                 ReportResult::Awaiting { check_at, reference } => {
-                    later.push((report.request, report.lease, "AWAITING_CONFIRMATION", us(check_at), reference));
+                    later.push((*request, *lease, "AWAITING_CONFIRMATION", us(*check_at), reference.as_str()));
                 }
                 ReportResult::Retry { at, reason } => {
-                    later.push((report.request, report.lease, "PENDING", us(at), reason));
+                    later.push((*request, *lease, "PENDING", us(*at), reason.as_str()));
                 }
                 ReportResult::Attention { reason } => {
-                    later.push((report.request, report.lease, "NEEDS_ATTENTION", us(now), reason));
+                    later.push((*request, *lease, "NEEDS_ATTENTION", us(now), reason.as_str()));
                 }
             }
         }
         put_off(&mut tx, customer, system, now, &later, &mut lost).await?;
         let confirmed = fence_done(&mut tx, customer, system, now, done, &mut lost).await?;
-        confirm(&mut tx, customer, now, generation, &confirmed).await?;
+        confirm(&mut tx, customer, system, now, confirmed).await?;
         if !resolved.is_empty() {
             self.resolve(&mut tx, customer, system, now, resolved, &mut lost).await?;
         }
@@ -221,8 +223,9 @@ impl Store {
         let mut staging = Staging::new(&key.customer);
         staging.add(key.request, &operated(key, "resolved", by, now));
         staging.write(&mut tx).await?;
-        let confirmed = vec![Confirmed { request: key.request, system: key.system.clone(), confirmation }];
-        confirm(&mut tx, &key.customer, now, generation, &confirmed).await?;
+        let done = [Done { request: key.request, lease: 0, confirmation: &confirmation }];
+        let confirmed = take_off(&mut tx, &key.customer, now, generation, &done).await?;
+        confirm(&mut tx, &key.customer, &key.system, now, confirmed).await?;
         Ok(tx.commit().await?)
     }
 
@@ -260,7 +263,7 @@ impl Store {
         customer: &CustomerId,
         system: &SystemId,
         now: Timestamp,
-        resolved: Vec<(RequestId, i64, Vec<Identifier>)>,
+        resolved: Vec<(RequestId, i64, &[Identifier])>,
         lost: &mut Vec<RequestId>,
     ) -> StoreResult<()> {
         let leases: Vec<(RequestId, i64)> = resolved.iter().map(|(id, lease, _)| (*id, *lease)).collect();
@@ -272,7 +275,7 @@ impl Store {
                    AND tasks.lease = v.lease AND coalesce(tasks.state, '') = 'RUNNING' AND tasks.work = 'RESOLVE' AND tasks.run_at_us + 0 > $3
                  RETURNING tasks.request_id",
                 vec![customer.as_str().into(), system.as_str().into(), us(now).into()],
-                crate::lease::lease_rows(&leases),
+                lease_rows(&leases),
             )
             .await?;
         let fenced: HashSet<Uuid> = fenced.iter().map(|r| r.uuid(0)).collect::<Result<_, _>>()?;
@@ -280,16 +283,17 @@ impl Store {
         lost.extend(gone.into_iter().map(|(id, ..)| id));
         self.add_identifiers(tx, customer, &kept).await?;
         let ids: Vec<RequestId> = kept.iter().map(|(id, ..)| *id).collect();
-        release(tx, customer, now, &ids, system, "RESOLVED", &ids).await
+        let ended = tx.fetch_with(ended_waits(customer, system, "RESOLVED", &ids), Vec::new()).await?;
+        go_on(tx, customer, system, now, &ended, &ids).await
     }
 
     async fn add_identifiers(
         &self,
         tx: &mut Tx,
         customer: &CustomerId,
-        found: &[(RequestId, i64, Vec<Identifier>)],
+        found: &[(RequestId, i64, &[Identifier])],
     ) -> StoreResult<()> {
-        let found: HashMap<Uuid, &Vec<Identifier>> = found.iter().map(|(id, _, f)| (id.uuid(), f)).collect();
+        let found: HashMap<Uuid, &[Identifier]> = found.iter().map(|(id, _, f)| (id.uuid(), *f)).collect();
         // Two systems may yield for one request at the same moment, or it is objected to: the row is locked while it is read and
         // written, also where nothing was found, and whoever comes second sees what the first has released.
         let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE OF r" } else { "" };
@@ -343,7 +347,7 @@ async fn not_in_attention(tx: &mut Tx, key: &TaskKey) -> StoreResult<StoreError>
     })
 }
 
-type Later = (RequestId, i64, &'static str, i64, String);
+type Later<'a> = (RequestId, i64, &'static str, i64, &'a str);
 
 /// Back to the queue, or to a person; with a look at the lease.
 async fn put_off(
@@ -351,7 +355,7 @@ async fn put_off(
     customer: &CustomerId,
     system: &SystemId,
     now: Timestamp,
-    later: &[Later],
+    later: &[Later<'_>],
     lost: &mut Vec<RequestId>,
 ) -> StoreResult<()> {
     let rows = Rows::new(vec![
@@ -359,7 +363,7 @@ async fn put_off(
         Column::i64s(later.iter().map(|l| l.1)),
         Column::texts(later.iter().map(|l| l.2)),
         Column::i64s(later.iter().map(|l| l.3)),
-        Column::texts(later.iter().map(|l| l.4.as_str())),
+        Column::texts(later.iter().map(|l| l.4)),
     ]);
     let kept = tx
         .fetch_rows(
@@ -400,89 +404,133 @@ async fn touch_requests(tx: &mut Tx, customer: &CustomerId, now: Timestamp, ids:
     Ok(())
 }
 
-/// Confirms tasks whose lease still holds. Zero rows mean that it does not: nothing is recorded for them (I4).
-async fn fence_done(
+/// What its request has become of a task that is confirmed: id, state, due time and action.
+type Confirmed<'a> = (Done<'a>, Row);
+
+/// Confirms tasks whose lease still holds, and takes them off their requests. Zero rows mean that it does not: nothing is recorded for
+/// them (I4). On PostgreSQL that is one round trip.
+async fn fence_done<'a>(
     tx: &mut Tx,
     customer: &CustomerId,
     system: &SystemId,
     now: Timestamp,
-    done: Vec<(RequestId, i64, Confirmation)>,
+    done: Vec<Done<'a>>,
     lost: &mut Vec<RequestId>,
-) -> StoreResult<Vec<Confirmed>> {
-    let leases: Vec<(RequestId, i64)> = done.iter().map(|(id, lease, _)| (*id, *lease)).collect();
-    let kept = tx
-        .fetch_rows(
-            "WITH v(request_id, lease) AS ({rows}) UPDATE tasks SET state = 'CONFIRMED', reason = '' FROM v
-             WHERE tasks.customer_id = $1 AND tasks.system_id = $2 AND tasks.request_id = v.request_id
-               AND tasks.lease = v.lease AND coalesce(tasks.state, '') = 'RUNNING' AND tasks.work = 'ACT' AND tasks.run_at_us + 0 > $3
-             RETURNING tasks.request_id",
-            vec![customer.as_str().into(), system.as_str().into(), us(now).into()],
-            crate::lease::lease_rows(&leases),
-        )
-        .await?;
-    let mut kept: HashSet<Uuid> = kept.iter().map(|r| r.uuid(0)).collect::<Result<_, _>>()?;
-    let mut confirmed = Vec::with_capacity(kept.len());
-    for (request, _, confirmation) in done {
-        // Taken out: a task that stands twice in a report is confirmed by the first.
-        if kept.remove(&request.uuid()) {
-            confirmed.push(Confirmed { request, system: system.clone(), confirmation });
-        } else {
-            lost.push(request);
+) -> StoreResult<Vec<Confirmed<'a>>> {
+    let mut known = HashSet::with_capacity(done.len());
+    // A task that stands twice in a report is confirmed by the first.
+    let (done, again): (Vec<Done<'_>>, Vec<Done<'_>>) =
+        done.into_iter().partition(|d| known.insert((d.request, d.lease)));
+    lost.extend(again.iter().map(|d| d.request));
+    let fence = "UPDATE tasks SET state = 'CONFIRMED', reason = '' FROM v
+         WHERE tasks.customer_id = $1 AND tasks.system_id = $2 AND tasks.request_id = v.request_id
+           AND tasks.lease = v.lease AND coalesce(tasks.state, '') = 'RUNNING' AND tasks.work = 'ACT' AND tasks.run_at_us + 0 > $3
+         RETURNING tasks.request_id, tasks.lease";
+    let args = vec![customer.as_str().into(), system.as_str().into(), us(now).into()];
+    if tx.engine() != Engine::Postgres {
+        let generation = hold_generation(tx).await?;
+        let fenced = tx
+            .fetch_rows(&format!("WITH v(request_id, lease) AS ({{rows}}) {fence}"), args, lease_rows(&leases(&done)))
+            .await?;
+        let fenced: HashSet<(Uuid, i64)> =
+            fenced.iter().map(|r| Ok((r.uuid(0)?, r.i64(1)?))).collect::<StoreResult<_>>()?;
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            done.into_iter().partition(|d| fenced.contains(&(d.request.uuid(), d.lease)));
+        lost.extend(gone.iter().map(|d| d.request));
+        return take_off(tx, customer, now, generation, &kept).await;
+    }
+    let sql = format!(
+        "WITH v(request_id, lease, exceptions) AS ({{rows}}), held AS ({}), fenced AS ({fence}, v.exceptions) {}, v.lease",
+        held_generation(tx.engine()),
+        taking_off("fenced v, held", "$3", "held.systems_generation")
+    );
+    let updated = tx.fetch_rows(&sql, args, done_rows(&done)).await?;
+    let mut by_lease = HashMap::with_capacity(updated.len());
+    for row in updated {
+        by_lease.insert((row.uuid(0)?, row.i64(4)?), row);
+    }
+    let mut confirmed = Vec::with_capacity(by_lease.len());
+    for d in done {
+        match by_lease.remove(&(d.request.uuid(), d.lease)) {
+            Some(row) => confirmed.push((d, row)),
+            None => lost.push(d.request),
         }
     }
     Ok(confirmed)
+}
+
+fn leases(done: &[Done<'_>]) -> Vec<(RequestId, i64)> {
+    done.iter().map(|d| (d.request, d.lease)).collect()
+}
+
+/// `v(request_id, lease, exceptions)`
+fn done_rows(done: &[Done<'_>]) -> Rows {
+    Rows::new(vec![
+        Column::uuids(done.iter().map(|d| d.request.uuid())),
+        Column::i64s(done.iter().map(|d| d.lease)),
+        Column::i64s(done.iter().map(|d| i64::from(d.confirmation.is_exception()))),
+    ])
+}
+
+/// Takes confirmed tasks off their requests, and closes those of which it was the last. A batch has one task of a request, so each request stands in it once.
+fn taking_off(batch: &str, now: &str, generation: &str) -> String {
+    let closes = format!(
+        "requests.open_tasks = 1 AND requests.systems_generation = {generation} AND requests.state = 'IN_PROGRESS'"
+    );
+    format!(
+        "UPDATE requests SET
+           open_tasks = requests.open_tasks - 1,
+           exceptions = requests.exceptions + v.exceptions,
+           changed_us = {now},
+           closed_us = CASE WHEN {closes} THEN {now} ELSE requests.closed_us END,
+           state = CASE WHEN {closes} AND requests.exceptions + v.exceptions = 0 THEN 'COMPLETED'
+                        WHEN {closes} THEN 'COMPLETED_WITH_EXCEPTIONS' ELSE requests.state END
+         FROM {batch} WHERE requests.customer_id = $1 AND requests.request_id = v.request_id
+         RETURNING requests.request_id, requests.state, requests.due_us, requests.action"
+    )
+}
+
+/// Of tasks that are confirmed already.
+async fn take_off<'a>(
+    tx: &mut Tx,
+    customer: &CustomerId,
+    now: Timestamp,
+    generation: i64,
+    done: &[Done<'a>],
+) -> StoreResult<Vec<Confirmed<'a>>> {
+    let sql = format!("WITH v(request_id, lease, exceptions) AS ({{rows}}) {}", taking_off("v", "$2", "$3"));
+    let args = vec![customer.as_str().into(), us(now).into(), generation.into()];
+    let mut updated = HashMap::with_capacity(done.len());
+    for row in tx.fetch_rows(&sql, args, done_rows(done)).await? {
+        updated.insert(row.uuid(0)?, row);
+    }
+    let taken_off = |d: &Done<'a>| {
+        let row = updated.remove(&d.request.uuid());
+        Ok((*d, row.ok_or(StoreError::Inconsistent { table: "requests", what: "a task has no request" })?))
+    };
+    done.iter().map(taken_off).collect()
 }
 
 /// The one place where confirmations are recorded, and where requests complete.
 async fn confirm(
     tx: &mut Tx,
     customer: &CustomerId,
+    system: &SystemId,
     now: Timestamp,
-    generation: i64,
-    confirmed: &[Confirmed],
+    confirmed: Vec<Confirmed<'_>>,
 ) -> StoreResult<()> {
     if confirmed.is_empty() {
         return Ok(());
     }
-    let mut exceptions: HashMap<RequestId, i64> = HashMap::new();
-    for c in confirmed {
-        *exceptions.entry(c.request).or_default() += i64::from(c.confirmation.is_exception());
-    }
-    // A batch has one task of a request, so each request stands here once.
-    let rows = Rows::new(vec![
-        Column::uuids(confirmed.iter().map(|c| c.request.uuid())),
-        Column::i64s(confirmed.iter().map(|c| exceptions[&c.request])),
-    ]);
-    let closes = "requests.open_tasks = 1 AND requests.systems_generation = $3 AND requests.state = 'IN_PROGRESS'";
-    let sql = format!(
-        "WITH v(request_id, exceptions) AS ({{rows}}) UPDATE requests SET
-           open_tasks = requests.open_tasks - 1,
-           exceptions = requests.exceptions + v.exceptions,
-           changed_us = $2,
-           closed_us = CASE WHEN {closes} THEN $2 ELSE requests.closed_us END,
-           state = CASE WHEN {closes} AND requests.exceptions + v.exceptions = 0 THEN 'COMPLETED'
-                        WHEN {closes} THEN 'COMPLETED_WITH_EXCEPTIONS' ELSE requests.state END
-         FROM v WHERE requests.customer_id = $1 AND requests.request_id = v.request_id
-         RETURNING requests.request_id, requests.state, requests.due_us, requests.action"
-    );
-    let args = vec![customer.as_str().into(), us(now).into(), generation.into()];
-    let updated = tx.fetch_rows(&sql, args, rows).await?;
-    let mut requests: HashMap<Uuid, &Row> = HashMap::with_capacity(updated.len());
-    for row in &updated {
-        requests.insert(row.uuid(0)?, row);
-    }
     let mut staging = Staging::new(customer);
     let mut bodies = Vec::with_capacity(confirmed.len());
     let mut closed = Vec::new();
-    for c in confirmed {
-        let row = requests
-            .get(&c.request.uuid())
-            .ok_or(StoreError::Inconsistent { table: "requests", what: "a task has no request" })?;
+    for (c, row) in &confirmed {
         let late = now > time(row.i64(2)?, "requests")?;
         staging.add(c.request, &Event::Confirmed { confirmation: c.confirmation.clone(), late });
-        let body = serde_json::to_string(&c.confirmation)
+        let body = serde_json::to_string(c.confirmation)
             .map_err(|_| StoreError::Inconsistent { table: "confirmations", what: "it does not serialise" })?;
-        bodies.push((c, body, late));
+        bodies.push((c.request, body, late));
         let state = parsed(row, 1, "requests", RequestState::parse)?;
         if matches!(state, RequestState::Completed | RequestState::CompletedWithExceptions) {
             staging.add(c.request, &Event::Completed { state: state.as_str(), at_us: us(now), late });
@@ -490,60 +538,57 @@ async fn confirm(
             closed.push(Closed::done(c.request, action));
         }
     }
-    insert_confirmations(tx, customer, now, &bodies).await?;
-    staging.write(tx).await?;
-    if let [one, ..] = confirmed {
-        // All of a batch are of one system.
-        let ids: Vec<RequestId> = confirmed.iter().map(|c| c.request).collect();
-        release(tx, customer, now, &ids, &one.system, "CONFIRMED", &[]).await?;
-    }
-    forget_closed(tx, customer, &closed).await
+    let mut writes = forget_closed(tx.engine(), customer, &closed);
+    writes.push(insert_confirmations(customer, system, now, bodies));
+    writes.push(staging.part());
+    // Not before the requests are written: only then all who wait for these tasks are there to be seen.
+    let ids: Vec<RequestId> = confirmed.iter().map(|(c, _)| c.request).collect();
+    let ended = tx.fetch_with(ended_waits(customer, system, "CONFIRMED", &ids), writes).await?;
+    go_on(tx, customer, system, now, &ended, &[]).await
 }
 
-async fn insert_confirmations(
-    tx: &mut Tx,
+fn insert_confirmations(
     customer: &CustomerId,
+    system: &SystemId,
     now: Timestamp,
-    bodies: &[(&Confirmed, String, bool)],
-) -> StoreResult<()> {
+    bodies: Vec<(RequestId, String, bool)>,
+) -> Part {
     let rows = Rows::new(vec![
-        Column::uuids(bodies.iter().map(|(c, ..)| c.request.uuid())),
-        Column::texts(bodies.iter().map(|(c, ..)| c.system.as_str())),
-        Column::texts(bodies.iter().map(|(_, body, _)| body.as_str())),
+        Column::uuids(bodies.iter().map(|(request, ..)| request.uuid())),
         Column::i64s(bodies.iter().map(|(.., late)| i64::from(*late))),
+        Column::texts(bodies.into_iter().map(|(_, body, _)| body)),
     ]);
     // No ON CONFLICT: a second confirmation of a task is a defect, and must fail loudly.
-    tx.execute_rows(
-        "WITH v(request_id, system_id, body, late) AS ({rows})
+    Part::new(
+        "WITH v(request_id, late, body) AS ({rows})
          INSERT INTO confirmations (customer_id, request_id, system_id, body, confirmed_us, late)
-         SELECT $1, request_id, system_id, body, $2, late FROM v",
-        vec![customer.as_str().into(), us(now).into()],
+         SELECT $1, request_id, $3, body, $2, late FROM v",
+        vec![customer.as_str().into(), us(now).into(), system.as_str().into()],
         rows,
     )
-    .await?;
-    Ok(())
 }
 
-/// Ends the waits on tasks that were resolved or confirmed at one system; `also`: tasks of that system that may be free themselves.
-async fn release(
+/// Ends the waits on tasks that were resolved or confirmed at one system, and gives who waited.
+fn ended_waits(customer: &CustomerId, system: &SystemId, reached: &str, done: &[RequestId]) -> Part {
+    Part::new(
+        "WITH v(request_id) AS ({rows}) DELETE FROM task_waits
+         WHERE customer_id = $1 AND on_system_id = $2 AND on_request_id IN (SELECT request_id FROM v)
+           AND (until_state = 'RESOLVED' OR $3 = 'CONFIRMED')
+         RETURNING request_id, system_id",
+        vec![customer.as_str().into(), system.as_str().into(), reached.into()],
+        Rows::new(vec![Column::uuids(done.iter().map(|id| id.uuid()))]),
+    )
+}
+
+/// Who waits for nothing any more is due; `also`: tasks of that system that may be free themselves.
+async fn go_on(
     tx: &mut Tx,
     customer: &CustomerId,
-    now: Timestamp,
-    done: &[RequestId],
     system: &SystemId,
-    reached: &str,
+    now: Timestamp,
+    ended: &[Row],
     also: &[RequestId],
 ) -> StoreResult<()> {
-    let ended = tx
-        .fetch_rows(
-            "WITH v(request_id) AS ({rows}) DELETE FROM task_waits
-             WHERE customer_id = $1 AND on_system_id = $2 AND on_request_id IN (SELECT request_id FROM v)
-               AND (until_state = 'RESOLVED' OR $3 = 'CONFIRMED')
-             RETURNING request_id, system_id",
-            vec![customer.as_str().into(), system.as_str().into(), reached.into()],
-            Rows::new(vec![Column::uuids(done.iter().map(|id| id.uuid()))]),
-        )
-        .await?;
     // Those of the system itself are locked by this transaction: whoever ends their last wait comes after it, and looks again.
     let own: BTreeSet<Candidate> = also.iter().map(|id| (id.uuid(), system.as_str().to_owned())).collect();
     let mut candidates = BTreeSet::new();

@@ -70,6 +70,8 @@ pub struct ChangeCursor {
 const COLUMNS: &str = "request_id, action, state, instruction, reference, restriction_ground, agreement_version, created_us,
     changed_us, first_due_us, due_us, subject_asked_us, subject_informed_us, controller_due_us, closed_us, closing_reason,
     objection_reason, objection_us";
+/// How many they are.
+const COLUMNS_LEN: usize = 18;
 const TABLE: &str = "requests";
 
 fn read(row: &Row) -> StoreResult<RequestRow> {
@@ -105,6 +107,30 @@ pub(crate) async fn read_request(tx: &mut Tx, customer: &CustomerId, id: Request
     read(&row.ok_or(StoreError::NotFound("the request"))?)
 }
 
+pub(crate) async fn read_with_tasks(
+    tx: &mut Tx,
+    customer: &CustomerId,
+    id: RequestId,
+) -> StoreResult<(RequestRow, Vec<TaskRow>)> {
+    let sql = format!(
+        "WITH r AS (SELECT {COLUMNS} FROM requests WHERE customer_id = $1 AND request_id = $2)
+         SELECT r.*, t.system_id, t.state, t.attempts, t.reason, t.run_at_us, t.latest_start_us, c.body, c.late FROM r
+         LEFT JOIN tasks t ON t.customer_id = $1 AND t.request_id = r.request_id
+         LEFT JOIN confirmations c ON c.customer_id = $1 AND c.request_id = t.request_id AND c.system_id = t.system_id
+         ORDER BY t.system_id"
+    );
+    let rows = tx.fetch(&sql, vec![customer.as_str().into(), id.uuid().into()]).await?;
+    let request = read(rows.first().ok_or(StoreError::NotFound("the request"))?)?;
+    // One that waits for its customer's word may have no task yet.
+    let mut tasks = Vec::with_capacity(rows.len());
+    for row in &rows {
+        if let Some(system) = row.opt_text(COLUMNS_LEN)? {
+            tasks.push(read_task(row, &system)?);
+        }
+    }
+    Ok((request, tasks))
+}
+
 /// `column IN (…)` with arguments appended; nothing for an empty list.
 fn any_of(sql: &mut String, args: &mut Vec<Val>, column: &str, texts: &[&str]) {
     if texts.is_empty() {
@@ -120,18 +146,7 @@ fn any_of(sql: &mut String, args: &mut Vec<Val>, column: &str, texts: &[&str]) {
 
 impl Store {
     pub async fn request(&self, customer: &CustomerId, id: RequestId) -> StoreResult<(RequestRow, Vec<TaskRow>)> {
-        let mut tx = self.customer_read(customer).await?;
-        let request = read_request(&mut tx, customer, id).await?;
-        let rows = tx
-            .fetch(
-                "SELECT t.system_id, t.state, t.attempts, t.reason, t.run_at_us, t.latest_start_us, c.body, c.late FROM tasks t
-                 LEFT JOIN confirmations c ON c.customer_id = $1 AND c.request_id = t.request_id AND c.system_id = t.system_id
-                 WHERE t.customer_id = $1 AND t.request_id = $2 ORDER BY t.system_id",
-                vec![customer.as_str().into(), id.uuid().into()],
-            )
-            .await?;
-        let tasks: StoreResult<Vec<TaskRow>> = rows.iter().map(read_task).collect();
-        Ok((request, tasks?))
+        read_with_tasks(&mut self.customer_read(customer).await?, customer, id).await
     }
 
     /// Newest first, those before `before`.
@@ -195,22 +210,23 @@ impl ChangeCursor {
     }
 }
 
-fn read_task(row: &Row) -> StoreResult<TaskRow> {
-    let confirmation = match row.opt_text(6)? {
+fn read_task(row: &Row, system: &str) -> StoreResult<TaskRow> {
+    let at = |column: usize| COLUMNS_LEN + column;
+    let confirmation = match row.opt_text(at(6))? {
         None => None,
         Some(body) => {
             let parsed = serde_json::from_str(&body)
                 .map_err(|_| StoreError::Inconsistent { table: "confirmations", what: "it does not parse" })?;
-            Some((parsed, row.opt_i64(7)? == Some(1)))
+            Some((parsed, row.opt_i64(at(7))? == Some(1)))
         }
     };
     Ok(TaskRow {
-        system: system_id(&row.text(0)?)?,
-        state: parsed(row, 1, "tasks", TaskState::parse)?,
-        attempts: u32::try_from(row.i64(2)?).unwrap_or(u32::MAX),
-        reason: row.text(3)?,
-        run_at: time(row.i64(4)?, "tasks")?,
-        latest_start_at: opt_time(row.opt_i64(5)?, "tasks")?,
+        system: system_id(system)?,
+        state: parsed(row, at(1), "tasks", TaskState::parse)?,
+        attempts: u32::try_from(row.i64(at(2))?).unwrap_or(u32::MAX),
+        reason: row.text(at(3))?,
+        run_at: time(row.i64(at(4))?, "tasks")?,
+        latest_start_at: opt_time(row.opt_i64(at(5))?, "tasks")?,
         confirmation,
     })
 }

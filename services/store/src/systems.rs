@@ -62,13 +62,19 @@ fn read(row: &Row) -> StoreResult<System> {
 
 /// Reads the generation and keeps it from moving until the transaction ends: nothing is planned or completed with an old one (I3).
 pub(crate) async fn hold_generation(tx: &mut Tx) -> StoreResult<i64> {
-    let sql = match tx.engine() {
+    let row = tx.fetch_one(held_generation(tx.engine()), vec![]).await?;
+    Ok(row.ok_or(NO_GENERATION)?.i64(0)?)
+}
+
+/// As a statement may have it among others.
+pub(crate) const fn held_generation(engine: Engine) -> &'static str {
+    match engine {
         Engine::Postgres => "SELECT systems_generation FROM deployment WHERE id = 1 FOR SHARE",
         Engine::Sqlite | Engine::MySql => "SELECT systems_generation FROM deployment WHERE id = 1",
-    };
-    let row = tx.fetch_one(sql, vec![]).await?;
-    Ok(row.ok_or(StoreError::Inconsistent { table: "deployment", what: "it has no row" })?.i64(0)?)
+    }
 }
+
+pub(crate) const NO_GENERATION: StoreError = StoreError::Inconsistent { table: "deployment", what: "it has no row" };
 
 async fn raise_generation(tx: &mut Tx) -> StoreResult<()> {
     tx.execute("UPDATE deployment SET systems_generation = systems_generation + 1 WHERE id = 1", vec![]).await?;

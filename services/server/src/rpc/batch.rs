@@ -87,7 +87,7 @@ async fn take_chunk(app: &App, desk: &Desk, items: Vec<v1::BatchItem>) -> ApiRes
             Err(error) => ack.errors.push(item_error(item.number, &error)),
         }
     }
-    let taken = desk.take(app, intakes).await?;
+    let taken = desk.take(app, &intakes).await?;
     for (number, taken) in numbers.into_iter().zip(taken) {
         match taken {
             Ok(Taken::Created(id)) => {

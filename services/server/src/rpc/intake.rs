@@ -2,11 +2,11 @@
 
 use quittance_api::v1;
 use quittance_domain::{action::CorrectionTarget, agreement::Agreement, ids::CustomerId, request::NewRequest};
-use quittance_store::{Intake, IntakeContext, IntakeItem, StoreError, Topology};
+use quittance_store::{Intake, IntakeContext, IntakeItem, StoreError, StoreResult, Topology};
 
 use crate::{
     app::{App, check_countries},
-    convert::{idempotency, new_request, required},
+    convert::{idempotency, new_request, request_to, required},
     error::{ApiError, ApiResult},
 };
 
@@ -68,25 +68,56 @@ impl Desk {
     }
 
     /// Takes a chunk in. When it answers, it is durable (I2).
-    pub async fn take(&self, app: &App, items: Vec<Intake>) -> ApiResult<Vec<IntakeItem>> {
+    pub async fn take(&self, app: &App, items: &[Intake]) -> ApiResult<Vec<IntakeItem>> {
         let mut topology = app.topology.get().await?;
         for _ in 0..TOPOLOGY_TRIES {
-            check_countries(&self.customer, &self.agreement, &topology)?;
-            let ctx = IntakeContext {
-                customer: &self.customer,
-                by: &self.by,
-                now: app.now(),
-                agreement: &self.agreement,
-                topology: &topology,
-            };
-            match app.store.create_requests(&ctx, items.clone()).await {
-                Err(StoreError::WrongState(_)) => topology = app.topology.refresh().await?,
-                taken => {
-                    app.dispatch.wake();
-                    return Ok(taken?);
-                }
+            let taken = app.store.create_requests(&self.context(app, &topology)?, items).await;
+            match with_these_systems(app, taken)? {
+                Some(taken) => return Ok(taken),
+                None => topology = app.topology.refresh().await?,
             }
         }
-        Err(ApiError::Unavailable("systems are being changed: try again".to_owned()))
+        Err(systems_change())
     }
+
+    /// As [`Desk::take`] of one, and gives it as the API does.
+    pub async fn take_one(&self, app: &App, item: &Intake) -> ApiResult<v1::Request> {
+        let mut topology = app.topology.get().await?;
+        for _ in 0..TOPOLOGY_TRIES {
+            let taken = app.store.create_request(&self.context(app, &topology)?, item).await;
+            match with_these_systems(app, taken)? {
+                Some((request, tasks)) => {
+                    return Ok(request_to(&self.customer, &request, &tasks, app.now(), app.at_risk()));
+                }
+                None => topology = app.topology.refresh().await?,
+            }
+        }
+        Err(systems_change())
+    }
+
+    fn context<'a>(&'a self, app: &App, topology: &'a Topology) -> ApiResult<IntakeContext<'a>> {
+        check_countries(&self.customer, &self.agreement, topology)?;
+        Ok(IntakeContext {
+            customer: &self.customer,
+            by: &self.by,
+            now: app.now(),
+            agreement: &self.agreement,
+            topology,
+        })
+    }
+}
+
+/// `None`: they changed meanwhile.
+fn with_these_systems<T>(app: &App, taken: StoreResult<T>) -> ApiResult<Option<T>> {
+    match taken {
+        Err(StoreError::WrongState(_)) => Ok(None),
+        taken => {
+            app.dispatch.wake();
+            Ok(Some(taken?))
+        }
+    }
+}
+
+fn systems_change() -> ApiError {
+    ApiError::Unavailable("systems are being changed: try again".to_owned())
 }

@@ -7,7 +7,7 @@ use quittance_domain::{
     ids::{CustomerId, IdError, RequestId, TaskKey, parse_request_name},
     outcome::Confirmation,
 };
-use quittance_store::{RequestFilter, StoreError, Taken};
+use quittance_store::RequestFilter;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
@@ -161,10 +161,7 @@ async fn take_one(
     let topology = app.topology.get().await?;
     let item = read_item(app, &customer, &topology, request_id, request, referred)?;
     let desk = Desk::open(app, customer, caller.principal()).await?;
-    let mut taken = desk.take(app, vec![item]).await?;
-    let taken = taken.pop().unwrap_or(Err(StoreError::NotFound("the request")))?;
-    let (Taken::Created(id) | Taken::Repeated(id)) = taken;
-    app.request(&desk.customer, id).await
+    desk.take_one(app, &item).await
 }
 
 async fn create(app: &App, request: Request<v1::CreateRequestRequest>) -> ApiResult<v1::CreateRequestResponse> {

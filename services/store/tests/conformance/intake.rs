@@ -146,7 +146,7 @@ pub async fn a_chunk_planned_with_other_systems_is_refused(t: &TestStore) {
             agreement: &acme.agreement,
             topology: &topology,
         };
-        let refused = t.create_requests(&ctx, vec![erasure("mara")]).await;
+        let refused = t.create_requests(&ctx, &[erasure("mara")]).await;
         assert!(matches!(refused, Err(StoreError::WrongState(_))), "{refused:?}");
     }
     for table in ["requests", "tasks", "ledger_entries"] {

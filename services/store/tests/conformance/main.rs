@@ -17,6 +17,7 @@ mod order;
 mod packages;
 mod resolving;
 mod restrictions;
+mod round_trips;
 mod sealing;
 mod statements;
 mod world;
@@ -232,6 +233,11 @@ suite! {
         isolation {
             a_connection_without_settings_sees_no_row,
             a_setting_ends_with_its_transaction,
+        }
+        round_trips {
+            one_request_takes_few,
+            a_thousand_requests_take_no_more,
+            a_repeated_request_takes_fewer,
         }
     }
 }
