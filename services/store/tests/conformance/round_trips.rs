@@ -67,12 +67,15 @@ pub async fn a_thousand_requests_take_no_more(t: &TestStore) {
     const { assert!(TAKE_MANY + LEASE_FULL + MATCH_SETS + REPORT <= 30) };
     let (acme, _) = acme_and_crm(t).await;
     let topology = t.topology().await.unwrap();
-    let chunk: Vec<_> = (0..1000).map(|n| erasure(&format!("p{n}"))).collect();
-    let (taken, trips) = round_trips(t.create_requests(&context(&acme, &topology), &chunk)).await;
-    assert!(taken.unwrap().iter().all(Result::is_ok));
-    assert!(trips <= TAKE_MANY, "{trips} round trips to take a thousand in");
-    work(t, &acme, 1000, 1000, LEASE_FULL).await;
-    assert_eq!(t.count("SELECT count(*) FROM requests WHERE state = 'COMPLETED'").await, 1000);
+    // A store that is new has its tables counted after the first of them.
+    for (name, statistics) in [("p", 1), ("q", 0)] {
+        let chunk: Vec<_> = (0..1000).map(|n| erasure(&format!("{name}{n}"))).collect();
+        let (taken, trips) = round_trips(t.create_requests(&context(&acme, &topology), &chunk)).await;
+        assert!(taken.unwrap().iter().all(Result::is_ok));
+        assert!(trips <= TAKE_MANY + statistics, "{trips} round trips to take a thousand in");
+        work(t, &acme, 1000, 1000, LEASE_FULL).await;
+    }
+    assert_eq!(t.count("SELECT count(*) FROM requests WHERE state = 'COMPLETED'").await, 2000);
     for table in ["subject_heads", "subject_lines", "task_waits"] {
         assert_eq!(t.count(&format!("SELECT count(*) FROM {table}")).await, 0, "{table}");
     }
