@@ -4,6 +4,7 @@
 //! From the first migration on, every event stages its canonical payload and a salt in the transaction that makes it true, so that
 //! every confirmation ever made has its leaf. The world sees the leaf only: a salted commitment (I6).
 
+pub mod audit;
 pub mod checkpoint;
 pub mod cosignature;
 mod encoding;
