@@ -1,17 +1,13 @@
 //! A leased batch, from the lease to the report.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
 use quittance_connectors::ConnectorError;
 use quittance_domain::{
     ids::{CustomerId, RequestId},
     system::System,
 };
-use quittance_store::{LeasedBatch, LeasedTask, Report, Store, StoreResult};
+use quittance_store::{LeasedBatch, LeasedTask, Report, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -29,12 +25,7 @@ pub(crate) struct Workshop {
     pub connectors: Arc<ConnectorRegistry>,
     /// Cancelled when a drain has waited long enough.
     pub hand_back: CancellationToken,
-    zones: tokio::sync::Mutex<BTreeMap<CustomerId, (Instant, String)>>,
 }
-
-/// Time zones that are remembered, and for how long: an agreement changes once a year.
-const ZONES_MAX: usize = 10_000;
-const ZONE_AGE_MAX: Duration = Duration::from_secs(60);
 
 impl Workshop {
     pub fn new(
@@ -44,22 +35,7 @@ impl Workshop {
         connectors: Arc<ConnectorRegistry>,
         hand_back: CancellationToken,
     ) -> Self {
-        Self { store, clock, limits, connectors, hand_back, zones: tokio::sync::Mutex::default() }
-    }
-
-    async fn time_zone(&self, customer: &CustomerId) -> StoreResult<String> {
-        let mut zones = self.zones.lock().await;
-        if let Some((at, zone)) = zones.get(customer)
-            && at.elapsed() < ZONE_AGE_MAX
-        {
-            return Ok(zone.clone());
-        }
-        let zone = self.store.customer(customer).await?.agreement.time_zone;
-        if zones.len() >= ZONES_MAX {
-            zones.clear();
-        }
-        zones.insert(customer.clone(), (Instant::now(), zone.clone()));
-        Ok(zone)
+        Self { store, clock, limits, connectors, hand_back }
     }
 
     /// Works on the batch and reports it. Answers whether the system could be worked with.
@@ -89,28 +65,19 @@ impl Workshop {
 
     async fn execute(&self, system: &System, batch: &LeasedBatch) -> Ran {
         let mut ran = Ran::default();
-        let time_zone = match self.time_zone(&batch.customer).await {
-            Ok(zone) => zone,
-            Err(error) => {
-                tracing::warn!(customer = %batch.customer, %error, "the agreement could not be read");
-                let leases: Vec<_> = batch.tasks.iter().map(|t| (t.key.request, t.lease)).collect();
-                ran.reports = hand_back(&leases, self.clock.now(), "the store was not there");
-                return ran;
-            }
-        };
         // A task works with the map that it was planned with; a batch nearly always has one.
         let mut versions: Vec<i64> = batch.tasks.iter().map(|t| t.map_version).collect();
         versions.sort_unstable();
         versions.dedup();
         let mut tasks: Vec<&LeasedTask> = batch.tasks.iter().collect();
         if let [version] = versions.as_slice() {
-            self.execute_version(system, batch, *version, &time_zone, &batch.tasks, &mut ran).await;
+            self.execute_version(system, batch, *version, &batch.tasks, &mut ran).await;
             return ran;
         }
         tasks.sort_by_key(|t| t.map_version);
         for task in tasks {
             let one = std::slice::from_ref(task);
-            self.execute_version(system, batch, task.map_version, &time_zone, one, &mut ran).await;
+            self.execute_version(system, batch, task.map_version, one, &mut ran).await;
         }
         ran
     }
@@ -120,7 +87,6 @@ impl Workshop {
         system: &System,
         batch: &LeasedBatch,
         version: i64,
-        time_zone: &str,
         tasks: &[LeasedTask],
         ran: &mut Ran,
     ) {
@@ -143,7 +109,7 @@ impl Workshop {
             system,
             customer: &batch.customer,
             customer_key: system.customer_key(&batch.customer),
-            time_zone: time_zone.to_owned(),
+            time_zone: batch.time_zone.clone(),
             action: batch.action,
             work: batch.work,
         };

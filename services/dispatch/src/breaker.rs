@@ -46,6 +46,15 @@ impl Breaker {
         }
     }
 
+    /// Whether nothing may go now.
+    pub fn is_open(&self, now: Timestamp) -> bool {
+        match self.state {
+            State::Closed { .. } => false,
+            State::Open { until, .. } => now < until,
+            State::HalfOpen { .. } => true,
+        }
+    }
+
     /// The batch never ran (nothing was leased): it says nothing about the system.
     pub fn not_used(&mut self, now: Timestamp) {
         if let State::HalfOpen { open_for } = self.state {

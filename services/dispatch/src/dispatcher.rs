@@ -27,6 +27,21 @@ use crate::{
 /// How often requests are looked at that lack a system, beside every change of systems.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
+/// How long a scan of `ready` is worked from. Without it, each batch that ends would have all that waits read again.
+const SCAN_AGE_MAX: Duration = Duration::from_millis(50);
+
+/// Ready work of the last scan that is still to be looked at.
+struct Backlog {
+    scanned_at: Instant,
+    work: Vec<ReadyWork>,
+}
+
+impl Backlog {
+    fn is_stale(&self) -> bool {
+        self.work.is_empty() || self.scanned_at.elapsed() > SCAN_AGE_MAX
+    }
+}
+
 /// What one system may take at once.
 struct Gate {
     permits: Arc<Semaphore>,
@@ -46,6 +61,10 @@ impl Gate {
             concurrency: l.concurrency,
             per_second: l.batches_per_second,
         }
+    }
+
+    fn takes_nothing(&self, now: Timestamp) -> bool {
+        self.permits.available_permits() == 0 || self.breaker.is_open(now)
     }
 
     fn fits(&self, system: &System) -> bool {
@@ -120,14 +139,18 @@ impl Dispatcher {
     pub async fn run(self, drain: CancellationToken) {
         let mut running = JoinSet::new();
         let mut swept: Option<(Instant, i64)> = None;
+        let mut backlog = Backlog { scanned_at: Instant::now(), work: Vec::new() };
         while !drain.is_cancelled() {
-            if let Err(error) = self.pass(&mut running, &mut swept).await {
+            if let Err(error) = self.pass(&mut running, &mut swept, &mut backlog).await {
                 tracing::warn!(%error, "the store could not be asked for due work");
             }
+            // A wake-up that was answered from an older scan has not been answered yet.
+            let poll = Duration::from_millis(self.limits.poll_ms);
+            let next_look = if backlog.work.is_empty() { poll } else { poll.min(SCAN_AGE_MAX) };
             tokio::select! {
                 () = drain.cancelled() => {}
                 () = self.notify.notified() => {}
-                () = tokio::time::sleep(Duration::from_millis(self.limits.poll_ms)) => {}
+                () = tokio::time::sleep(next_look) => {}
             }
             while running.try_join_next().is_some() {}
         }
@@ -139,32 +162,65 @@ impl Dispatcher {
         }
     }
 
-    async fn pass(&self, running: &mut JoinSet<()>, swept: &mut Option<(Instant, i64)>) -> StoreResult<()> {
+    async fn pass(
+        &self,
+        running: &mut JoinSet<()>,
+        swept: &mut Option<(Instant, i64)>,
+        backlog: &mut Backlog,
+    ) -> StoreResult<()> {
         let topology = self.topology.get().await?;
         if swept.is_none_or(|(at, generation)| generation != topology.generation || at.elapsed() > SWEEP_EVERY) {
             self.sweep(&topology).await?;
             *swept = Some((Instant::now(), topology.generation));
         }
-        let in_process = topology.systems.iter().filter(|s| s.connector == ConnectorKind::Sql);
-        let systems: Vec<SystemId> = in_process.map(|s| s.id.clone()).collect();
-        if systems.is_empty() || self.batches.available_permits() == 0 {
+        if self.batches.available_permits() == 0 {
             return Ok(());
         }
-        let mut ready = self.store.ready_work(self.clock.now(), &systems).await?;
+        if backlog.is_stale() {
+            self.scan(&topology, backlog).await?;
+        }
+        // Stable: among customers with equally many batches, who has waited longest.
+        let counts = |desk: &Desk, work: &ReadyWork| desk.running.get(&work.customer).copied().unwrap_or(0);
         {
             let desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
-            ready.retain(|work| !desk.leasing.contains(work));
-            // Stable: among customers with equally many batches, who has waited longest.
-            ready.sort_by_key(|work| desk.running.get(&work.customer).copied().unwrap_or(0));
+            backlog.work.sort_by_key(|work| counts(&desk, work));
         }
-        for work in ready {
-            let Ok(slot) = self.batches.clone().try_acquire_owned() else { break };
+        let mut later = Vec::new();
+        for work in std::mem::take(&mut backlog.work) {
+            if self.takes_nothing(&work.system) {
+                later.push(work);
+                continue;
+            }
             let Some(system) = topology.system(&work.system) else { continue };
+            let Ok(slot) = self.batches.clone().try_acquire_owned() else {
+                later.push(work);
+                continue;
+            };
             if let Some(permit) = self.admit(system, &work) {
                 self.spawn(running, system.clone(), work, (slot, permit));
             }
         }
+        backlog.work = later;
         Ok(())
+    }
+
+    /// What waits at systems that can take some. A system that is full or slow keeps nobody else's work out of sight.
+    async fn scan(&self, topology: &Topology, backlog: &mut Backlog) -> StoreResult<()> {
+        let in_process = topology.systems.iter().filter(|s| s.connector == ConnectorKind::Sql);
+        let systems: Vec<SystemId> = in_process.map(|s| s.id.clone()).filter(|id| !self.takes_nothing(id)).collect();
+        backlog.scanned_at = Instant::now();
+        backlog.work.clear();
+        if !systems.is_empty() {
+            backlog.work = self.store.ready_work(self.clock.now(), &systems).await?;
+        }
+        let desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
+        backlog.work.retain(|work| !desk.leasing.contains(work));
+        Ok(())
+    }
+
+    fn takes_nothing(&self, system: &SystemId) -> bool {
+        let desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
+        desk.gates.get(system).is_some_and(|gate| gate.takes_nothing(self.clock.now()))
     }
 
     /// Concurrency, breaker and rate of one system, in this order: what a closed gate refuses costs no rate.

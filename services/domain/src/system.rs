@@ -61,7 +61,7 @@ impl SystemLimits {
 
 impl Default for SystemLimits {
     fn default() -> Self {
-        Self { concurrency: 4, batches_per_second: 0, batch_size: 500 }
+        Self { concurrency: 4, batches_per_second: 0, batch_size: 1000 }
     }
 }
 

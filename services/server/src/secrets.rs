@@ -9,7 +9,7 @@ use quittance_domain::{
     data_map::DataMap,
     system::{ConnectorKind, System},
 };
-use quittance_sql::{ConnectOptions, Pool};
+use quittance_sql::{ConnectOptions, Planner, Pool};
 
 pub struct MountedSecrets {
     pub folder: PathBuf,
@@ -31,6 +31,7 @@ impl ConnectorFactory for MountedSecrets {
         let mut options = ConnectOptions::new(url.trim());
         options.connections_max = self.connections_max;
         options.statement_timeout = self.statement_timeout;
+        options.planner = Planner::Generic;
         let pool = Pool::open(&options).map_err(|e| match e.code.as_str() {
             "TLS_REQUIRED" => refused(format!("secret {name}: a database on the network needs sslmode=verify-full")),
             "BAD_URL" => refused(format!("secret {name} holds no postgres://, mysql:// or sqlite: URL")),

@@ -13,7 +13,7 @@ mod rows;
 mod val;
 
 pub use error::{SqlError, SqlErrorKind};
-pub use pool::{ConnectOptions, Pool, Tx, statements_run};
+pub use pool::{ConnectOptions, Planner, Pool, Tx, statements_run};
 pub use row::Row;
 pub use rows::{Column, Rows};
 pub use val::Val;

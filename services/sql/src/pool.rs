@@ -23,6 +23,31 @@ pub fn statements_run() -> u64 {
     STATEMENTS.load(Ordering::Relaxed)
 }
 
+/// How PostgreSQL plans what a connection asks. The other engines have nothing like it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Planner {
+    Auto,
+    /// Each statement is planned once, for all its arguments. Right where a batch is small beside the table: a plan made for one
+    /// batch's arguments would rather read a whole table than a thousand rows of it, and be made anew for each batch.
+    Generic,
+    /// As `Generic`, and no table is read or hashed whole where an index leads to the rows. Right for tables that grow from nothing
+    /// and are only ever asked by index: a plan made while they were empty stays right, without statistics.
+    ByIndex,
+}
+
+impl Planner {
+    const fn settings(self) -> &'static [(&'static str, &'static str)] {
+        const GENERIC: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
+        match self {
+            Self::Auto => &[],
+            Self::Generic => &[GENERIC],
+            Self::ByIndex => {
+                &[GENERIC, ("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off")]
+            }
+        }
+    }
+}
+
 /// How to reach a database.
 #[derive(Clone)]
 pub struct ConnectOptions {
@@ -33,9 +58,7 @@ pub struct ConnectOptions {
     pub acquire_timeout: Duration,
     /// Bounds each statement on the server's side, so that no transaction outlives its lease. Zero: no bound.
     pub statement_timeout: Duration,
-    /// PostgreSQL: plan each statement once for all its arguments. Right where every statement finds its rows by an index and has no
-    /// better plan for other arguments; then planning costs more than it gains, and customers of unlike size mislead it.
-    pub generic_plans: bool,
+    pub planner: Planner,
     /// SQLite: make the file if it is not there.
     pub create: bool,
     /// Refuse a connection over a network without verified TLS, unless the host is this machine.
@@ -49,7 +72,7 @@ impl ConnectOptions {
             connections_max: 8,
             acquire_timeout: Duration::from_secs(10),
             statement_timeout: Duration::from_secs(30),
-            generic_plans: false,
+            planner: Planner::Auto,
             create: false,
             require_tls: true,
         }
@@ -109,8 +132,8 @@ impl Pool {
             let c = c.application_name("quittance").statement_cache_capacity(256).options([
                 ("statement_timeout", timeout_ms.as_str()),
                 ("idle_in_transaction_session_timeout", "60000"),
-                ("plan_cache_mode", if o.generic_plans { "force_generic_plan" } else { "auto" }),
             ]);
+            let c = c.options(o.planner.settings().iter().copied());
             Ok(Self::Postgres(pool_options::<Postgres>(o).connect_lazy_with(c)))
         } else if o.url.starts_with("mysql://") || o.url.starts_with("mariadb://") {
             let c: MySqlConnectOptions = o.url.replacen("mariadb://", "mysql://", 1).parse().map_err(bad_url)?;

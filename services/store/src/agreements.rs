@@ -42,6 +42,14 @@ pub(crate) async fn insert(
     Ok(())
 }
 
+/// The time zone of the agreement in force.
+pub(crate) async fn time_zone(tx: &mut Tx, customer: &CustomerId) -> StoreResult<String> {
+    let sql = "SELECT body FROM agreements WHERE customer_id = $1
+                 AND version = (SELECT agreement_version FROM customers WHERE customer_id = $1)";
+    let row = tx.fetch_one(sql, vec![customer.as_str().into()]).await?;
+    Ok(from_body(&row.ok_or(StoreError::NotFound("the customer"))?.text(0)?)?.time_zone)
+}
+
 impl Store {
     /// Adds a version and puts it in force. Open requests keep their dates.
     pub async fn create_agreement(

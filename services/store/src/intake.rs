@@ -118,7 +118,7 @@ impl Store {
             return Err(StoreError::WrongState("systems changed meanwhile".to_owned()));
         }
         self.drop_repeated(&mut tx, ctx.customer, items, &mut prepared, &mut results).await?;
-        await_customer_where_restricted(&mut tx, ctx.customer, &mut prepared).await?;
+        let restricted = await_customer_where_restricted(&mut tx, ctx.customer, &mut prepared).await?;
         insert_requests(&mut tx, ctx, &prepared).await?;
         let started = prepared.iter().filter(|p| p.state == RequestState::InProgress);
         let insertions: Vec<Insertion<'_>> = started
@@ -127,12 +127,21 @@ impl Store {
         let behind = insert_tasks(&mut tx, ctx.customer, ctx.now, ctx.topology.generation, &insertions).await?;
         // What they stand behind may be a restriction that was on its way when we looked. Now that they stand there, it is committed.
         let erases = |p: &Prepared| p.request.action == Action::Erasure && behind.contains(&p.id);
-        if prepared.iter().any(erases) && await_customer_where_restricted(&mut tx, ctx.customer, &mut prepared).await? {
+        let behind_erases = prepared.iter().any(erases);
+        if behind_erases
+            && await_customer_where_restricted(&mut tx, ctx.customer, &mut prepared).await? == Restricted::Waits
+        {
             return Ok(None);
         }
+        // Nearly every chunk is of erasures for subjects whom nothing restricts: then there is nothing to mark.
+        let unrestricted = restricted == Restricted::No
+            && !behind_erases
+            && prepared.iter().all(|p| p.request.action != Action::LiftRestriction);
         let started: Vec<_> = prepared.iter().filter(|p| p.state == RequestState::InProgress).collect();
         let marks: Vec<_> = started.iter().map(|p| (p.id, &p.request, p.pseudonyms.as_slice())).collect();
-        mark_restrictions(&mut tx, ctx.customer, &marks).await?;
+        if !unrestricted || prepared.iter().any(|p| p.request.action == Action::Restriction) {
+            mark_restrictions(&mut tx, ctx.customer, &marks).await?;
+        }
         let mut staging = Staging::new(ctx.customer);
         for p in &prepared {
             stage(&mut staging, ctx, p);
@@ -267,13 +276,22 @@ pub(crate) fn wrapped_key(epoch: &str, wrapped: Vec<u8>) -> StoreResult<WrappedK
     Ok(WrappedKey { epoch, wrapped })
 }
 
-/// An erasure waits for the customer where the subject had asked for its data to be kept (Art. 18(1)(b), (c)). Answers whether one
-/// does now that did not before.
+/// What stands against a chunk's erasures.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Restricted {
+    No,
+    /// There are restrictions, and none keeps anybody's data from being erased.
+    Noted,
+    /// One waits now that did not before.
+    Waits,
+}
+
+/// An erasure waits for the customer where the subject had asked for its data to be kept (Art. 18(1)(b), (c)).
 async fn await_customer_where_restricted(
     tx: &mut Tx,
     customer: &CustomerId,
     prepared: &mut [Prepared],
-) -> StoreResult<bool> {
+) -> StoreResult<Restricted> {
     let mut owners = Vec::new();
     let mut pseudonyms = Vec::new();
     let mut restricted_here: HashSet<&Vec<u8>> = HashSet::new();
@@ -301,6 +319,7 @@ async fn await_customer_where_restricted(
             Rows::new(vec![Column::i64s(owners), Column::bytes(pseudonyms)]),
         )
         .await?;
+    let noted = !rows.is_empty();
     for row in rows {
         let blocks = RestrictionGround::parse(&row.text(1)?).is_none_or(RestrictionGround::blocks_erasure);
         if blocks {
@@ -312,7 +331,11 @@ async fn await_customer_where_restricted(
             p.state = RequestState::AwaitingCustomer;
         }
     }
-    Ok(!waiting.is_empty())
+    Ok(match (waiting.is_empty(), noted) {
+        (false, _) => Restricted::Waits,
+        (true, true) => Restricted::Noted,
+        (true, false) => Restricted::No,
+    })
 }
 
 /// A restriction stands from its instruction on; a lifting or an erasure is noted on it, and ends it when it is done.

@@ -12,6 +12,7 @@ use quittance_sql::{Column, Engine, Rows, Tx, Val};
 
 use crate::{
     Store, StoreError, StoreResult, SubjectSecrets,
+    agreements::time_zone,
     intake::wrapped_key,
     replan::system_id,
     seal::{RequestKey, SealedColumn},
@@ -44,6 +45,8 @@ pub struct LeasedBatch {
     pub work: Work,
     pub tasks: Vec<LeasedTask>,
     pub expires_at: Timestamp,
+    /// The agreement's: what is held until a day is held until that day's end there.
+    pub time_zone: String,
 }
 
 /// A task under a lease, with what the work needs, opened.
@@ -62,8 +65,8 @@ pub struct LeasedTask {
     pub(crate) request_key: RequestKey,
 }
 
-/// Kept out of a claim's way: how many kinds of ready work a scan gives at most.
-const READY_SCAN_MAX: i64 = 4096;
+/// Kinds of ready work that a scan gives at most: enough to keep a process busy until its next look, however many customers wait.
+const READY_SCAN_MAX: i64 = 256;
 
 impl Store {
     /// What is due, longest waiting first. Deployment-wide: from the small table `ready` only.
@@ -133,6 +136,7 @@ impl Store {
             settle_ready(&mut tx, ready, key()).await?;
         }
         let tasks = self.open_leased(&mut tx, ready, &claimed).await?;
+        let time_zone = if tasks.is_empty() { String::new() } else { time_zone(&mut tx, &ready.customer).await? };
         tx.commit().await?;
         Ok(LeasedBatch {
             customer: ready.customer.clone(),
@@ -141,6 +145,7 @@ impl Store {
             work: ready.work,
             tasks,
             expires_at: query.expires_at,
+            time_zone,
         })
     }
 
@@ -155,9 +160,10 @@ impl Store {
         let rows = tx
             .fetch_rows(
                 "WITH v(request_id) AS ({rows})
-                 SELECT r.request_id, r.key_epoch, r.wrapped_key, r.sealed_subject, r.due_us, m.sealed, r.closed_us
-                 FROM v JOIN requests r ON r.customer_id = $1 AND r.request_id = v.request_id
-                 LEFT JOIN match_sets m ON m.customer_id = $1 AND m.request_id = v.request_id AND m.system_id = $2",
+                 SELECT r.request_id, r.key_epoch, r.wrapped_key, r.sealed_subject, r.due_us,
+                   (SELECT m.sealed FROM match_sets m
+                    WHERE m.customer_id = $1 AND m.request_id = r.request_id AND m.system_id = $2), r.closed_us
+                 FROM v JOIN requests r ON r.customer_id = $1 AND r.request_id = v.request_id",
                 vec![ready.customer.as_str().into(), ready.system.as_str().into()],
                 Rows::new(vec![Column::uuids(ids)]),
             )
@@ -260,25 +266,18 @@ async fn leave_closed(tx: &mut Tx, ready: &ReadyWork, closed: Vec<uuid::Uuid>) -
 
 /// The claim took all that was due: the hint moves to what comes next (a retry, a lease that passes), or goes.
 async fn settle_ready(tx: &mut Tx, ready: &ReadyWork, key: Vec<Val>) -> StoreResult<()> {
-    let next = tx
-        .fetch_one(
-            "SELECT min(run_at_us) FROM tasks WHERE customer_id = $1 AND system_id = $2 AND action = $3 AND work = $4
-             AND state IN ('PENDING', 'RUNNING', 'AWAITING_CONFIRMATION')",
-            key.clone(),
-        )
-        .await?
-        .map(|row| row.opt_i64(0))
-        .transpose()?
-        .flatten();
     let mut args = key;
     args.push(ready.bumps.into());
-    let which = "WHERE customer_id = $1 AND system_id = $2 AND action = $3 AND work = $4 AND bumps = $5";
-    match next {
-        None => tx.execute(&format!("DELETE FROM ready {which}"), args).await?,
-        Some(next) => {
-            args.push(next.into());
-            tx.execute(&format!("UPDATE ready SET ready_us = $6 {which}"), args).await?
-        }
-    };
+    let hint =
+        "ready.customer_id = $1 AND ready.system_id = $2 AND ready.action = $3 AND ready.work = $4 AND bumps = $5";
+    let open = "FROM tasks WHERE customer_id = $1 AND system_id = $2 AND action = $3 AND work = $4
+                AND state IN ('PENDING', 'RUNNING', 'AWAITING_CONFIRMATION')";
+    let moved = format!(
+        "UPDATE ready SET ready_us = n.next_us FROM (SELECT min(run_at_us) AS next_us {open}) n
+         WHERE {hint} AND n.next_us IS NOT NULL"
+    );
+    if tx.execute(&moved, args.clone()).await? == 0 {
+        tx.execute(&format!("DELETE FROM ready WHERE {hint} AND NOT EXISTS (SELECT 1 {open})"), args).await?;
+    }
     Ok(())
 }

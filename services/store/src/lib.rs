@@ -42,7 +42,7 @@ pub use systems::Topology;
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use quittance_sql::{ConnectOptions, Engine, Pool, SqlErrorKind};
+use quittance_sql::{ConnectOptions, Engine, Planner, Pool, SqlErrorKind};
 
 /// Where the store is and how hard it may be worked.
 #[derive(Clone, Debug)]
@@ -76,7 +76,7 @@ impl Store {
             None => None,
         };
         let mut write_options = options.connect.clone();
-        write_options.generic_plans = true;
+        write_options.planner = Planner::ByIndex;
         if exclusive.is_some() {
             // SQLite has one writer: waiting for it in our own queue is fair, waiting in SQLite's busy handler is not.
             write_options.connections_max = 1;

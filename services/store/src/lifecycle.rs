@@ -18,7 +18,7 @@ use crate::{
     Store, StoreError, StoreResult, SubjectSecrets, Topology,
     intake::{mark_restrictions, planned_event, refusal, wrapped_key},
     ledger::Staging,
-    lines::{self, forget_closed},
+    lines::{self, Closed, forget_closed},
     replan::{Insertion, insert_tasks},
     report::release_free,
     requests::read_request,
@@ -360,7 +360,7 @@ async fn close(
     )
     .await?;
     set_state(tx, customer, id, state, Some(reason), now).await?;
-    forget_closed(tx, customer, [id].into_iter()).await?;
+    forget_closed(tx, customer, &[Closed::undone(id)]).await?;
     release_free(tx, customer, now, candidates).await?;
     let mut staging = Staging::new(customer);
     staging.add(id, &Event::Closed { state: state.as_str(), reason: reason.to_owned(), at_us: us(now) });

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use quittance_domain::{
+    action::Action,
     ids::{CustomerId, RequestId, SystemId},
     task::TaskState,
 };
@@ -241,33 +242,52 @@ pub(crate) async fn leave(tx: &mut Tx, customer: &CustomerId, id: RequestId) -> 
     Ok(())
 }
 
-/// A closed request stands in nobody's way any more.
-pub(crate) async fn forget_closed(
-    tx: &mut Tx,
-    customer: &CustomerId,
-    closed: impl Iterator<Item = RequestId>,
-) -> StoreResult<()> {
-    let closed: Vec<Uuid> = closed.map(RequestId::uuid).collect();
-    let rows = || Rows::new(vec![Column::uuids(closed.iter().copied())]);
-    // A head that somebody is lining up behind is left to them: to wait for them, while they wait for us, would be a deadlock.
-    let heads = match tx.engine() {
-        Engine::Postgres => {
-            "WITH v(request_id) AS ({rows}) DELETE FROM subject_heads WHERE customer_id = $1 AND pseudonym = ANY (ARRAY(
-               SELECT h.pseudonym FROM subject_heads h WHERE h.customer_id = $1
-                 AND h.request_id IN (SELECT request_id FROM v) FOR UPDATE OF h SKIP LOCKED))"
-        }
-        Engine::Sqlite | Engine::MySql => {
-            "WITH v(request_id) AS ({rows}) DELETE FROM subject_heads
-             WHERE customer_id = $1 AND request_id IN (SELECT request_id FROM v)"
-        }
+/// A request that was just closed.
+pub(crate) struct Closed {
+    pub request: RequestId,
+    /// Its lifting, or the erasure that the customer wanted all the same, is done: the restrictions that it ends go.
+    pub ends_restrictions: bool,
+}
+
+impl Closed {
+    pub fn done(request: RequestId, action: Action) -> Self {
+        Self { request, ends_restrictions: matches!(action, Action::LiftRestriction | Action::Erasure) }
+    }
+
+    pub fn undone(request: RequestId) -> Self {
+        Self { request, ends_restrictions: false }
+    }
+}
+
+// A head that somebody is lining up behind is left to them: to wait for them, while they wait for us, would be a deadlock.
+const FORGET_POSTGRES: &str = "WITH v(request_id, ends) AS ({rows}),
+     lines AS (DELETE FROM subject_lines WHERE customer_id = $1 AND request_id IN (SELECT request_id FROM v)),
+     ended AS (DELETE FROM restrictions WHERE customer_id = $1
+                 AND ended_by_request_id IN (SELECT request_id FROM v WHERE ends = 1))
+     DELETE FROM subject_heads WHERE customer_id = $1 AND pseudonym = ANY (ARRAY(
+       SELECT h.pseudonym FROM subject_heads h WHERE h.customer_id = $1
+         AND h.request_id IN (SELECT request_id FROM v) FOR UPDATE OF h SKIP LOCKED))";
+const FORGET_SQLITE: [&str; 3] = [
+    "WITH v(request_id, ends) AS ({rows}) DELETE FROM subject_heads
+     WHERE customer_id = $1 AND request_id IN (SELECT request_id FROM v)",
+    "WITH v(request_id, ends) AS ({rows}) DELETE FROM subject_lines
+     WHERE customer_id = $1 AND request_id IN (SELECT request_id FROM v)",
+    "WITH v(request_id, ends) AS ({rows}) DELETE FROM restrictions
+     WHERE customer_id = $1 AND ended_by_request_id IN (SELECT request_id FROM v WHERE ends = 1)",
+];
+
+/// A closed request stands in nobody's way any more. On PostgreSQL that is one round trip: every batch comes through here.
+pub(crate) async fn forget_closed(tx: &mut Tx, customer: &CustomerId, closed: &[Closed]) -> StoreResult<()> {
+    let statements: &[&str] = match tx.engine() {
+        Engine::Postgres => &[FORGET_POSTGRES],
+        Engine::Sqlite | Engine::MySql => &FORGET_SQLITE,
     };
-    tx.execute_rows(heads, vec![customer.as_str().into()], rows()).await?;
-    tx.execute_rows(
-        "WITH v(request_id) AS ({rows}) DELETE FROM subject_lines
-         WHERE customer_id = $1 AND request_id IN (SELECT request_id FROM v)",
-        vec![customer.as_str().into()],
-        rows(),
-    )
-    .await?;
+    for statement in statements {
+        let rows = Rows::new(vec![
+            Column::uuids(closed.iter().map(|c| c.request.uuid())),
+            Column::i64s(closed.iter().map(|c| i64::from(c.ends_restrictions))),
+        ]);
+        tx.execute_rows(statement, vec![customer.as_str().into()], rows).await?;
+    }
     Ok(())
 }

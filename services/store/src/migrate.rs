@@ -32,6 +32,8 @@ fn for_engine(engine: Engine, migration: &Migration) -> String {
     };
     let mut sql = migration.sql.replace("{bytes}", bytes).replace("{uuid}", uuid);
     if engine == Engine::Postgres {
+        // Compared byte by byte, as SQLite does: the same order on both, and no locale's rules in every index look-up.
+        sql = sql.replace(" TEXT", " TEXT COLLATE \"C\"");
         sql.push_str(migration.postgres);
     }
     sql

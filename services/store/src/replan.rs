@@ -18,8 +18,7 @@ use crate::{
     Store, StoreError, StoreResult, SubjectSecrets, Topology,
     intake::{planned_event, wrapped_key},
     ledger::Staging,
-    lines::{self, forget_closed},
-    report::end_restrictions,
+    lines::{self, Closed, forget_closed},
     seal::RequestKey,
     systems::hold_generation,
     tx::{parsed, time, us},
@@ -265,9 +264,8 @@ impl Store {
             done,
         )
         .await?;
-        let ended: Vec<_> = closed.iter().map(|(id, _, action)| (*id, *action)).collect();
-        end_restrictions(&mut tx, customer, &ended).await?;
-        forget_closed(&mut tx, customer, closed.iter().map(|(id, ..)| *id)).await?;
+        let closed: Vec<_> = closed.iter().map(|(id, _, action)| Closed::done(*id, *action)).collect();
+        forget_closed(&mut tx, customer, &closed).await?;
         staging.write(&mut tx).await?;
         tx.commit().await?;
         self.grown(missing.iter().map(|(.., tasks)| tasks.len()).sum()).await;

@@ -20,7 +20,7 @@ use crate::{
     intake::wrapped_key,
     ledger::Staging,
     lifecycle::locked_state,
-    lines::forget_closed,
+    lines::{Closed, forget_closed},
     replan::{bump_ready, system_id},
     seal::{RequestKey, SealedColumn},
     systems::hold_generation,
@@ -487,7 +487,7 @@ async fn confirm(
         if matches!(state, RequestState::Completed | RequestState::CompletedWithExceptions) {
             staging.add(c.request, &Event::Completed { state: state.as_str(), at_us: us(now), late });
             let action = parsed(row, 3, "requests", Action::parse)?;
-            closed.push((c.request, action));
+            closed.push(Closed::done(c.request, action));
         }
     }
     insert_confirmations(tx, customer, now, &bodies).await?;
@@ -497,8 +497,7 @@ async fn confirm(
         let ids: Vec<RequestId> = confirmed.iter().map(|c| c.request).collect();
         release(tx, customer, now, &ids, &one.system, "CONFIRMED", &[]).await?;
     }
-    end_restrictions(tx, customer, &closed).await?;
-    forget_closed(tx, customer, closed.iter().map(|(id, ..)| *id)).await
+    forget_closed(tx, customer, &closed).await
 }
 
 async fn insert_confirmations(
@@ -621,21 +620,4 @@ async fn free<'a>(
     }
     bump_ready(tx, customer, ready.into_iter()).await?;
     Ok(candidates)
-}
-
-/// A restriction goes when its lifting, or the erasure that the customer wanted all the same, is done.
-pub(crate) async fn end_restrictions(
-    tx: &mut Tx,
-    customer: &CustomerId,
-    closed: &[(RequestId, Action)],
-) -> StoreResult<()> {
-    let ended = closed.iter().filter(|(_, action)| matches!(action, Action::LiftRestriction | Action::Erasure));
-    tx.execute_rows(
-        "WITH v(request_id) AS ({rows}) DELETE FROM restrictions
-         WHERE customer_id = $1 AND ended_by_request_id IN (SELECT request_id FROM v)",
-        vec![customer.as_str().into()],
-        Rows::new(vec![Column::uuids(ended.map(|(id, _)| id.uuid()))]),
-    )
-    .await?;
-    Ok(())
 }

@@ -1,8 +1,9 @@
-//! Keeps PostgreSQL's statistics in step with tables that grow from nothing.
+//! Gives PostgreSQL statistics of tables that grow from nothing.
 //!
-//! A planner that thinks a customer has one task joins a batch the wrong way round, which is quadratic. Autovacuum looks once a
-//! minute, and a bulk has put a hundred thousand rows there by then. So whoever doubles the tables has them counted: as often as
-//! the logarithm of their size, and never again once they are large.
+//! A planner that thinks a customer has one task joins a batch the wrong way round, which is quadratic. The migration tells it to take
+//! every customer for a large one (`n_distinct`), but that counts only once a table has been analysed, and autovacuum looks once a
+//! minute: a bulk has put a hundred thousand rows there by then. So whoever makes the tables grow has them counted, a few times in a
+//! deployment's life.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,6 +13,10 @@ use crate::{Store, StoreResult};
 
 /// Fewer rows than this are planned well enough, whatever the planner thinks.
 const LEAST: u64 = 500;
+/// They are counted again when they have grown so many times. Each time, every connection plans its statements anew.
+const FACTOR: u64 = 8;
+/// Tables of this size have statistics for good: autovacuum keeps them.
+const MOST: u64 = 200_000;
 
 /// Those that batches are joined to. One that another replica is counting is left to it.
 const ANALYZE: &str =
@@ -28,10 +33,11 @@ pub(crate) struct Growth {
 }
 
 impl Growth {
-    /// Counts, and says whether the tables have doubled; of those who doubled them, one is told.
-    fn doubled(&self, rows: u64) -> bool {
+    /// Counts, and says whether it is time; of those who made it so, one is told.
+    fn is_due(&self, rows: u64) -> bool {
         let since = self.since.fetch_add(rows, Ordering::Relaxed) + rows;
-        if since < self.known.load(Ordering::Relaxed).max(LEAST) {
+        let known = self.known.load(Ordering::Relaxed);
+        if known >= MOST || since < (known * (FACTOR - 1)).max(LEAST) {
             return false;
         }
         let taken = self.since.compare_exchange(since, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok();
@@ -56,7 +62,7 @@ impl Store {
     /// After rows were committed. What it does is for speed only: it never fails its caller.
     pub(crate) async fn grown(&self, rows: usize) {
         let rows = u64::try_from(rows).unwrap_or(u64::MAX);
-        if self.engine() != Engine::Postgres || !self.inner.growth.doubled(rows) {
+        if self.engine() != Engine::Postgres || !self.inner.growth.is_due(rows) {
             return;
         }
         if let Err(error) = self.inner.write.run_script(ANALYZE).await {
@@ -70,16 +76,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_are_counted_as_often_as_they_double() {
+    fn tables_are_counted_a_few_times_while_they_grow_and_never_again() {
         let growth = Growth::default();
-        let told: Vec<u64> = (1..=100).filter(|_| growth.doubled(100)).collect();
-        assert_eq!(told, [5, 10, 20, 40, 80]);
+        let told: Vec<u64> = (1..=10_000).filter(|_| growth.is_due(100)).map(|n| n * 100).collect();
+        assert_eq!(told, [500, 4_000, 32_000, 256_000]);
     }
 
     #[test]
     fn a_store_that_is_large_already_is_left_alone() {
         let growth = Growth { known: AtomicU64::new(1_000_000), since: AtomicU64::new(0) };
-        assert!(!growth.doubled(999_999));
-        assert!(growth.doubled(1));
+        assert!(!growth.is_due(100_000_000));
     }
 }
