@@ -3,8 +3,11 @@
 //! From the first migration on, every event stages its canonical payload and a salt in the transaction that makes it true, so that
 //! every confirmation ever made has its leaf. The world sees the leaf only: a salted commitment (I6).
 
+pub mod certificate;
 mod event;
+mod hex;
 mod leaf;
 
-pub use event::{Event, PlannedSystem};
+pub use event::{Event, Operation, PayloadError, PlannedSystem, RecordedEvent};
+pub use hex::{Hex, HexError};
 pub use leaf::{Leaf, SALT_BYTES, StagedEntry, subject_commitment};
