@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
+use aws_lc_rs::{
+    digest::{SHA256, digest},
+    signature::{ED25519, UnparsedPublicKey},
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Certificate, CertificateFault};
+use crate::Hex;
 
 /// A certificate of two hundred systems with a thousand lines each fits.
 pub const FILE_BYTES_MAX: usize = 64 << 20;
@@ -31,6 +35,16 @@ pub struct TrustedKey {
     pub id: String,
     /// Ed25519.
     pub public: [u8; 32],
+}
+
+/// A file whose signatures hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Opened {
+    pub certificate: Certificate,
+    /// Ids of the keys that signed it.
+    pub signed_by: Vec<String>,
+    /// Of the whole file: what the printed document shows.
+    pub sha256: Hex<32>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -67,7 +81,7 @@ pub(super) fn sealed(certificate: &Certificate, signer: &dyn Signer) -> Result<V
 
 /// Reads a file and checks its signatures, all of them, against the keys that the reader trusts. What the certificate says is not
 /// looked at: that is [`super::check_consistency`]'s, and the proofs'.
-pub fn open(file: &[u8], trusted: &[TrustedKey]) -> Result<Certificate, CertificateFault> {
+pub fn open(file: &[u8], trusted: &[TrustedKey]) -> Result<Opened, CertificateFault> {
     if file.len() > FILE_BYTES_MAX {
         return Err(CertificateFault::TooLarge(FILE_BYTES_MAX));
     }
@@ -101,5 +115,8 @@ pub fn open(file: &[u8], trusted: &[TrustedKey]) -> Result<Certificate, Certific
             return Err(CertificateFault::KeyNotInHistory(n));
         }
     }
-    Ok(certificate)
+    let mut sha256 = [0; 32];
+    sha256.copy_from_slice(digest(&SHA256, file).as_ref());
+    let signed_by = parsed.signatures.into_iter().map(|s| s.key).collect();
+    Ok(Opened { certificate, signed_by, sha256: Hex(sha256) })
 }

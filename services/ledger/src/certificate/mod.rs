@@ -13,7 +13,7 @@ mod subject;
 
 pub use check::{BY_SIGNATURE_ALONE, Checked, check_consistency};
 pub use document::*;
-pub use envelope::{FILE_BYTES_MAX, Signer, TrustedKey, open};
+pub use envelope::{FILE_BYTES_MAX, Opened, Signer, TrustedKey, open};
 pub use fault::{CertificateFault, EntryFault};
 pub use issue::{CertificateInput, SystemDescription, issue};
 pub use subject::{OPENING_BYTES_MAX, OpeningFault, SubjectOpening};

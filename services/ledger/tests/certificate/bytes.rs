@@ -24,7 +24,9 @@ fn what_was_issued_opens_with_the_key_and_stands_up_to_its_entries() {
     ] {
         let (entries, systems) = (input.entries.len(), input.systems.len());
         let file = signed(input);
-        let certificate = open(&file, &trusted()).unwrap();
+        let opened = open(&file, &trusted()).unwrap();
+        assert_eq!(opened.signed_by, [SampleKey::new(7).key_id()]);
+        let certificate = opened.certificate;
         let checked = check_consistency(&certificate).unwrap();
         assert_eq!((checked.state, checked.entries, checked.systems), (state, entries, systems));
         assert_eq!(certificate.statement.state, state);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::sample::{self, SampleKey, at, signed, system};
 
 fn certificate(input: quittance_ledger::certificate::CertificateInput) -> Certificate {
-    open(&signed(input), &[SampleKey::new(7).trusted()]).unwrap()
+    open(&signed(input), &[SampleKey::new(7).trusted()]).unwrap().certificate
 }
 
 /// What only the signature covers, by the end of its path.

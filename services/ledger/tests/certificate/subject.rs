@@ -6,7 +6,7 @@ use quittance_ledger::certificate::{OPENING_BYTES_MAX, OpeningFault, SubjectOpen
 use crate::sample::{self, SampleKey, customer, identifiers, request, signed, subject_opening};
 
 fn certificate() -> quittance_ledger::certificate::Certificate {
-    open(&signed(sample::small()), &[SampleKey::new(7).trusted()]).unwrap()
+    open(&signed(sample::small()), &[SampleKey::new(7).trusted()]).unwrap().certificate
 }
 
 #[test]
