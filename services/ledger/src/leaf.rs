@@ -6,7 +6,7 @@ use quittance_domain::{
     ids::{CustomerId, EntryId, RequestId},
 };
 
-use crate::Event;
+use crate::{Event, Hex};
 
 pub const SALT_BYTES: usize = 32;
 
@@ -31,20 +31,36 @@ pub struct StagedEntry {
     pub leaf: Leaf,
 }
 
+impl Leaf {
+    pub fn commit(salt: &[u8; SALT_BYTES], payload: &[u8]) -> Self {
+        Self(hash(ENTRY_DOMAIN, salt, &[payload]))
+    }
+}
+
 impl StagedEntry {
     pub fn new(customer: CustomerId, request: RequestId, id: EntryId, salt: [u8; SALT_BYTES], event: &Event) -> Self {
         let payload = event.canonical(&customer, request);
-        let leaf = Leaf(hash(ENTRY_DOMAIN, &salt, &[&payload]));
+        let leaf = Leaf::commit(&salt, &payload);
         Self { customer, request, id, kind: event.kind(), payload, salt, leaf }
     }
 }
 
 /// Commits to whom a request is about. The customer, who receives the salt, can open it; nobody else can find out.
-pub fn subject_commitment(salt: &[u8; SALT_BYTES], identifiers: &[Identifier]) -> [u8; 32] {
+pub fn subject_commitment(salt: &[u8; SALT_BYTES], identifiers: &[Identifier]) -> Hex<32> {
+    Hex(commit_subject(salt, &subject_lines(identifiers)))
+}
+
+/// `kind:value`, sorted. Personal data.
+pub(crate) fn subject_lines(identifiers: &[Identifier]) -> Vec<String> {
     let mut lines: Vec<String> =
-        identifiers.iter().map(|i| format!("{}:{}\n", i.kind().as_str(), i.value().expose())).collect();
+        identifiers.iter().map(|i| format!("{}:{}", i.kind().as_str(), i.value().expose())).collect();
     lines.sort();
-    let parts: Vec<&[u8]> = lines.iter().map(String::as_bytes).collect();
+    lines
+}
+
+/// Each line ends with a line feed, which no identifier holds.
+pub(crate) fn commit_subject(salt: &[u8; SALT_BYTES], lines: &[String]) -> [u8; 32] {
+    let parts: Vec<&[u8]> = lines.iter().flat_map(|line| [line.as_bytes(), b"\n".as_slice()]).collect();
     hash(SUBJECT_DOMAIN, salt, &parts)
 }
 
@@ -62,7 +78,7 @@ fn hash(domain: &[u8], salt: &[u8], parts: &[&[u8]]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
-    use quittance_domain::identifier::IdentifierKind;
+    use quittance_domain::{identifier::IdentifierKind, request::RequestState};
     use uuid::Uuid;
 
     use super::*;
@@ -73,7 +89,7 @@ mod tests {
             RequestId::new(Uuid::from_u128(1)),
             EntryId::new(Uuid::from_u128(2)),
             [salt; SALT_BYTES],
-            &Event::Closed { state: "CANCELLED", reason: reason.to_owned(), at_us: 5 },
+            &Event::Closed { state: RequestState::Cancelled, reason: reason.to_owned(), at_us: 5 },
         )
     }
 

@@ -5,10 +5,12 @@
 //! every confirmation ever made has its leaf. The world sees the leaf only: a salted commitment (I6).
 
 pub mod audit;
+pub mod certificate;
 pub mod checkpoint;
 pub mod cosignature;
 mod encoding;
 mod event;
+mod hex;
 pub mod integrate;
 pub mod key;
 mod leaf;
@@ -19,5 +21,6 @@ pub mod tlog_proof;
 pub mod tree;
 pub mod witness;
 
-pub use event::{Event, PlannedSystem};
+pub use event::{Event, Operation, PayloadError, PlannedSystem, RecordedEvent};
+pub use hex::{Hex, HexError};
 pub use leaf::{Leaf, SALT_BYTES, StagedEntry, subject_commitment};

@@ -7,12 +7,12 @@ use quittance_domain::{
     action::{Action, RestrictionGround},
     agreement::Agreement,
     identifier::IdentifierKind,
-    ids::{CustomerId, IdempotencyId, RequestId},
+    ids::{CustomerId, IdempotencyId, RequestId, SystemId},
     plan::{PlanError, PlannedTask, plan},
     request::{NewRequest, RequestState},
     window,
 };
-use quittance_ledger::{Event, PlannedSystem, subject_commitment};
+use quittance_ledger::{Event, Hex, PlannedSystem, subject_commitment};
 use quittance_sql::{Column, Rows, Tx, Val};
 use uuid::Uuid;
 
@@ -72,7 +72,7 @@ struct Prepared {
     key: WrappedKey,
     mac: Vec<u8>,
     sealed: Vec<u8>,
-    commitment: [u8; 32],
+    commitment: Hex<32>,
     pseudonyms: Vec<Vec<u8>>,
     due: Timestamp,
     tasks: Vec<PlannedTask>,
@@ -201,7 +201,7 @@ impl Store {
                 referred: item.referred.is_some(),
                 mac: key.content_mac(&content(item)),
                 sealed: secrets.seal(&key)?,
-                commitment: subject_commitment(&secrets.commitment_salt, &secrets.identifiers),
+                commitment: subject_commitment(&secrets.commitment_salt, secrets.instructed()),
                 pseudonyms: request.identifiers.iter().map(|i| subject_keys.of(i)).collect(),
                 request: request.clone(),
                 key: wrapped,
@@ -428,31 +428,31 @@ async fn insert_requests(tx: &mut Tx, ctx: &IntakeContext<'_>, prepared: &[Prepa
 }
 
 fn stage(staging: &mut Staging, ctx: &IntakeContext<'_>, p: &Prepared) {
-    let subject = p.commitment.iter().fold(String::with_capacity(64), |mut hex, b| {
-        use std::fmt::Write as _;
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{b:02x}");
-        hex
-    });
     staging.add(
         p.id,
         &Event::Instructed {
-            action: p.request.action.as_str(),
-            instruction: p.request.instruction.as_str(),
-            subject,
+            action: p.request.action,
+            instruction: p.request.instruction,
+            subject: p.commitment,
             by: ctx.by.to_owned(),
             referred: p.referred,
             received_us: us(ctx.now),
             first_due_us: us(p.due),
+            agreement: ctx.agreement.version,
+            reference: p.request.reference.clone(),
+            restriction_ground: p.request.restriction_ground,
+            subject_asked_us: p.request.subject_asked_at.map(us),
+            subject_informed_us: p.request.subject_informed_at.map(us),
+            controller_due_us: p.request.controller_due_at.map(us),
         },
     );
     if p.state == RequestState::InProgress {
-        staging.add(p.id, &planned_event(&p.tasks));
+        staging.add(p.id, &planned_event(&p.tasks, ctx.now));
     }
 }
 
-pub(crate) fn planned_event(tasks: &[PlannedTask]) -> Event {
-    let systems: BTreeMap<&str, u32> = tasks.iter().map(|t| (t.system.as_str(), t.map_version)).collect();
-    let systems = systems.into_iter().map(|(s, v)| PlannedSystem { system: s.to_owned(), map_version: v }).collect();
-    Event::Planned { systems }
+pub(crate) fn planned_event(tasks: &[PlannedTask], now: Timestamp) -> Event {
+    let systems: BTreeMap<&SystemId, u32> = tasks.iter().map(|t| (&t.system, t.map_version)).collect();
+    let systems = systems.into_iter().map(|(s, v)| PlannedSystem { system: s.clone(), map_version: v }).collect();
+    Event::Planned { at_us: us(now), systems }
 }

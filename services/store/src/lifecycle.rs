@@ -100,11 +100,11 @@ impl Store {
             )
             .await?;
         let (mut first_due, mut due) = (request.first_due_at, request.due_at);
+        let mut version = request.agreement_version;
         if planned.is_some() {
             self.lift_objection(&mut tx, customer, id, now).await?;
         } else {
             let secrets = self.secrets_in(&mut tx, customer, id).await?;
-            let mut version = request.agreement_version;
             // What was referred becomes an instruction now. An erasure that met a restriction was one from the start (I9).
             if secrets.words.is_some() {
                 let zone = window::zone(&agreement.time_zone).map_err(|e| StoreError::Refused(e.to_string()))?;
@@ -131,10 +131,15 @@ impl Store {
                 args,
             )
             .await?;
-            staging.add(id, &planned_event(&tasks));
+            staging.add(id, &planned_event(&tasks, now));
         }
         set_state(&mut tx, customer, id, state, None, now).await?;
-        staging.add(id, &Event::Authorised { by: by.to_owned(), at_us: us(now), first_due_us: us(first_due) });
+        let agreement = u32::try_from(version).map_err(|_| StoreError::Inconsistent {
+            table: "requests",
+            what: "an agreement's version is out of range",
+        })?;
+        let (by, first_due_us) = (by.to_owned(), us(first_due));
+        staging.add(id, &Event::Authorised { by, at_us: us(now), first_due_us, agreement });
         staging.write(&mut tx).await?;
         Ok(tx.commit().await?)
     }
@@ -363,6 +368,6 @@ async fn close(
     forget_closed(tx, customer, &[Closed::undone(id)]).await?;
     release_free(tx, customer, now, candidates).await?;
     let mut staging = Staging::new(customer);
-    staging.add(id, &Event::Closed { state: state.as_str(), reason: reason.to_owned(), at_us: us(now) });
+    staging.add(id, &Event::Closed { state, reason: reason.to_owned(), at_us: us(now) });
     staging.write(tx).await
 }

@@ -229,10 +229,10 @@ impl Store {
                 let state = RequestState::InProgress
                     .on(RequestEvent::Complete { exceptions })
                     .map_err(|e| StoreError::WrongState(e.to_string()))?;
-                staging.add(id, &Event::Completed { state: state.as_str(), at_us: us(now), late: now > due });
+                staging.add(id, &Event::Completed { state, at_us: us(now), late: now > due });
                 closed.push((id, state, action));
             } else if !added.is_empty() {
-                staging.add(id, &planned_event(&added));
+                staging.add(id, &planned_event(&added, now));
             }
             missing.push((id, action, added));
         }

@@ -11,7 +11,7 @@ use quittance_domain::{
     request::RequestState,
     task::Work,
 };
-use quittance_ledger::Event;
+use quittance_ledger::{Event, Operation};
 use quittance_sql::{Column, Engine, Row, Rows, Tx, Val};
 use uuid::Uuid;
 
@@ -219,7 +219,7 @@ impl Store {
             return Err(not_in_attention(&mut tx, key).await?);
         }
         let mut staging = Staging::new(&key.customer);
-        staging.add(key.request, &operated(key, "resolved", by, now));
+        staging.add(key.request, &operated(key, Operation::Resolved, by, now));
         staging.write(&mut tx).await?;
         let confirmed = vec![Confirmed { request: key.request, system: key.system.clone(), confirmation }];
         confirm(&mut tx, &key.customer, now, generation, &confirmed).await?;
@@ -248,7 +248,7 @@ impl Store {
         let candidate = (key.request.uuid(), key.system.to_string());
         release_free(&mut tx, &key.customer, now, [candidate].into()).await?;
         let mut staging = Staging::new(&key.customer);
-        staging.add(key.request, &operated(key, "retried", by, now));
+        staging.add(key.request, &operated(key, Operation::Retried, by, now));
         staging.write(&mut tx).await?;
         Ok(tx.commit().await?)
     }
@@ -331,8 +331,8 @@ fn task_args(key: &TaskKey) -> Vec<Val> {
     vec![key.customer.as_str().into(), key.request.uuid().into(), key.system.as_str().into()]
 }
 
-fn operated(key: &TaskKey, what: &'static str, by: &str, now: Timestamp) -> Event {
-    Event::Operated { system: key.system.to_string(), what, by: by.to_owned(), at_us: us(now) }
+fn operated(key: &TaskKey, what: Operation, by: &str, now: Timestamp) -> Event {
+    Event::Operated { system: key.system.clone(), what, by: by.to_owned(), at_us: us(now) }
 }
 
 async fn not_in_attention(tx: &mut Tx, key: &TaskKey) -> StoreResult<StoreError> {
@@ -485,7 +485,7 @@ async fn confirm(
         bodies.push((c, body, late));
         let state = parsed(row, 1, "requests", RequestState::parse)?;
         if matches!(state, RequestState::Completed | RequestState::CompletedWithExceptions) {
-            staging.add(c.request, &Event::Completed { state: state.as_str(), at_us: us(now), late });
+            staging.add(c.request, &Event::Completed { state, at_us: us(now), late });
             let action = parsed(row, 3, "requests", Action::parse)?;
             closed.push(Closed::done(c.request, action));
         }

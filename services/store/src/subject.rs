@@ -17,6 +17,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct SubjectSecrets {
     pub identifiers: Vec<Identifier>,
+    /// So many of them, the first, came with the instruction; systems yielded the others.
+    pub instructed: usize,
     pub corrections: Vec<Correction>,
     /// The subject's own words, where a request was referred.
     pub words: Option<quittance_domain::sealed::Sealed<String>>,
@@ -27,6 +29,7 @@ pub struct SubjectSecrets {
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Stored {
     i: Vec<(IdentifierKind, String)>,
+    n: usize,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     c: Vec<Correction>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,15 +41,22 @@ impl SubjectSecrets {
     pub(crate) fn of(request: &NewRequest, words: Option<String>, commitment_salt: [u8; SALT_BYTES]) -> Self {
         Self {
             identifiers: request.identifiers.clone(),
+            instructed: request.identifiers.len(),
             corrections: request.corrections.clone(),
             words: words.map(Into::into),
             commitment_salt,
         }
     }
 
+    /// Whom the commitment is about; a `SubjectOpening` names these.
+    pub fn instructed(&self) -> &[Identifier] {
+        self.identifiers.get(..self.instructed).unwrap_or(&self.identifiers)
+    }
+
     pub(crate) fn seal(&self, key: &RequestKey) -> StoreResult<Vec<u8>> {
         let stored = Stored {
             i: self.identifiers.iter().map(|i| (i.kind(), i.value().expose().clone())).collect(),
+            n: self.instructed,
             c: self.corrections.clone(),
             w: self.words.as_ref().map(|w| w.expose().clone()),
             s: self.commitment_salt,
@@ -63,6 +73,7 @@ impl SubjectSecrets {
             .map_err(|_| StoreError::Inconsistent { table: "requests", what: "a sealed subject does not parse" })?;
         Ok(Self {
             identifiers: stored.i.into_iter().map(|(kind, value)| Identifier::from_normalised(kind, value)).collect(),
+            instructed: stored.n,
             corrections: stored.c,
             words: stored.w.map(Into::into),
             commitment_salt: stored.s,
