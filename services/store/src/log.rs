@@ -16,7 +16,7 @@ use quittance_ledger::{
 use quittance_sql::{Column, Engine, Row, Rows, Tx};
 use uuid::Uuid;
 
-use crate::{Store, StoreError, StoreResult, tx::us};
+use crate::{Store, StoreError, StoreResult, SubjectSecrets, intake::wrapped_key, seal::RequestKey, tx::us};
 
 /// An entry of a bundle is its length in two bytes and the leaf.
 const BUNDLED_BYTES: usize = 2 + HASH_BYTES;
@@ -100,16 +100,24 @@ fn level(kind: TileKind) -> i64 {
 }
 
 impl Store {
-    /// Makes the log's row where there is none.
-    pub async fn prepare_log(&self) -> StoreResult<()> {
+    /// The origin of the log that this store holds, if one was begun.
+    pub async fn log_origin(&self) -> StoreResult<Option<String>> {
+        let mut tx = self.deployment_read().await?;
+        let row = tx.fetch_one("SELECT origin FROM ledger_log WHERE id = 1", vec![]).await?;
+        Ok(row.map(|row| row.text(0)).transpose()?)
+    }
+
+    /// Begins the log. Gives its origin: another's, if a replica began it at the same moment.
+    pub async fn begin_log(&self, origin: &str) -> StoreResult<String> {
         let mut tx = self.deployment_tx().await?;
         tx.execute(
-            "INSERT INTO ledger_log (id, epoch, held_by, held_until_us, tree_size, root, checkpoint, checkpoint_size)
-             VALUES (1, 0, '', 0, 0, $1, '', 0) ON CONFLICT (id) DO NOTHING",
-            vec![TreeHead::empty().root.0.to_vec().into()],
+            "INSERT INTO ledger_log (id, origin, epoch, held_by, held_until_us, tree_size, root, checkpoint, checkpoint_size)
+             VALUES (1, $1, 0, '', 0, 0, $2, '', 0) ON CONFLICT (id) DO NOTHING",
+            vec![origin.into(), TreeHead::empty().root.0.to_vec().into()],
         )
         .await?;
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        self.log_origin().await?.ok_or(StoreError::NotFound("the log"))
     }
 
     pub async fn log_state(&self) -> StoreResult<LogState> {
@@ -228,6 +236,21 @@ impl Store {
             })
         };
         rows.iter().map(one).collect()
+    }
+
+    /// Whom a request is about, for its customer. `None`: its key is destroyed, and nobody knows any more.
+    pub async fn subject(&self, customer: &CustomerId, request: RequestId) -> StoreResult<Option<SubjectSecrets>> {
+        let mut tx = self.customer_read(customer).await?;
+        let sql = "SELECT key_epoch, wrapped_key, sealed_subject FROM requests WHERE customer_id = $1 AND request_id = $2";
+        let row = tx.fetch_one(sql, vec![customer.as_str().into(), request.uuid().into()]).await?;
+        let row = row.ok_or(StoreError::NotFound("the request"))?;
+        let wrapped = wrapped_key(&row.text(0)?, row.bytes(1)?)?;
+        let sealed = row.bytes(2)?;
+        match RequestKey::unwrap(self.ring(), customer, request, &wrapped) {
+            Ok(key) => SubjectSecrets::open(&key, &sealed).map(Some),
+            Err(StoreError::Unsealable(_)) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     pub async fn certificate(

@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Certificate, CertificateFault};
-use crate::Hex;
+use crate::{
+    Hex,
+    key::{SignerKey, VerifierKey},
+};
 
 /// A certificate of two hundred systems with a thousand lines each fits.
 pub const FILE_BYTES_MAX: usize = 64 << 20;
@@ -26,6 +29,23 @@ pub trait Signer {
     /// `name+hash` of the signed-note verifier key.
     fn key_id(&self) -> String;
     fn sign(&self, message: &[u8]) -> Result<[u8; 64], CertificateFault>;
+}
+
+/// The log's own key signs certificates, too: a label keeps the two apart.
+impl Signer for SignerKey {
+    fn key_id(&self) -> String {
+        format!("{}+{}", self.verifier().name(), self.verifier().id())
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<[u8; 64], CertificateFault> {
+        Ok(self.sign_raw(message))
+    }
+}
+
+impl From<&VerifierKey> for TrustedKey {
+    fn from(key: &VerifierKey) -> Self {
+        Self { id: format!("{}+{}", key.name(), key.id()), public: *key.public_key() }
+    }
 }
 
 /// Whom a certificate is believed from.

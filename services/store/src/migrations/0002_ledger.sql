@@ -4,6 +4,8 @@
 -- whose epoch has passed writes nothing (docs/ledger.md).
 CREATE TABLE ledger_log (
   id BIGINT PRIMARY KEY CHECK (id = 1),
+  -- Whose keys sign: a replica with other keys is refused.
+  origin TEXT NOT NULL,
   epoch BIGINT NOT NULL,
   held_by TEXT NOT NULL,
   held_until_us BIGINT NOT NULL,
