@@ -321,7 +321,7 @@ pub const fn connector(kind: ConnectorKind) -> &'static str {
 pub const fn decision(kind: DecisionKind) -> &'static str {
     match kind {
         DecisionKind::Objected => "De verwerker maakte bezwaar tegen de instructie (art. 28 lid 3 AVG)",
-        DecisionKind::Authorised => "De verwerkingsverantwoordelijke gaf opdracht tot het verzoek",
+        DecisionKind::Authorised => "De verantwoordelijke gaf opdracht tot het verzoek",
         DecisionKind::Retried => "Een beheerder liet de taak opnieuw lopen",
         DecisionKind::Resolved => "Een beheerder handelde de taak af",
     }
