@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::ServerLimits,
     error::{ApiError, ApiResult, Violation},
+    evidence::EvidenceDesk,
 };
 
 pub struct App {
@@ -24,6 +25,7 @@ pub struct App {
     pub dispatch: DispatchHandle,
     pub remote: RemoteDesk,
     pub limits: ServerLimits,
+    pub evidence: EvidenceDesk,
     /// Cancelled when the process drains: streams end then.
     pub drain: CancellationToken,
     pub watchers: Arc<tokio::sync::Semaphore>,

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use quittance_document::Language;
 use quittance_domain::{
     ids::{CustomerId, RequestId, SystemId},
     request::RequestState,
@@ -63,9 +64,13 @@ pub async fn subject_opening(app: &App, customer: &CustomerId, id: RequestId) ->
     Ok(file.to_vec())
 }
 
-pub fn trusted(desk: &EvidenceDesk) -> ApiResult<Vec<TrustedKey>> {
-    let keys = desk.keys.log_keys().map_err(|e| ApiError::Internal(e.to_string()))?;
-    Ok(keys.keys().iter().map(TrustedKey::from).collect())
+/// The certificate on paper. Half a second of work for the largest: not on the threads that serve.
+pub async fn document(app: &App, certificate: Vec<u8>, language: Language) -> ApiResult<Vec<u8>> {
+    let internal = |e: String| ApiError::Internal(format!("a certificate could not be rendered: {e}"));
+    let keys = app.evidence.keys.log_keys().map_err(|e| internal(e.to_string()))?;
+    let trusted: Vec<TrustedKey> = keys.keys().iter().map(TrustedKey::from).collect();
+    let rendered = tokio::task::spawn_blocking(move || quittance_document::render(&certificate, &trusted, language));
+    rendered.await.map_err(|e| internal(e.to_string()))?.map_err(|e| internal(e.to_string()))
 }
 
 async fn sign(

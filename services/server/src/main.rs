@@ -5,6 +5,8 @@ mod auth;
 mod config;
 mod convert;
 mod error;
+mod evidence;
+mod ledger;
 mod page_token;
 mod rpc;
 mod secrets;

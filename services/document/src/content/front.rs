@@ -14,6 +14,8 @@ use crate::{
 };
 
 const CODE_SIDE: f32 = 88.0;
+/// Four modules of white around the code: without them a camera does not find it.
+const QUIET: f32 = 10.0;
 
 impl Context<'_> {
     /// Gives the title.
@@ -30,7 +32,7 @@ impl Context<'_> {
         flow.framed(self.result(), width);
         flow.space(2.0);
         self.code(flow, top)?;
-        flow.y = flow.y.max(top + CODE_SIDE + 34.0);
+        flow.y = flow.y.max(top + CODE_SIDE + QUIET + 22.0);
         flow.paragraph(&self.introduction());
         Ok(title)
     }
@@ -75,7 +77,7 @@ impl Context<'_> {
         let figure = flow.structure.under(place, Tag::Figure(Some(alternative)));
         let x = PAGE.0 - MARGIN - CODE_SIDE;
         flow.put(Piece::Matrix { x, y: top, side: CODE_SIDE, modules, role: Role::Content(figure) });
-        flow.caption(self.texts.code_caption, x, top + CODE_SIDE + 4.0, CODE_SIDE);
+        flow.caption(self.texts.code_caption, x, top + CODE_SIDE + QUIET, CODE_SIDE);
         Ok(())
     }
 
@@ -139,10 +141,10 @@ impl Context<'_> {
         put(t.due, Some(&dates.due));
         put(t.completed, dates.completed.as_ref());
         let columns = [
-            Column::new(t.event, 30.0),
-            Column::new(t.local_time, 25.0),
+            Column::new(t.event, 27.0),
+            Column::new(t.local_time, 23.0),
             Column::new(t.utc, 26.0),
-            Column::new(t.word_of, 19.0),
+            Column::new(t.word_of, 24.0),
         ];
         flow.heading(t.dates);
         flow.note(&fill(t.dates_note, &[("zone", &self.clock.name)]));

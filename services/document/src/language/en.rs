@@ -71,11 +71,11 @@ pub static TEXTS: Texts = Texts {
     person: "Person concerned",
     person_commitment: "Not named here; commitment {commitment}",
     issued: "Issued",
-    dates_note: "Local times are those of {zone}, the agreement's time zone. Whose word a time is stands beside it.",
+    dates_note: "Local times are those of {zone}, the agreement's time zone. Who states a time stands beside it.",
     event: "Event",
     local_time: "Local time",
     utc: "UTC",
-    word_of: "Whose word",
+    word_of: "Source",
     subject_asked: "The person asked the controller",
     subject_informed: "The person was informed",
     received: "Received by the processor",
@@ -87,7 +87,7 @@ pub static TEXTS: Texts = Texts {
     completed: "Completed",
     asserted: "Asserted",
     by_customer: "Controller",
-    attested: "Asserted; in the log by {at}: {by}",
+    attested: "Asserted; in the log by {at} ({by})",
     overview_note: "All systems that may hold data of this controller, when the request was planned or since.",
     system: "System",
     role: "Role",
@@ -114,14 +114,14 @@ pub static TEXTS: Texts = Texts {
     outcome: "Outcome",
     grade: "Grade",
     count: "Rows",
-    basis_and_until: "Ground or reason, and until when",
+    basis_and_until: "Ground or reason; until",
     until: "Until",
     ground: "Ground",
     reason: "Reason",
     holds_note: "Kept under an exception to erasure (GDPR Art. 17(3)), to be erased once the time is over. Where it is marked as restricted \
                  meanwhile, section 4 says so.",
     exceptions_note: "Nothing supports that this was done. It is not rounded up to a success.",
-    not_processed_note: "Beside what sections 5 and 6 say.",
+    not_processed_note: "When this document was issued, beside what sections 5 and 6 say.",
     what: "What",
     not_processed_open: "The system has not confirmed",
     not_processed_expires: "Expires by itself: {collection}, {category}",
@@ -155,7 +155,7 @@ pub static TEXTS: Texts = Texts {
     key_revoked: "revoked, from {from} to {to}",
     witness: "Witness",
     witnesses_none: "No witnesses: all times are asserted.",
-    check_command: "The signed file certificate.json is attached to this PDF. `quittance verify certificate.json --key KEY` checks it \
+    check_command: "The signed file certificate.json is attached to this PDF. The command \u{201c}quittance verify certificate.json --key KEY\u{201d} checks it \
                     offline, and so does any software that knows Ed25519, RFC 9162 and the C2SP formats signed-note and tlog-proof. Take the \
                     key from somewhere else than from this document.",
     check_statement: "The statement follows from {entries} entries of an append-only log; the file holds each with the proof that the \

@@ -47,7 +47,7 @@ pub static TEXTS: Texts = Texts {
     code_caption: "SHA-256 van het ondertekende bestand",
     code_alternative: "QR-code met de SHA-256-waarde van het ondertekende bestand: {digest}",
     instruction: "1. De instructie",
-    dates: "2. Data",
+    dates: "2. Termijnen en tijdstippen",
     overview: "3. De systemen",
     systems: "4. Wat elk systeem heeft verklaard",
     holds: "5. Wat wordt bewaard, en tot wanneer",
@@ -72,11 +72,11 @@ pub static TEXTS: Texts = Texts {
     person: "Betrokkene",
     person_commitment: "Hier niet genoemd; vastlegging {commitment}",
     issued: "Afgegeven",
-    dates_note: "Lokale tijden zijn die van {zone}, de tijdzone van de overeenkomst. Ernaast staat wie voor een tijd instaat.",
+    dates_note: "Lokale tijden zijn die van {zone}, de tijdzone van de overeenkomst. Ernaast staat wie een tijd opgeeft.",
     event: "Gebeurtenis",
     local_time: "Lokale tijd",
     utc: "UTC",
-    word_of: "Volgens",
+    word_of: "Bron",
     subject_asked: "De betrokkene vroeg het de verantwoordelijke",
     subject_informed: "De betrokkene is ge\u{ef}nformeerd",
     received: "Ontvangen door de verwerker",
@@ -87,8 +87,8 @@ pub static TEXTS: Texts = Texts {
     due: "Uiterste datum",
     completed: "Voltooid",
     asserted: "Eigen opgave",
-    by_customer: "Verwerkings-verantwoordelijke",
-    attested: "Eigen opgave; in het logboek op {at}: {by}",
+    by_customer: "Verantwoordelijke",
+    attested: "Eigen opgave; in het logboek op {at} ({by})",
     overview_note: "Alle systemen die gegevens van deze verwerkingsverantwoordelijke kunnen bevatten, bij de planning of sindsdien.",
     system: "Systeem",
     role: "Rol",
@@ -115,14 +115,14 @@ pub static TEXTS: Texts = Texts {
     outcome: "Uitkomst",
     grade: "Zekerheid",
     count: "Rijen",
-    basis_and_until: "Grond of reden, en tot wanneer",
+    basis_and_until: "Grond of reden; tot",
     until: "Tot",
     ground: "Grond",
     reason: "Reden",
     holds_note: "Bewaard op grond van een uitzondering op wissing (art. 17 lid 3 AVG), en te wissen zodra de tijd om is. Waar het intussen als \
                  beperkt is gemarkeerd, vermeldt onderdeel 4 dat.",
     exceptions_note: "Niets ondersteunt dat dit is gedaan. Het wordt niet naar boven afgerond tot een succes.",
-    not_processed_note: "Naast wat de onderdelen 5 en 6 vermelden.",
+    not_processed_note: "Bij afgifte van dit document, naast wat de onderdelen 5 en 6 vermelden.",
     what: "Wat",
     not_processed_open: "Het systeem heeft niet bevestigd",
     not_processed_expires: "Vervalt vanzelf: {collection}, {category}",
@@ -142,7 +142,7 @@ pub static TEXTS: Texts = Texts {
                        logboek de vermelding al bevatte: zij is niet later geschreven.",
     by_customer_meaning: "Een tijd die de verwerkingsverantwoordelijke heeft opgegeven; de verwerker herhaalt haar slechts.",
     commitment_term: "vastlegging",
-    commitment_meaning: "Een SHA-256-waarde met salt over de kenmerken van de betrokkene. De verwerkingsverantwoordelijke heeft de \
+    commitment_meaning: "Een SHA-256-waarde met salt over de identificatiegegevens van de betrokkene. De verwerkingsverantwoordelijke heeft de \
                          sleutel ertoe ontvangen, een eigen bestand, en kan daarmee aantonen over wie dit document gaat; niemand anders \
                          kan dat achterhalen (art. 5 lid 1 onder c AVG).",
     backups_meaning: "\u{201c}Vastgesteld\u{201d} gaat over actuele gegevens. Reservekopie\u{eb}n worden niet gewijzigd; zij vervallen op de \
@@ -157,8 +157,8 @@ pub static TEXTS: Texts = Texts {
     key_revoked: "ingetrokken, van {from} tot {to}",
     witness: "Getuige",
     witnesses_none: "Geen getuigen: alle tijden zijn eigen opgave.",
-    check_command: "Het ondertekende bestand certificate.json is bij deze PDF gevoegd. `quittance verify certificate.json --key KEY` \
-                    controleert het zonder verbinding, en dat kan ook elke software die Ed25519, RFC 9162 en de C2SP-formaten signed-note en \
+    check_command: "Het ondertekende bestand certificate.json is bij deze PDF gevoegd. Het commando \u{201c}quittance verify \
+                    certificate.json --key KEY\u{201d} controleert het zonder verbinding, en dat kan ook elke software die Ed25519, RFC 9162 en de C2SP-formaten signed-note en \
                     tlog-proof kent. Haal de sleutel ergens anders vandaan dan uit dit document.",
     check_statement: "De verklaring volgt uit {entries} vermeldingen in een logboek dat alleen kan groeien; het bestand bevat elk daarvan \
                       met het bewijs dat het logboek haar heeft. Een controle berekent de verklaring daaruit opnieuw en weigert het \
@@ -191,7 +191,7 @@ pub const fn outcome(outcome: OutcomeKind) -> Word {
             "Vervangen door een pseudoniem onder een sleutel. Wie de sleutel heeft, ziet nog welke rijen bij elkaar horen (art. 4 onder 5 AVG).",
         ),
         OutcomeKind::NotHeld => {
-            word("niet aanwezig", "Gezocht met elk kenmerk dat het systeem aanvaardt, en niets gevonden.")
+            word("niet aanwezig", "Gezocht met elk identificatiegegeven dat het systeem aanvaardt, en niets gevonden.")
         }
         OutcomeKind::Retained => {
             word("bewaard", "Bewaard omdat een wet of een rechtsvordering dat vereist (art. 17 lid 3 AVG).")
@@ -241,7 +241,7 @@ pub const fn evidence(kind: EvidenceKind) -> Word {
         EvidenceKind::ReadBack => word(
             "teruglezing",
             "De verwerker heeft het systeem opnieuw bevraagd, in een nieuwe transactie op het primaire exemplaar, met de sleutels van de \
-             rijen en met de kenmerken.",
+             rijen en met de identificatiegegevens.",
         ),
         EvidenceKind::SystemReport => word(
             "melding van het systeem",
@@ -321,7 +321,7 @@ pub const fn connector(kind: ConnectorKind) -> &'static str {
 pub const fn decision(kind: DecisionKind) -> &'static str {
     match kind {
         DecisionKind::Objected => "De verwerker maakte bezwaar tegen de instructie (art. 28 lid 3 AVG)",
-        DecisionKind::Authorised => "De verwerkingsverantwoordelijke gaf opdracht tot het verzoek",
+        DecisionKind::Authorised => "De verantwoordelijke gaf opdracht tot het verzoek",
         DecisionKind::Retried => "Een beheerder liet de taak opnieuw lopen",
         DecisionKind::Resolved => "Een beheerder handelde de taak af",
     }

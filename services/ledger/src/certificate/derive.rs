@@ -277,7 +277,7 @@ impl Collected {
             late,
         };
         let (holds, exceptions) = (self.holds(), self.exceptions());
-        let not_processed = self.not_processed(request.action);
+        let not_processed = self.not_processed(request.action, sources.issued_at);
         let decisions = std::mem::take(&mut self.decisions);
         let systems = self.systems(sources, state)?;
         let statement = Statement { state, request, dates, decisions, systems, holds, exceptions, not_processed };
@@ -379,7 +379,7 @@ impl Collected {
         self.confirmed.iter().flat_map(unconfirmed).collect()
     }
 
-    fn not_processed(&self, action: Action) -> Vec<NotProcessed> {
+    fn not_processed(&self, action: Action, issued_at: Timestamp) -> Vec<NotProcessed> {
         // Backups matter where something was to go or to change; a copy that was handed out leaves them as they are.
         let changes = matches!(action, Action::Erasure | Action::Rectification);
         let mut all = Vec::new();
@@ -402,7 +402,7 @@ impl Collected {
                     ..line(NotProcessedCause::ExpiresLater, o.until)
                 });
             }
-            if let Some(expire) = confirmation.backups_expire_at.filter(|_| changes) {
+            if let Some(expire) = confirmation.backups_expire_at.filter(|expire| changes && *expire > issued_at) {
                 all.push(line(NotProcessedCause::InBackups, Some(expire)));
             }
         }

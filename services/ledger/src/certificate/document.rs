@@ -290,9 +290,9 @@ pub struct NotProcessed {
 pub enum NotProcessedCause {
     /// The system has not confirmed; `open` says where it stands.
     Open,
-    /// It goes by itself on a day that is to come.
+    /// Confirmed as going by itself on a day that was still to come.
     ExpiresLater,
-    /// Gone from live data; the system's backups may hold it until then.
+    /// When this was issued, the system's backups could still hold what is gone from its live data.
     InBackups,
 }
 

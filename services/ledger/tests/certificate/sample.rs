@@ -253,6 +253,7 @@ fn rich_events() -> (Vec<Event>, [&'static str; 6]) {
     );
     let matomo = Confirmation {
         backups_expire_at: None,
+        confirmed_at: at("2026-03-02T12:01:30Z"),
         ..confirmed("matomo", vec![line("*", "*", K::NotHeld, G::Verified, 0)])
     };
     let receipt = Evidence {
@@ -280,6 +281,7 @@ fn rich_events() -> (Vec<Event>, [&'static str; 6]) {
         },
         by: "workers/mail".to_owned(),
         confirmed_at: at("2026-04-20T08:00:01Z"),
+        backups_expire_at: Some(at("2026-05-25T08:00:01Z")),
         ..confirmed("mail", vec![expires])
     };
     let given_up = Outcome {

@@ -3,6 +3,7 @@
 //! `QUITTANCE_TEST_POSTGRES_URL` names a server on which databases and roles may be made (`tests/with-servers.sh` starts one).
 //! Without it the suite fails, lest it be taken for passed; with `QUITTANCE_TEST_WITHOUT_SERVERS=1` it runs on SQLite alone.
 
+mod certificates;
 mod completion;
 mod engines;
 mod harness;
@@ -49,6 +50,13 @@ macro_rules! suite {
 
 suite! {
     both {
+        certificates {
+            a_completed_request_can_be_certified_from_its_entries,
+            an_open_request_can_be_stated_at_any_time,
+            what_was_late_is_certified_as_late,
+            of_what_was_declined_nothing_is_certified,
+            the_subject_opening_opens_what_was_staged,
+        }
         completion {
             a_request_completes_with_its_last_confirmation,
             what_nobody_confirms_is_an_exception,

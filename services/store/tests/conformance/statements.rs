@@ -11,6 +11,7 @@ use tracing::{
 /// Every other table is the deployment's: small, and a reference table on Citus.
 pub const CUSTOMERS_TABLES: &[&str] = &[
     "agreements",
+    "certificates",
     "confirmations",
     "extensions",
     "ledger_entries",
