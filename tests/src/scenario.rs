@@ -72,6 +72,21 @@ pub fn by_email(action: v1::Action, email: impl Into<String>) -> v1::Request {
     }
 }
 
+/// Corrects one field, for whoever is known by the identifiers.
+pub fn rectify(identifiers: Vec<v1::Identifier>, place: (&str, &str), old: &str, new: &str) -> v1::Request {
+    let replace = v1::ReplaceValue { old_value: old.to_owned(), new_value: new.to_owned() };
+    v1::Request {
+        action: v1::Action::Rectification.into(),
+        identifiers,
+        corrections: vec![v1::Correction {
+            collection: place.0.to_owned(),
+            field: place.1.to_owned(),
+            target: Some(v1::correction::Target::Replace(replace)),
+        }],
+        ..v1::Request::default()
+    }
+}
+
 pub async fn create(customer: &Client, request: v1::Request) -> Result<v1::Request, tonic::Status> {
     let request = v1::CreateRequestRequest { request_id: new_id(), parent: String::new(), request: Some(request) };
     customer.requests().create_request(request).await.map(|r| r.into_inner().request.unwrap())

@@ -303,8 +303,32 @@ pub struct Request {
     pub objection: Option<Objection>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub closing_reason: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub identifier_changes: Vec<IdentifierChange>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub etag: String,
+}
+
+/// That an identifier changes; never from what to what.
+#[derive(Debug, Serialize)]
+pub struct IdentifierChange {
+    pub kind: String,
+    pub collection: String,
+    pub field: String,
+}
+
+impl From<v1::IdentifierChange> for IdentifierChange {
+    fn from(change: v1::IdentifierChange) -> Self {
+        let kind = short::<v1::IdentifierKind>(change.kind);
+        Self { kind, collection: change.collection, field: change.field }
+    }
+}
+
+impl IdentifierChange {
+    fn line(changes: &[Self]) -> String {
+        let one = |c: &Self| format!("{} ({}.{})", c.kind, c.collection, c.field);
+        changes.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -334,6 +358,7 @@ impl From<v1::Request> for Request {
             tasks: request.tasks.into_iter().map(Into::into).collect(),
             objection: request.objection.map(|o| Objection { reason: o.reason, time: text_or_none(o.time.as_ref()) }),
             closing_reason: request.closing_reason,
+            identifier_changes: request.identifier_changes.into_iter().map(Into::into).collect(),
             etag: request.etag,
         }
     }
@@ -369,6 +394,7 @@ impl Request {
         }
         table.field("completed", seconds(self.complete_time.as_ref()));
         table.field("ground", &self.restriction_ground);
+        table.field("changes identifier", IdentifierChange::line(&self.identifier_changes));
         if let Some(objection) = &self.objection {
             table.field("objection", &objection.reason);
         }
@@ -608,6 +634,8 @@ pub struct CollectionPreview {
 pub struct Preview {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub due_time: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub identifier_changes: Vec<IdentifierChange>,
     pub systems: Vec<SystemPreview>,
 }
 
@@ -620,6 +648,7 @@ impl From<v1::PreviewRequestResponse> for Preview {
         };
         Self {
             due_time: text_or_none(preview.due_time.as_ref()),
+            identifier_changes: preview.identifier_changes.into_iter().map(Into::into).collect(),
             systems: preview
                 .systems
                 .into_iter()
@@ -635,6 +664,19 @@ impl From<v1::PreviewRequestResponse> for Preview {
 }
 
 impl Preview {
+    /// What comes before the table.
+    pub fn head(&self) -> Vec<String> {
+        let mut lines = match &self.due_time {
+            Some(_) => vec![format!("would be due {}", seconds(self.due_time.as_ref()))],
+            None => vec!["would be due at an unknown time".to_owned()],
+        };
+        if !self.identifier_changes.is_empty() {
+            let changes = IdentifierChange::line(&self.identifier_changes);
+            lines.push(format!("changes an identifier, in every system that is keyed by it: {changes}"));
+        }
+        lines
+    }
+
     pub fn table(&self) -> Table {
         let mut table = Table::new(&["SYSTEM", "COLLECTION", "ROWS", "HELD", "REMARK"]);
         for s in &self.systems {

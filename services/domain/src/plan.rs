@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 
 use crate::{
     Timestamp,
-    action::Action,
+    action::{Action, IdentifierChange},
     identifier::IdentifierKind,
     ids::SystemId,
     task::{TaskState, Work},
@@ -81,6 +81,30 @@ pub fn plan(
         return Err(PlanError::NoUsableIdentifier);
     }
     Ok(systems.iter().map(|s| plan_one(action, s, systems, &rounds, due)).collect())
+}
+
+/// A changed identifier goes to the systems that are keyed by it once those where the customer named it are done. They themselves wait
+/// for no other, so that no two wait for each other.
+pub fn carry_after_named(tasks: &mut [PlannedTask], systems: &[SystemFacts], changes: &[IdentifierChange]) {
+    let named: BTreeSet<&SystemId> = changes.iter().flat_map(|change| &change.named_at).collect();
+    let planned: BTreeSet<SystemId> = tasks.iter().map(|t| t.system.clone()).collect();
+    for task in tasks.iter_mut().filter(|t| !named.contains(&t.system)) {
+        let Some(system) = systems.iter().find(|s| s.id == task.system) else { continue };
+        let reaches = |change: &&IdentifierChange| {
+            change.old.is_some() && (system.accepts.contains(&change.kind) || system.yields.contains(&change.kind))
+        };
+        let first = changes.iter().filter(reaches).flat_map(|change| &change.named_at);
+        let waits = first.filter(|id| planned.contains(*id)).map(|id| Wait {
+            before: Work::Act,
+            on: id.clone(),
+            until: Until::Confirmed,
+        });
+        let waits: BTreeSet<Wait> = waits.chain(std::mem::take(&mut task.waits)).collect();
+        if task.work == Work::Act && task.state == TaskState::Pending && !waits.is_empty() {
+            task.state = TaskState::Waiting;
+        }
+        task.waits = waits.into_iter().collect();
+    }
 }
 
 /// In which round each system can be asked: 0 with what is known, 1 with what round 0 yields, and so on. Systems that can never
@@ -212,6 +236,33 @@ mod tests {
         let planned = plan(Action::Erasure, &kinds(&[Email]), &systems, Timestamp::UNIX_EPOCH);
         assert_eq!(planned, Err(PlanError::NoUsableIdentifier));
         assert_eq!(plan(Action::Access, &kinds(&[Email]), &[], Timestamp::UNIX_EPOCH), Err(PlanError::NoSystems));
+    }
+
+    #[test]
+    fn a_changed_identifier_is_carried_once_it_is_changed_where_it_was_named() {
+        let systems =
+            [system("crm", &[Email], &[UserId]), system("mail", &[Email], &[]), system("shop", &[UserId], &[])];
+        let email = |text: &str| crate::identifier::Identifier::normalise(Email, text).unwrap();
+        let crm = SystemId::new("crm").unwrap();
+        let change = IdentifierChange {
+            kind: Email,
+            collection: "customer".to_owned(),
+            field: "email".to_owned(),
+            old: Some(email("a@x.nl")),
+            new: email("b@x.nl"),
+            named_at: BTreeSet::from([crm.clone()]),
+        };
+        let mut tasks = plan(Action::Rectification, &kinds(&[Email]), &systems, Timestamp::UNIX_EPOCH).unwrap();
+        carry_after_named(&mut tasks, &systems, std::slice::from_ref(&change));
+        assert_runs_to_the_end(&tasks, 0);
+        let on_crm = |until| Wait { before: Work::Act, on: crm.clone(), until };
+        assert!(tasks[0].waits.is_empty());
+        assert_eq!((tasks[1].state, &tasks[1].waits), (TaskState::Waiting, &vec![on_crm(Until::Confirmed)]));
+        assert_eq!(
+            tasks[2].waits,
+            vec![on_crm(Until::Resolved)],
+            "what is keyed by another kind waits for nothing more"
+        );
     }
 
     /// Every plan can be carried out: running whatever is not blocked ends with all tasks done, whatever yields what.

@@ -2,7 +2,7 @@
 
 use crate::{
     Timestamp,
-    action::{Action, Correction, InstructionKind, RestrictionGround},
+    action::{Action, Correction, IdentifierChange, InstructionKind, RestrictionGround},
     identifier::Identifier,
     text_enum,
 };
@@ -91,6 +91,8 @@ pub struct NewRequest {
     pub action: Action,
     pub identifiers: Vec<Identifier>,
     pub corrections: Vec<Correction>,
+    /// Which of the corrections change an identifier, by the customer's data maps.
+    pub identifier_changes: Vec<IdentifierChange>,
     pub restriction_ground: Option<RestrictionGround>,
     pub subject_informed_at: Option<Timestamp>,
     pub subject_asked_at: Option<Timestamp>,
@@ -116,6 +118,17 @@ impl FieldError {
 pub const IDENTIFIERS_MAX: usize = 32;
 pub const CORRECTIONS_MAX: usize = 64;
 pub const REFERENCE_BYTES_MAX: usize = 128;
+
+/// All that the subject is known by: what the customer named, and identifiers that a rectification is about to replace.
+pub fn known_identifiers(identifiers: &[Identifier], changes: &[IdentifierChange]) -> Vec<Identifier> {
+    let mut known = identifiers.to_vec();
+    for old in changes.iter().filter_map(|change| change.old.as_ref()) {
+        if !known.contains(old) {
+            known.push(old.clone());
+        }
+    }
+    known
+}
 
 impl NewRequest {
     /// What each action asks for, beside the identifiers' own rules.

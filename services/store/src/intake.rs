@@ -8,7 +8,7 @@ use quittance_domain::{
     agreement::Agreement,
     identifier::IdentifierKind,
     ids::{CustomerId, IdempotencyId, RequestId},
-    plan::{PlanError, PlannedTask, plan},
+    plan::{PlanError, PlannedTask, carry_after_named, plan},
     request::{NewRequest, RequestState},
     window,
 };
@@ -21,6 +21,7 @@ use crate::{
     keyring::random,
     ledger::Staging,
     replan::{Insertion, insert_tasks},
+    requests::changed_identifiers,
     seal::{RequestKey, WrappedKey},
     systems::hold_generation,
     tx::us,
@@ -74,6 +75,7 @@ struct Prepared {
     sealed: Vec<u8>,
     commitment: [u8; 32],
     pseudonyms: Vec<Vec<u8>>,
+    renamed: Vec<(Vec<u8>, Vec<u8>)>,
     due: Timestamp,
     tasks: Vec<PlannedTask>,
 }
@@ -133,6 +135,8 @@ impl Store {
         let started: Vec<_> = prepared.iter().filter(|p| p.state == RequestState::InProgress).collect();
         let marks: Vec<_> = started.iter().map(|p| (p.id, &p.request, p.pseudonyms.as_slice())).collect();
         mark_restrictions(&mut tx, ctx.customer, &marks).await?;
+        let renamed: Vec<_> = started.iter().flat_map(|p| p.renamed.iter().cloned()).collect();
+        restrict_new_names(&mut tx, ctx.customer, &renamed).await?;
         let mut staging = Staging::new(ctx.customer);
         for p in &prepared {
             stage(&mut staging, ctx, p);
@@ -170,20 +174,21 @@ impl Store {
                     *dues.entry(request.controller_due_at).or_insert(due)
                 }
             };
-            let kinds: BTreeSet<_> = request.identifiers.iter().map(|i| i.kind()).collect();
+            let secrets = SubjectSecrets::of(request, item.referred.clone(), random());
+            let kinds: BTreeSet<_> = secrets.identifiers.iter().map(|i| i.kind()).collect();
             let planned = plans
                 .entry((request.action, kinds.clone(), due))
                 .or_insert_with(|| plan(request.action, &kinds, &systems, due));
-            let tasks = match planned {
+            let mut tasks = match planned {
                 Ok(tasks) => tasks.clone(),
                 Err(e) => {
                     results[at] = Some(Err(refusal(*e)));
                     continue;
                 }
             };
+            carry_after_named(&mut tasks, &systems, &request.identifier_changes);
             let id = RequestId::new(Uuid::now_v7());
             let (key, wrapped) = RequestKey::generate(self.ring(), ctx.customer, id)?;
-            let secrets = SubjectSecrets::of(request, item.referred.clone(), random());
             prepared.push(Prepared {
                 at,
                 id,
@@ -193,7 +198,8 @@ impl Store {
                 mac: key.content_mac(&content(item)),
                 sealed: secrets.seal(&key)?,
                 commitment: subject_commitment(&secrets.commitment_salt, &secrets.identifiers),
-                pseudonyms: request.identifiers.iter().map(|i| subject_keys.of(i)).collect(),
+                pseudonyms: secrets.names().map(|i| subject_keys.of(i)).collect(),
+                renamed: subject_keys.renamed(&request.identifier_changes),
                 request: request.clone(),
                 key: wrapped,
                 due,
@@ -359,9 +365,33 @@ pub(crate) async fn mark_restrictions(
     Ok(())
 }
 
+/// A restriction stands under the subject's new name as well, or an erasure by that name would not see it. Noted when the change is
+/// instructed: until it is done, the customer is asked once too often rather than not at all.
+pub(crate) async fn restrict_new_names(
+    tx: &mut Tx,
+    customer: &CustomerId,
+    renamed: &[(Vec<u8>, Vec<u8>)],
+) -> StoreResult<()> {
+    tx.execute_rows(
+        "WITH v(was, becomes) AS ({rows})
+         INSERT INTO restrictions (customer_id, pseudonym, request_id, ground, ended_by_request_id)
+         SELECT $1, v.becomes, r.request_id, r.ground, r.ended_by_request_id FROM v
+         JOIN restrictions r ON r.customer_id = $1 AND r.pseudonym = v.was WHERE true ON CONFLICT DO NOTHING",
+        vec![customer.as_str().into()],
+        Rows::new(vec![
+            Column::bytes(renamed.iter().map(|(old, _)| old.clone())),
+            Column::bytes(renamed.iter().map(|(_, new)| new.clone())),
+        ]),
+    )
+    .await?;
+    Ok(())
+}
+
 async fn insert_requests(tx: &mut Tx, ctx: &IntakeContext<'_>, prepared: &[Prepared]) -> StoreResult<()> {
     let opt_us = |t: Option<Timestamp>| t.map(us);
     let p = prepared;
+    let changes = p.iter().map(|p| changed_identifiers(&p.request.identifier_changes));
+    let changes: Vec<String> = changes.collect::<StoreResult<_>>()?;
     let open = |p: &Prepared| if p.state == RequestState::InProgress { p.tasks.len() } else { 0 };
     let rows = Rows::new(vec![
         Column::uuids(p.iter().map(|p| p.id.uuid())),
@@ -380,17 +410,19 @@ async fn insert_requests(tx: &mut Tx, ctx: &IntakeContext<'_>, prepared: &[Prepa
         Column::I64(p.iter().map(|p| opt_us(p.request.subject_asked_at)).collect()),
         Column::I64(p.iter().map(|p| opt_us(p.request.subject_informed_at)).collect()),
         Column::I64(p.iter().map(|p| opt_us(p.request.controller_due_at)).collect()),
+        Column::texts(changes),
     ]);
     tx.execute_rows(
         "WITH v(request_id, idempotency_id, content_mac, action, state, instruction, reference, ground, key_epoch, wrapped_key,
-                sealed_subject, open_tasks, due_us, asked_us, informed_us, controller_due_us) AS ({rows})
+                sealed_subject, open_tasks, due_us, asked_us, informed_us, controller_due_us, identifier_changes)
+                AS ({rows})
          INSERT INTO requests (customer_id, request_id, idempotency_id, content_mac, action, state, instruction, reference,
                 restriction_ground, key_epoch, wrapped_key, sealed_subject, agreement_version, systems_generation, open_tasks,
                 exceptions, created_us, changed_us, first_due_us, due_us, subject_asked_us, subject_informed_us,
-                controller_due_us)
+                controller_due_us, identifier_changes)
          SELECT $1, request_id, idempotency_id, content_mac, action, state, instruction, reference, ground, key_epoch,
                 wrapped_key, sealed_subject, $2, $3, open_tasks, 0, $4, $4, due_us, due_us, asked_us, informed_us,
-                controller_due_us
+                controller_due_us, identifier_changes
          FROM v",
         vec![
             ctx.customer.as_str().into(),

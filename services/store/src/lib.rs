@@ -36,7 +36,7 @@ pub use lease::{LeaseQuery, LeasedBatch, LeasedTask, ReadyWork};
 pub use lifecycle::Extension;
 pub use packages::{PackageRow, PackageSummary};
 pub use report::{Report, ReportResult};
-pub use requests::{ChangeCursor, RequestFilter, RequestRow, TaskRow};
+pub use requests::{ChangeCursor, ChangedIdentifier, RequestFilter, RequestRow, TaskRow};
 pub use subject::SubjectSecrets;
 pub use systems::Topology;
 

@@ -7,7 +7,7 @@ use quittance_domain::{
     action::{Action, InstructionKind, RestrictionGround},
     agreement::Agreement,
     ids::{CustomerId, RequestId},
-    plan::plan,
+    plan::{carry_after_named, plan},
     request::{NewRequest, RequestEvent, RequestState},
     window,
 };
@@ -16,7 +16,7 @@ use quittance_sql::{Engine, Tx, Val};
 
 use crate::{
     Store, StoreError, StoreResult, SubjectSecrets, Topology,
-    intake::{mark_restrictions, planned_event, refusal, wrapped_key},
+    intake::{mark_restrictions, planned_event, refusal, restrict_new_names, wrapped_key},
     ledger::Staging,
     lines::{self, forget_closed},
     replan::{Insertion, insert_tasks},
@@ -115,13 +115,16 @@ impl Store {
                 version = i64::from(agreement.version);
             }
             let kinds: BTreeSet<_> = secrets.identifiers.iter().map(|i| i.kind()).collect();
-            let tasks = plan(request.action, &kinds, &topology.facts_for(customer), due).map_err(refusal)?;
+            let systems = topology.facts_for(customer);
+            let mut tasks = plan(request.action, &kinds, &systems, due).map_err(refusal)?;
+            carry_after_named(&mut tasks, &systems, &secrets.identifier_changes);
             let subject_keys = self.ring().subject_keys(customer);
-            let pseudonyms: Vec<Vec<u8>> = secrets.identifiers.iter().map(|i| subject_keys.of(i)).collect();
+            let pseudonyms: Vec<Vec<u8>> = secrets.names().map(|i| subject_keys.of(i)).collect();
             let insertion = Insertion { id, action: request.action, tasks: &tasks, pseudonyms: &pseudonyms };
             insert_tasks(&mut tx, customer, now, topology.generation, &[insertion]).await?;
             let instruction = marked(request.action, request.restriction_ground, &secrets);
             mark_restrictions(&mut tx, customer, &[(id, &instruction, &pseudonyms)]).await?;
+            restrict_new_names(&mut tx, customer, &subject_keys.renamed(&secrets.identifier_changes)).await?;
             let mut args = key(customer, id);
             args.push(i64::try_from(tasks.len()).unwrap_or(i64::MAX).into());
             args.extend([us(first_due).into(), us(due).into(), topology.generation.into(), version.into()]);
@@ -309,6 +312,7 @@ fn marked(action: Action, ground: Option<RestrictionGround>, secrets: &SubjectSe
         action,
         identifiers: secrets.identifiers.clone(),
         corrections: Vec::new(),
+        identifier_changes: secrets.identifier_changes.clone(),
         restriction_ground: ground,
         subject_informed_at: None,
         subject_asked_at: None,

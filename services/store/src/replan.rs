@@ -6,7 +6,7 @@ use quittance_domain::{
     Timestamp,
     action::Action,
     ids::{CustomerId, RequestId, SystemId},
-    plan::{PlannedTask, plan},
+    plan::{PlannedTask, carry_after_named, plan},
     request::{RequestEvent, RequestState},
     task::{TaskState, Work},
 };
@@ -222,6 +222,7 @@ impl Store {
             let have = have.get(&id.uuid()).unwrap_or(&none);
             // What is planned stays as it was planned; only what is missing is added.
             let mut added = plan(action, &kinds, &systems, due).unwrap_or_default();
+            carry_after_named(&mut added, &systems, &secrets.identifier_changes);
             added.retain(|t| !have.contains_key(&t.system));
             added.iter_mut().for_each(|t| wait_for_no_past(t, have));
             let open = row.i64(7)?;

@@ -2,7 +2,8 @@
 
 use quittance_domain::{
     Timestamp,
-    action::{Action, InstructionKind, RestrictionGround},
+    action::{Action, IdentifierChange, InstructionKind, RestrictionGround},
+    identifier::IdentifierKind,
     ids::{CustomerId, RequestId, SystemId},
     outcome::Confirmation,
     request::RequestState,
@@ -37,6 +38,35 @@ pub struct RequestRow {
     pub closed_at: Option<Timestamp>,
     pub closing_reason: Option<String>,
     pub objection: Option<(String, Timestamp)>,
+    pub identifier_changes: Vec<ChangedIdentifier>,
+}
+
+/// That a rectification changes an identifier, and where it was named.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct ChangedIdentifier {
+    pub kind: IdentifierKind,
+    pub collection: String,
+    pub field: String,
+}
+
+/// As the database has it; nothing where nothing changes.
+pub(crate) fn changed_identifiers(changes: &[IdentifierChange]) -> StoreResult<String> {
+    if changes.is_empty() {
+        return Ok(String::new());
+    }
+    let named: Vec<ChangedIdentifier> = changes
+        .iter()
+        .map(|c| ChangedIdentifier { kind: c.kind, collection: c.collection.clone(), field: c.field.clone() })
+        .collect();
+    serde_json::to_string(&named)
+        .map_err(|_| StoreError::Inconsistent { table: TABLE, what: "a change does not serialise" })
+}
+
+fn read_changes(text: &str) -> StoreResult<Vec<ChangedIdentifier>> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    serde_json::from_str(text).map_err(|_| StoreError::Inconsistent { table: TABLE, what: "a change does not parse" })
 }
 
 #[derive(Clone, Debug)]
@@ -69,7 +99,7 @@ pub struct ChangeCursor {
 
 const COLUMNS: &str = "request_id, action, state, instruction, reference, restriction_ground, agreement_version, created_us,
     changed_us, first_due_us, due_us, subject_asked_us, subject_informed_us, controller_due_us, closed_us, closing_reason,
-    objection_reason, objection_us";
+    objection_reason, objection_us, identifier_changes";
 const TABLE: &str = "requests";
 
 fn read(row: &Row) -> StoreResult<RequestRow> {
@@ -96,6 +126,7 @@ fn read(row: &Row) -> StoreResult<RequestRow> {
         closed_at: opt_time(row.opt_i64(14)?, TABLE)?,
         closing_reason: row.opt_text(15)?,
         objection,
+        identifier_changes: read_changes(&row.text(18)?)?,
     })
 }
 

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use quittance_api::v1;
 use quittance_domain::{
     action::{Correction, CorrectionTarget, InstructionKind},
-    identifier::Identifier,
+    identifier::{Identifier, IdentifierKind},
     ids::{CustomerId, TaskKey, request_name},
     request::NewRequest,
     task::TaskState,
@@ -50,6 +50,7 @@ pub fn new_request(r: &v1::Request, now: Timestamp, field: &str) -> ApiResult<Ne
         action,
         identifiers,
         corrections: corrections.collect::<ApiResult<_>>()?,
+        identifier_changes: Vec::new(),
         restriction_ground: match r.restriction_ground {
             0 => None,
             ground => Some(ground_from(ground, &at("restriction_ground"))?),
@@ -112,6 +113,10 @@ pub fn correction_to(c: &Correction) -> v1::Correction {
     v1::Correction { collection: c.collection.clone(), field: c.field.clone(), target: Some(target) }
 }
 
+pub fn identifier_change_to(kind: IdentifierKind, collection: &str, field: &str) -> v1::IdentifierChange {
+    v1::IdentifierChange { kind: identifier_kind_to(kind), collection: collection.to_owned(), field: field.to_owned() }
+}
+
 pub fn request_to(
     customer: &CustomerId,
     r: &RequestRow,
@@ -144,6 +149,11 @@ pub fn request_to(
             .as_ref()
             .map(|(reason, at)| v1::Objection { reason: reason.clone(), time: Some(time_to(*at)) }),
         closing_reason: r.closing_reason.clone().unwrap_or_default(),
+        identifier_changes: r
+            .identifier_changes
+            .iter()
+            .map(|c| identifier_change_to(c.kind, &c.collection, &c.field))
+            .collect(),
         etag: format!("{:x}", r.changed_at.as_microsecond()),
     }
 }

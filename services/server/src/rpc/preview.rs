@@ -7,34 +7,36 @@ use quittance_connectors::{BatchContext, MatchSet, RowFate, Subject};
 use quittance_domain::{
     agreement::Agreement,
     ids::CustomerId,
-    request::NewRequest,
-    system::{ConnectorKind, System},
+    request::{NewRequest, known_identifiers},
+    system::{ConnectorKind, SubjectShare, System},
     window,
 };
 
 use super::intake::check_corrections;
 use crate::{
     app::{App, check_countries},
-    convert::time_to,
+    convert::{identifier_change_to, time_to},
     error::{ApiError, ApiResult},
 };
 
 /// A preview is asked by a person: longer than this nobody waits.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 
-pub async fn run(app: &App, customer: &CustomerId, request: &NewRequest) -> ApiResult<v1::PreviewRequestResponse> {
+pub async fn run(app: &App, customer: &CustomerId, mut request: NewRequest) -> ApiResult<v1::PreviewRequestResponse> {
     let agreement = app.agreement(customer).await?;
     let topology = app.topology.get().await?;
     check_countries(customer, &agreement, &topology)?;
-    check_corrections(customer, &topology, request)?;
+    check_corrections(customer, &topology, &mut request)?;
+    let changes = request.identifier_changes.iter();
+    let identifier_changes = changes.map(|c| identifier_change_to(c.kind, &c.collection, &c.field)).collect();
     let zone = window::zone(&agreement.time_zone).map_err(|e| ApiError::field("agreement.time_zone", e))?;
     let due = window::due_at(app.now(), agreement.window_days, &zone, request.controller_due_at)
         .map_err(|e| ApiError::field("request.controller_due_time", e))?;
     let mut systems = Vec::new();
     for system in topology.systems.iter().filter(|s| s.customer_key(customer).is_some()) {
-        systems.push(ask(app, customer, &agreement, request, system).await);
+        systems.push(ask(app, customer, &agreement, &request, system).await);
     }
-    Ok(v1::PreviewRequestResponse { systems, due_time: Some(time_to(due)) })
+    Ok(v1::PreviewRequestResponse { systems, due_time: Some(time_to(due)), identifier_changes })
 }
 
 async fn ask(
@@ -53,8 +55,9 @@ async fn ask(
     if system.connector == ConnectorKind::Remote {
         return not_asked("a remote system: its worker is asked when the request runs".to_owned());
     }
-    let accepted = system.accepts();
-    let identifiers: Vec<_> = request.identifiers.iter().filter(|i| accepted.contains(&i.kind())).cloned().collect();
+    let known = known_identifiers(&request.identifiers, &request.identifier_changes);
+    let SubjectShare { identifiers, corrections, identifier_changes } =
+        system.share(&known, &request.corrections, &request.identifier_changes);
     if identifiers.is_empty() {
         return not_asked("none of these identifiers; it may be reached by one that another system yields".to_owned());
     }
@@ -66,7 +69,7 @@ async fn ask(
         time_zone: agreement.time_zone.clone(),
         time_limit: TIME_LIMIT,
     };
-    let subject = Subject { identifiers, pseudonym: String::new(), corrections: request.corrections.clone() };
+    let subject = Subject { identifiers, pseudonym: String::new(), corrections, identifier_changes };
     let connector = match app.connectors.get(system, i64::from(system.map_version)).await {
         Ok(connector) => connector,
         Err(error) => return not_asked(error.to_string()),

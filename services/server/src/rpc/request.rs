@@ -180,7 +180,7 @@ async fn preview_one(app: &App, request: Request<v1::PreviewRequestRequest>) -> 
     let r = request.into_inner();
     let customer = caller.customer(parent(&r.parent, "parent")?, "parent")?;
     let new = new_request(required(r.request.as_ref(), "request")?, app.now(), "request")?;
-    preview::run(app, &customer, &new).await
+    preview::run(app, &customer, new).await
 }
 
 async fn get(app: &App, request: Request<v1::GetRequestRequest>) -> ApiResult<v1::GetRequestResponse> {

@@ -15,6 +15,7 @@ mod listing;
 mod liveness;
 mod order;
 mod packages;
+mod renaming;
 mod resolving;
 mod restrictions;
 mod sealing;
@@ -181,6 +182,11 @@ suite! {
             a_task_ended_by_hand_has_no_records,
             third_parties_records_are_left_out_on_demand,
             the_first_release_stands,
+        }
+        renaming {
+            a_changed_identifier_is_carried_after_it_was_changed_where_it_was_named,
+            what_is_instructed_under_the_new_name_waits_for_the_change,
+            a_restriction_stands_under_the_new_name,
         }
         resolving {
             what_a_system_yields_reaches_those_that_wait_for_it,

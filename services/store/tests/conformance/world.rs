@@ -132,6 +132,7 @@ pub fn intake(action: Action, identifiers: &[Identifier]) -> Intake {
             action,
             identifiers: identifiers.to_vec(),
             corrections,
+            identifier_changes: Vec::new(),
             restriction_ground: None,
             subject_informed_at: (action == Action::LiftRestriction).then(|| at(0)),
             subject_asked_at: None,
