@@ -27,6 +27,7 @@ pub fn agreement() -> v1::Agreement {
             purposes: vec!["delivery".to_owned()],
             ..v1::ProcessingFacts::default()
         }),
+        recipients: Vec::new(),
     }
 }
 

@@ -75,6 +75,35 @@ pub struct Agreement {
     pub contacts: Vec<Contact>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub facts: Option<Facts>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<Recipient>,
+}
+
+/// Of an agreement, or of a request; there with the task by which it is told.
+#[derive(Debug, Serialize)]
+pub struct Recipient {
+    pub recipient_id: String,
+    pub display_name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub contact: String,
+    pub received: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub system: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub task: String,
+}
+
+impl From<v1::RequestRecipient> for Recipient {
+    fn from(r: v1::RequestRecipient) -> Self {
+        Self {
+            recipient_id: r.recipient_id,
+            display_name: r.display_name,
+            contact: r.contact,
+            received: r.received,
+            system: String::new(),
+            task: r.task,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -127,6 +156,18 @@ impl From<v1::Agreement> for Agreement {
                 automated_decisions: f.automated_decisions,
                 security_measures: f.security_measures,
             }),
+            recipients: agreement
+                .recipients
+                .into_iter()
+                .map(|r| Recipient {
+                    recipient_id: r.recipient_id,
+                    display_name: r.display_name,
+                    contact: r.contact,
+                    received: r.received,
+                    system: r.system,
+                    task: String::new(),
+                })
+                .collect(),
         }
     }
 }
@@ -305,6 +346,8 @@ pub struct Request {
     pub closing_reason: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub identifier_changes: Vec<IdentifierChange>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<Recipient>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub etag: String,
 }
@@ -359,6 +402,7 @@ impl From<v1::Request> for Request {
             objection: request.objection.map(|o| Objection { reason: o.reason, time: text_or_none(o.time.as_ref()) }),
             closing_reason: request.closing_reason,
             identifier_changes: request.identifier_changes.into_iter().map(Into::into).collect(),
+            recipients: request.recipients.into_iter().map(Into::into).collect(),
             etag: request.etag,
         }
     }
@@ -395,6 +439,12 @@ impl Request {
         table.field("completed", seconds(self.complete_time.as_ref()));
         table.field("ground", &self.restriction_ground);
         table.field("changes identifier", IdentifierChange::line(&self.identifier_changes));
+        let recipients = |told: bool| {
+            let these = self.recipients.iter().filter(|r| r.task.is_empty() != told);
+            these.map(|r| r.recipient_id.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        table.field("recipients told", recipients(true));
+        table.field("recipients listed", recipients(false));
         if let Some(objection) = &self.objection {
             table.field("objection", &objection.reason);
         }

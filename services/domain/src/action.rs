@@ -27,6 +27,13 @@ pub enum InstructionKind {
     LegalRequirement,
 }
 
+impl Action {
+    /// Recipients are told of it (Art. 19).
+    pub const fn concerns_recipients(self) -> bool {
+        matches!(self, Self::Rectification | Self::Erasure | Self::Restriction)
+    }
+}
+
 /// On which ground a restriction rests (Art. 18(1)(a)-(d)). While (b) or (c) stands, an erasure waits for the customer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]

@@ -12,6 +12,7 @@ use crate::{
     action::{Action, IdentifierChange},
     identifier::IdentifierKind,
     ids::SystemId,
+    request::Notice,
     task::{TaskState, Work},
 };
 
@@ -26,6 +27,14 @@ pub struct SystemFacts {
     pub yields: BTreeSet<IdentifierKind>,
     pub map_version: u32,
     pub grace_period_s: u64,
+    /// Has a task only where the instruction says to tell it.
+    pub recipient: bool,
+}
+
+/// Of a customer's systems, those that a request has tasks at.
+pub fn concerned(systems: &[SystemFacts], notices: &[Notice]) -> Vec<SystemFacts> {
+    let told = |s: &SystemFacts| notices.iter().any(|notice| notice.system == s.id);
+    systems.iter().filter(|s| !s.recipient || told(s)).cloned().collect()
 }
 
 /// What a wait ends with.
@@ -148,8 +157,12 @@ fn plan_one(
     let mut waits = BTreeSet::new();
     let mut yields_for_others = false;
     for other in systems.iter().filter(|o| o.id != system.id) {
-        let Some(&other_round) = rounds.get(&other.id) else { continue };
+        // It is told what was carried out (Art. 19), not what is about to be.
+        if system.recipient && !other.recipient {
+            waits.insert(Wait { before: Work::Act, on: other.id.clone(), until: Until::Confirmed });
+        }
         if !other.yields.is_disjoint(&system.accepts) {
+            let Some(&other_round) = rounds.get(&other.id) else { continue };
             waits.insert(Wait { before: Work::Act, on: other.id.clone(), until: Until::Resolved });
             // A system that is only reached through the other one cannot be asked before it either.
             if other_round < round {
@@ -157,6 +170,7 @@ fn plan_one(
             }
         }
         if !system.yields.is_disjoint(&other.accepts) {
+            let Some(&other_round) = rounds.get(&other.id) else { continue };
             yields_for_others = true;
             // The pair's order is total, so that two that yield for each other never wait for each other.
             let acts_after = (other_round, &other.id) > (round, &system.id);
@@ -195,6 +209,7 @@ mod tests {
             yields: yields.iter().copied().collect(),
             map_version: 1,
             grace_period_s: 0,
+            recipient: false,
         }
     }
 
@@ -263,6 +278,22 @@ mod tests {
             vec![on_crm(Until::Resolved)],
             "what is keyed by another kind waits for nothing more"
         );
+    }
+
+    #[test]
+    fn a_recipient_is_told_where_the_instruction_says_so_once_all_is_done() {
+        let bank = SystemFacts { recipient: true, ..system("bank", &[Email], &[]) };
+        let systems = [bank.clone(), system("crm", &[Email], &[UserId]), system("pbx", &[Phone], &[])];
+        let notice = Notice { recipient: crate::ids::RecipientId::new("bank").unwrap(), system: bank.id };
+        let plan = |notices: &[Notice]| {
+            let systems = concerned(&systems, notices);
+            plan(Action::Erasure, &kinds(&[Email]), &systems, Timestamp::UNIX_EPOCH).unwrap()
+        };
+        assert_eq!(plan(&[]).len(), 2);
+        let told = plan(&[notice]);
+        let on = |on: &str| Wait { before: Work::Act, on: SystemId::new(on).unwrap(), until: Until::Confirmed };
+        assert_eq!((told[0].state, &told[0].waits), (TaskState::Waiting, &vec![on("crm"), on("pbx")]));
+        assert!(told[1].waits.is_empty());
     }
 
     /// Every plan can be carried out: running whatever is not blocked ends with all tasks done, whatever yields what.

@@ -4,6 +4,7 @@ use crate::{
     Timestamp,
     action::{Action, Correction, IdentifierChange, InstructionKind, RestrictionGround},
     identifier::Identifier,
+    ids::{RecipientId, SystemId},
     text_enum,
 };
 
@@ -85,6 +86,15 @@ impl RequestEvent {
     }
 }
 
+/// A recipient that the instruction says to tell (Art. 19), and the system by which that is done.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Notice {
+    #[serde(rename = "r")]
+    pub recipient: RecipientId,
+    #[serde(rename = "s")]
+    pub system: SystemId,
+}
+
 /// An instruction as it was taken in: valid, normalised, not yet planned.
 #[derive(Clone, Debug)]
 pub struct NewRequest {
@@ -99,6 +109,7 @@ pub struct NewRequest {
     pub controller_due_at: Option<Timestamp>,
     pub reference: String,
     pub instruction: InstructionKind,
+    pub notices: Vec<Notice>,
 }
 
 /// What is wrong with an instruction, by the field's path in the contract.
@@ -172,6 +183,10 @@ impl NewRequest {
                 return Err(FieldError::new("subject_informed_time", "lies in the future"));
             }
             (true, Some(_)) | (false, None) => {}
+        }
+        if !self.notices.is_empty() && !self.action.concerns_recipients() {
+            let message = "recipients are told of rectification, erasure and restriction (Art. 19)";
+            return Err(FieldError::new("notify_recipients", message));
         }
         if self.subject_asked_at.is_some_and(|asked| asked > now) {
             return Err(FieldError::new("subject_asked_time", "lies in the future"));

@@ -20,9 +20,15 @@ use crate::{
 pub enum SystemRole {
     StorageBackend,
     SubProcessor,
+    /// Not ours to instruct: it received data, and is told (Art. 19).
+    Recipient,
 }
 
-text_enum!(SystemRole, StorageBackend => "STORAGE_BACKEND", SubProcessor => "SUB_PROCESSOR");
+text_enum!(SystemRole,
+    StorageBackend => "STORAGE_BACKEND",
+    SubProcessor => "SUB_PROCESSOR",
+    Recipient => "RECIPIENT",
+);
 
 /// How we speak to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
@@ -120,6 +126,11 @@ impl System {
             SystemScope::AllCustomers => Some(customer.as_str().to_owned()),
             SystemScope::Customers(keys) => keys.get(customer).cloned(),
         }
+    }
+
+    /// It holds the customer's data on our account: every request has a task there (I3). A recipient is only told.
+    pub fn holds_data_of(&self, customer: &CustomerId) -> bool {
+        self.role != SystemRole::Recipient && self.customer_key(customer).is_some()
     }
 
     /// Several customers may share it, so every collection must say whose a row is (I8).

@@ -1,6 +1,9 @@
 //! Intake: requests become durable, with their plan, in one transaction (I1, I2, I3).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+};
 
 use quittance_domain::{
     Timestamp,
@@ -8,8 +11,8 @@ use quittance_domain::{
     agreement::Agreement,
     identifier::IdentifierKind,
     ids::{CustomerId, IdempotencyId, RequestId},
-    plan::{PlanError, PlannedTask, carry_after_named, plan},
-    request::{NewRequest, RequestState},
+    plan::{PlanError, PlannedTask, SystemFacts, carry_after_named, concerned, plan},
+    request::{NewRequest, Notice, RequestState},
     window,
 };
 use quittance_ledger::{Event, PlannedSystem, subject_commitment};
@@ -21,7 +24,7 @@ use crate::{
     keyring::random,
     ledger::Staging,
     replan::{Insertion, insert_tasks},
-    requests::changed_identifiers,
+    requests::{ChangedIdentifier, list_text},
     seal::{RequestKey, WrappedKey},
     systems::hold_generation,
     tx::us,
@@ -61,7 +64,7 @@ pub enum Taken {
 pub type IntakeItem = Result<Taken, StoreError>;
 
 /// What a plan depends on beside the customer's systems.
-type PlanKey = (Action, BTreeSet<IdentifierKind>, Timestamp);
+type PlanKey = (Action, BTreeSet<IdentifierKind>, Timestamp, Vec<Notice>);
 
 struct Prepared {
     at: usize,
@@ -90,7 +93,13 @@ fn content(intake: &Intake) -> Vec<u8> {
         (r.restriction_ground, r.subject_informed_at, r.subject_asked_at, r.controller_due_at),
     );
     // Strings and integers only: nothing that serde_json can refuse.
-    serde_json::to_vec(&parts).unwrap_or_default()
+    let mut content = serde_json::to_vec(&parts).unwrap_or_default();
+    // Behind the rest, so that what was taken in before there were any is still the same.
+    for notice in &r.notices {
+        content.extend_from_slice(notice.recipient.as_str().as_bytes());
+        content.push(0);
+    }
+    content
 }
 
 impl Store {
@@ -158,7 +167,9 @@ impl Store {
         results: &mut [Option<IntakeItem>],
     ) -> StoreResult<Vec<Prepared>> {
         let zone = window::zone(&ctx.agreement.time_zone).map_err(|e| StoreError::Refused(e.to_string()))?;
-        let systems = ctx.topology.facts_for(ctx.customer);
+        let all = ctx.topology.facts_for(ctx.customer);
+        // Most name nobody to be told.
+        let own = concerned(&all, &[]);
         let subject_keys = self.ring().subject_keys(ctx.customer);
         // Most of a chunk asks for the same with the same kinds of identifier: planned and dated once.
         let mut plans: HashMap<PlanKey, Result<Vec<PlannedTask>, PlanError>> = HashMap::new();
@@ -176,8 +187,12 @@ impl Store {
             };
             let secrets = SubjectSecrets::of(request, item.referred.clone(), random());
             let kinds: BTreeSet<_> = secrets.identifiers.iter().map(|i| i.kind()).collect();
+            let systems: Cow<'_, [SystemFacts]> = match request.notices.as_slice() {
+                [] => Cow::Borrowed(&own),
+                notices => Cow::Owned(concerned(&all, notices)),
+            };
             let planned = plans
-                .entry((request.action, kinds.clone(), due))
+                .entry((request.action, kinds.clone(), due, request.notices.clone()))
                 .or_insert_with(|| plan(request.action, &kinds, &systems, due));
             let mut tasks = match planned {
                 Ok(tasks) => tasks.clone(),
@@ -390,8 +405,12 @@ pub(crate) async fn restrict_new_names(
 async fn insert_requests(tx: &mut Tx, ctx: &IntakeContext<'_>, prepared: &[Prepared]) -> StoreResult<()> {
     let opt_us = |t: Option<Timestamp>| t.map(us);
     let p = prepared;
-    let changes = p.iter().map(|p| changed_identifiers(&p.request.identifier_changes));
+    let changes = p.iter().map(|p| {
+        let named: Vec<_> = p.request.identifier_changes.iter().map(ChangedIdentifier::of).collect();
+        list_text(&named)
+    });
     let changes: Vec<String> = changes.collect::<StoreResult<_>>()?;
+    let notices: Vec<String> = p.iter().map(|p| list_text(&p.request.notices)).collect::<StoreResult<_>>()?;
     let open = |p: &Prepared| if p.state == RequestState::InProgress { p.tasks.len() } else { 0 };
     let rows = Rows::new(vec![
         Column::uuids(p.iter().map(|p| p.id.uuid())),
@@ -411,18 +430,19 @@ async fn insert_requests(tx: &mut Tx, ctx: &IntakeContext<'_>, prepared: &[Prepa
         Column::I64(p.iter().map(|p| opt_us(p.request.subject_informed_at)).collect()),
         Column::I64(p.iter().map(|p| opt_us(p.request.controller_due_at)).collect()),
         Column::texts(changes),
+        Column::texts(notices),
     ]);
     tx.execute_rows(
         "WITH v(request_id, idempotency_id, content_mac, action, state, instruction, reference, ground, key_epoch, wrapped_key,
-                sealed_subject, open_tasks, due_us, asked_us, informed_us, controller_due_us, identifier_changes)
-                AS ({rows})
+                sealed_subject, open_tasks, due_us, asked_us, informed_us, controller_due_us, identifier_changes,
+                notices) AS ({rows})
          INSERT INTO requests (customer_id, request_id, idempotency_id, content_mac, action, state, instruction, reference,
                 restriction_ground, key_epoch, wrapped_key, sealed_subject, agreement_version, systems_generation, open_tasks,
                 exceptions, created_us, changed_us, first_due_us, due_us, subject_asked_us, subject_informed_us,
-                controller_due_us, identifier_changes)
+                controller_due_us, identifier_changes, notices)
          SELECT $1, request_id, idempotency_id, content_mac, action, state, instruction, reference, ground, key_epoch,
                 wrapped_key, sealed_subject, $2, $3, open_tasks, 0, $4, $4, due_us, due_us, asked_us, informed_us,
-                controller_due_us, identifier_changes
+                controller_due_us, identifier_changes, notices
          FROM v",
         vec![
             ctx.customer.as_str().into(),

@@ -7,7 +7,7 @@ use quittance_domain::{
     action::{Action, InstructionKind, RestrictionGround},
     agreement::Agreement,
     ids::{CustomerId, RequestId},
-    plan::{carry_after_named, plan},
+    plan::{carry_after_named, concerned, plan},
     request::{NewRequest, RequestEvent, RequestState},
     window,
 };
@@ -115,7 +115,7 @@ impl Store {
                 version = i64::from(agreement.version);
             }
             let kinds: BTreeSet<_> = secrets.identifiers.iter().map(|i| i.kind()).collect();
-            let systems = topology.facts_for(customer);
+            let systems = concerned(&topology.facts_for(customer), &request.notices);
             let mut tasks = plan(request.action, &kinds, &systems, due).map_err(refusal)?;
             carry_after_named(&mut tasks, &systems, &secrets.identifier_changes);
             let subject_keys = self.ring().subject_keys(customer);
@@ -319,6 +319,7 @@ fn marked(action: Action, ground: Option<RestrictionGround>, secrets: &SubjectSe
         controller_due_at: None,
         reference: String::new(),
         instruction: InstructionKind::CustomerRequest,
+        notices: Vec::new(),
     }
 }
 

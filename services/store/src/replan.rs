@@ -6,8 +6,8 @@ use quittance_domain::{
     Timestamp,
     action::Action,
     ids::{CustomerId, RequestId, SystemId},
-    plan::{PlannedTask, carry_after_named, plan},
-    request::{RequestEvent, RequestState},
+    plan::{PlannedTask, carry_after_named, concerned, plan},
+    request::{Notice, RequestEvent, RequestState},
     task::{TaskState, Work},
 };
 use quittance_ledger::Event;
@@ -20,6 +20,7 @@ use crate::{
     ledger::Staging,
     lines::{self, forget_closed},
     report::end_restrictions,
+    requests::read_list,
     seal::RequestKey,
     systems::hold_generation,
     tx::{parsed, time, us},
@@ -186,7 +187,7 @@ impl Store {
         }
         let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE" } else { "" };
         let sql = format!(
-            "SELECT request_id, action, due_us, key_epoch, wrapped_key, sealed_subject, exceptions, open_tasks FROM requests
+            "SELECT request_id, action, due_us, key_epoch, wrapped_key, sealed_subject, exceptions, open_tasks, notices FROM requests
              WHERE customer_id = $1 AND closed_us IS NULL AND state = 'IN_PROGRESS' AND systems_generation < $2
              ORDER BY systems_generation, request_id LIMIT $3 {lock}"
         );
@@ -206,7 +207,7 @@ impl Store {
             let confirmed = row.text(2)? == TaskState::Confirmed.as_str();
             have.entry(row.uuid(0)?).or_default().insert(system_id(&row.text(1)?)?, confirmed);
         }
-        let systems = topology.facts_for(customer);
+        let all = topology.facts_for(customer);
         let mut staging = Staging::new(customer);
         let mut missing = Vec::new();
         let mut closed = Vec::new();
@@ -221,6 +222,7 @@ impl Store {
             let none = HashMap::new();
             let have = have.get(&id.uuid()).unwrap_or(&none);
             // What is planned stays as it was planned; only what is missing is added.
+            let systems = concerned(&all, &read_list::<Notice>(&row.text(8)?)?);
             let mut added = plan(action, &kinds, &systems, due).unwrap_or_default();
             carry_after_named(&mut added, &systems, &secrets.identifier_changes);
             added.retain(|t| !have.contains_key(&t.system));

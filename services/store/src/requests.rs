@@ -6,7 +6,7 @@ use quittance_domain::{
     identifier::IdentifierKind,
     ids::{CustomerId, RequestId, SystemId},
     outcome::Confirmation,
-    request::RequestState,
+    request::{Notice, RequestState},
     task::TaskState,
 };
 use quittance_sql::{Row, Tx, Val};
@@ -39,6 +39,7 @@ pub struct RequestRow {
     pub closing_reason: Option<String>,
     pub objection: Option<(String, Timestamp)>,
     pub identifier_changes: Vec<ChangedIdentifier>,
+    pub notices: Vec<Notice>,
 }
 
 /// That a rectification changes an identifier, and where it was named.
@@ -49,24 +50,26 @@ pub struct ChangedIdentifier {
     pub field: String,
 }
 
-/// As the database has it; nothing where nothing changes.
-pub(crate) fn changed_identifiers(changes: &[IdentifierChange]) -> StoreResult<String> {
-    if changes.is_empty() {
-        return Ok(String::new());
+impl ChangedIdentifier {
+    pub(crate) fn of(change: &IdentifierChange) -> Self {
+        Self { kind: change.kind, collection: change.collection.clone(), field: change.field.clone() }
     }
-    let named: Vec<ChangedIdentifier> = changes
-        .iter()
-        .map(|c| ChangedIdentifier { kind: c.kind, collection: c.collection.clone(), field: c.field.clone() })
-        .collect();
-    serde_json::to_string(&named)
-        .map_err(|_| StoreError::Inconsistent { table: TABLE, what: "a change does not serialise" })
 }
 
-fn read_changes(text: &str) -> StoreResult<Vec<ChangedIdentifier>> {
+/// A list as a column has it: nothing where there is nothing, which is nearly always.
+pub(crate) fn list_text<T: serde::Serialize>(items: &[T]) -> StoreResult<String> {
+    if items.is_empty() {
+        return Ok(String::new());
+    }
+    serde_json::to_string(items)
+        .map_err(|_| StoreError::Inconsistent { table: TABLE, what: "a list does not serialise" })
+}
+
+pub(crate) fn read_list<T: serde::de::DeserializeOwned>(text: &str) -> StoreResult<Vec<T>> {
     if text.is_empty() {
         return Ok(Vec::new());
     }
-    serde_json::from_str(text).map_err(|_| StoreError::Inconsistent { table: TABLE, what: "a change does not parse" })
+    serde_json::from_str(text).map_err(|_| StoreError::Inconsistent { table: TABLE, what: "a list does not parse" })
 }
 
 #[derive(Clone, Debug)]
@@ -99,7 +102,7 @@ pub struct ChangeCursor {
 
 const COLUMNS: &str = "request_id, action, state, instruction, reference, restriction_ground, agreement_version, created_us,
     changed_us, first_due_us, due_us, subject_asked_us, subject_informed_us, controller_due_us, closed_us, closing_reason,
-    objection_reason, objection_us, identifier_changes";
+    objection_reason, objection_us, identifier_changes, notices";
 const TABLE: &str = "requests";
 
 fn read(row: &Row) -> StoreResult<RequestRow> {
@@ -126,7 +129,8 @@ fn read(row: &Row) -> StoreResult<RequestRow> {
         closed_at: opt_time(row.opt_i64(14)?, TABLE)?,
         closing_reason: row.opt_text(15)?,
         objection,
-        identifier_changes: read_changes(&row.text(18)?)?,
+        identifier_changes: read_list(&row.text(18)?)?,
+        notices: read_list(&row.text(19)?)?,
     })
 }
 

@@ -41,7 +41,8 @@ enums! {
         Email, Phone, UserId, DirectoryObjectId, CustomerKey
     }
     outcome_from, outcome_to: OutcomeKind <=> OutcomeKind {
-        Erased, Pseudonymised, NotHeld, Retained, Rectified, Restricted, RestrictionLifted, Exported, Unconfirmed
+        Erased, Pseudonymised, NotHeld, Retained, Rectified, Restricted, RestrictionLifted, Exported, Notified,
+        Unconfirmed
     }
     grade_from, grade_to: Grade <=> Grade { None, Accepted, Executed, RetainedUntil, ExpiresOn, Verified }
     evidence_kind_from, evidence_kind_to: EvidenceKind <=> EvidenceKind {
@@ -50,7 +51,7 @@ enums! {
     request_state_from, request_state_to: RequestState <=> RequestState {
         AwaitingCustomer, InProgress, Completed, CompletedWithExceptions, Declined, Cancelled
     }
-    role_from, role_to: SystemRole <=> SystemRole { StorageBackend, SubProcessor }
+    role_from, role_to: SystemRole <=> SystemRole { StorageBackend, SubProcessor, Recipient }
     connector_from, connector_to: ConnectorKind <=> ConnectorKind { Sql, Remote }
 }
 

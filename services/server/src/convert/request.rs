@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use quittance_api::v1;
 use quittance_domain::{
     action::{Correction, CorrectionTarget, InstructionKind},
+    agreement::Recipient,
     identifier::{Identifier, IdentifierKind},
     ids::{CustomerId, TaskKey, request_name},
     request::NewRequest,
@@ -63,6 +64,7 @@ pub fn new_request(r: &v1::Request, now: Timestamp, field: &str) -> ApiResult<Ne
             0 => InstructionKind::CustomerRequest,
             kind => instruction_from(kind, &at("instruction"))?,
         },
+        notices: Vec::new(),
     };
     request.check(now).map_err(|e| ApiError::from(e).below(field))?;
     Ok(request)
@@ -154,8 +156,26 @@ pub fn request_to(
             .iter()
             .map(|c| identifier_change_to(c.kind, &c.collection, &c.field))
             .collect(),
+        notify_recipients: r.notices.iter().map(|notice| notice.recipient.as_str().to_owned()).collect(),
+        recipients: Vec::new(),
         etag: format!("{:x}", r.changed_at.as_microsecond()),
     }
+}
+
+/// All that the agreement names, told or not.
+pub fn recipients_to(customer: &CustomerId, r: &RequestRow, recipients: &[Recipient]) -> Vec<v1::RequestRecipient> {
+    let task = |recipient: &Recipient| {
+        let notice = r.notices.iter().find(|notice| notice.recipient == recipient.id)?;
+        Some(TaskKey { customer: customer.clone(), request: r.id, system: notice.system.clone() }.resource_name())
+    };
+    let one = |recipient: &Recipient| v1::RequestRecipient {
+        recipient_id: recipient.id.as_str().to_owned(),
+        display_name: recipient.display_name.clone(),
+        contact: recipient.contact.clone(),
+        received: recipient.received.clone(),
+        task: task(recipient).unwrap_or_default(),
+    };
+    recipients.iter().map(one).collect()
 }
 
 pub fn task_to(customer: &CustomerId, r: &RequestRow, t: &TaskRow) -> v1::Task {

@@ -348,7 +348,8 @@ fn done_from(
     let now = app.now();
     let outcomes = outcomes_from(&done.outcomes, &format!("{field}.outcomes"))?;
     for (i, outcome) in outcomes.iter().enumerate() {
-        let everything = outcome.outcome == OutcomeKind::NotHeld && outcome.collection == "*";
+        let whole = matches!(outcome.outcome, OutcomeKind::NotHeld | OutcomeKind::Notified);
+        let everything = whole && outcome.collection == "*";
         let mapped = system
             .map
             .collection(&outcome.collection)
@@ -375,6 +376,7 @@ fn done_from(
         confirmed_at: now,
         backups_expire_at: (!backups.is_zero()).then(|| now.checked_add(backups).unwrap_or(now)),
     };
-    confirmation.check(action).map_err(|e| ApiError::field(format!("{field}.outcomes"), e))?;
+    let checked = confirmation.check(action).and_then(|()| confirmation.check_role(system.role));
+    checked.map_err(|e| ApiError::field(format!("{field}.outcomes"), e))?;
     Ok(confirmation)
 }

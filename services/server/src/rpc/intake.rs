@@ -1,6 +1,6 @@
 //! The one way in for instructions: single, streamed, referred.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use quittance_api::v1;
 use quittance_domain::{
@@ -8,7 +8,8 @@ use quittance_domain::{
     agreement::Agreement,
     identifier::{Identifier, IdentifierKind},
     ids::{CustomerId, SystemId},
-    request::NewRequest,
+    request::{NewRequest, Notice},
+    system::{System, SystemRole},
 };
 use quittance_store::{Intake, IntakeContext, IntakeItem, StoreError, Topology};
 
@@ -24,22 +25,52 @@ const TOPOLOGY_TRIES: u32 = 5;
 /// Reads one instruction and checks it against the customer's systems.
 pub fn read_item(
     app: &App,
-    customer: &CustomerId,
+    desk: &Desk,
     topology: &Topology,
     request_id: &str,
     request: Option<&v1::Request>,
     referred: Option<String>,
 ) -> ApiResult<Intake> {
     let idempotency = idempotency(request_id, "request_id")?;
-    let mut request = new_request(required(request, "request")?, app.now(), "request")?;
-    check_corrections(customer, topology, &mut request)?;
+    let sent = required(request, "request")?;
+    let mut request = new_request(sent, app.now(), "request")?;
+    check_corrections(&desk.customer, topology, &mut request)?;
+    request.notices = notices(&desk.customer, &desk.agreement, topology, &sent.notify_recipients)?;
+    request.check(app.now()).map_err(|e| ApiError::from(e).below("request"))?;
     Ok(Intake { idempotency, request, referred })
+}
+
+/// Who is to be told, and by which system. Whom we cannot tell is refused, lest the customer think that we did.
+pub fn notices(
+    customer: &CustomerId,
+    agreement: &Agreement,
+    topology: &Topology,
+    names: &[String],
+) -> ApiResult<Vec<Notice>> {
+    let mut notices = Vec::with_capacity(names.len());
+    for (i, name) in names.iter().enumerate() {
+        let refused = |why: &str| ApiError::field(format!("request.notify_recipients[{i}]"), why);
+        let recipient = agreement.recipients.iter().find(|r| r.id.as_str() == name);
+        let recipient = recipient.ok_or_else(|| refused("is no recipient of the agreement in force"))?;
+        let by_itself = "the agreement names no system by which it can be told: tell it yourself";
+        let system = recipient.system.as_ref().ok_or_else(|| refused(by_itself))?;
+        let tells = |s: &Arc<System>| s.role == SystemRole::Recipient && s.customer_key(customer).is_some();
+        if !topology.system(system).is_some_and(tells) {
+            return Err(refused("its system is not registered for the customer with role RECIPIENT"));
+        }
+        let notice = Notice { recipient: recipient.id.clone(), system: system.clone() };
+        if !notices.contains(&notice) {
+            notices.push(notice);
+        }
+    }
+    notices.sort();
+    Ok(notices)
 }
 
 /// A correction names a field that some system of the customer's maps, and lets be corrected. Where that field is an identifier, the
 /// change is noted on the request.
 pub fn check_corrections(customer: &CustomerId, topology: &Topology, request: &mut NewRequest) -> ApiResult<()> {
-    let mine: Vec<_> = topology.systems.iter().filter(|s| s.customer_key(customer).is_some()).collect();
+    let mine: Vec<_> = topology.systems.iter().filter(|s| s.holds_data_of(customer)).collect();
     let mut changes: Vec<IdentifierChange> = Vec::new();
     for (i, c) in request.corrections.iter().enumerate() {
         let at = |name: &str| format!("request.corrections[{i}].{name}");

@@ -12,7 +12,7 @@ use quittance_domain::{
     window,
 };
 
-use super::intake::check_corrections;
+use super::intake::{check_corrections, notices};
 use crate::{
     app::{App, check_countries},
     convert::{identifier_change_to, time_to},
@@ -22,20 +22,32 @@ use crate::{
 /// A preview is asked by a person: longer than this nobody waits.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 
-pub async fn run(app: &App, customer: &CustomerId, mut request: NewRequest) -> ApiResult<v1::PreviewRequestResponse> {
+pub async fn run(
+    app: &App,
+    customer: &CustomerId,
+    mut request: NewRequest,
+    notify: &[String],
+) -> ApiResult<v1::PreviewRequestResponse> {
     let agreement = app.agreement(customer).await?;
     let topology = app.topology.get().await?;
     check_countries(customer, &agreement, &topology)?;
     check_corrections(customer, &topology, &mut request)?;
     let changes = request.identifier_changes.iter();
     let identifier_changes = changes.map(|c| identifier_change_to(c.kind, &c.collection, &c.field)).collect();
+    request.notices = notices(customer, &agreement, &topology, notify)?;
+    request.check(app.now()).map_err(|e| ApiError::from(e).below("request"))?;
     let zone = window::zone(&agreement.time_zone).map_err(|e| ApiError::field("agreement.time_zone", e))?;
     let due = window::due_at(app.now(), agreement.window_days, &zone, request.controller_due_at)
         .map_err(|e| ApiError::field("request.controller_due_time", e))?;
     let mut systems = Vec::new();
-    for system in topology.systems.iter().filter(|s| s.customer_key(customer).is_some()) {
+    for system in topology.systems.iter().filter(|s| s.holds_data_of(customer)) {
         systems.push(ask(app, customer, &agreement, &request, system).await);
     }
+    systems.extend(request.notices.iter().map(|notice| v1::SystemPreview {
+        system: notice.system.resource_name(),
+        remark: "a recipient: it is told when all else is confirmed".to_owned(),
+        ..v1::SystemPreview::default()
+    }));
     Ok(v1::PreviewRequestResponse { systems, due_time: Some(time_to(due)), identifier_changes })
 }
 

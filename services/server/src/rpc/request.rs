@@ -159,8 +159,8 @@ async fn take_one(
     referred: Option<String>,
 ) -> ApiResult<v1::Request> {
     let topology = app.topology.get().await?;
-    let item = read_item(app, &customer, &topology, request_id, request, referred)?;
     let desk = Desk::open(app, customer, caller.principal()).await?;
+    let item = read_item(app, &desk, &topology, request_id, request, referred)?;
     let mut taken = desk.take(app, vec![item]).await?;
     let taken = taken.pop().unwrap_or(Err(StoreError::NotFound("the request")))?;
     let (Taken::Created(id) | Taken::Repeated(id)) = taken;
@@ -179,8 +179,9 @@ async fn preview_one(app: &App, request: Request<v1::PreviewRequestRequest>) -> 
     let caller = caller(&request)?;
     let r = request.into_inner();
     let customer = caller.customer(parent(&r.parent, "parent")?, "parent")?;
-    let new = new_request(required(r.request.as_ref(), "request")?, app.now(), "request")?;
-    preview::run(app, &customer, new).await
+    let sent = required(r.request.as_ref(), "request")?;
+    let new = new_request(sent, app.now(), "request")?;
+    preview::run(app, &customer, new, &sent.notify_recipients).await
 }
 
 async fn get(app: &App, request: Request<v1::GetRequestRequest>) -> ApiResult<v1::GetRequestResponse> {
@@ -324,7 +325,10 @@ async fn resolve_task(app: &App, request: Request<v1::ResolveTaskRequest>) -> Ap
         confirmed_at: now,
         backups_expire_at: None,
     };
-    confirmation.check(about.action).map_err(|e| ApiError::field("outcomes", e))?;
+    let topology = app.topology.get().await?;
+    let role = topology.system(&key.system).ok_or(ApiError::NotFound("the task"))?.role;
+    let checked = confirmation.check(about.action).and_then(|()| confirmation.check_role(role));
+    checked.map_err(|e| ApiError::field("outcomes", e))?;
     app.store.resolve_task(&key, confirmation, &caller.principal(), now).await?;
     app.dispatch.wake();
     Ok(v1::ResolveTaskResponse { task: Some(one_task(app, &key).await?) })

@@ -86,6 +86,7 @@ suite! {
             a_customer_is_created_once,
             a_request_has_exactly_one_task_for_every_system,
             a_task_pins_the_version_of_its_map,
+            a_recipient_has_a_task_only_where_it_is_to_be_told,
         }
         isolation {
             the_same_ids_at_two_customers_are_two_requests,

@@ -61,6 +61,7 @@ pub fn agreement() -> Agreement {
         allowed_countries: BTreeSet::from([Country::parse("NL").unwrap()]),
         contacts: Vec::new(),
         facts: Default::default(),
+        recipients: Vec::new(),
     }
 }
 
@@ -139,6 +140,7 @@ pub fn intake(action: Action, identifiers: &[Identifier]) -> Intake {
             controller_due_at: None,
             reference: String::new(),
             instruction: InstructionKind::CustomerRequest,
+            notices: Vec::new(),
         },
         referred: None,
     }
