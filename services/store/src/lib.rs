@@ -9,6 +9,7 @@
 
 mod agreements;
 mod customers;
+mod deadlines;
 mod error;
 mod evidence;
 mod intake;
@@ -29,6 +30,7 @@ mod systems;
 mod tx;
 
 pub use customers::{CustomerRow, NewCustomer};
+pub use deadlines::RunningLate;
 pub use error::{StoreError, StoreResult};
 pub use intake::{Intake, IntakeContext, IntakeItem, Taken};
 pub use keyring::{KeyRing, MaskPseudonyms};
@@ -36,7 +38,7 @@ pub use lease::{LeaseQuery, LeasedBatch, LeasedTask, ReadyWork};
 pub use lifecycle::Extension;
 pub use packages::{PackageRow, PackageSummary};
 pub use report::{Report, ReportResult};
-pub use requests::{ChangeCursor, ChangedIdentifier, RequestFilter, RequestRow, TaskRow};
+pub use requests::{ChangeCursor, ChangedIdentifier, RequestFilter, RequestRow, TaskRow, TimelinessFilter};
 pub use subject::SubjectSecrets;
 pub use systems::Topology;
 

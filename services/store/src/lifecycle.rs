@@ -130,7 +130,7 @@ impl Store {
             args.extend([us(first_due).into(), us(due).into(), topology.generation.into(), version.into()]);
             tx.execute(
                 "UPDATE requests SET open_tasks = $3, first_due_us = $4, due_us = $5, systems_generation = $6,
-                   agreement_version = $7 WHERE customer_id = $1 AND request_id = $2",
+                   agreement_version = $7, urgency = 0 WHERE customer_id = $1 AND request_id = $2",
                 args,
             )
             .await?;
@@ -283,8 +283,11 @@ impl Store {
         .await?;
         let mut args = key(customer, id);
         args.extend([us(due).into(), us(now).into()]);
-        tx.execute("UPDATE requests SET due_us = $3, changed_us = $4 WHERE customer_id = $1 AND request_id = $2", args)
-            .await?;
+        tx.execute(
+            "UPDATE requests SET due_us = $3, changed_us = $4, urgency = 0 WHERE customer_id = $1 AND request_id = $2",
+            args,
+        )
+        .await?;
         let mut staging = Staging::new(customer);
         staging.add(id, &Event::Extended { due_us: us(due), reason: reason.to_owned(), at_us: us(now) });
         staging.write(&mut tx).await?;

@@ -1,5 +1,7 @@
 //! Reading requests and their tasks.
 
+use std::time::Duration;
+
 use quittance_domain::{
     Timestamp,
     action::{Action, IdentifierChange, InstructionKind, RestrictionGround},
@@ -8,6 +10,7 @@ use quittance_domain::{
     outcome::Confirmation,
     request::{Notice, RequestState},
     task::TaskState,
+    window::Timeliness,
 };
 use quittance_sql::{Row, Tx, Val};
 use uuid::Uuid;
@@ -91,6 +94,37 @@ pub struct RequestFilter {
     pub due_before: Option<Timestamp>,
     pub needs_attention: bool,
     pub reference: String,
+    pub timeliness: Option<TimelinessFilter>,
+}
+
+/// Open, and in any of these ways against its due time.
+#[derive(Clone, Debug)]
+pub struct TimelinessFilter {
+    pub any_of: Vec<Timeliness>,
+    pub now: Timestamp,
+    /// How long before its due time a request is at risk.
+    pub at_risk: Duration,
+}
+
+impl TimelinessFilter {
+    /// As `window::timeliness` tells them apart.
+    fn condition(&self, args: &mut Vec<Val>) -> String {
+        let now = us(self.now);
+        let risk_until = self.now.checked_add(self.at_risk).map_or(i64::MAX, us);
+        let mut arg = |value: i64| {
+            args.push(value.into());
+            format!("${}", args.len())
+        };
+        let mut ways: Vec<String> = Vec::new();
+        for timeliness in &self.any_of {
+            ways.push(match timeliness {
+                Timeliness::Overdue => format!("due_us < {}", arg(now)),
+                Timeliness::AtRisk => format!("(due_us >= {} AND due_us <= {})", arg(now), arg(risk_until)),
+                Timeliness::OnTrack => format!("due_us > {}", arg(now.max(risk_until))),
+            });
+        }
+        format!(" AND closed_us IS NULL AND ({})", ways.join(" OR "))
+    }
 }
 
 /// Where a watch stands: changes at or after it.
@@ -194,6 +228,10 @@ impl Store {
         if !filter.reference.is_empty() {
             args.push(filter.reference.as_str().into());
             sql.push_str(&format!(" AND reference = ${}", args.len()));
+        }
+        if let Some(timeliness) = filter.timeliness.as_ref().filter(|t| !t.any_of.is_empty()) {
+            let condition = timeliness.condition(&mut args);
+            sql.push_str(&condition);
         }
         if filter.needs_attention {
             sql.push_str(

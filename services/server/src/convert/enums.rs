@@ -51,6 +51,7 @@ enums! {
     request_state_from, request_state_to: RequestState <=> RequestState {
         AwaitingCustomer, InProgress, Completed, CompletedWithExceptions, Declined, Cancelled
     }
+    timeliness_from, timeliness_to: Timeliness <=> Timeliness { OnTrack, AtRisk, Overdue }
     role_from, role_to: SystemRole <=> SystemRole { StorageBackend, SubProcessor, Recipient }
     connector_from, connector_to: ConnectorKind <=> ConnectorKind { Sql, Remote }
 }
@@ -63,14 +64,6 @@ pub const fn task_state_to(state: TaskState) -> i32 {
         TaskState::AwaitingConfirmation => v1::TaskState::AwaitingConfirmation,
         TaskState::NeedsAttention => v1::TaskState::NeedsAttention,
         TaskState::Confirmed => v1::TaskState::Confirmed,
-    }) as i32
-}
-
-pub const fn timeliness_to(timeliness: Timeliness) -> i32 {
-    (match timeliness {
-        Timeliness::OnTrack => v1::Timeliness::OnTrack,
-        Timeliness::AtRisk => v1::Timeliness::AtRisk,
-        Timeliness::Overdue => v1::Timeliness::Overdue,
     }) as i32
 }
 

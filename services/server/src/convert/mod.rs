@@ -7,7 +7,7 @@ mod request;
 mod system;
 
 pub use agreement::{agreement_from, agreement_to, customer_to};
-pub use enums::{action_from, request_state_from};
+pub use enums::{action_from, request_state_from, timeliness_from};
 pub use enums::{action_to, task_state_to, work_to};
 pub use evidence::{confirmation_to, evidence_from, outcomes_from};
 pub use request::{

@@ -7,7 +7,7 @@ use quittance_domain::{
     ids::{CustomerId, IdError, RequestId, TaskKey, parse_request_name},
     outcome::Confirmation,
 };
-use quittance_store::{RequestFilter, StoreError, Taken};
+use quittance_store::{RequestFilter, StoreError, Taken, TimelinessFilter};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
@@ -20,7 +20,7 @@ use crate::{
     auth::{Caller, caller},
     convert::{
         action_from, evidence_from, id, new_request, opt_time_from, outcomes_from, page_size, parent,
-        request_state_from, request_to, required, required_text, task_to, text_within, time_from,
+        request_state_from, request_to, required, required_text, task_to, text_within, time_from, timeliness_from,
     },
     error::{ApiError, ApiResult},
     page_token,
@@ -205,8 +205,21 @@ async fn list(app: &App, request: Request<v1::ListRequestsRequest>) -> ApiResult
         due_before: opt_time_from(f.due_before.as_ref(), "filter.due_before")?,
         needs_attention: f.needs_attention,
         reference: text_within(&f.reference, 128, "filter.reference")?,
+        timeliness: None,
     };
-    let query = format!("requests/{customer}/{filter:?}");
+    let timeliness = f.timeliness.iter().enumerate();
+    let timeliness: Vec<_> =
+        timeliness.map(|(i, t)| timeliness_from(*t, &format!("filter.timeliness[{i}]"))).collect::<Result<_, _>>()?;
+    // The clock goes on between pages, and is no part of the query.
+    let query = format!("requests/{customer}/{filter:?}/{timeliness:?}");
+    let filter = RequestFilter {
+        timeliness: Some(TimelinessFilter {
+            any_of: timeliness,
+            now: app.now(),
+            at_risk: app.at_risk().unsigned_abs(),
+        }),
+        ..filter
+    };
     let before = page_token::read(&query, &r.page_token)?;
     let before = before.map(|b| RequestId::parse(b).map_err(|_: IdError| ApiError::InvalidPageToken)).transpose()?;
     let rows = app.store.list_requests(&customer, &filter, before, size).await?;

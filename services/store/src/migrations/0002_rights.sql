@@ -5,3 +5,7 @@ ALTER TABLE requests ADD COLUMN identifier_changes TEXT NOT NULL DEFAULT '';
 
 -- Recipients that the instruction says to tell (Art. 19): JSON, recipient and system of each. Empty: none.
 ALTER TABLE requests ADD COLUMN notices TEXT NOT NULL DEFAULT '';
+
+-- How late it was when it was last told of: 0 in time, 1 at risk, 2 overdue. What is told of leaves the range that a sweep looks at.
+ALTER TABLE requests ADD COLUMN urgency BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX requests_late ON requests (customer_id, urgency, due_us) WHERE closed_us IS NULL;

@@ -4,6 +4,7 @@
 //! Without it the suite fails, lest it be taken for passed; with `QUITTANCE_TEST_WITHOUT_SERVERS=1` it runs on SQLite alone.
 
 mod completion;
+mod deadlines;
 mod engines;
 mod harness;
 mod intake;
@@ -63,6 +64,12 @@ suite! {
             a_task_resolved_by_hand_is_lost_to_its_worker,
             late_is_recorded_as_late,
             one_report_may_hold_every_kind_of_result,
+        }
+        deadlines {
+            who_runs_late_is_told_of_once_and_once_more_when_the_time_is_over,
+            a_moved_due_time_is_told_of_anew,
+            of_sweeps_that_race_one_tells,
+            lists_tell_who_is_late,
         }
         engines {
             a_store_of_a_newer_build_is_refused,
