@@ -12,7 +12,7 @@ use quittance_sql::{Column, Engine, Rows, Tx};
 use uuid::Uuid;
 
 use crate::{
-    Store, StoreError, StoreResult,
+    Store, StoreError, StoreResult, changes,
     replan::system_id,
     tx::{parsed, time, us},
 };
@@ -120,9 +120,10 @@ async fn note(
         "WITH late AS MATERIALIZED (
            SELECT request_id FROM requests WHERE customer_id = $1 AND closed_us IS NULL AND urgency IN ({})
              AND due_us <= $2 ORDER BY due_us LIMIT $3 {skip_locked})
-         UPDATE requests SET urgency = $4, changed_us = $5 WHERE customer_id = $1 AND request_id {which}
+         UPDATE requests SET urgency = $4, changed_us = $5, changed_seq = {} WHERE customer_id = $1 AND request_id {which}
          RETURNING request_id, due_us",
-        levels.join(", ")
+        levels.join(", "),
+        changes::seq(tx)
     );
     let args =
         vec![customer.as_str().into(), due_until.into(), BATCH.into(), urgency(timeliness).into(), us(now).into()];

@@ -20,7 +20,7 @@ use quittance_sql::{Column, Rows, Tx, Val};
 use uuid::Uuid;
 
 use crate::{
-    Store, StoreError, StoreResult, SubjectSecrets, Topology,
+    Store, StoreError, StoreResult, SubjectSecrets, Topology, changes,
     keyring::random,
     ledger::Staging,
     replan::{Insertion, insert_tasks},
@@ -432,18 +432,22 @@ async fn insert_requests(tx: &mut Tx, ctx: &IntakeContext<'_>, prepared: &[Prepa
         Column::texts(changes),
         Column::texts(notices),
     ]);
-    tx.execute_rows(
+    let sql = format!(
         "WITH v(request_id, idempotency_id, content_mac, action, state, instruction, reference, ground, key_epoch, wrapped_key,
                 sealed_subject, open_tasks, due_us, asked_us, informed_us, controller_due_us, identifier_changes,
-                notices) AS ({rows})
+                notices) AS ({{rows}})
          INSERT INTO requests (customer_id, request_id, idempotency_id, content_mac, action, state, instruction, reference,
                 restriction_ground, key_epoch, wrapped_key, sealed_subject, agreement_version, systems_generation, open_tasks,
                 exceptions, created_us, changed_us, first_due_us, due_us, subject_asked_us, subject_informed_us,
-                controller_due_us, identifier_changes, notices)
+                controller_due_us, identifier_changes, notices, changed_seq)
          SELECT $1, request_id, idempotency_id, content_mac, action, state, instruction, reference, ground, key_epoch,
                 wrapped_key, sealed_subject, $2, $3, open_tasks, 0, $4, $4, due_us, due_us, asked_us, informed_us,
-                controller_due_us, identifier_changes, notices
+                controller_due_us, identifier_changes, notices, {}
          FROM v",
+        changes::seq(tx)
+    );
+    tx.execute_rows(
+        &sql,
         vec![
             ctx.customer.as_str().into(),
             Val::from(ctx.agreement.version),

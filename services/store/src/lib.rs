@@ -8,6 +8,7 @@
 //! What is acknowledged is committed (I2). A transaction touches one customer; the exceptions are `Store::deployment_tx`'s callers.
 
 mod agreements;
+mod changes;
 mod customers;
 mod deadlines;
 mod error;
@@ -29,6 +30,7 @@ mod subject;
 mod systems;
 mod tx;
 
+pub use changes::{ChangeCursor, ChangePlace};
 pub use customers::{CustomerRow, NewCustomer};
 pub use deadlines::RunningLate;
 pub use error::{StoreError, StoreResult};
@@ -38,7 +40,7 @@ pub use lease::{LeaseQuery, LeasedBatch, LeasedTask, ReadyWork};
 pub use lifecycle::Extension;
 pub use packages::{PackageRow, PackageSummary};
 pub use report::{Report, ReportResult};
-pub use requests::{ChangeCursor, ChangedIdentifier, RequestFilter, RequestRow, TaskRow, TimelinessFilter};
+pub use requests::{ChangedIdentifier, RequestFilter, RequestRow, TaskRow, TimelinessFilter};
 pub use subject::SubjectSecrets;
 pub use systems::Topology;
 
@@ -91,6 +93,7 @@ impl Store {
         let store =
             Self { inner: Arc::new(Inner { write, read, ring, growth: Default::default(), _exclusive: exclusive }) };
         store.check_row_security().await?;
+        store.know_cluster().await?;
         store.know_statistics().await?;
         Ok(store)
     }

@@ -15,7 +15,7 @@ use quittance_ledger::Event;
 use quittance_sql::{Engine, Tx, Val};
 
 use crate::{
-    Store, StoreError, StoreResult, SubjectSecrets, Topology,
+    Store, StoreError, StoreResult, SubjectSecrets, Topology, changes,
     intake::{mark_restrictions, planned_event, refusal, restrict_new_names, wrapped_key},
     ledger::Staging,
     lines::{self, forget_closed},
@@ -66,12 +66,12 @@ async fn set_state(
     args.push(us(now).into());
     args.push(Val::from(reason));
     args.push(Val::I64(state.is_closed().then(|| us(now))));
-    tx.execute(
-        "UPDATE requests SET state = $3, changed_us = $4, closing_reason = $5, closed_us = $6
+    let sql = format!(
+        "UPDATE requests SET state = $3, changed_us = $4, closing_reason = $5, closed_us = $6, changed_seq = {}
          WHERE customer_id = $1 AND request_id = $2",
-        args,
-    )
-    .await?;
+        changes::seq(tx)
+    );
+    tx.execute(&sql, args).await?;
     Ok(())
 }
 
@@ -283,11 +283,12 @@ impl Store {
         .await?;
         let mut args = key(customer, id);
         args.extend([us(due).into(), us(now).into()]);
-        tx.execute(
-            "UPDATE requests SET due_us = $3, changed_us = $4, urgency = 0 WHERE customer_id = $1 AND request_id = $2",
-            args,
-        )
-        .await?;
+        let sql = format!(
+            "UPDATE requests SET due_us = $3, changed_us = $4, urgency = 0, changed_seq = {}
+             WHERE customer_id = $1 AND request_id = $2",
+            changes::seq(&tx)
+        );
+        tx.execute(&sql, args).await?;
         let mut staging = Staging::new(customer);
         staging.add(id, &Event::Extended { due_us: us(due), reason: reason.to_owned(), at_us: us(now) });
         staging.write(&mut tx).await?;

@@ -15,7 +15,7 @@ use quittance_sql::{Column, Engine, Rows, Tx};
 use uuid::Uuid;
 
 use crate::{
-    Store, StoreError, StoreResult, SubjectSecrets, Topology,
+    Store, StoreError, StoreResult, SubjectSecrets, Topology, changes,
     intake::{planned_event, wrapped_key},
     ledger::Staging,
     lines::{self, forget_closed},
@@ -249,14 +249,14 @@ impl Store {
             Column::uuids(missing.iter().map(|(id, ..)| id.uuid())),
             Column::i64s(missing.iter().map(|(.., tasks)| i64::try_from(tasks.len()).unwrap_or(i64::MAX))),
         ]);
-        tx.execute_rows(
-            "WITH v(request_id, added) AS ({rows}) UPDATE requests
-             SET systems_generation = $2, open_tasks = open_tasks + v.added, changed_us = $3
+        let sql = format!(
+            "WITH v(request_id, added) AS ({{rows}}) UPDATE requests
+             SET systems_generation = $2, open_tasks = open_tasks + v.added, changed_us = $3, changed_seq = {}
              FROM v WHERE requests.customer_id = $1 AND requests.request_id = v.request_id",
-            vec![customer.as_str().into(), topology.generation.into(), us(now).into()],
-            added,
-        )
-        .await?;
+            changes::seq(&tx)
+        );
+        tx.execute_rows(&sql, vec![customer.as_str().into(), topology.generation.into(), us(now).into()], added)
+            .await?;
         let done = Rows::new(vec![
             Column::uuids(closed.iter().map(|(id, ..)| id.uuid())),
             Column::texts(closed.iter().map(|(_, state, _)| state.as_str())),

@@ -13,7 +13,6 @@ use quittance_domain::{
     window::Timeliness,
 };
 use quittance_sql::{Row, Tx, Val};
-use uuid::Uuid;
 
 use crate::{
     Store, StoreError, StoreResult,
@@ -127,19 +126,14 @@ impl TimelinessFilter {
     }
 }
 
-/// Where a watch stands: changes at or after it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct ChangeCursor {
-    pub changed_us: i64,
-    pub request: RequestId,
-}
-
-const COLUMNS: &str = "request_id, action, state, instruction, reference, restriction_ground, agreement_version, created_us,
+pub(crate) const COLUMNS: &str = "request_id, action, state, instruction, reference, restriction_ground, agreement_version, created_us,
     changed_us, first_due_us, due_us, subject_asked_us, subject_informed_us, controller_due_us, closed_us, closing_reason,
     objection_reason, objection_us, identifier_changes, notices";
+/// How many they are.
+pub(crate) const COLUMNS_LEN: usize = 20;
 const TABLE: &str = "requests";
 
-fn read(row: &Row) -> StoreResult<RequestRow> {
+pub(crate) fn read(row: &Row) -> StoreResult<RequestRow> {
     let ground = row.opt_text(5)?;
     let objection = match (row.opt_text(16)?, opt_time(row.opt_i64(17)?, TABLE)?) {
         (Some(reason), Some(at)) => Some((reason, at)),
@@ -243,28 +237,6 @@ impl Store {
         sql.push_str(&format!(" ORDER BY request_id DESC LIMIT ${}", args.len()));
         let mut tx = self.customer_read(customer).await?;
         tx.fetch(&sql, args).await?.iter().map(read).collect()
-    }
-
-    /// Changes at or after the cursor, oldest first.
-    pub async fn changed_requests(
-        &self,
-        customer: &CustomerId,
-        from: ChangeCursor,
-        limit: u32,
-    ) -> StoreResult<Vec<RequestRow>> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM requests WHERE customer_id = $1 AND (changed_us, request_id) >= ($2, $3)
-             ORDER BY changed_us, request_id LIMIT $4"
-        );
-        let args = vec![customer.as_str().into(), from.changed_us.into(), from.request.uuid().into(), Val::from(limit)];
-        let mut tx = self.customer_read(customer).await?;
-        tx.fetch(&sql, args).await?.iter().map(read).collect()
-    }
-}
-
-impl ChangeCursor {
-    pub fn from_time(at: Timestamp) -> Self {
-        Self { changed_us: us(at), request: RequestId::new(Uuid::nil()) }
     }
 }
 

@@ -236,7 +236,7 @@ fn watch_all(app: &Arc<App>, request: Request<v1::WatchRequestsRequest>) -> ApiR
     let caller = caller(&request)?;
     let r = request.into_inner();
     let customer = caller.customer(parent(&r.parent, "parent")?, "parent")?;
-    watch::run(app.clone(), customer, watch::read_token(&r.resume_token, app.now())?)
+    watch::run(app.clone(), customer, watch::read_token(&r.resume_token)?)
 }
 
 async fn refer(app: &App, request: Request<v1::ReferRequestRequest>) -> ApiResult<v1::ReferRequestResponse> {

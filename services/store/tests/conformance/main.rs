@@ -243,6 +243,10 @@ suite! {
         leases {
             a_hint_survives_a_claim_that_did_not_see_its_work,
         }
+        listing {
+            a_change_that_commits_late_is_seen_once_it_has,
+            a_watch_goes_on_after_the_store_was_moved,
+        }
         isolation {
             a_connection_without_settings_sees_no_row,
             a_setting_ends_with_its_transaction,
