@@ -466,6 +466,8 @@ pub struct Task {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latest_start_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub unattended_since_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub confirmation: Option<Confirmation>,
 }
 
@@ -479,6 +481,7 @@ impl From<v1::Task> for Task {
             reason: task.reason,
             next_attempt_time: text_or_none(task.next_attempt_time.as_ref()),
             latest_start_time: text_or_none(task.latest_start_time.as_ref()),
+            unattended_since_time: text_or_none(task.unattended_since_time.as_ref()),
             confirmation: task.confirmation.map(Into::into),
         }
     }
@@ -866,6 +869,13 @@ impl From<v1::download_package_response::Part> for PackagePart {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_preview_is_due_on_a_whole_second() {
+        let due = prost_types::Timestamp { seconds: 1_772_000_399, nanos: 999_999_000 };
+        let preview = v1::PreviewRequestResponse { due_time: Some(due), ..v1::PreviewRequestResponse::default() };
+        assert_eq!(Preview::from(preview).head(), ["would be due 2026-02-25T06:19:59Z"]);
+    }
 
     #[test]
     fn a_row_counts_once_whatever_its_categories_and_collections_add_up() {

@@ -145,7 +145,7 @@ pub fn request_to(
         due_time: Some(time_to(r.due_at)),
         timeliness: timeliness_to(window::timeliness(measured_at, r.due_at, at_risk)),
         complete_time: r.closed_at.map(time_to),
-        tasks: tasks.iter().map(|t| task_to(customer, r, t)).collect(),
+        tasks: tasks.iter().map(|t| task_to(customer, r, t, now)).collect(),
         objection: r
             .objection
             .as_ref()
@@ -178,9 +178,11 @@ pub fn recipients_to(customer: &CustomerId, r: &RequestRow, recipients: &[Recipi
     recipients.iter().map(one).collect()
 }
 
-pub fn task_to(customer: &CustomerId, r: &RequestRow, t: &TaskRow) -> v1::Task {
+pub fn task_to(customer: &CustomerId, r: &RequestRow, t: &TaskRow, now: Timestamp) -> v1::Task {
     let key = TaskKey { customer: customer.clone(), request: r.id, system: t.system.clone() };
     let waits = matches!(t.state, TaskState::Pending | TaskState::AwaitingConfirmation);
+    // Of a running one, when its lease passes.
+    let unattended = (waits || t.state == TaskState::Running) && t.run_at < now;
     v1::Task {
         name: key.resource_name(),
         system: t.system.resource_name(),
@@ -189,6 +191,7 @@ pub fn task_to(customer: &CustomerId, r: &RequestRow, t: &TaskRow) -> v1::Task {
         reason: t.reason.clone(),
         next_attempt_time: waits.then(|| time_to(t.run_at)),
         latest_start_time: t.latest_start_at.map(time_to),
+        unattended_since_time: unattended.then(|| time_to(t.run_at)),
         confirmation: t.confirmation.as_ref().map(|(c, late)| confirmation_to(&key, c, *late)),
     }
 }

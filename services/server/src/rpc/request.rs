@@ -313,7 +313,7 @@ fn operated(caller: &Caller, name: &str) -> ApiResult<TaskKey> {
 async fn one_task(app: &App, key: &TaskKey) -> ApiResult<v1::Task> {
     let (request, tasks) = app.store.request(&key.customer, key.request).await?;
     let task = tasks.iter().find(|t| t.system == key.system).ok_or(ApiError::NotFound("the task"))?;
-    Ok(task_to(&key.customer, &request, task))
+    Ok(task_to(&key.customer, &request, task, app.now()))
 }
 
 async fn retry_task(app: &App, request: Request<v1::RetryTaskRequest>) -> ApiResult<v1::RetryTaskResponse> {
