@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aws_lc_rs::digest;
 use serde::de::DeserializeOwned;
 
 use crate::failure::Failure;
@@ -34,6 +35,21 @@ pub fn parse_yaml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
         with_snippet: false,
     };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
+}
+
+/// Lower-case hex digest of a file of any size.
+pub fn sha256(path: &Path) -> Result<String, Failure> {
+    let unreadable = |error| Failure::Usage(format!("{} cannot be read: {error}", path.display()));
+    let mut file = fs::File::open(path).map_err(unreadable)?;
+    let mut context = digest::Context::new(&digest::SHA256);
+    let mut chunk = vec![0; 64 << 10];
+    loop {
+        match file.read(&mut chunk).map_err(unreadable)? {
+            0 => break,
+            read => context.update(&chunk[..read]),
+        }
+    }
+    Ok(context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// A path that a file names is meant from that file's own folder.

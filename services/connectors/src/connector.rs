@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use quittance_domain::{
     Timestamp,
-    action::{Action, Correction},
+    action::{Action, Correction, IdentifierChange},
     identifier::Identifier,
     ids::CustomerId,
     outcome::Outcome,
@@ -37,6 +37,8 @@ pub struct Subject {
     pub pseudonym: String,
     /// For a rectification.
     pub corrections: Vec<Correction>,
+    /// Identifiers that it changes, of kinds that the system knows; the old ones are among `identifiers`.
+    pub identifier_changes: Vec<IdentifierChange>,
 }
 
 /// What `find` saw of one subject. Nothing has been changed.

@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 use quittance_connectors::{BatchContext, Connector, ConnectorError, Found, MatchSet, Subject, SubjectError};
 use quittance_domain::{
     Timestamp,
-    action::{Action, Correction},
+    action::Action,
     backoff::full_jitter,
     ids::{CustomerId, RequestId},
     outcome::{Confirmation, Evidence, EvidenceKind, Grade, Outcome, OutcomeKind},
     plan::NO_USABLE_IDENTIFIER,
-    system::System,
+    system::{SubjectShare, System},
     task::Work,
 };
 use quittance_store::{LeasedTask, MaskPseudonyms, Report, ReportResult, Store, StoreError};
@@ -138,7 +138,7 @@ impl Execution<'_> {
         let mut steps = Vec::with_capacity(tasks.len());
         for task in tasks {
             match self.step(task, &pseudonyms) {
-                Ok(step) if self.action == Action::Rectification && step.subject.corrections.is_empty() => {
+                Ok(step) if self.action == Action::Rectification && is_spared(&step.subject) => {
                     let basis = "the system's data map has none of the named fields".to_owned();
                     let outcome = Outcome { basis, ..not_held() };
                     reports.push(self.confirmed(task, vec![outcome], self.clock.now()));
@@ -168,9 +168,8 @@ impl Execution<'_> {
     }
 
     fn step<'t>(&self, task: &'t LeasedTask, pseudonyms: &MaskPseudonyms) -> Result<Step<'t>, String> {
-        let accepted = self.system.accepts();
-        let identifiers: Vec<_> =
-            task.subject.identifiers.iter().filter(|i| accepted.contains(&i.kind())).cloned().collect();
+        let SubjectShare { identifiers, corrections, identifier_changes } =
+            self.system.share(&task.subject.identifiers, &task.subject.corrections, &task.subject.identifier_changes);
         // The least one: the same in every run, whatever was yielded in which order.
         let Some(first) = identifiers.iter().min() else { return Err(NO_USABLE_IDENTIFIER.to_owned()) };
         let pseudonym = pseudonyms.of(first);
@@ -180,11 +179,7 @@ impl Execution<'_> {
                 serde_json::from_slice(bytes).map_err(|_| "the stored match set does not parse".to_owned())?
             }
         };
-        // The other corrections are for other systems: intake has made sure that each is somebody's.
-        let mapped =
-            |c: &&Correction| self.system.map.collection(&c.collection).is_some_and(|m| m.field(&c.field).is_some());
-        let corrections = task.subject.corrections.iter().filter(mapped).cloned().collect();
-        let subject = Subject { identifiers, pseudonym, corrections };
+        let subject = Subject { identifiers, pseudonym, corrections, identifier_changes };
         Ok(Step { task, subject, match_set })
     }
 
@@ -392,6 +387,11 @@ impl Execution<'_> {
             error => report(task, ReportResult::Attention { reason: error.to_string() }),
         }
     }
+}
+
+/// A rectification that asks nothing of this system.
+fn is_spared(subject: &Subject) -> bool {
+    subject.corrections.is_empty() && subject.identifier_changes.is_empty()
 }
 
 /// Nothing of the subject was found, by every identifier that the system accepts.

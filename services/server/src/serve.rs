@@ -7,7 +7,9 @@ use quittance_api::v1::{
     evidence_service_server::EvidenceServiceServer, package_service_server::PackageServiceServer,
     request_service_server::RequestServiceServer, system_service_server::SystemServiceServer,
 };
-use quittance_dispatch::{Clock as _, ConnectorRegistry, Dispatcher, SystemClock, TopologyCache, remote::RemoteDesk};
+use quittance_dispatch::{
+    Clock as _, ConnectorRegistry, Deadlines, Dispatcher, SystemClock, TopologyCache, remote::RemoteDesk,
+};
 use quittance_store::Store;
 use tokio::{
     net::TcpListener,
@@ -81,7 +83,12 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     if let Some(address) = config.ledger.listen {
         tokio::spawn(ledger::serve(address, store.clone(), drain.clone()));
     }
-    let working = config.roles.contains(&RunRole::Worker).then(|| tokio::spawn(dispatcher.run(drain.clone())));
+    let working = config.roles.contains(&RunRole::Worker).then(|| {
+        let (store, clock, every) = (store.clone(), app.clock.clone(), config.dispatch.deadline_sweep());
+        let deadlines = Deadlines::new(store, clock, app.at_risk().unsigned_abs(), every).run(drain.clone());
+        let dispatching = dispatcher.run(drain.clone());
+        tokio::spawn(async move { tokio::join!(dispatching, deadlines) })
+    });
     let signalled = drain.clone();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -1,6 +1,9 @@
 //! Intake: requests become durable, with their plan, in one transaction (I1, I2, I3).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+};
 
 use quittance_domain::{
     Timestamp,
@@ -8,8 +11,8 @@ use quittance_domain::{
     agreement::Agreement,
     identifier::IdentifierKind,
     ids::{CustomerId, IdempotencyId, RequestId, SystemId},
-    plan::{PlanError, PlannedTask, plan},
-    request::{NewRequest, RequestState},
+    plan::{PlanError, PlannedTask, SystemFacts, carry_after_named, concerned, plan},
+    request::{NewRequest, Notice, RequestState},
     window,
 };
 use quittance_ledger::{Event, Hex, PlannedSystem, subject_commitment};
@@ -17,10 +20,11 @@ use quittance_sql::{Column, Rows, Tx, Val};
 use uuid::Uuid;
 
 use crate::{
-    Store, StoreError, StoreResult, SubjectSecrets, Topology,
+    Store, StoreError, StoreResult, SubjectSecrets, Topology, changes,
     keyring::random,
     ledger::Staging,
     replan::{Insertion, insert_tasks},
+    requests::{ChangedIdentifier, list_text},
     seal::{RequestKey, WrappedKey},
     systems::hold_generation,
     tx::us,
@@ -60,7 +64,7 @@ pub enum Taken {
 pub type IntakeItem = Result<Taken, StoreError>;
 
 /// What a plan depends on beside the customer's systems.
-type PlanKey = (Action, BTreeSet<IdentifierKind>, Timestamp);
+type PlanKey = (Action, BTreeSet<IdentifierKind>, Timestamp, Vec<Notice>);
 
 struct Prepared {
     at: usize,
@@ -74,6 +78,7 @@ struct Prepared {
     sealed: Vec<u8>,
     commitment: Hex<32>,
     pseudonyms: Vec<Vec<u8>>,
+    renamed: Vec<(Vec<u8>, Vec<u8>)>,
     due: Timestamp,
     tasks: Vec<PlannedTask>,
 }
@@ -88,7 +93,13 @@ fn content(intake: &Intake) -> Vec<u8> {
         (r.restriction_ground, r.subject_informed_at, r.subject_asked_at, r.controller_due_at),
     );
     // Strings and integers only: nothing that serde_json can refuse.
-    serde_json::to_vec(&parts).unwrap_or_default()
+    let mut content = serde_json::to_vec(&parts).unwrap_or_default();
+    // Behind the rest, so that what was taken in before there were any is still the same.
+    for notice in &r.notices {
+        content.extend_from_slice(notice.recipient.as_str().as_bytes());
+        content.push(0);
+    }
+    content
 }
 
 impl Store {
@@ -142,6 +153,8 @@ impl Store {
         if !unrestricted || prepared.iter().any(|p| p.request.action == Action::Restriction) {
             mark_restrictions(&mut tx, ctx.customer, &marks).await?;
         }
+        let renamed: Vec<_> = started.iter().flat_map(|p| p.renamed.iter().cloned()).collect();
+        restrict_new_names(&mut tx, ctx.customer, &renamed).await?;
         let mut staging = Staging::new(ctx.customer);
         for p in &prepared {
             stage(&mut staging, ctx, p);
@@ -163,7 +176,9 @@ impl Store {
         results: &mut [Option<IntakeItem>],
     ) -> StoreResult<Vec<Prepared>> {
         let zone = window::zone(&ctx.agreement.time_zone).map_err(|e| StoreError::Refused(e.to_string()))?;
-        let systems = ctx.topology.facts_for(ctx.customer);
+        let all = ctx.topology.facts_for(ctx.customer);
+        // Most name nobody to be told.
+        let own = concerned(&all, &[]);
         let subject_keys = self.ring().subject_keys(ctx.customer);
         // Most of a chunk asks for the same with the same kinds of identifier: planned and dated once.
         let mut plans: HashMap<PlanKey, Result<Vec<PlannedTask>, PlanError>> = HashMap::new();
@@ -179,20 +194,25 @@ impl Store {
                     *dues.entry(request.controller_due_at).or_insert(due)
                 }
             };
-            let kinds: BTreeSet<_> = request.identifiers.iter().map(|i| i.kind()).collect();
+            let secrets = SubjectSecrets::of(request, item.referred.clone(), random());
+            let kinds: BTreeSet<_> = secrets.identifiers.iter().map(|i| i.kind()).collect();
+            let systems: Cow<'_, [SystemFacts]> = match request.notices.as_slice() {
+                [] => Cow::Borrowed(&own),
+                notices => Cow::Owned(concerned(&all, notices)),
+            };
             let planned = plans
-                .entry((request.action, kinds.clone(), due))
+                .entry((request.action, kinds.clone(), due, request.notices.clone()))
                 .or_insert_with(|| plan(request.action, &kinds, &systems, due));
-            let tasks = match planned {
+            let mut tasks = match planned {
                 Ok(tasks) => tasks.clone(),
                 Err(e) => {
                     results[at] = Some(Err(refusal(*e)));
                     continue;
                 }
             };
+            carry_after_named(&mut tasks, &systems, &request.identifier_changes);
             let id = RequestId::new(Uuid::now_v7());
             let (key, wrapped) = RequestKey::generate(self.ring(), ctx.customer, id)?;
-            let secrets = SubjectSecrets::of(request, item.referred.clone(), random());
             prepared.push(Prepared {
                 at,
                 id,
@@ -202,7 +222,8 @@ impl Store {
                 mac: key.content_mac(&content(item)),
                 sealed: secrets.seal(&key)?,
                 commitment: subject_commitment(&secrets.commitment_salt, secrets.instructed()),
-                pseudonyms: request.identifiers.iter().map(|i| subject_keys.of(i)).collect(),
+                pseudonyms: secrets.names().map(|i| subject_keys.of(i)).collect(),
+                renamed: subject_keys.renamed(&request.identifier_changes),
                 request: request.clone(),
                 key: wrapped,
                 due,
@@ -382,9 +403,37 @@ pub(crate) async fn mark_restrictions(
     Ok(())
 }
 
+/// A restriction stands under the subject's new name as well, or an erasure by that name would not see it. Noted when the change is
+/// instructed: until it is done, the customer is asked once too often rather than not at all.
+pub(crate) async fn restrict_new_names(
+    tx: &mut Tx,
+    customer: &CustomerId,
+    renamed: &[(Vec<u8>, Vec<u8>)],
+) -> StoreResult<()> {
+    tx.execute_rows(
+        "WITH v(was, becomes) AS ({rows})
+         INSERT INTO restrictions (customer_id, pseudonym, request_id, ground, ended_by_request_id)
+         SELECT $1, v.becomes, r.request_id, r.ground, r.ended_by_request_id FROM v
+         JOIN restrictions r ON r.customer_id = $1 AND r.pseudonym = v.was WHERE true ON CONFLICT DO NOTHING",
+        vec![customer.as_str().into()],
+        Rows::new(vec![
+            Column::bytes(renamed.iter().map(|(old, _)| old.clone())),
+            Column::bytes(renamed.iter().map(|(_, new)| new.clone())),
+        ]),
+    )
+    .await?;
+    Ok(())
+}
+
 async fn insert_requests(tx: &mut Tx, ctx: &IntakeContext<'_>, prepared: &[Prepared]) -> StoreResult<()> {
     let opt_us = |t: Option<Timestamp>| t.map(us);
     let p = prepared;
+    let changes = p.iter().map(|p| {
+        let named: Vec<_> = p.request.identifier_changes.iter().map(ChangedIdentifier::of).collect();
+        list_text(&named)
+    });
+    let changes: Vec<String> = changes.collect::<StoreResult<_>>()?;
+    let notices: Vec<String> = p.iter().map(|p| list_text(&p.request.notices)).collect::<StoreResult<_>>()?;
     let open = |p: &Prepared| if p.state == RequestState::InProgress { p.tasks.len() } else { 0 };
     let rows = Rows::new(vec![
         Column::uuids(p.iter().map(|p| p.id.uuid())),
@@ -403,18 +452,25 @@ async fn insert_requests(tx: &mut Tx, ctx: &IntakeContext<'_>, prepared: &[Prepa
         Column::I64(p.iter().map(|p| opt_us(p.request.subject_asked_at)).collect()),
         Column::I64(p.iter().map(|p| opt_us(p.request.subject_informed_at)).collect()),
         Column::I64(p.iter().map(|p| opt_us(p.request.controller_due_at)).collect()),
+        Column::texts(changes),
+        Column::texts(notices),
     ]);
-    tx.execute_rows(
+    let sql = format!(
         "WITH v(request_id, idempotency_id, content_mac, action, state, instruction, reference, ground, key_epoch, wrapped_key,
-                sealed_subject, open_tasks, due_us, asked_us, informed_us, controller_due_us) AS ({rows})
+                sealed_subject, open_tasks, due_us, asked_us, informed_us, controller_due_us, identifier_changes,
+                notices) AS ({{rows}})
          INSERT INTO requests (customer_id, request_id, idempotency_id, content_mac, action, state, instruction, reference,
                 restriction_ground, key_epoch, wrapped_key, sealed_subject, agreement_version, systems_generation, open_tasks,
                 exceptions, created_us, changed_us, first_due_us, due_us, subject_asked_us, subject_informed_us,
-                controller_due_us)
+                controller_due_us, identifier_changes, notices, changed_seq)
          SELECT $1, request_id, idempotency_id, content_mac, action, state, instruction, reference, ground, key_epoch,
                 wrapped_key, sealed_subject, $2, $3, open_tasks, 0, $4, $4, due_us, due_us, asked_us, informed_us,
-                controller_due_us
+                controller_due_us, identifier_changes, notices, {}
          FROM v",
+        changes::seq(tx)
+    );
+    tx.execute_rows(
+        &sql,
         vec![
             ctx.customer.as_str().into(),
             Val::from(ctx.agreement.version),

@@ -19,11 +19,12 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("migrations/0001_spine.sql"),
         postgres: include_str!("migrations/0001_row_security.postgres.sql"),
     },
+    Migration { number: 2, name: "rights", sql: include_str!("migrations/0002_rights.sql"), postgres: "" },
     Migration {
-        number: 2,
+        number: 3,
         name: "ledger",
-        sql: include_str!("migrations/0002_ledger.sql"),
-        postgres: include_str!("migrations/0002_ledger.postgres.sql"),
+        sql: include_str!("migrations/0003_ledger.sql"),
+        postgres: include_str!("migrations/0003_ledger.postgres.sql"),
     },
 ];
 

@@ -16,7 +16,7 @@ use quittance_sql::{Column, Engine, Row, Rows, Tx, Val};
 use uuid::Uuid;
 
 use crate::{
-    LeasedTask, Store, StoreError, StoreResult, SubjectSecrets,
+    LeasedTask, Store, StoreError, StoreResult, SubjectSecrets, changes,
     intake::wrapped_key,
     ledger::Staging,
     lifecycle::locked_state,
@@ -390,13 +390,12 @@ async fn put_off(
 
 /// So that whoever watches sees it.
 async fn touch_requests(tx: &mut Tx, customer: &CustomerId, now: Timestamp, ids: Vec<Uuid>) -> StoreResult<()> {
-    tx.execute_rows(
-        "WITH v(request_id) AS ({rows}) UPDATE requests SET changed_us = $2 FROM v
+    let sql = format!(
+        "WITH v(request_id) AS ({{rows}}) UPDATE requests SET changed_us = $2, changed_seq = {} FROM v
          WHERE requests.customer_id = $1 AND requests.request_id = v.request_id",
-        vec![customer.as_str().into(), us(now).into()],
-        Rows::new(vec![Column::uuids(ids)]),
-    )
-    .await?;
+        changes::seq(tx)
+    );
+    tx.execute_rows(&sql, vec![customer.as_str().into(), us(now).into()], Rows::new(vec![Column::uuids(ids)])).await?;
     Ok(())
 }
 
@@ -454,11 +453,13 @@ async fn confirm(
         Column::i64s(confirmed.iter().map(|c| exceptions[&c.request])),
     ]);
     let closes = "requests.open_tasks = 1 AND requests.systems_generation = $3 AND requests.state = 'IN_PROGRESS'";
+    let seq = changes::seq(tx);
     let sql = format!(
         "WITH v(request_id, exceptions) AS ({{rows}}) UPDATE requests SET
            open_tasks = requests.open_tasks - 1,
            exceptions = requests.exceptions + v.exceptions,
            changed_us = $2,
+           changed_seq = {seq},
            closed_us = CASE WHEN {closes} THEN $2 ELSE requests.closed_us END,
            state = CASE WHEN {closes} AND requests.exceptions + v.exceptions = 0 THEN 'COMPLETED'
                         WHEN {closes} THEN 'COMPLETED_WITH_EXCEPTIONS' ELSE requests.state END

@@ -203,6 +203,9 @@ pub const fn outcome(outcome: OutcomeKind) -> Word {
             "beperkt",
             "Gemarkeerd, zodat het wordt opgeslagen en niet anderszins verwerkt (art. 18 lid 1 en 2 AVG).",
         ),
+        OutcomeKind::Notified => {
+            word("in kennis gesteld", "Meegedeeld aan een ontvanger aan wie de gegevens waren verstrekt (art. 19 AVG).")
+        }
         OutcomeKind::RestrictionLifted => word(
             "beperking opgeheven",
             "De markering is weggenomen nadat de betrokkene was ge\u{ef}nformeerd (art. 18 lid 3 AVG).",
@@ -308,6 +311,7 @@ pub const fn role(role: SystemRole) -> &'static str {
     match role {
         SystemRole::StorageBackend => "Eigen systeem van de verwerker",
         SystemRole::SubProcessor => "Subverwerker",
+        SystemRole::Recipient => "Ontvanger",
     }
 }
 

@@ -131,7 +131,9 @@ pub async fn run(command: Command, global: &Global, out: &mut Output) -> Done {
             if out.is_json() {
                 out.document(&preview)?;
             } else {
-                out.line(&format!("would be due {}", preview.due_time.as_deref().unwrap_or("at an unknown time")))?;
+                for line in preview.head() {
+                    out.line(&line)?;
+                }
                 out.line("")?;
                 out.table(&preview.table())?;
             }
