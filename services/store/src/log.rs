@@ -117,8 +117,7 @@ impl Store {
         let sql = "SELECT epoch, tree_size, root, checkpoint, checkpoint_size FROM ledger_log WHERE id = 1";
         let row = tx.fetch_one(sql, vec![]).await?.ok_or(StoreError::NotFound("the log"))?;
         let note = row.text(3)?;
-        let checkpoint =
-            if note.is_empty() { None } else { Some(LogCheckpoint { size: size(&row, 4)?, note }) };
+        let checkpoint = if note.is_empty() { None } else { Some(LogCheckpoint { size: size(&row, 4)?, note }) };
         Ok(LogState { epoch: row.i64(0)?, head: head(&row, 1)?, checkpoint })
     }
 
@@ -141,7 +140,8 @@ impl Store {
     /// Gives the log back, so that another need not wait for the lease to pass.
     pub async fn release_log(&self, holder: &str) -> StoreResult<()> {
         let mut tx = self.deployment_tx().await?;
-        tx.execute("UPDATE ledger_log SET held_until_us = 0 WHERE id = 1 AND held_by = $1", vec![holder.into()]).await?;
+        tx.execute("UPDATE ledger_log SET held_until_us = 0 WHERE id = 1 AND held_by = $1", vec![holder.into()])
+            .await?;
         Ok(tx.commit().await?)
     }
 
@@ -299,7 +299,10 @@ impl LogAppend {
             )
             .await?;
         if placed != staged.len() as u64 {
-            return Err(StoreError::Inconsistent { table: "ledger_entries", what: "a staged entry has a place already" });
+            return Err(StoreError::Inconsistent {
+                table: "ledger_entries",
+                what: "a staged entry has a place already",
+            });
         }
         self.tx
             .execute_rows(
