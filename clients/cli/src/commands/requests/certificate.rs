@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 use quittance_api::v1;
 use quittance_client::{Client, ClientError};
+use quittance_ledger::certificate::FILE_BYTES_MAX;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Named, missing, wait};
@@ -100,7 +101,9 @@ async fn get(
     wait_until: Option<Instant>,
 ) -> Result<Option<v1::GetCertificateResponse>, Failure> {
     loop {
-        let error = match client.evidence().get_certificate(request.clone()).await {
+        // As large as a certificate may be, with its opening, and with the document that has it attached.
+        let mut service = client.evidence().max_decoding_message_size(3 * FILE_BYTES_MAX);
+        let error = match service.get_certificate(request.clone()).await {
             Ok(answer) => return Ok(Some(answer.into_inner())),
             Err(status) => ClientError::from(status),
         };
