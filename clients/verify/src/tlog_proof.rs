@@ -87,17 +87,21 @@ pub fn verify_tlog_proof(text: &[u8], entry: &[u8], policy: &Policy) -> Result<V
     Ok(Verified { head, index: proof.index, leaf_hash, checked, unchecked })
 }
 
+pub(crate) fn write_time(f: &mut fmt::Formatter<'_>, at_s: u64) -> fmt::Result {
+    match i64::try_from(at_s).ok().and_then(|s| Timestamp::from_second(s).ok()) {
+        Some(time) => write!(f, "{time}"),
+        // Beyond the year 9999, by a witness's mistake.
+        None => write!(f, "second {at_s} of the Unix epoch"),
+    }
+}
+
 impl fmt::Display for Checked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::LogSignature { log, id } => write!(f, "the checkpoint is signed by the log {log} (key {id})"),
             Self::Cosignature { witness, id, at_s } => {
                 write!(f, "the checkpoint is cosigned by the witness {witness} (key {id}) at ")?;
-                match i64::try_from(*at_s).ok().and_then(|s| Timestamp::from_second(s).ok()) {
-                    Some(time) => write!(f, "{time}"),
-                    // Beyond the year 9999, by a witness's mistake.
-                    None => write!(f, "second {at_s} of the Unix epoch"),
-                }
+                write_time(f, *at_s)
             }
             Self::Witnesses { required, found } => write!(f, "{found} witnesses cosigned, {required} are required"),
             Self::Inclusion { index, size } => write!(f, "the entry is number {index} in the log of {size} entries"),

@@ -155,7 +155,12 @@ fn private(path: &Path, mode: u32) -> Result<(), KeyFileError> {
     Ok(())
 }
 
-fn write_new_key(folder: &Path, name: &KeyName, before: &[LogKey], now: Timestamp) -> Result<VerifierKey, KeyFileError> {
+fn write_new_key(
+    folder: &Path,
+    name: &KeyName,
+    before: &[LogKey],
+    now: Timestamp,
+) -> Result<VerifierKey, KeyFileError> {
     let mut seed = [0; SEED_BYTES];
     SystemRandom::new().fill(&mut seed).map_err(|_| bad(folder, "the system has no randomness"))?;
     let signer = SignerKey::from_seed(name.clone(), KeyType::Ed25519, &seed).map_err(|e| bad(folder, e))?;

@@ -14,10 +14,7 @@ use quittance_store::{LogCheckpoint, Store, StoreError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    Highest, HighestError, LogKeyRing, Publisher, fetch,
-    publisher::PublishError,
-};
+use crate::{Highest, HighestError, LogKeyRing, Publisher, fetch, publisher::PublishError};
 
 pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 

@@ -50,17 +50,14 @@ pub fn start(
         ..SequencerOptions::new(format!("quittanced-{}", Uuid::new_v4()))
     };
     let highest = config.ledger_folder().join("checkpoint");
-    let sequencer =
-        Sequencer::new(store.clone(), Arc::new(|| SystemClock.now()), keys, highest, publisher, options);
+    let sequencer = Sequencer::new(store.clone(), Arc::new(|| SystemClock.now()), keys, highest, publisher, options);
     Ok(tokio::spawn(sequencer.run(drain)))
 }
 
 /// Serves checkpoint and tiles until the process drains.
 pub async fn serve(address: SocketAddr, store: Store, drain: CancellationToken) {
-    let router = Router::new()
-        .route("/checkpoint", get(checkpoint))
-        .route("/tile/{*path}", get(tile))
-        .with_state(store);
+    let router =
+        Router::new().route("/checkpoint", get(checkpoint)).route("/tile/{*path}", get(tile)).with_state(store);
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%address, %error, "the log's tiles are not served"),
@@ -78,7 +75,8 @@ async fn checkpoint(State(store): State<Store>) -> Response {
     match store.log_state().await {
         Ok(state) => match state.checkpoint {
             Some(checkpoint) => {
-                let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")];
+                let headers =
+                    [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")];
                 (headers, checkpoint.note).into_response()
             }
             None => StatusCode::NOT_FOUND.into_response(),

@@ -125,8 +125,7 @@ impl Store {
         let sql = "SELECT epoch, tree_size, root, checkpoint, checkpoint_size FROM ledger_log WHERE id = 1";
         let row = tx.fetch_one(sql, vec![]).await?.ok_or(StoreError::NotFound("the log"))?;
         let note = row.text(3)?;
-        let checkpoint =
-            if note.is_empty() { None } else { Some(LogCheckpoint { size: size(&row, 4)?, note }) };
+        let checkpoint = if note.is_empty() { None } else { Some(LogCheckpoint { size: size(&row, 4)?, note }) };
         Ok(LogState { epoch: row.i64(0)?, head: head(&row, 1)?, checkpoint })
     }
 
@@ -149,7 +148,8 @@ impl Store {
     /// Gives the log back, so that another need not wait for the lease to pass.
     pub async fn release_log(&self, holder: &str) -> StoreResult<()> {
         let mut tx = self.deployment_tx().await?;
-        tx.execute("UPDATE ledger_log SET held_until_us = 0 WHERE id = 1 AND held_by = $1", vec![holder.into()]).await?;
+        tx.execute("UPDATE ledger_log SET held_until_us = 0 WHERE id = 1 AND held_by = $1", vec![holder.into()])
+            .await?;
         Ok(tx.commit().await?)
     }
 
@@ -241,7 +241,8 @@ impl Store {
     /// Whom a request is about, for its customer. `None`: its key is destroyed, and nobody knows any more.
     pub async fn subject(&self, customer: &CustomerId, request: RequestId) -> StoreResult<Option<SubjectSecrets>> {
         let mut tx = self.customer_read(customer).await?;
-        let sql = "SELECT key_epoch, wrapped_key, sealed_subject FROM requests WHERE customer_id = $1 AND request_id = $2";
+        let sql =
+            "SELECT key_epoch, wrapped_key, sealed_subject FROM requests WHERE customer_id = $1 AND request_id = $2";
         let row = tx.fetch_one(sql, vec![customer.as_str().into(), request.uuid().into()]).await?;
         let row = row.ok_or(StoreError::NotFound("the request"))?;
         let wrapped = wrapped_key(&row.text(0)?, row.bytes(1)?)?;
@@ -322,7 +323,10 @@ impl LogAppend {
             )
             .await?;
         if placed != staged.len() as u64 {
-            return Err(StoreError::Inconsistent { table: "ledger_entries", what: "a staged entry has a place already" });
+            return Err(StoreError::Inconsistent {
+                table: "ledger_entries",
+                what: "a staged entry has a place already",
+            });
         }
         self.tx
             .execute_rows(

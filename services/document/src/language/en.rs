@@ -197,7 +197,9 @@ pub const fn outcome(outcome: OutcomeKind) -> Word {
         OutcomeKind::Restricted => {
             word("restricted", "Marked, so that it is stored and not otherwise processed (GDPR Art. 18(1) and (2)).")
         }
-        OutcomeKind::Notified => word("notified", "Told to a recipient to whom the data had been disclosed (GDPR Art. 19)."),
+        OutcomeKind::Notified => {
+            word("notified", "Told to a recipient to whom the data had been disclosed (GDPR Art. 19).")
+        }
         OutcomeKind::RestrictionLifted => {
             word("restriction lifted", "The mark was taken away after the person had been informed (GDPR Art. 18(3)).")
         }

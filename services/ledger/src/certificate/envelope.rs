@@ -2,11 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use aws_lc_rs::{
-    digest::{SHA256, digest},
-    signature::{ED25519, UnparsedPublicKey},
-};
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use ed25519_dalek::{Signature as Ed25519Signature, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -19,7 +17,6 @@ use crate::{
 /// A certificate of two hundred systems with a thousand lines each fits.
 pub const FILE_BYTES_MAX: usize = 64 << 20;
 const SIGNATURES_MAX: usize = 4;
-const SIGNATURE_BYTES: usize = 64;
 
 /// No checkpoint, note or other text that the same key signs can begin like this.
 const DOMAIN: &[u8] = b"quittance/v1/certificate\0";
@@ -42,12 +39,6 @@ impl Signer for SignerKey {
     }
 }
 
-impl From<&VerifierKey> for TrustedKey {
-    fn from(key: &VerifierKey) -> Self {
-        Self { id: format!("{}+{}", key.name(), key.id()), public: *key.public_key() }
-    }
-}
-
 /// Whom a certificate is believed from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TrustedKey {
@@ -55,6 +46,12 @@ pub struct TrustedKey {
     pub id: String,
     /// Ed25519.
     pub public: [u8; 32],
+}
+
+impl From<&VerifierKey> for TrustedKey {
+    fn from(key: &VerifierKey) -> Self {
+        Self { id: format!("{}+{}", key.name(), key.id()), public: *key.public_key() }
+    }
 }
 
 /// A file whose signatures hold.
@@ -118,11 +115,10 @@ pub fn open(file: &[u8], trusted: &[TrustedKey]) -> Result<Opened, CertificateFa
     for (n, signature) in parsed.signatures.iter().enumerate() {
         let key = trusted.iter().find(|k| k.id == signature.key).ok_or(CertificateFault::UntrustedKey(n))?;
         let bytes = STANDARD.decode(&signature.signature).map_err(|_| CertificateFault::Signature(n))?;
-        if bytes.len() != SIGNATURE_BYTES {
-            return Err(CertificateFault::Signature(n));
-        }
-        let public = UnparsedPublicKey::new(&ED25519, key.public);
-        public.verify(&message, &bytes).map_err(|_| CertificateFault::Signature(n))?;
+        let bytes = Ed25519Signature::from_slice(&bytes).map_err(|_| CertificateFault::Signature(n))?;
+        // As strict as with checkpoints, see `key`.
+        let public = VerifyingKey::from_bytes(&key.public).map_err(|_| CertificateFault::Signature(n))?;
+        public.verify_strict(&message, &bytes).map_err(|_| CertificateFault::Signature(n))?;
     }
     let certificate: Certificate = serde_json::from_str(parsed.certificate.get()).map_err(|e| form(&e))?;
     if serde_json::to_string(&certificate).map_err(|e| form(&e))? != parsed.certificate.get() {

@@ -24,25 +24,22 @@ use quittance_ledger::{
         AgreementTerms, Attestation, CertificateFault, CertificateInput, Customer, EntryOpening, Issuer, KeyStatus,
         LogKey, LogKeys, OpenTask, Signer, SubjectOpening, SystemDescription, TrustedKey, WitnessKey, issue,
     },
+    key::{KeyType, SignerKey},
     subject_commitment,
 };
 use uuid::Uuid;
 
 pub const KEY_NAME: &str = "log.processor.example/quittance";
+pub const WITNESS: &str = "witness.university.example";
 pub const SUBJECT_SALT: [u8; SALT_BYTES] = [0xee; SALT_BYTES];
 
 pub struct SampleKey {
     pair: Ed25519KeyPair,
-    name: &'static str,
 }
 
 impl SampleKey {
     pub fn new(seed: u8) -> Self {
-        Self::named(KEY_NAME, seed)
-    }
-
-    pub fn named(name: &'static str, seed: u8) -> Self {
-        Self { pair: Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap(), name }
+        Self { pair: Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap() }
     }
 
     fn public(&self) -> [u8; 32] {
@@ -61,15 +58,19 @@ impl SampleKey {
 
 impl Signer for SampleKey {
     fn key_id(&self) -> String {
-        let named = [self.name.as_bytes(), b"\n", &[1], self.public().as_slice()].concat();
+        let named = [KEY_NAME.as_bytes(), b"\n", &[1], self.public().as_slice()].concat();
         let hash = digest(&SHA256, &named);
         let short: String = hash.as_ref()[..4].iter().map(|b| format!("{b:02x}")).collect();
-        format!("{}+{short}", self.name)
+        format!("{KEY_NAME}+{short}")
     }
 
     fn sign(&self, message: &[u8]) -> Result<[u8; 64], CertificateFault> {
         self.pair.sign(message).as_ref().try_into().map_err(|_| CertificateFault::Signing)
     }
+}
+
+pub fn signer(name: &str, key_type: KeyType, seed: u8) -> SignerKey {
+    SignerKey::from_seed(name.parse().unwrap(), key_type, &[seed; 32]).unwrap()
 }
 
 pub fn at(text: &str) -> Timestamp {
@@ -203,8 +204,7 @@ pub fn rich() -> CertificateInput {
     });
     let mut rich = input(openings(&events), &systems);
     if let Some(last) = rich.entries.last_mut() {
-        last.attested =
-            vec![Attestation { at: at("2026-05-04T07:30:02Z"), by: "witness.university.example".to_owned() }];
+        last.attested = vec![Attestation { at: at("2026-05-04T07:30:02Z"), by: WITNESS.to_owned() }];
     }
     rich
 }
@@ -420,8 +420,8 @@ pub fn input(entries: Vec<EntryOpening>, systems: &[&str]) -> CertificateInput {
                 },
             ],
             witnesses: vec![WitnessKey {
-                name: "witness.university.example".to_owned(),
-                vkey: SampleKey::named("witness.university.example", 8).vkey(),
+                name: WITNESS.to_owned(),
+                vkey: signer(WITNESS, KeyType::CosignatureV1, 8).verifier().to_string(),
             }],
         },
     }
