@@ -110,6 +110,9 @@ pub enum SubjectError {
     /// Read-back still sees what should be gone: not confirmed, tried again.
     #[error("read-back found {rows} rows that are not as instructed")]
     NotYet { rows: u64 },
+    /// It would leave a shared row to nobody, which is then to go as a whole: left out of the batch, and found again after it.
+    #[error("another's erasure has left it alone with a row that was shared")]
+    FindAgain,
     #[error("{0}")]
     Other(String),
 }
