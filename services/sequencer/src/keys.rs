@@ -133,6 +133,12 @@ impl LogKeyRing {
         Ok(retired)
     }
 
+    /// Those that signatures are checked with, oldest first.
+    pub fn public_keys(folder: &Path) -> Result<Vec<String>, KeyFileError> {
+        let (_, history) = Self::read_history(folder)?;
+        Ok(history.into_iter().filter(|key| key.status != KeyStatus::Revoked).map(|key| key.vkey).collect())
+    }
+
     fn read_history(folder: &Path) -> Result<(KeyName, Vec<LogKey>), KeyFileError> {
         let path = folder.join(HISTORY);
         let text = fs::read(&path).map_err(|e| bad(&path, e))?;

@@ -53,7 +53,7 @@ const BATCHES_OF_A_TURN: u32 = 4;
 pub enum Halt {
     #[error(
         "the store's log has {size} entries, and a checkpoint of {signed} was signed: the database was restored from a backup. \
-         Run `quittanced ledger recover`"
+         Restore a later one (docs/operating.md, The log)"
     )]
     Shorter { size: u64, signed: u64 },
     #[error("the store's log is another one than was signed at {signed} entries: it was altered")]
