@@ -15,6 +15,7 @@ use quittance_sql::Engine;
 use quittance_tests::{
     AppDatabase, Deployment, StoreKind,
     app_database::{CRM_MAP, SHOP_MAP, email},
+    deployment::binary,
     scenario::{by_email, completed, create, create_customer, register, system},
 };
 use tonic::Code;
@@ -139,4 +140,42 @@ async fn a_killed_sequencer_goes_on_where_it_was() {
     assert_eq!(indices.len(), entries, "no place is given twice");
     assert_eq!(indices.last().map(|last| last + 1), Some(entries as u64), "and none is left out");
     assert!(!s.deployment.log().contains("not written any more"), "{}", s.deployment.log());
+}
+
+/// `quittanced ledger …` on the deployment's own folder: gives the public keys that it prints.
+fn ledger_command(deployment: &Deployment, command: &str) -> Vec<String> {
+    let data = deployment.data();
+    let ran = std::process::Command::new(binary("quittanced"))
+        .args(["--data-dir".as_ref(), data.as_os_str(), "ledger".as_ref(), command.as_ref()])
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    String::from_utf8(ran.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// What an old key signed stands, and what comes after it is retired needs the new key alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_logs_key_is_rotated_and_old_certificates_stand() {
+    let mut s = scene(StoreKind::Sqlite).await;
+    let mut files = Vec::new();
+    let mut published = Vec::new();
+    for (n, command) in ["keys", "add-key", "retire-keys"].into_iter().enumerate() {
+        s.deployment.terminate().await;
+        published = ledger_command(&s.deployment, command);
+        s.deployment.launch().await;
+        let acme = s.deployment.client(&s.deployment.customer_token("acme")).await;
+        let request = create(&acme, by_email(v1::Action::Erasure, email(n as u64))).await.unwrap();
+        completed(&acme, &request.name).await;
+        files.push(certificate(&acme, &request.name, "").await.certificate);
+    }
+    assert_eq!(published.len(), 2);
+    let all = keys(&s.deployment);
+    assert_eq!(all.keys().iter().map(ToString::to_string).collect::<Vec<_>>(), published);
+    for file in &files {
+        check(file, &all);
+    }
+    let new = LogKeys::new(vec![all.keys()[1].clone()]).unwrap();
+    check(&files[2], &new);
+    let trusted = [TrustedKey::from(&new.keys()[0])];
+    assert!(open(&files[0], &trusted).is_err(), "the first was signed by the old key alone");
 }
