@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs a command with a PostgreSQL and a MariaDB of its own: own data directory, free ports, ended afterwards.
+# Runs a command with a PostgreSQL and a MariaDB of its own: own data directory, free ports, ended afterwards. The programs that tests
+# read PDF files with are there too.
 #   tests/with-servers.sh cargo test --workspace
 # Sets QUITTANCE_TEST_POSTGRES_URL (superuser, database postgres), QUITTANCE_TEST_STANDBY_URL (a copy of it that is in recovery and takes no
 # writes) and QUITTANCE_TEST_MARIADB_URL (root, no database).
@@ -25,6 +26,8 @@ install() {
 
 [ -n "$(pg_bin)" ] && [ -x "$(pg_bin)/initdb" ] || install PostgreSQL postgresql
 command -v mariadbd >/dev/null || [ -x /usr/sbin/mariadbd ] || install MariaDB mariadb-server
+command -v pdftotext >/dev/null || install poppler poppler-utils
+command -v qpdf >/dev/null || install qpdf qpdf
 PG=$(pg_bin)
 MARIADBD=$(command -v mariadbd || echo /usr/sbin/mariadbd)
 

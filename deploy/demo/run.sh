@@ -132,9 +132,9 @@ keep quittance requests create --action lift_restriction --subject-informed "$(d
   --email "$(demo-data email restricted)" --reference DSR-4 "${WAIT[@]}"
 
 section 'Erasure (Art. 17)'
-say 'First what it would touch, touching nothing. Invoices of the last seven book years are held by law. A preview goes no' \
-  'further than the identifiers that it is given, so it gets the user id as well; the request finds that by itself.'
-run quittance requests preview --action erasure --email "$(demo-data email erased)" --user-id "$(demo-data user-id erased)"
+say 'First what it would touch, touching nothing. Invoices of the last seven book years are held by law. The shop is asked by the' \
+  'user id that the crm gives away for the address.'
+run quittance requests preview --action erasure --email "$(demo-data email erased)"
 keep quittance requests create --action erasure --email "$(demo-data email erased)" --reference DSR-5 "${WAIT[@]}"
 
 section "A bulk erasure: $LEAVERS people at once"
@@ -148,6 +148,18 @@ ERASED=$(quittance requests list --reference DSR-5 | awk 'NR == 2 { print $1 }')
 run quittance requests get "$ERASED"
 run quittance confirmations list "$ERASED" | fit
 
+section 'The certificate, checked without us'
+say 'Signed, with the openings of its entries in the append-only log and a proof for each. Whom it is about stands in a file of its' \
+  'own; without that, nobody can find out. The check needs the file and the log'"'"'s public key, and no service.'
+run quittance requests certificate "$ERASED" --out "$DEMO/certificate.json" --opening "$DEMO/subject-opening.json" \
+  --document "$DEMO/certificate.pdf" --language en --wait
+quittanced --data-dir "$DATA" ledger keys > "$DEMO/log-keys.txt"
+run env -u QUITTANCE_ENDPOINT -u QUITTANCE_TOKEN_FILE quittance verify "$DEMO/certificate.json" --key "$DEMO/log-keys.txt" \
+  --subject-opening "$DEMO/subject-opening.json"
+say 'One figure altered, and it is refused:'
+sed 's/"count":1/"count":2/' "$DEMO/certificate.json" > "$DEMO/altered.json"
+if run quittance verify "$DEMO/altered.json" --key "$DEMO/log-keys.txt"; then say 'An altered certificate was believed.' >&2; exit 1; fi
+
 section 'Proof, asking nobody'
 say 'demo-data reads both databases with plain SQL, and the folder, and compares everything with a copy from before' \
   '(tests/src/bin/demo-data/tables.rs has the statements). "theirs": rows of the '"$((LEAVERS + 1))"' people who were erased, or' \
@@ -156,4 +168,5 @@ run demo-data prove "$DEMO" --statement "$STATEMENT"
 
 section "Done in $SECONDS seconds after the build"
 say "All of it is left in $DEMO: crm.db and shop.db (before/ has them as they were), print-shop/, access-package.jsonl," \
+  'certificate.json, certificate.pdf, subject-opening.json, log-keys.txt,' \
   'leavers.csv, the logs, and the store of Quittance in quittanced/.'

@@ -27,6 +27,7 @@ pub fn agreement() -> v1::Agreement {
             purposes: vec!["delivery".to_owned()],
             ..v1::ProcessingFacts::default()
         }),
+        recipients: Vec::new(),
     }
 }
 
@@ -68,6 +69,21 @@ pub fn by_email(action: v1::Action, email: impl Into<String>) -> v1::Request {
     v1::Request {
         action: action.into(),
         identifiers: vec![identifier(v1::IdentifierKind::Email, email)],
+        ..v1::Request::default()
+    }
+}
+
+/// Corrects one field, for whoever is known by the identifiers.
+pub fn rectify(identifiers: Vec<v1::Identifier>, place: (&str, &str), old: &str, new: &str) -> v1::Request {
+    let replace = v1::ReplaceValue { old_value: old.to_owned(), new_value: new.to_owned() };
+    v1::Request {
+        action: v1::Action::Rectification.into(),
+        identifiers,
+        corrections: vec![v1::Correction {
+            collection: place.0.to_owned(),
+            field: place.1.to_owned(),
+            target: Some(v1::correction::Target::Replace(replace)),
+        }],
         ..v1::Request::default()
     }
 }

@@ -290,9 +290,12 @@ async fn states_allow_only_what_they_allow() {
     let done = completed(&s.acme, &referred.name).await;
     let cancel = v1::CancelRequestRequest { name: done.name.clone(), reason: String::new() };
     assert_refused(s.acme.requests().cancel_request(cancel).await, Code::FailedPrecondition, "WRONG_STATE", "");
-    let certificate = v1::GetCertificateRequest { name: done.name.clone() };
-    let refused = s.acme.evidence().get_certificate(certificate).await;
-    assert_refused(refused, Code::FailedPrecondition, "CERTIFICATE_NOT_ISSUED", "");
+    let certificate = |name: &str, language: &str| v1::GetCertificateRequest {
+        name: name.to_owned(),
+        document_language: language.to_owned(),
+    };
+    let refused = s.acme.evidence().get_certificate(certificate(&done.name, "de")).await;
+    assert_refused(refused, Code::InvalidArgument, "INVALID_FIELD", "document_language");
     let statement = v1::GetInterimStatementRequest { name: done.name };
     let statement = s.acme.evidence().get_interim_statement(statement).await.unwrap().into_inner();
     assert!(statement.open_systems.is_empty());

@@ -134,6 +134,30 @@ async fn who_is_not_there_is_not_held_and_what_nothing_leads_to_needs_attention(
     assert!(outcomes(&request).contains(&"crm * * NOT_HELD VERIFIED 0".to_owned()));
 }
 
+/// The person is known by email alone, and the shop by the user id that the other database yields.
+#[tokio::test]
+async fn a_preview_follows_what_systems_yield_and_touches_nothing() {
+    let s = scene(StoreKind::Sqlite, Engine::Postgres, Engine::MySql).await;
+    let preview = async |email: String| {
+        let request = Some(by_email(v1::Action::Erasure, email));
+        let asked = v1::PreviewRequestRequest { request, ..v1::PreviewRequestRequest::default() };
+        let preview = s.acme.requests().preview_request(asked).await.unwrap().into_inner();
+        let rows = |p: &v1::SystemPreview| p.collections.iter().map(|c| (c.collection.clone(), c.rows)).collect();
+        let systems: Vec<(bool, Vec<(String, u64)>)> = preview.systems.iter().map(|p| (p.asked, rows(p))).collect();
+        systems
+    };
+    let rows = |rows: &[(&str, u64)]| rows.iter().map(|(c, n)| ((*c).to_owned(), *n)).collect::<Vec<_>>();
+    let known = [
+        (true, rows(&[("address", 2), ("customer", 1), ("message", 3)])),
+        (true, rows(&[("account", 1), ("order_line", 4), ("orders", 2)])),
+    ];
+    assert_eq!(preview(email(7)).await, known);
+    assert_eq!(preview("nobody@example.com".to_owned()).await, [(true, vec![]), (false, vec![])]);
+    assert_eq!(preview(email(7)).await, known, "nothing was touched");
+    let listed = s.acme.requests().list_requests(v1::ListRequestsRequest::default()).await.unwrap().into_inner();
+    assert!(listed.requests.is_empty());
+}
+
 #[tokio::test]
 async fn an_access_gives_the_customer_a_package_and_nobody_else() {
     let s = scene(StoreKind::Postgres, Engine::Postgres, Engine::Sqlite).await;

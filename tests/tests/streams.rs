@@ -1,10 +1,10 @@
 //! Streams: a bulk is acknowledged chunk by chunk and can be resumed; a watch misses no change.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 use quittance_api::v1;
 use quittance_client::Client;
-use quittance_sql::Engine;
+use quittance_sql::{ConnectOptions, Engine, Pool};
 use quittance_tests::{
     AppDatabase, Deployment, StoreKind,
     app_database::{CRM_MAP, email},
@@ -114,4 +114,50 @@ async fn watch_until_completed(
     });
     all.await.unwrap_or_else(|_| panic!("never seen to complete: {open:?}"));
     seen
+}
+
+/// A change is stamped when its transaction begins to write, and a busy database may commit it much later.
+#[tokio::test]
+async fn a_watch_sees_a_change_that_committed_long_after_its_stamp() {
+    let deployment = Deployment::start(StoreKind::Postgres).await;
+    let operator = deployment.operator().await;
+    create_customer(&operator, "acme").await;
+    // Nobody works for it: nothing else changes the request.
+    let map = "version: 1\ncollections:\n  files:\n    fields:\n      content: file\n";
+    let remote = v1::System {
+        accepts: vec![v1::IdentifierKind::Email.into()],
+        display_name: "Slow".to_owned(),
+        ..system("acme", v1::ConnectorKind::Remote, "", map)
+    };
+    register(&operator, "slow", remote).await.unwrap();
+    let acme = deployment.client(&deployment.customer_token("acme")).await;
+    let request = create(&acme, by_email(v1::Action::Erasure, email(0))).await.unwrap();
+    let mut watch = acme.requests().watch_requests(v1::WatchRequestsRequest::default()).await.unwrap().into_inner();
+    assert!(watch.message().await.unwrap().unwrap().request.is_none());
+
+    let store = Pool::open(&ConnectOptions::new(fs::read_to_string(deployment.path("store-url")).unwrap())).unwrap();
+    let mut lock = store.begin().await.unwrap();
+    lock.execute("LOCK TABLE ledger_entries IN EXCLUSIVE MODE", vec![]).await.unwrap();
+    let extend = v1::ExtendRequestRequest {
+        name: request.name.clone(),
+        due_time: request.due_time.map(|due| prost_types::Timestamp { seconds: due.seconds + 86_400, ..due }),
+        reason: "many systems".to_owned(),
+    };
+    let extending = tokio::spawn({
+        let acme = acme.clone();
+        async move { acme.requests().extend_request(extend).await.map(|_| ()) }
+    });
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    lock.rollback().await.unwrap();
+    extending.await.unwrap().unwrap();
+    let seen = tokio::time::timeout(Duration::from_secs(10), async {
+        loop {
+            if let Some(changed) = watch.message().await.unwrap().unwrap().request {
+                return changed;
+            }
+        }
+    });
+    let changed = seen.await.expect("the change is seen");
+    assert_eq!(changed.name, request.name);
+    assert_ne!(changed.due_time, changed.first_due_time);
 }

@@ -87,6 +87,12 @@ pub enum Command {
     Confirmations(commands::evidence::Command),
     /// How a request stands at this moment: what is confirmed, what is open and why.
     InterimStatement(commands::evidence::Named),
+    /// Checks a certificate or an interim statement, offline: neither the service nor a token is needed.
+    #[command(after_help = commands::verify::HELP)]
+    Verify(commands::verify::Verify),
+    /// The log under the certificates.
+    #[command(subcommand)]
+    Ledger(commands::ledger::Command),
     /// Writes completions for a shell: `quittance completion bash > /etc/bash_completion.d/quittance`.
     Completion { shell: clap_complete::Shell },
 }

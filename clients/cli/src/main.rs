@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod failure;
 mod files;
+mod keys;
 mod output;
 mod resource;
 mod short_names;
@@ -55,6 +56,8 @@ async fn run(cli: Cli) -> Done {
         Command::Packages(command) => commands::packages::run(command, global, &mut out).await,
         Command::Confirmations(command) => commands::evidence::run(command, global, &mut out).await,
         Command::InterimStatement(named) => commands::evidence::interim_statement(named, global, &mut out).await,
+        Command::Verify(verify) => commands::verify::run(&verify, &mut out),
+        Command::Ledger(command) => commands::ledger::run(command, &mut out).await,
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "quittance", &mut script);

@@ -75,6 +75,35 @@ pub struct Agreement {
     pub contacts: Vec<Contact>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub facts: Option<Facts>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<Recipient>,
+}
+
+/// Of an agreement, or of a request; there with the task by which it is told.
+#[derive(Debug, Serialize)]
+pub struct Recipient {
+    pub recipient_id: String,
+    pub display_name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub contact: String,
+    pub received: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub system: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub task: String,
+}
+
+impl From<v1::RequestRecipient> for Recipient {
+    fn from(r: v1::RequestRecipient) -> Self {
+        Self {
+            recipient_id: r.recipient_id,
+            display_name: r.display_name,
+            contact: r.contact,
+            received: r.received,
+            system: String::new(),
+            task: r.task,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -127,6 +156,18 @@ impl From<v1::Agreement> for Agreement {
                 automated_decisions: f.automated_decisions,
                 security_measures: f.security_measures,
             }),
+            recipients: agreement
+                .recipients
+                .into_iter()
+                .map(|r| Recipient {
+                    recipient_id: r.recipient_id,
+                    display_name: r.display_name,
+                    contact: r.contact,
+                    received: r.received,
+                    system: r.system,
+                    task: String::new(),
+                })
+                .collect(),
         }
     }
 }
@@ -303,8 +344,34 @@ pub struct Request {
     pub objection: Option<Objection>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub closing_reason: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub identifier_changes: Vec<IdentifierChange>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<Recipient>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub etag: String,
+}
+
+/// That an identifier changes; never from what to what.
+#[derive(Debug, Serialize)]
+pub struct IdentifierChange {
+    pub kind: String,
+    pub collection: String,
+    pub field: String,
+}
+
+impl From<v1::IdentifierChange> for IdentifierChange {
+    fn from(change: v1::IdentifierChange) -> Self {
+        let kind = short::<v1::IdentifierKind>(change.kind);
+        Self { kind, collection: change.collection, field: change.field }
+    }
+}
+
+impl IdentifierChange {
+    fn line(changes: &[Self]) -> String {
+        let one = |c: &Self| format!("{} ({}.{})", c.kind, c.collection, c.field);
+        changes.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -334,6 +401,8 @@ impl From<v1::Request> for Request {
             tasks: request.tasks.into_iter().map(Into::into).collect(),
             objection: request.objection.map(|o| Objection { reason: o.reason, time: text_or_none(o.time.as_ref()) }),
             closing_reason: request.closing_reason,
+            identifier_changes: request.identifier_changes.into_iter().map(Into::into).collect(),
+            recipients: request.recipients.into_iter().map(Into::into).collect(),
             etag: request.etag,
         }
     }
@@ -369,6 +438,13 @@ impl Request {
         }
         table.field("completed", seconds(self.complete_time.as_ref()));
         table.field("ground", &self.restriction_ground);
+        table.field("changes identifier", IdentifierChange::line(&self.identifier_changes));
+        let recipients = |told: bool| {
+            let these = self.recipients.iter().filter(|r| r.task.is_empty() != told);
+            these.map(|r| r.recipient_id.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        table.field("recipients told", recipients(true));
+        table.field("recipients listed", recipients(false));
         if let Some(objection) = &self.objection {
             table.field("objection", &objection.reason);
         }
@@ -390,6 +466,8 @@ pub struct Task {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latest_start_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub unattended_since_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub confirmation: Option<Confirmation>,
 }
 
@@ -403,6 +481,7 @@ impl From<v1::Task> for Task {
             reason: task.reason,
             next_attempt_time: text_or_none(task.next_attempt_time.as_ref()),
             latest_start_time: text_or_none(task.latest_start_time.as_ref()),
+            unattended_since_time: text_or_none(task.unattended_since_time.as_ref()),
             confirmation: task.confirmation.map(Into::into),
         }
     }
@@ -608,6 +687,8 @@ pub struct CollectionPreview {
 pub struct Preview {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub due_time: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub identifier_changes: Vec<IdentifierChange>,
     pub systems: Vec<SystemPreview>,
 }
 
@@ -620,6 +701,7 @@ impl From<v1::PreviewRequestResponse> for Preview {
         };
         Self {
             due_time: text_or_none(preview.due_time.as_ref()),
+            identifier_changes: preview.identifier_changes.into_iter().map(Into::into).collect(),
             systems: preview
                 .systems
                 .into_iter()
@@ -635,6 +717,19 @@ impl From<v1::PreviewRequestResponse> for Preview {
 }
 
 impl Preview {
+    /// What comes before the table.
+    pub fn head(&self) -> Vec<String> {
+        let mut lines = match &self.due_time {
+            Some(_) => vec![format!("would be due {}", seconds(self.due_time.as_ref()))],
+            None => vec!["would be due at an unknown time".to_owned()],
+        };
+        if !self.identifier_changes.is_empty() {
+            let changes = IdentifierChange::line(&self.identifier_changes);
+            lines.push(format!("changes an identifier, in every system that is keyed by it: {changes}"));
+        }
+        lines
+    }
+
     pub fn table(&self) -> Table {
         let mut table = Table::new(&["SYSTEM", "COLLECTION", "ROWS", "HELD", "REMARK"]);
         for s in &self.systems {
@@ -774,6 +869,13 @@ impl From<v1::download_package_response::Part> for PackagePart {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_preview_is_due_on_a_whole_second() {
+        let due = prost_types::Timestamp { seconds: 1_772_000_399, nanos: 999_999_000 };
+        let preview = v1::PreviewRequestResponse { due_time: Some(due), ..v1::PreviewRequestResponse::default() };
+        assert_eq!(Preview::from(preview).head(), ["would be due 2026-02-25T06:19:59Z"]);
+    }
 
     #[test]
     fn a_row_counts_once_whatever_its_categories_and_collections_add_up() {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::stream;
-use quittance_api::v1::{request_service_server::*, *};
+use quittance_api::v1::{evidence_service_server::*, request_service_server::*, *};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request as Call, Response, Status, Streaming, transport::Server};
@@ -21,6 +21,8 @@ struct Known {
     /// By name: the request, and how often it was looked at.
     requests: HashMap<String, (Request, u32)>,
     by_id: HashMap<String, String>,
+    /// How often a certificate was asked for.
+    certificates: u32,
 }
 
 #[derive(Clone, Default)]
@@ -142,11 +144,45 @@ impl RequestService for Fake {
     );
 }
 
+/// A certificate is there at the third look, if at all.
+#[tonic::async_trait]
+impl EvidenceService for Fake {
+    async fn get_certificate(
+        &self,
+        call: Call<GetCertificateRequest>,
+    ) -> Result<Response<GetCertificateResponse>, Status> {
+        let call = call.into_inner();
+        let mut known = self.0.lock().unwrap();
+        known.certificates += 1;
+        if known.certificates < 3 || known.requests[&call.name].0.reference == "never" {
+            let details =
+                tonic_types::ErrorDetails::with_error_info("CERTIFICATE_NOT_ISSUED", "quittance", HashMap::new());
+            return Err(<Status as tonic_types::StatusExt>::with_error_details(
+                tonic::Code::FailedPrecondition,
+                "there is no certificate yet",
+                details,
+            ));
+        }
+        Ok(Response::new(GetCertificateResponse {
+            certificate: b"{certificate}".to_vec(),
+            subject_opening: b"{opening}".to_vec(),
+            document: call.document_language.into_bytes(),
+        }))
+    }
+
+    not_here! {
+        list_confirmations(ListConfirmationsRequest) -> ListConfirmationsResponse,
+        get_interim_statement(GetInterimStatementRequest) -> GetInterimStatementResponse,
+    }
+}
+
 async fn serve() -> (Fake, String) {
     let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let fake = Fake::default();
-    let server = Server::builder().add_service(RequestServiceServer::new(fake.clone()));
+    let server = Server::builder()
+        .add_service(RequestServiceServer::new(fake.clone()))
+        .add_service(EvidenceServiceServer::new(fake.clone()));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     (fake, endpoint)
 }
@@ -253,6 +289,46 @@ async fn a_batch_resumes_under_its_id() {
         assert!(err(&output).contains("line 4: it names nobody"), "{}", err(&output));
     }
     assert_eq!(fake.0.lock().unwrap().requests.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_is_waited_for_and_its_opening_is_for_its_owner_alone() {
+    let (_, endpoint) = serve().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let id = "0b9b2f0e-7f0e-4f43-8a47-3f0a4a1f0a11";
+    let created = [&CREATE[..], &["--request-id", id, "--reference", "fine", "--wait"]].concat();
+    assert_eq!(quittance(&endpoint, &created, "").await.status.code(), Some(0));
+    let get = ["requests", "certificate", id, "--customer", "acme"];
+    let early = quittance(&endpoint, &get, "").await;
+    assert_eq!(early.status.code(), Some(1));
+    assert!(err(&early).contains("CERTIFICATE_NOT_ISSUED"), "{}", err(&early));
+    let (out, opening, document) = (path("certificate.json"), path("opening.json"), path("certificate.pdf"));
+    let files = ["--out", &out, "--opening", &opening, "--document", &document, "--language", "nl", "--wait"];
+    let output = quittance(&endpoint, &[&get[..], &files].concat(), "").await;
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    for (file, content) in [(&out, "{certificate}"), (&opening, "{opening}"), (&document, "nl")] {
+        assert_eq!(std::fs::read_to_string(file).unwrap(), content);
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(std::fs::metadata(&opening).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    let printed = quittance(&endpoint, &get, "").await;
+    assert_eq!(printed.stdout, b"{certificate}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_the_certificate_of_a_request_that_is_open() {
+    let (_, endpoint) = serve().await;
+    let id = "0b9b2f0e-7f0e-4f43-8a47-3f0a4a1f0a12";
+    let created = [&CREATE[..], &["--request-id", id, "--reference", "never"]].concat();
+    assert_eq!(quittance(&endpoint, &created, "").await.status.code(), Some(0));
+    let get = ["requests", "certificate", id, "--customer", "acme", "--wait"];
+    let output = quittance(&endpoint, &get, "").await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains("CERTIFICATE_NOT_ISSUED"), "{}", err(&output));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -250,6 +250,17 @@ async fn a_task_whose_lease_is_lost_is_dropped() {
 }
 
 #[tokio::test]
+async fn a_drain_does_not_wait_for_a_service_that_is_gone() {
+    // It answers nothing but "not now", as a proxy does whose server is gone.
+    let running = run(vec![task("plain", Action::Erasure)], false, u32::MAX).await;
+    running.log.until("acted +found").await;
+    let begun = std::time::Instant::now();
+    let all = running.end().await;
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert!(!all.iter().any(|line| line.starts_with("done")), "{all:?}");
+}
+
+#[tokio::test]
 async fn a_drain_ends_what_was_begun_and_gives_back_the_rest() {
     let tasks = (0..4)
         .map(|n| LeasedTask { name: format!("customers/c/requests/{n}/tasks/files"), ..task("slow", Action::Erasure) });

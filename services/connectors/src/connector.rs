@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use quittance_domain::{
     Timestamp,
-    action::{Action, Correction},
+    action::{Action, Correction, IdentifierChange},
     identifier::Identifier,
     ids::CustomerId,
     outcome::Outcome,
@@ -37,6 +37,8 @@ pub struct Subject {
     pub pseudonym: String,
     /// For a rectification.
     pub corrections: Vec<Correction>,
+    /// Identifiers that it changes, of kinds that the system knows; the old ones are among `identifiers`.
+    pub identifier_changes: Vec<IdentifierChange>,
 }
 
 /// What `find` saw of one subject. Nothing has been changed.
@@ -108,6 +110,9 @@ pub enum SubjectError {
     /// Read-back still sees what should be gone: not confirmed, tried again.
     #[error("read-back found {rows} rows that are not as instructed")]
     NotYet { rows: u64 },
+    /// It would leave a shared row to nobody, which is then to go as a whole: left out of the batch, and found again after it.
+    #[error("another's erasure has left it alone with a row that was shared")]
+    FindAgain,
     #[error("{0}")]
     Other(String),
 }

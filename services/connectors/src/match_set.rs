@@ -1,6 +1,6 @@
 //! The match set: the keys of the rows that a task found. Stored sealed before the system is touched; a rerun works from it (I4).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use quittance_domain::Timestamp;
 
@@ -87,6 +87,19 @@ impl MatchedRow {
         }
     }
 
+    /// It was shared, and is the subject's alone now: what is to happen is what the later find says, to all that either has seen of it.
+    fn take_over(&mut self, later: Self) {
+        let union = |mine: &mut Vec<u16>, theirs: &[u16]| {
+            mine.extend_from_slice(theirs);
+            mine.sort_unstable();
+            mine.dedup();
+        };
+        union(&mut self.rules, &later.rules);
+        union(&mut self.filled, &later.filled);
+        let (rules, filled) = (std::mem::take(&mut self.rules), std::mem::take(&mut self.filled));
+        *self = Self { rules, filled, ..later };
+    }
+
     /// What is to happen at `now`: a hold that has ended gives way to what was to follow it.
     pub fn fate_at(&self, now: Timestamp) -> RowFate {
         match (self.fate, self.then) {
@@ -115,18 +128,28 @@ impl MatchSet {
         self.collections.values().all(Vec::is_empty)
     }
 
-    /// Adds what a later find saw. A row that both hold keeps what was known first: it was whole then.
-    pub fn absorb(&mut self, later: Self) {
+    /// Adds what a later find saw. A row that both hold keeps what was known first: it was whole then. But one that was shared, and is
+    /// the subject's alone by now, is treated so. Answers whether anything was added.
+    pub fn absorb(&mut self, later: Self) -> bool {
+        let mut added = false;
         for (name, rows) in later.collections {
             let mine = self.collections.entry(name).or_default();
             // A row may be the subject's and point at another of the subject's besides.
             let name = |r: &MatchedRow| (r.key.clone(), (r.fate == RowFate::Unpoint).then(|| r.rules.clone()));
-            let known: std::collections::HashSet<_> = mine.iter().map(name).collect();
-            mine.extend(rows.into_iter().filter(|r| !known.contains(&name(r))));
+            let known: HashMap<_, usize> = mine.iter().enumerate().map(|(at, row)| (name(row), at)).collect();
+            for row in rows {
+                match known.get(&name(&row)).map(|at| &mut mine[*at]) {
+                    None => mine.push(row),
+                    Some(known) if known.fate == RowFate::Redact && row.fate != RowFate::Redact => known.take_over(row),
+                    Some(_) => continue,
+                }
+                added = true;
+            }
         }
         if self.pseudonym.is_empty() {
             self.pseudonym = later.pseudonym;
         }
+        added
     }
 }
 

@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 use quittance_connectors::{BatchContext, Connector, ConnectorError, Found, MatchSet, Subject, SubjectError};
 use quittance_domain::{
     Timestamp,
-    action::{Action, Correction},
+    action::Action,
     backoff::full_jitter,
     ids::{CustomerId, RequestId},
     outcome::{Confirmation, Evidence, EvidenceKind, Grade, Outcome, OutcomeKind},
     plan::NO_USABLE_IDENTIFIER,
-    system::System,
+    system::{SubjectShare, System},
     task::Work,
 };
 use quittance_store::{LeasedTask, MaskPseudonyms, Report, ReportResult, Store, StoreError};
@@ -19,6 +19,8 @@ use crate::{Clock, DispatchLimits};
 
 /// Rounds of find, act and read-back within one attempt, for rows that came in between.
 const ROUNDS_MAX: u32 = 3;
+/// As long as one in so many of a batch can be done at once beside the others, those that must follow go on as a batch.
+const SHARING_MIN: usize = 4;
 /// So many subjects that each fail alone, and none that succeeds: it is the system, not the subjects.
 const POISONOUS_MAX: u32 = 8;
 /// Up to here a batch waits for replicas itself; longer, and the task is put aside.
@@ -138,7 +140,7 @@ impl Execution<'_> {
         let mut steps = Vec::with_capacity(tasks.len());
         for task in tasks {
             match self.step(task, &pseudonyms) {
-                Ok(step) if self.action == Action::Rectification && step.subject.corrections.is_empty() => {
+                Ok(step) if self.action == Action::Rectification && is_spared(&step.subject) => {
                     let basis = "the system's data map has none of the named fields".to_owned();
                     let outcome = Outcome { basis, ..not_held() };
                     reports.push(self.confirmed(task, vec![outcome], self.clock.now()));
@@ -168,9 +170,8 @@ impl Execution<'_> {
     }
 
     fn step<'t>(&self, task: &'t LeasedTask, pseudonyms: &MaskPseudonyms) -> Result<Step<'t>, String> {
-        let accepted = self.system.accepts();
-        let identifiers: Vec<_> =
-            task.subject.identifiers.iter().filter(|i| accepted.contains(&i.kind())).cloned().collect();
+        let SubjectShare { identifiers, corrections, identifier_changes } =
+            self.system.share(&task.subject.identifiers, &task.subject.corrections, &task.subject.identifier_changes);
         // The least one: the same in every run, whatever was yielded in which order.
         let Some(first) = identifiers.iter().min() else { return Err(NO_USABLE_IDENTIFIER.to_owned()) };
         let pseudonym = pseudonyms.of(first);
@@ -180,11 +181,7 @@ impl Execution<'_> {
                 serde_json::from_slice(bytes).map_err(|_| "the stored match set does not parse".to_owned())?
             }
         };
-        // The other corrections are for other systems: intake has made sure that each is somebody's.
-        let mapped =
-            |c: &&Correction| self.system.map.collection(&c.collection).is_some_and(|m| m.field(&c.field).is_some());
-        let corrections = task.subject.corrections.iter().filter(mapped).cloned().collect();
-        let subject = Subject { identifiers, pseudonym, corrections };
+        let subject = Subject { identifiers, pseudonym, corrections, identifier_changes };
         Ok(Step { task, subject, match_set })
     }
 
@@ -206,9 +203,7 @@ impl Execution<'_> {
             match found {
                 Err(error) => reports.push(self.subject_failed(step.task, &error)),
                 Ok(mut found) => {
-                    let before = step.match_set.rows();
-                    step.match_set.absorb(std::mem::take(&mut found.match_set));
-                    if step.match_set.rows() > before {
+                    if step.match_set.absorb(std::mem::take(&mut found.match_set)) {
                         to_save.push((step.task, encode(&step.match_set)));
                     }
                     going.push((step, found));
@@ -229,24 +224,50 @@ impl Execution<'_> {
     }
 
     async fn change(&self, ctx: &BatchContext, steps: Vec<Step<'_>>, reports: &mut Vec<Report>) -> Result<(), Stop> {
-        let mut steps = steps;
+        let mut parts = vec![steps];
+        while let Some(part) = parts.pop() {
+            let size = part.len();
+            let again = self.change_part(ctx, part, reports).await?;
+            let done = size - again.len();
+            if done == 0 {
+                // Not by its own batch: another's is at the same rows.
+                reports.extend(again.iter().map(|step| self.retry(step.task, &SubjectError::FindAgain.to_string())));
+            } else if done * SHARING_MIN >= size {
+                parts.push(again);
+            } else {
+                // Nearly all share rows with one another: one after the other, each is found once.
+                parts.extend(again.into_iter().rev().map(|step| vec![step]));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives those that must be found again, since others of the part have gone.
+    async fn change_part<'t>(
+        &self,
+        ctx: &BatchContext,
+        steps: Vec<Step<'t>>,
+        reports: &mut Vec<Report>,
+    ) -> Result<Vec<Step<'t>>, Stop> {
+        let (mut steps, mut again) = (steps, Vec::new());
         for round in 1..=ROUNDS_MAX {
             let found = self.find(ctx, steps, reports).await?;
             let going: Vec<Step<'_>> = found.into_iter().map(|(step, _)| step).collect();
-            let acted = self.act(ctx, going, reports).await?;
+            let acted = self.act(ctx, going, &mut again, reports).await?;
             let settled = self.settle(acted, reports).await;
             steps = self.read_back(ctx, settled, round == ROUNDS_MAX, reports).await?;
             if steps.is_empty() {
                 break;
             }
         }
-        Ok(())
+        Ok(again)
     }
 
     async fn act<'t>(
         &self,
         ctx: &BatchContext,
         steps: Vec<Step<'t>>,
+        again: &mut Vec<Step<'t>>,
         reports: &mut Vec<Report>,
     ) -> Result<Vec<Step<'t>>, Stop> {
         // A correction that matches no row is for the connector to judge: an old value that is not there is no success.
@@ -260,6 +281,7 @@ impl Execution<'_> {
         for (step, acted) in touched.into_iter().zip(acted) {
             match acted {
                 Ok(()) => going.push(step),
+                Err(SubjectError::FindAgain) => again.push(step),
                 Err(error) => reports.push(self.subject_failed(step.task, &error)),
             }
         }
@@ -392,6 +414,11 @@ impl Execution<'_> {
             error => report(task, ReportResult::Attention { reason: error.to_string() }),
         }
     }
+}
+
+/// A rectification that asks nothing of this system.
+fn is_spared(subject: &Subject) -> bool {
+    subject.corrections.is_empty() && subject.identifier_changes.is_empty()
 }
 
 /// Nothing of the subject was found, by every identifier that the system accepts.

@@ -7,6 +7,7 @@
 mod batch;
 mod breaker;
 mod clock;
+mod deadlines;
 mod dispatcher;
 mod execute;
 mod heartbeat;
@@ -16,6 +17,7 @@ pub mod remote;
 mod topology;
 
 pub use clock::{Clock, SystemClock};
+pub use deadlines::Deadlines;
 pub use dispatcher::{DispatchHandle, Dispatcher};
 pub use limits::DispatchLimits;
 pub use registry::{ConnectorFactory, ConnectorRegistry};

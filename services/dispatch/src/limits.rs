@@ -24,6 +24,8 @@ pub struct DispatchLimits {
     pub breaker_open_max_s: u64,
     /// Records of an access package that are held in memory at once.
     pub export_page: usize,
+    /// How often requests are looked for whose time runs out.
+    pub deadline_sweep_s: u64,
     /// How long running batches may finish at a drain, before they are handed back.
     pub drain_s: u64,
 }
@@ -42,6 +44,7 @@ impl Default for DispatchLimits {
             breaker_open_s: 5,
             breaker_open_max_s: 120,
             export_page: 500,
+            deadline_sweep_s: 60,
             drain_s: 20,
         }
     }
@@ -60,6 +63,10 @@ impl DispatchLimits {
     /// A transaction in a target ends well before the lease could pass, even if it began just before a heartbeat (I4).
     pub fn target_time_limit(&self) -> Duration {
         self.lease() / 3
+    }
+
+    pub fn deadline_sweep(&self) -> Duration {
+        Duration::from_secs(self.deadline_sweep_s.max(1))
     }
 
     pub fn retry_base(&self) -> Duration {

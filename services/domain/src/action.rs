@@ -1,6 +1,11 @@
 //! What a customer can instruct.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
+
+use crate::{
+    identifier::{Identifier, IdentifierKind},
+    ids::SystemId,
+};
 
 /// The four rights, and the lifting of a restriction (GDPR Art. 15-18).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
@@ -20,6 +25,13 @@ pub enum InstructionKind {
     CustomerRequest,
     AgreementTerm,
     LegalRequirement,
+}
+
+impl Action {
+    /// Recipients are told of it (Art. 19).
+    pub const fn concerns_recipients(self) -> bool {
+        matches!(self, Self::Rectification | Self::Erasure | Self::Restriction)
+    }
 }
 
 /// On which ground a restriction rests (Art. 18(1)(a)-(d)). While (b) or (c) stands, an erasure waits for the customer.
@@ -99,6 +111,20 @@ pub enum CorrectionTarget {
     Record { key: Vec<String>, new: String },
     /// A supplementary statement, appended to the field.
     Append { statement: String },
+}
+
+/// A correction of a field that names the subject: flagged, and carried to every system that is keyed by its kind.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IdentifierChange {
+    pub kind: IdentifierKind,
+    /// Where the customer named it.
+    pub collection: String,
+    pub field: String,
+    /// `None`: what stood there is no identifier of that kind, so nothing else can be keyed by it.
+    pub old: Option<Identifier>,
+    pub new: Identifier,
+    /// Systems whose map has that field. They are corrected first: a wrong old value is found out there, and goes no further.
+    pub named_at: BTreeSet<SystemId>,
 }
 
 // Old and new values are personal data (I10).

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::{Timestamp, country::Country};
+use crate::{
+    Timestamp,
+    country::Country,
+    ids::{RecipientId, SystemId},
+};
 
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Agreement {
@@ -17,6 +21,21 @@ pub struct Agreement {
     pub contacts: Vec<Contact>,
     #[serde(default)]
     pub facts: ProcessingFacts,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<Recipient>,
+}
+
+/// To whom the customer's data were disclosed: told of rectification, erasure and restriction where the instruction says so (Art. 19).
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Recipient {
+    pub id: RecipientId,
+    pub display_name: String,
+    pub contact: String,
+    /// What it received, in words.
+    pub received: String,
+    /// The system by which we can tell it. Without one it is listed, and the customer tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<SystemId>,
 }
 
 impl Agreement {

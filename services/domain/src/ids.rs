@@ -121,6 +121,10 @@ slug_id!(
     /// A storage backend or a sub-processor.
     SystemId, "systems/", "systems/{system}"
 );
+slug_id!(
+    /// Somebody to whom a customer's data was disclosed (Art. 19); named in its agreement.
+    RecipientId, "recipients/", "recipients/{recipient}"
+);
 uuid_id!(
     /// A request, UUIDv7 made by the service: sorts by the time it was taken in.
     RequestId

@@ -1,6 +1,6 @@
 //! What a system states for a task, and how sure that is (I5). Grades are never rounded up.
 
-use crate::{Timestamp, ids::SystemId, text_enum};
+use crate::{Timestamp, ids::SystemId, system::SystemRole, text_enum};
 
 /// What was done with rows of one category in one collection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
@@ -14,6 +14,8 @@ pub enum OutcomeKind {
     Restricted,
     RestrictionLifted,
     Exported,
+    /// A recipient was told (Art. 19); what it does then is its own.
+    Notified,
     Unconfirmed,
 }
 
@@ -26,6 +28,7 @@ text_enum!(OutcomeKind,
     Restricted => "RESTRICTED",
     RestrictionLifted => "RESTRICTION_LIFTED",
     Exported => "EXPORTED",
+    Notified => "NOTIFIED",
     Unconfirmed => "UNCONFIRMED",
 );
 
@@ -142,6 +145,8 @@ pub enum OutcomeError {
     Basis(OutcomeKind),
     #[error("outcome {0} does not answer this action")]
     Action(OutcomeKind),
+    #[error("outcome {0} is not for a system of role {1}")]
+    Role(OutcomeKind, SystemRole),
     #[error("outcome {outcome} cannot rest on {evidence}")]
     Evidence { outcome: OutcomeKind, evidence: EvidenceKind },
 }
@@ -163,6 +168,7 @@ impl Confirmation {
                 K::Restricted => matches!(action, Action::Restriction | Action::Erasure),
                 K::RestrictionLifted => action == Action::LiftRestriction,
                 K::Exported => action == Action::Access,
+                K::Notified => action.concerns_recipients(),
             };
             if !answers {
                 return Err(OutcomeError::Action(o.outcome));
@@ -170,6 +176,7 @@ impl Confirmation {
             let grade_fits = match o.outcome {
                 K::Unconfirmed => matches!(o.grade, Grade::None | Grade::Accepted),
                 K::Retained => o.grade == Grade::RetainedUntil,
+                K::Notified => matches!(o.grade, Grade::Accepted | Grade::Executed),
                 K::Erased => matches!(o.grade, Grade::Executed | Grade::Verified | Grade::ExpiresOn),
                 _ => matches!(o.grade, Grade::Executed | Grade::Verified),
             };
@@ -187,6 +194,21 @@ impl Confirmation {
                 && !matches!(self.evidence.kind, EvidenceKind::ReadBack | EvidenceKind::SystemReport);
             if by_word_only || verified_by_paper {
                 return Err(OutcomeError::Evidence { outcome: o.outcome, evidence: self.evidence.kind });
+            }
+        }
+        Ok(())
+    }
+
+    /// Who is only told has nothing to say of our data, and nobody else is "told".
+    pub fn check_role(&self, role: SystemRole) -> Result<(), OutcomeError> {
+        for o in &self.outcomes {
+            let fits = match o.outcome {
+                OutcomeKind::Notified => role == SystemRole::Recipient,
+                OutcomeKind::NotHeld | OutcomeKind::Unconfirmed => true,
+                _ => role != SystemRole::Recipient,
+            };
+            if !fits {
+                return Err(OutcomeError::Role(o.outcome, role));
             }
         }
         Ok(())

@@ -9,9 +9,10 @@ use jiff::SignedDuration;
 
 use crate::{
     Timestamp,
-    action::Action,
+    action::{Action, IdentifierChange},
     identifier::IdentifierKind,
     ids::SystemId,
+    request::Notice,
     task::{TaskState, Work},
 };
 
@@ -26,6 +27,14 @@ pub struct SystemFacts {
     pub yields: BTreeSet<IdentifierKind>,
     pub map_version: u32,
     pub grace_period_s: u64,
+    /// Has a task only where the instruction says to tell it.
+    pub recipient: bool,
+}
+
+/// Of a customer's systems, those that a request has tasks at.
+pub fn concerned(systems: &[SystemFacts], notices: &[Notice]) -> Vec<SystemFacts> {
+    let told = |s: &SystemFacts| notices.iter().any(|notice| notice.system == s.id);
+    systems.iter().filter(|s| !s.recipient || told(s)).cloned().collect()
 }
 
 /// What a wait ends with.
@@ -83,6 +92,30 @@ pub fn plan(
     Ok(systems.iter().map(|s| plan_one(action, s, systems, &rounds, due)).collect())
 }
 
+/// A changed identifier goes to the systems that are keyed by it once those where the customer named it are done. They themselves wait
+/// for no other, so that no two wait for each other.
+pub fn carry_after_named(tasks: &mut [PlannedTask], systems: &[SystemFacts], changes: &[IdentifierChange]) {
+    let named: BTreeSet<&SystemId> = changes.iter().flat_map(|change| &change.named_at).collect();
+    let planned: BTreeSet<SystemId> = tasks.iter().map(|t| t.system.clone()).collect();
+    for task in tasks.iter_mut().filter(|t| !named.contains(&t.system)) {
+        let Some(system) = systems.iter().find(|s| s.id == task.system) else { continue };
+        let reaches = |change: &&IdentifierChange| {
+            change.old.is_some() && (system.accepts.contains(&change.kind) || system.yields.contains(&change.kind))
+        };
+        let first = changes.iter().filter(reaches).flat_map(|change| &change.named_at);
+        let waits = first.filter(|id| planned.contains(*id)).map(|id| Wait {
+            before: Work::Act,
+            on: id.clone(),
+            until: Until::Confirmed,
+        });
+        let waits: BTreeSet<Wait> = waits.chain(std::mem::take(&mut task.waits)).collect();
+        if task.work == Work::Act && task.state == TaskState::Pending && !waits.is_empty() {
+            task.state = TaskState::Waiting;
+        }
+        task.waits = waits.into_iter().collect();
+    }
+}
+
 /// In which round each system can be asked: 0 with what is known, 1 with what round 0 yields, and so on. Systems that can never
 /// be asked are not in it.
 fn rounds<'a>(known: &BTreeSet<IdentifierKind>, systems: &'a [SystemFacts]) -> BTreeMap<&'a SystemId, usize> {
@@ -124,8 +157,12 @@ fn plan_one(
     let mut waits = BTreeSet::new();
     let mut yields_for_others = false;
     for other in systems.iter().filter(|o| o.id != system.id) {
-        let Some(&other_round) = rounds.get(&other.id) else { continue };
+        // It is told what was carried out (Art. 19), not what is about to be.
+        if system.recipient && !other.recipient {
+            waits.insert(Wait { before: Work::Act, on: other.id.clone(), until: Until::Confirmed });
+        }
         if !other.yields.is_disjoint(&system.accepts) {
+            let Some(&other_round) = rounds.get(&other.id) else { continue };
             waits.insert(Wait { before: Work::Act, on: other.id.clone(), until: Until::Resolved });
             // A system that is only reached through the other one cannot be asked before it either.
             if other_round < round {
@@ -133,6 +170,7 @@ fn plan_one(
             }
         }
         if !system.yields.is_disjoint(&other.accepts) {
+            let Some(&other_round) = rounds.get(&other.id) else { continue };
             yields_for_others = true;
             // The pair's order is total, so that two that yield for each other never wait for each other.
             let acts_after = (other_round, &other.id) > (round, &system.id);
@@ -171,6 +209,7 @@ mod tests {
             yields: yields.iter().copied().collect(),
             map_version: 1,
             grace_period_s: 0,
+            recipient: false,
         }
     }
 
@@ -212,6 +251,49 @@ mod tests {
         let planned = plan(Action::Erasure, &kinds(&[Email]), &systems, Timestamp::UNIX_EPOCH);
         assert_eq!(planned, Err(PlanError::NoUsableIdentifier));
         assert_eq!(plan(Action::Access, &kinds(&[Email]), &[], Timestamp::UNIX_EPOCH), Err(PlanError::NoSystems));
+    }
+
+    #[test]
+    fn a_changed_identifier_is_carried_once_it_is_changed_where_it_was_named() {
+        let systems =
+            [system("crm", &[Email], &[UserId]), system("mail", &[Email], &[]), system("shop", &[UserId], &[])];
+        let email = |text: &str| crate::identifier::Identifier::normalise(Email, text).unwrap();
+        let crm = SystemId::new("crm").unwrap();
+        let change = IdentifierChange {
+            kind: Email,
+            collection: "customer".to_owned(),
+            field: "email".to_owned(),
+            old: Some(email("a@x.nl")),
+            new: email("b@x.nl"),
+            named_at: BTreeSet::from([crm.clone()]),
+        };
+        let mut tasks = plan(Action::Rectification, &kinds(&[Email]), &systems, Timestamp::UNIX_EPOCH).unwrap();
+        carry_after_named(&mut tasks, &systems, std::slice::from_ref(&change));
+        assert_runs_to_the_end(&tasks, 0);
+        let on_crm = |until| Wait { before: Work::Act, on: crm.clone(), until };
+        assert!(tasks[0].waits.is_empty());
+        assert_eq!((tasks[1].state, &tasks[1].waits), (TaskState::Waiting, &vec![on_crm(Until::Confirmed)]));
+        assert_eq!(
+            tasks[2].waits,
+            vec![on_crm(Until::Resolved)],
+            "what is keyed by another kind waits for nothing more"
+        );
+    }
+
+    #[test]
+    fn a_recipient_is_told_where_the_instruction_says_so_once_all_is_done() {
+        let bank = SystemFacts { recipient: true, ..system("bank", &[Email], &[]) };
+        let systems = [bank.clone(), system("crm", &[Email], &[UserId]), system("pbx", &[Phone], &[])];
+        let notice = Notice { recipient: crate::ids::RecipientId::new("bank").unwrap(), system: bank.id };
+        let plan = |notices: &[Notice]| {
+            let systems = concerned(&systems, notices);
+            plan(Action::Erasure, &kinds(&[Email]), &systems, Timestamp::UNIX_EPOCH).unwrap()
+        };
+        assert_eq!(plan(&[]).len(), 2);
+        let told = plan(&[notice]);
+        let on = |on: &str| Wait { before: Work::Act, on: SystemId::new(on).unwrap(), until: Until::Confirmed };
+        assert_eq!((told[0].state, &told[0].waits), (TaskState::Waiting, &vec![on("crm"), on("pbx")]));
+        assert!(told[1].waits.is_empty());
     }
 
     /// Every plan can be carried out: running whatever is not blocked ends with all tasks done, whatever yields what.

@@ -2,8 +2,9 @@
 
 use crate::{
     Timestamp,
-    action::{Action, Correction, InstructionKind, RestrictionGround},
+    action::{Action, Correction, IdentifierChange, InstructionKind, RestrictionGround},
     identifier::Identifier,
+    ids::{RecipientId, SystemId},
     text_enum,
 };
 
@@ -85,18 +86,30 @@ impl RequestEvent {
     }
 }
 
+/// A recipient that the instruction says to tell (Art. 19), and the system by which that is done.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Notice {
+    #[serde(rename = "r")]
+    pub recipient: RecipientId,
+    #[serde(rename = "s")]
+    pub system: SystemId,
+}
+
 /// An instruction as it was taken in: valid, normalised, not yet planned.
 #[derive(Clone, Debug)]
 pub struct NewRequest {
     pub action: Action,
     pub identifiers: Vec<Identifier>,
     pub corrections: Vec<Correction>,
+    /// Which of the corrections change an identifier, by the customer's data maps.
+    pub identifier_changes: Vec<IdentifierChange>,
     pub restriction_ground: Option<RestrictionGround>,
     pub subject_informed_at: Option<Timestamp>,
     pub subject_asked_at: Option<Timestamp>,
     pub controller_due_at: Option<Timestamp>,
     pub reference: String,
     pub instruction: InstructionKind,
+    pub notices: Vec<Notice>,
 }
 
 /// What is wrong with an instruction, by the field's path in the contract.
@@ -116,6 +129,17 @@ impl FieldError {
 pub const IDENTIFIERS_MAX: usize = 32;
 pub const CORRECTIONS_MAX: usize = 64;
 pub const REFERENCE_BYTES_MAX: usize = 128;
+
+/// All that the subject is known by: what the customer named, and identifiers that a rectification is about to replace.
+pub fn known_identifiers(identifiers: &[Identifier], changes: &[IdentifierChange]) -> Vec<Identifier> {
+    let mut known = identifiers.to_vec();
+    for old in changes.iter().filter_map(|change| change.old.as_ref()) {
+        if !known.contains(old) {
+            known.push(old.clone());
+        }
+    }
+    known
+}
 
 impl NewRequest {
     /// What each action asks for, beside the identifiers' own rules.
@@ -159,6 +183,10 @@ impl NewRequest {
                 return Err(FieldError::new("subject_informed_time", "lies in the future"));
             }
             (true, Some(_)) | (false, None) => {}
+        }
+        if !self.notices.is_empty() && !self.action.concerns_recipients() {
+            let message = "recipients are told of rectification, erasure and restriction (Art. 19)";
+            return Err(FieldError::new("notify_recipients", message));
         }
         if self.subject_asked_at.is_some_and(|asked| asked > now) {
             return Err(FieldError::new("subject_asked_time", "lies in the future"));

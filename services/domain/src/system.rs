@@ -6,9 +6,10 @@ use std::{
 };
 
 use crate::{
+    action::{Correction, IdentifierChange},
     country::Country,
     data_map::DataMap,
-    identifier::IdentifierKind,
+    identifier::{Identifier, IdentifierKind},
     ids::{CustomerId, SystemId},
     text_enum,
 };
@@ -19,9 +20,15 @@ use crate::{
 pub enum SystemRole {
     StorageBackend,
     SubProcessor,
+    /// Not ours to instruct: it received data, and is told (Art. 19).
+    Recipient,
 }
 
-text_enum!(SystemRole, StorageBackend => "STORAGE_BACKEND", SubProcessor => "SUB_PROCESSOR");
+text_enum!(SystemRole,
+    StorageBackend => "STORAGE_BACKEND",
+    SubProcessor => "SUB_PROCESSOR",
+    Recipient => "RECIPIENT",
+);
 
 /// How we speak to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
@@ -85,6 +92,17 @@ pub struct Registration {
     pub limits: SystemLimits,
 }
 
+/// A subject, as far as one system is concerned.
+#[derive(Clone, Debug)]
+pub struct SubjectShare {
+    /// Of kinds that it accepts.
+    pub identifiers: Vec<Identifier>,
+    /// That name a field of its map.
+    pub corrections: Vec<Correction>,
+    /// Of kinds that stand in its rows.
+    pub identifier_changes: Vec<IdentifierChange>,
+}
+
 /// A registered system with one version of its map. It cannot be read back without one: an empty map would find nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct System {
@@ -110,6 +128,11 @@ impl System {
         }
     }
 
+    /// It holds the customer's data on our account: every request has a task there (I3). A recipient is only told.
+    pub fn holds_data_of(&self, customer: &CustomerId) -> bool {
+        self.role != SystemRole::Recipient && self.customer_key(customer).is_some()
+    }
+
     /// Several customers may share it, so every collection must say whose a row is (I8).
     pub fn is_shared(&self) -> bool {
         match &self.scope {
@@ -120,6 +143,24 @@ impl System {
 
     pub fn accepts(&self) -> BTreeSet<IdentifierKind> {
         self.map.accepts().chain(self.accepts.iter().copied()).collect()
+    }
+
+    /// What it gets of a subject: nobody learns more of a person than it needs to find and to correct.
+    pub fn share(
+        &self,
+        identifiers: &[Identifier],
+        corrections: &[Correction],
+        changes: &[IdentifierChange],
+    ) -> SubjectShare {
+        let (accepts, yields) = (self.accepts(), self.yields());
+        let known = |kind: IdentifierKind| accepts.contains(&kind) || yields.contains(&kind);
+        // The other corrections are for other systems: intake has made sure that each is somebody's.
+        let mapped = |c: &&Correction| self.map.collection(&c.collection).is_some_and(|m| m.field(&c.field).is_some());
+        SubjectShare {
+            identifiers: identifiers.iter().filter(|i| accepts.contains(&i.kind())).cloned().collect(),
+            corrections: corrections.iter().filter(mapped).map(|c| self.map.as_written(c)).collect(),
+            identifier_changes: changes.iter().filter(|c| c.old.is_some() && known(c.kind)).cloned().collect(),
+        }
     }
 
     pub fn yields(&self) -> BTreeSet<IdentifierKind> {

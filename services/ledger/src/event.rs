@@ -1,34 +1,55 @@
 //! What happened, as the log will hold it. No identifiers, no values: counts, dates and digests (I10).
 
 use quittance_domain::{
-    ids::{CustomerId, RequestId},
+    action::{Action, InstructionKind, RestrictionGround},
+    ids::{CustomerId, RequestId, SystemId},
     outcome::Confirmation,
+    request::RequestState,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-/// An event of a request. Times are microseconds since 1970-01-01 UTC, by our own clock (`ASSERTED`, I9).
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-#[serde(untagged)]
+use crate::Hex;
+
+/// An event of a request. Times are microseconds since 1970-01-01 UTC, by our own clock (`ASSERTED`, I9) but where the customer states
+/// them: when the subject asked and was informed, and when the customer itself must answer.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The customer instructed (or, `referred`, somebody else asked).
     Instructed {
-        action: &'static str,
-        instruction: &'static str,
-        /// Hex of [`crate::subject_commitment`].
-        subject: String,
+        action: Action,
+        instruction: InstructionKind,
+        /// [`crate::subject_commitment`]
+        subject: Hex<32>,
         by: String,
         referred: bool,
         received_us: i64,
         first_due_us: i64,
+        /// Version of the data-processing agreement that the dates come from.
+        agreement: u32,
+        /// The customer's own.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reference: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        restriction_ground: Option<RestrictionGround>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        subject_asked_us: Option<i64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        subject_informed_us: Option<i64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        controller_due_us: Option<i64>,
     },
     /// The fan-out; again when a system was added meanwhile.
     Planned {
+        at_us: i64,
         systems: Vec<PlannedSystem>,
     },
     Authorised {
         by: String,
         at_us: i64,
         first_due_us: i64,
+        /// As of [`Event::Instructed`]: what was only referred comes under the agreement of the day it is authorised.
+        agreement: u32,
     },
     Objected {
         reason: String,
@@ -43,40 +64,70 @@ pub enum Event {
         confirmation: Confirmation,
         late: bool,
     },
-    /// An operator's own hand: a resolution, a retry.
+    /// An operator's own hand.
     Operated {
-        system: String,
-        what: &'static str,
+        system: SystemId,
+        what: Operation,
         by: String,
         at_us: i64,
     },
     Completed {
-        state: &'static str,
+        state: RequestState,
         at_us: i64,
         late: bool,
     },
     /// Declined or cancelled.
     Closed {
-        state: &'static str,
+        state: RequestState,
         reason: String,
         at_us: i64,
     },
 }
 
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PlannedSystem {
-    pub system: String,
+    pub system: SystemId,
     pub map_version: u32,
+}
+
+/// What an operator did to a task that needed attention.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    Resolved,
+    Retried,
 }
 
 #[derive(Serialize)]
 struct Envelope<'a> {
     v: u8,
-    customer: &'a str,
-    request: String,
-    kind: &'static str,
+    customer: &'a CustomerId,
+    request: RequestId,
+    /// Its kind, then itself.
+    #[serde(flatten)]
     event: &'a Event,
 }
+
+/// A payload that was read back.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct RecordedEvent {
+    v: u8,
+    pub customer: CustomerId,
+    pub request: RequestId,
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// Why bytes are not the payload of an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PayloadError {
+    #[error("it is not an event of a kind that this version knows")]
+    Form,
+    #[error("it is not written in the one canonical way")]
+    NotCanonical,
+}
+
+const VERSION: u8 = 1;
 
 impl Event {
     pub const fn kind(&self) -> &'static str {
@@ -95,14 +146,19 @@ impl Event {
 
     /// The bytes that are committed to: struct order is the canonical order, and serde_json writes no blanks.
     pub(crate) fn canonical(&self, customer: &CustomerId, request: RequestId) -> Vec<u8> {
-        let envelope = Envelope {
-            v: 1,
-            customer: customer.as_str(),
-            request: request.to_string(),
-            kind: self.kind(),
-            event: self,
-        };
         // Strings, integers and derived structs: there is nothing in them that serde_json can refuse.
-        serde_json::to_vec(&envelope).unwrap_or_default()
+        serde_json::to_vec(&Envelope { v: VERSION, customer, request, event: self }).unwrap_or_default()
+    }
+}
+
+impl RecordedEvent {
+    /// Reads what [`crate::StagedEntry::payload`] holds, and nothing that is only like it.
+    pub fn read(payload: &[u8]) -> Result<Self, PayloadError> {
+        let read: Self = serde_json::from_slice(payload).map_err(|_| PayloadError::Form)?;
+        if read.v != VERSION {
+            return Err(PayloadError::Form);
+        }
+        let canonical = read.event.canonical(&read.customer, read.request) == payload;
+        if canonical { Ok(read) } else { Err(PayloadError::NotCanonical) }
     }
 }

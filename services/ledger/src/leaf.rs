@@ -6,7 +6,7 @@ use quittance_domain::{
     ids::{CustomerId, EntryId, RequestId},
 };
 
-use crate::Event;
+use crate::{Event, Hex};
 
 pub const SALT_BYTES: usize = 32;
 
@@ -31,20 +31,36 @@ pub struct StagedEntry {
     pub leaf: Leaf,
 }
 
+impl Leaf {
+    pub fn commit(salt: &[u8; SALT_BYTES], payload: &[u8]) -> Self {
+        Self(hash(ENTRY_DOMAIN, salt, &[payload]))
+    }
+}
+
 impl StagedEntry {
     pub fn new(customer: CustomerId, request: RequestId, id: EntryId, salt: [u8; SALT_BYTES], event: &Event) -> Self {
         let payload = event.canonical(&customer, request);
-        let leaf = Leaf(hash(ENTRY_DOMAIN, &salt, &[&payload]));
+        let leaf = Leaf::commit(&salt, &payload);
         Self { customer, request, id, kind: event.kind(), payload, salt, leaf }
     }
 }
 
 /// Commits to whom a request is about. The customer, who receives the salt, can open it; nobody else can find out.
-pub fn subject_commitment(salt: &[u8; SALT_BYTES], identifiers: &[Identifier]) -> [u8; 32] {
+pub fn subject_commitment(salt: &[u8; SALT_BYTES], identifiers: &[Identifier]) -> Hex<32> {
+    Hex(commit_subject(salt, &subject_lines(identifiers)))
+}
+
+/// `kind:value`, sorted. Personal data.
+pub(crate) fn subject_lines(identifiers: &[Identifier]) -> Vec<String> {
     let mut lines: Vec<String> =
-        identifiers.iter().map(|i| format!("{}:{}\n", i.kind().as_str(), i.value().expose())).collect();
+        identifiers.iter().map(|i| format!("{}:{}", i.kind().as_str(), i.value().expose())).collect();
     lines.sort();
-    let parts: Vec<&[u8]> = lines.iter().map(String::as_bytes).collect();
+    lines
+}
+
+/// Each line ends with a line feed, which no identifier holds.
+pub(crate) fn commit_subject(salt: &[u8; SALT_BYTES], lines: &[String]) -> [u8; 32] {
+    let parts: Vec<&[u8]> = lines.iter().flat_map(|line| [line.as_bytes(), b"\n".as_slice()]).collect();
     hash(SUBJECT_DOMAIN, salt, &parts)
 }
 
@@ -62,19 +78,26 @@ fn hash(domain: &[u8], salt: &[u8], parts: &[&[u8]]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
-    use quittance_domain::identifier::IdentifierKind;
+    use quittance_domain::{
+        Timestamp,
+        action::{Action, InstructionKind},
+        identifier::IdentifierKind,
+        ids::SystemId,
+        outcome::{Confirmation, Evidence, EvidenceKind, Grade, Outcome, OutcomeKind},
+        request::RequestState,
+    };
     use uuid::Uuid;
 
     use super::*;
+    use crate::{Operation, PayloadError, PlannedSystem, RecordedEvent};
+
+    fn staged(salt: u8, event: &Event) -> StagedEntry {
+        let (customer, request) = (CustomerId::new("acme").unwrap(), RequestId::new(Uuid::from_u128(1)));
+        StagedEntry::new(customer, request, EntryId::new(Uuid::from_u128(2)), [salt; SALT_BYTES], event)
+    }
 
     fn entry(salt: u8, reason: &str) -> StagedEntry {
-        StagedEntry::new(
-            CustomerId::new("acme").unwrap(),
-            RequestId::new(Uuid::from_u128(1)),
-            EntryId::new(Uuid::from_u128(2)),
-            [salt; SALT_BYTES],
-            &Event::Closed { state: "CANCELLED", reason: reason.to_owned(), at_us: 5 },
-        )
+        staged(salt, &Event::Closed { state: RequestState::Cancelled, reason: reason.to_owned(), at_us: 5 })
     }
 
     #[test]
@@ -87,12 +110,132 @@ mod tests {
     /// Written down once: a change of these bytes breaks every certificate ever issued.
     #[test]
     fn canonical_bytes_never_change() {
+        let crm = SystemId::new("crm").unwrap();
+        let outcome = Outcome {
+            collection: "contacts".to_owned(),
+            category: "email".to_owned(),
+            outcome: OutcomeKind::Retained,
+            grade: Grade::RetainedUntil,
+            count: 2,
+            basis: "law".to_owned(),
+            until: Some(Timestamp::UNIX_EPOCH),
+        };
+        let confirmation = Confirmation {
+            system: crm.clone(),
+            outcomes: vec![outcome],
+            evidence: Evidence {
+                kind: EvidenceKind::ReadBack,
+                reference: String::new(),
+                sha256: String::new(),
+                at: Timestamp::UNIX_EPOCH,
+            },
+            by: "connector".to_owned(),
+            confirmed_at: Timestamp::UNIX_EPOCH,
+            backups_expire_at: None,
+        };
+        let (by, reason) = ("b".to_owned(), "x".to_owned());
+        let instructed = |reference: &str, at| Event::Instructed {
+            action: Action::LiftRestriction,
+            instruction: InstructionKind::CustomerRequest,
+            subject: Hex([0xab; 32]),
+            by: by.clone(),
+            referred: false,
+            received_us: 1,
+            first_due_us: 2,
+            agreement: 3,
+            reference: reference.to_owned(),
+            restriction_ground: None,
+            subject_asked_us: at,
+            subject_informed_us: at,
+            controller_due_us: at,
+        };
+        let long = "{\"action\":\"LIFT_RESTRICTION\",\"instruction\":\"CUSTOMER_REQUEST\",\"subject\":\"SUBJECT\",\
+                    \"by\":\"b\",\"referred\":false,\"received_us\":1,\"first_due_us\":2,\"agreement\":3"
+            .replace("SUBJECT", &"ab".repeat(32));
+        let events = [
+            (instructed("", None), "instructed", format!("{long}}}")),
+            (
+                instructed("r", Some(4)),
+                "instructed",
+                format!(
+                    "{long},\"reference\":\"r\",\"subject_asked_us\":4,\"subject_informed_us\":4,\"controller_due_us\":4}}"
+                ),
+            ),
+            (
+                Event::Planned { at_us: 5, systems: vec![PlannedSystem { system: crm.clone(), map_version: 1 }] },
+                "planned",
+                "{\"at_us\":5,\"systems\":[{\"system\":\"crm\",\"map_version\":1}]}".to_owned(),
+            ),
+            (
+                Event::Authorised { by: by.clone(), at_us: 5, first_due_us: 6, agreement: 1 },
+                "authorised",
+                "{\"by\":\"b\",\"at_us\":5,\"first_due_us\":6,\"agreement\":1}".to_owned(),
+            ),
+            (
+                Event::Objected { reason: reason.clone(), at_us: 5 },
+                "objected",
+                "{\"reason\":\"x\",\"at_us\":5}".to_owned(),
+            ),
+            (
+                Event::Extended { due_us: 7, reason: reason.clone(), at_us: 5 },
+                "extended",
+                "{\"due_us\":7,\"reason\":\"x\",\"at_us\":5}".to_owned(),
+            ),
+            (
+                Event::Confirmed { confirmation, late: true },
+                "confirmed",
+                "{\"confirmation\":{\"system\":\"crm\",\"outcomes\":[{\"collection\":\"contacts\",\"category\":\"email\",\
+                 \"outcome\":\"RETAINED\",\"grade\":\"RETAINED_UNTIL\",\"count\":2,\"basis\":\"law\",\
+                 \"until\":\"1970-01-01T00:00:00Z\"}],\"evidence\":{\"kind\":\"READ_BACK\",\"at\":\"1970-01-01T00:00:00Z\"},\
+                 \"by\":\"connector\",\"confirmed_at\":\"1970-01-01T00:00:00Z\"},\"late\":true}"
+                    .to_owned(),
+            ),
+            (
+                Event::Operated { system: crm, what: Operation::Retried, by, at_us: 5 },
+                "operated",
+                "{\"system\":\"crm\",\"what\":\"retried\",\"by\":\"b\",\"at_us\":5}".to_owned(),
+            ),
+            (
+                Event::Completed { state: RequestState::CompletedWithExceptions, at_us: 5, late: false },
+                "completed",
+                "{\"state\":\"COMPLETED_WITH_EXCEPTIONS\",\"at_us\":5,\"late\":false}".to_owned(),
+            ),
+            (
+                Event::Closed { state: RequestState::Cancelled, reason, at_us: 5 },
+                "closed",
+                "{\"state\":\"CANCELLED\",\"reason\":\"x\",\"at_us\":5}".to_owned(),
+            ),
+        ];
+        for (event, kind, body) in events {
+            assert_eq!(event.kind(), kind);
+            let staged = staged(1, &event);
+            let text = String::from_utf8(staged.payload.clone()).unwrap();
+            let expected = format!(
+                "{{\"v\":1,\"customer\":\"acme\",\"request\":\"00000000-0000-0000-0000-000000000001\",\
+                 \"kind\":\"{kind}\",\"event\":{body}}}"
+            );
+            assert_eq!(text, expected);
+            let read = RecordedEvent::read(&staged.payload).unwrap();
+            assert_eq!((read.event, read.customer), (event, staged.customer));
+        }
+    }
+
+    #[test]
+    fn only_the_canonical_payload_is_read_back() {
         let text = String::from_utf8(entry(1, "x").payload).unwrap();
-        assert_eq!(
-            text,
-            "{\"v\":1,\"customer\":\"acme\",\"request\":\"00000000-0000-0000-0000-000000000001\",\
-             \"kind\":\"closed\",\"event\":{\"state\":\"CANCELLED\",\"reason\":\"x\",\"at_us\":5}}"
-        );
+        let read = |text: &str| RecordedEvent::read(text.as_bytes());
+        assert!(read(&text).is_ok());
+        for (from, to, error) in [
+            ("{\"v\":1", "{ \"v\":1", PayloadError::NotCanonical),
+            ("{\"v\":1", "{\"more\":1,\"v\":1", PayloadError::NotCanonical),
+            ("\"reason\":\"x\"", "\"reason\":\"\\u0078\"", PayloadError::NotCanonical),
+            ("\"at_us\":5", "\"at_us\":5,\"by\":\"y\"", PayloadError::NotCanonical),
+            ("{\"v\":1", "{\"v\":2", PayloadError::Form),
+            ("\"closed\"", "\"vanished\"", PayloadError::Form),
+            ("\"at_us\":5", "\"at_us\":5.0", PayloadError::Form),
+        ] {
+            assert_eq!(read(&text.replace(from, to)), Err(error), "{to}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::ServerLimits,
     error::{ApiError, ApiResult, Violation},
+    evidence::EvidenceDesk,
 };
 
 pub struct App {
@@ -24,6 +25,7 @@ pub struct App {
     pub dispatch: DispatchHandle,
     pub remote: RemoteDesk,
     pub limits: ServerLimits,
+    pub evidence: EvidenceDesk,
     /// Cancelled when the process drains: streams end then.
     pub drain: CancellationToken,
     pub watchers: Arc<tokio::sync::Semaphore>,
@@ -50,7 +52,12 @@ impl App {
     /// One request as the API gives it.
     pub async fn request(&self, customer: &CustomerId, id: RequestId) -> ApiResult<quittance_api::v1::Request> {
         let (request, tasks) = self.store.request(customer, id).await?;
-        Ok(crate::convert::request_to(customer, &request, &tasks, self.now(), self.at_risk()))
+        let mut shown = crate::convert::request_to(customer, &request, &tasks, self.now(), self.at_risk());
+        if request.action.concerns_recipients() {
+            let agreement = self.store.agreement(customer, request.agreement_version).await?;
+            shown.recipients = crate::convert::recipients_to(customer, &request, &agreement.recipients);
+        }
+        Ok(shown)
     }
 }
 

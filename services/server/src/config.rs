@@ -30,8 +30,45 @@ pub struct Config {
     pub tls_key: Option<PathBuf>,
     pub roles: Vec<RunRole>,
     pub log_format: LogFormat,
+    /// The processor's name, as certificates say it.
+    pub processor: String,
+    pub ledger: LedgerConfig,
     pub limits: ServerLimits,
     pub dispatch: DispatchLimits,
+}
+
+/// The log.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LedgerConfig {
+    /// Its keys, and the highest checkpoint that was ever signed. Must outlive the database, and stand in none of its backups.
+    pub folder: Option<PathBuf>,
+    /// The log's name, as its checkpoints say it; a URL without scheme usually. Empty: one is made up. It cannot be changed later.
+    pub origin: String,
+    /// Where checkpoint and tiles are served over HTTP (C2SP tlog-tiles); nothing in them is secret. None: nowhere.
+    pub listen: Option<SocketAddr>,
+    /// A folder into which checkpoint and tiles are written as well, for any static web server.
+    pub publish: Option<PathBuf>,
+    /// How long a dead sequencer keeps others waiting.
+    pub lease_s: u64,
+    /// Entries of one transaction.
+    pub batch: u32,
+    /// Checkpoints are signed no more often than this.
+    pub sign_every_ms: u64,
+}
+
+impl Default for LedgerConfig {
+    fn default() -> Self {
+        Self {
+            folder: None,
+            origin: String::new(),
+            listen: None,
+            publish: None,
+            lease_s: 10,
+            batch: 8192,
+            sign_every_ms: 1000,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize)]
@@ -39,6 +76,7 @@ pub struct Config {
 pub enum RunRole {
     Api,
     Worker,
+    Ledger,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize)]
@@ -108,8 +146,10 @@ impl Default for Config {
             secrets_dir: None,
             tls_certificate: None,
             tls_key: None,
-            roles: vec![RunRole::Api, RunRole::Worker],
+            roles: vec![RunRole::Api, RunRole::Worker, RunRole::Ledger],
             log_format: LogFormat::Text,
+            processor: "Quittance".to_owned(),
+            ledger: LedgerConfig::default(),
             limits: ServerLimits::default(),
             dispatch: DispatchLimits::default(),
         }
@@ -145,13 +185,17 @@ impl Config {
             return Err(ConfigError(message.to_owned()));
         }
         if self.roles.is_empty() {
-            return Err(ConfigError("roles is empty: give api, worker or both".to_owned()));
+            return Err(ConfigError("roles is empty: give api, worker, ledger, or several of them".to_owned()));
         }
         Ok(())
     }
 
     pub fn tokens(&self) -> PathBuf {
         self.tokens.clone().unwrap_or_else(|| self.data_dir.join("tokens.toml"))
+    }
+
+    pub fn ledger_folder(&self) -> PathBuf {
+        self.ledger.folder.clone().unwrap_or_else(|| self.data_dir.join("ledger"))
     }
 
     pub fn secrets_dir(&self) -> PathBuf {

@@ -38,6 +38,9 @@ pub enum ApiError {
     LimitExceeded(String),
     #[error("{0}")]
     Unavailable(String),
+    /// A defect. What it says is for our log.
+    #[error("{0}")]
+    Internal(String),
     #[error(transparent)]
     Store(#[from] StoreError),
 }

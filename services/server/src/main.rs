@@ -5,6 +5,8 @@ mod auth;
 mod config;
 mod convert;
 mod error;
+mod evidence;
+mod ledger;
 mod page_token;
 mod rpc;
 mod secrets;
@@ -18,6 +20,7 @@ use std::{collections::BTreeSet, io::Write as _, net::SocketAddr, path::PathBuf,
 use clap::{Args, Parser, Subcommand};
 use config::Config;
 use quittance_domain::ids::{CustomerId, SystemId};
+use quittance_sequencer::LogKeyRing;
 use serve::Failure;
 use tokens::{NewToken, RoleName, TokenTable};
 
@@ -35,6 +38,7 @@ Examples:
   quittanced token add --name ops --role operator       make a token (shown once) for an operator
   quittanced                                            serve on 127.0.0.1:7443, everything kept in ./quittance-data
   quittanced --config /etc/quittance/quittanced.toml    serve as configured
+  quittanced ledger keys                                print the log's public keys, for `quittance verify --key`
 
 Settings come from the file, then from the environment (QUITTANCED_LISTEN, QUITTANCED_STORE_URL_FILE,
 QUITTANCED_DISPATCH__LEASE_S, …), then from flags. Logs go to standard error; QUITTANCE_LOG sets their level.
@@ -69,6 +73,21 @@ enum Command {
         #[command(subcommand)]
         command: TokenCommand,
     },
+    /// The log's keys
+    Ledger {
+        #[command(subcommand)]
+        command: LedgerCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum LedgerCommand {
+    /// Print the log's public keys, as `quittance verify --key` takes them: publish them where customers find them
+    Keys,
+    /// Add a key that signs beside the present ones; every quittanced takes it up when it starts again
+    AddKey,
+    /// Let the newest key alone sign, and destroy the others' secret parts; what they signed stands
+    RetireKeys,
 }
 
 #[derive(Subcommand)]
@@ -117,6 +136,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             writeln!(std::io::stdout(), "{token}")?;
             Ok(())
         }
+        Some(Command::Ledger { command }) => manage_log_keys(&config, &command),
         Some(Command::Serve) | None => {
             telemetry::start(config.log_format);
             // Two providers may be linked; rustls must not have to choose.
@@ -127,4 +147,18 @@ fn run(cli: Cli) -> Result<(), Failure> {
             runtime.block_on(serve::run(config))
         }
     }
+}
+
+fn manage_log_keys(config: &Config, command: &LedgerCommand) -> Result<(), Failure> {
+    let folder = config.ledger_folder().join("keys");
+    let now = jiff::Timestamp::now();
+    match command {
+        LedgerCommand::Keys => {}
+        LedgerCommand::AddKey => drop(LogKeyRing::add(&folder, now)?),
+        LedgerCommand::RetireKeys => drop(LogKeyRing::retire_older(&folder, now)?),
+    }
+    for key in LogKeyRing::public_keys(&folder)? {
+        writeln!(std::io::stdout(), "{key}")?;
+    }
+    Ok(())
 }

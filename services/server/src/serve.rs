@@ -7,7 +7,9 @@ use quittance_api::v1::{
     evidence_service_server::EvidenceServiceServer, package_service_server::PackageServiceServer,
     request_service_server::RequestServiceServer, system_service_server::SystemServiceServer,
 };
-use quittance_dispatch::{ConnectorRegistry, Dispatcher, SystemClock, TopologyCache, remote::RemoteDesk};
+use quittance_dispatch::{
+    Clock as _, ConnectorRegistry, Deadlines, Dispatcher, SystemClock, TopologyCache, remote::RemoteDesk,
+};
 use quittance_store::Store;
 use tokio::{
     net::TcpListener,
@@ -23,6 +25,8 @@ use crate::{
     app::App,
     auth::Authenticate,
     config::{Config, RunRole},
+    evidence::EvidenceDesk,
+    ledger,
     rpc::{
         connector::Connectors, customer::Customers, evidence::Evidence, package::Packages, request::Requests,
         system::Systems,
@@ -41,6 +45,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     }
     let store = Store::open(&config.store()?).await?;
     let clock = Arc::new(SystemClock);
+    let log_keys = Arc::new(ledger::keys(&config, &store, clock.now()).await?);
     let topology =
         Arc::new(TopologyCache::new(store.clone(), Duration::from_millis(config.dispatch.topology_refresh_ms)));
     let secrets = MountedSecrets {
@@ -68,9 +73,22 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         connectors,
         watchers: Arc::new(tokio::sync::Semaphore::new(config.limits.watchers_max)),
         limits: config.limits.clone(),
+        evidence: EvidenceDesk { keys: log_keys.clone(), processor: config.processor.clone() },
         drain: drain.clone(),
     });
-    let working = config.roles.contains(&RunRole::Worker).then(|| tokio::spawn(dispatcher.run(drain.clone())));
+    let sequencing = match config.roles.contains(&RunRole::Ledger) {
+        true => Some(ledger::start(&config, &store, log_keys, drain.clone())?),
+        false => None,
+    };
+    if let Some(address) = config.ledger.listen {
+        tokio::spawn(ledger::serve(address, store.clone(), drain.clone()));
+    }
+    let working = config.roles.contains(&RunRole::Worker).then(|| {
+        let (store, clock, every) = (store.clone(), app.clock.clone(), config.dispatch.deadline_sweep());
+        let deadlines = Deadlines::new(store, clock, app.at_risk().unsigned_abs(), every).run(drain.clone());
+        let dispatching = dispatcher.run(drain.clone());
+        tokio::spawn(async move { tokio::join!(dispatching, deadlines) })
+    });
     let signalled = drain.clone();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -87,6 +105,10 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     }
     if let Some(working) = working {
         working.await?;
+    }
+    // After the workers: what they confirmed last is signed, too.
+    if let Some(sequencing) = sequencing {
+        sequencing.await?;
     }
     store.close().await;
     tracing::info!("stopped");

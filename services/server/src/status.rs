@@ -31,6 +31,7 @@ pub fn describe(error: &ApiError) -> (Code, ErrorReason, String) {
         ApiError::PackageAwaitingReview => (Code::FailedPrecondition, R::PackageAwaitingReview, text),
         ApiError::WrongState(_) => (Code::FailedPrecondition, R::WrongState, text),
         ApiError::LimitExceeded(_) => (Code::ResourceExhausted, R::LimitExceeded, text),
+        ApiError::Internal(_) => (Code::Internal, R::Internal, "a defect: the server's log says more".to_owned()),
         ApiError::Unavailable(_) => (Code::Unavailable, R::Unavailable, text),
         ApiError::Store(e) => describe_store(e),
     }

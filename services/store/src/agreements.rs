@@ -79,6 +79,14 @@ impl Store {
         Ok(agreement)
     }
 
+    /// One version, as it was signed.
+    pub async fn agreement(&self, customer: &CustomerId, version: i64) -> StoreResult<Agreement> {
+        let mut tx = self.customer_read(customer).await?;
+        let sql = "SELECT body FROM agreements WHERE customer_id = $1 AND version = $2";
+        let row = tx.fetch_one(sql, vec![customer.as_str().into(), version.into()]).await?;
+        from_body(&row.ok_or(StoreError::NotFound("the agreement"))?.text(0)?)
+    }
+
     /// Newest first.
     pub async fn list_agreements(&self, customer: &CustomerId) -> StoreResult<Vec<Agreement>> {
         let mut tx = self.customer_read(customer).await?;

@@ -1,27 +1,30 @@
 //! Intake: requests become durable, with their plan, in one transaction (I1, I2, I3).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+};
 
 use quittance_domain::{
     Timestamp,
     action::{Action, RestrictionGround},
     agreement::Agreement,
     identifier::IdentifierKind,
-    ids::{CustomerId, IdempotencyId, RequestId},
-    plan::{PlanError, PlannedTask, plan},
-    request::{NewRequest, RequestState},
+    ids::{CustomerId, IdempotencyId, RequestId, SystemId},
+    plan::{PlanError, PlannedTask, SystemFacts, carry_after_named, concerned, plan},
+    request::{NewRequest, Notice, RequestState},
     window,
 };
-use quittance_ledger::{Event, PlannedSystem, subject_commitment};
+use quittance_ledger::{Event, Hex, PlannedSystem, subject_commitment};
 use quittance_sql::{Column, Part, Rows, Tx, Val};
 use uuid::Uuid;
 
 use crate::{
-    RequestRow, Store, StoreError, StoreResult, SubjectSecrets, TaskRow, Topology,
+    RequestRow, Store, StoreError, StoreResult, SubjectSecrets, TaskRow, Topology, changes,
     keyring::random,
     ledger::Staging,
     replan::{Insertion, insert_tasks},
-    requests::read_with_tasks,
+    requests::{ChangedIdentifier, list_text, read_with_tasks},
     seal::{RequestKey, WrappedKey},
     systems::{NO_GENERATION, held_generation},
     tx::us,
@@ -66,7 +69,7 @@ type TakenIn = (Vec<IntakeItem>, Option<(RequestRow, Vec<TaskRow>)>);
 const UNANSWERED: StoreError = StoreError::Inconsistent { table: "requests", what: "an item was left unanswered" };
 
 /// What a plan depends on beside the customer's systems.
-type PlanKey = (Action, BTreeSet<IdentifierKind>, Timestamp);
+type PlanKey = (Action, BTreeSet<IdentifierKind>, Timestamp, Vec<Notice>);
 
 struct Prepared {
     at: usize,
@@ -78,8 +81,9 @@ struct Prepared {
     key: WrappedKey,
     mac: Vec<u8>,
     sealed: Vec<u8>,
-    commitment: [u8; 32],
+    commitment: Hex<32>,
     pseudonyms: Vec<Vec<u8>>,
+    renamed: Vec<(Vec<u8>, Vec<u8>)>,
     due: Timestamp,
     tasks: Vec<PlannedTask>,
 }
@@ -94,7 +98,13 @@ fn content(intake: &Intake) -> Vec<u8> {
         (r.restriction_ground, r.subject_informed_at, r.subject_asked_at, r.controller_due_at),
     );
     // Strings and integers only: nothing that serde_json can refuse.
-    serde_json::to_vec(&parts).unwrap_or_default()
+    let mut content = serde_json::to_vec(&parts).unwrap_or_default();
+    // Behind the rest, so that what was taken in before there were any is still the same.
+    for notice in &r.notices {
+        content.extend_from_slice(notice.recipient.as_str().as_bytes());
+        content.push(0);
+    }
+    content
 }
 
 impl Store {
@@ -141,7 +151,7 @@ impl Store {
         }
         self.drop_repeated(ctx.customer, items, known.requests, &mut prepared, &mut results)?;
         let restricted = await_customer_where_restricted(&known.restrictions, &mut prepared);
-        let requests = insert_requests(ctx, &prepared);
+        let requests = insert_requests(ctx, changes::seq(&tx), &prepared)?;
         let started = prepared.iter().filter(|p| p.state == RequestState::InProgress);
         let insertions: Vec<Insertion<'_>> = started
             .map(|p| Insertion { id: p.id, action: p.request.action, tasks: &p.tasks, pseudonyms: &p.pseudonyms })
@@ -166,6 +176,8 @@ impl Store {
         if !unrestricted || prepared.iter().any(|p| p.request.action == Action::Restriction) {
             mark_restrictions(&mut tx, ctx.customer, &marks).await?;
         }
+        let renamed: Vec<_> = started.iter().flat_map(|p| p.renamed.iter().cloned()).collect();
+        restrict_new_names(&mut tx, ctx.customer, &renamed).await?;
         let mut staging = Staging::new(ctx.customer);
         for p in &prepared {
             stage(&mut staging, ctx, p);
@@ -195,7 +207,9 @@ impl Store {
         results: &mut [Option<IntakeItem>],
     ) -> StoreResult<Vec<Prepared>> {
         let zone = window::zone(&ctx.agreement.time_zone).map_err(|e| StoreError::Refused(e.to_string()))?;
-        let systems = ctx.topology.facts_for(ctx.customer);
+        let all = ctx.topology.facts_for(ctx.customer);
+        // Most name nobody to be told.
+        let own = concerned(&all, &[]);
         let subject_keys = self.ring().subject_keys(ctx.customer);
         // Most of a chunk asks for the same with the same kinds of identifier: planned and dated once.
         let mut plans: HashMap<PlanKey, Result<Vec<PlannedTask>, PlanError>> = HashMap::new();
@@ -211,20 +225,25 @@ impl Store {
                     *dues.entry(request.controller_due_at).or_insert(due)
                 }
             };
-            let kinds: BTreeSet<_> = request.identifiers.iter().map(|i| i.kind()).collect();
+            let secrets = SubjectSecrets::of(request, item.referred.clone(), random());
+            let kinds: BTreeSet<_> = secrets.identifiers.iter().map(|i| i.kind()).collect();
+            let systems: Cow<'_, [SystemFacts]> = match request.notices.as_slice() {
+                [] => Cow::Borrowed(&own),
+                notices => Cow::Owned(concerned(&all, notices)),
+            };
             let planned = plans
-                .entry((request.action, kinds.clone(), due))
+                .entry((request.action, kinds.clone(), due, request.notices.clone()))
                 .or_insert_with(|| plan(request.action, &kinds, &systems, due));
-            let tasks = match planned {
+            let mut tasks = match planned {
                 Ok(tasks) => tasks.clone(),
                 Err(e) => {
                     results[at] = Some(Err(refusal(*e)));
                     continue;
                 }
             };
+            carry_after_named(&mut tasks, &systems, &request.identifier_changes);
             let id = RequestId::new(Uuid::now_v7());
             let (key, wrapped) = RequestKey::generate(self.ring(), ctx.customer, id)?;
-            let secrets = SubjectSecrets::of(request, item.referred.clone(), random());
             prepared.push(Prepared {
                 at,
                 id,
@@ -233,8 +252,9 @@ impl Store {
                 referred: item.referred.is_some(),
                 mac: key.content_mac(&content(item)),
                 sealed: secrets.seal(&key)?,
-                commitment: subject_commitment(&secrets.commitment_salt, &secrets.identifiers),
-                pseudonyms: request.identifiers.iter().map(|i| subject_keys.of(i)).collect(),
+                commitment: subject_commitment(&secrets.commitment_salt, secrets.instructed()),
+                pseudonyms: secrets.names().map(|i| subject_keys.of(i)).collect(),
+                renamed: subject_keys.renamed(&request.identifier_changes),
                 request: request.clone(),
                 key: wrapped,
                 due,
@@ -449,9 +469,37 @@ pub(crate) async fn mark_restrictions(
     Ok(())
 }
 
-fn insert_requests(ctx: &IntakeContext<'_>, prepared: &[Prepared]) -> Part {
+/// A restriction stands under the subject's new name as well, or an erasure by that name would not see it. Noted when the change is
+/// instructed: until it is done, the customer is asked once too often rather than not at all.
+pub(crate) async fn restrict_new_names(
+    tx: &mut Tx,
+    customer: &CustomerId,
+    renamed: &[(Vec<u8>, Vec<u8>)],
+) -> StoreResult<()> {
+    tx.execute_rows(
+        "WITH v(was, becomes) AS ({rows})
+         INSERT INTO restrictions (customer_id, pseudonym, request_id, ground, ended_by_request_id)
+         SELECT $1, v.becomes, r.request_id, r.ground, r.ended_by_request_id FROM v
+         JOIN restrictions r ON r.customer_id = $1 AND r.pseudonym = v.was WHERE true ON CONFLICT DO NOTHING",
+        vec![customer.as_str().into()],
+        Rows::new(vec![
+            Column::bytes(renamed.iter().map(|(old, _)| old.clone())),
+            Column::bytes(renamed.iter().map(|(_, new)| new.clone())),
+        ]),
+    )
+    .await?;
+    Ok(())
+}
+
+fn insert_requests(ctx: &IntakeContext<'_>, seq: &str, prepared: &[Prepared]) -> StoreResult<Part> {
     let opt_us = |t: Option<Timestamp>| t.map(us);
     let p = prepared;
+    let changes = p.iter().map(|p| {
+        let named: Vec<_> = p.request.identifier_changes.iter().map(ChangedIdentifier::of).collect();
+        list_text(&named)
+    });
+    let changes: Vec<String> = changes.collect::<StoreResult<_>>()?;
+    let notices: Vec<String> = p.iter().map(|p| list_text(&p.request.notices)).collect::<StoreResult<_>>()?;
     let open = |p: &Prepared| if p.state == RequestState::InProgress { p.tasks.len() } else { 0 };
     let rows = Rows::new(vec![
         Column::uuids(p.iter().map(|p| p.id.uuid())),
@@ -470,54 +518,57 @@ fn insert_requests(ctx: &IntakeContext<'_>, prepared: &[Prepared]) -> Part {
         Column::I64(p.iter().map(|p| opt_us(p.request.subject_asked_at)).collect()),
         Column::I64(p.iter().map(|p| opt_us(p.request.subject_informed_at)).collect()),
         Column::I64(p.iter().map(|p| opt_us(p.request.controller_due_at)).collect()),
+        Column::texts(changes),
+        Column::texts(notices),
     ]);
-    Part::new(
+    let sql = format!(
         "WITH v(request_id, idempotency_id, content_mac, action, state, instruction, reference, ground, key_epoch, wrapped_key,
-                sealed_subject, open_tasks, due_us, asked_us, informed_us, controller_due_us) AS ({rows})
+                sealed_subject, open_tasks, due_us, asked_us, informed_us, controller_due_us, identifier_changes,
+                notices) AS ({{rows}})
          INSERT INTO requests (customer_id, request_id, idempotency_id, content_mac, action, state, instruction, reference,
                 restriction_ground, key_epoch, wrapped_key, sealed_subject, agreement_version, systems_generation, open_tasks,
                 exceptions, created_us, changed_us, first_due_us, due_us, subject_asked_us, subject_informed_us,
-                controller_due_us)
+                controller_due_us, identifier_changes, notices, changed_seq)
          SELECT $1, request_id, idempotency_id, content_mac, action, state, instruction, reference, ground, key_epoch,
                 wrapped_key, sealed_subject, $2, $3, open_tasks, 0, $4, $4, due_us, due_us, asked_us, informed_us,
-                controller_due_us
-         FROM v",
-        vec![
-            ctx.customer.as_str().into(),
-            Val::from(ctx.agreement.version),
-            ctx.topology.generation.into(),
-            us(ctx.now).into(),
-        ],
-        rows,
-    )
+                controller_due_us, identifier_changes, notices, {seq}
+         FROM v"
+    );
+    let args = vec![
+        ctx.customer.as_str().into(),
+        Val::from(ctx.agreement.version),
+        ctx.topology.generation.into(),
+        us(ctx.now).into(),
+    ];
+    Ok(Part::new(sql, args, rows))
 }
 
 fn stage(staging: &mut Staging, ctx: &IntakeContext<'_>, p: &Prepared) {
-    let subject = p.commitment.iter().fold(String::with_capacity(64), |mut hex, b| {
-        use std::fmt::Write as _;
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{b:02x}");
-        hex
-    });
     staging.add(
         p.id,
         &Event::Instructed {
-            action: p.request.action.as_str(),
-            instruction: p.request.instruction.as_str(),
-            subject,
+            action: p.request.action,
+            instruction: p.request.instruction,
+            subject: p.commitment,
             by: ctx.by.to_owned(),
             referred: p.referred,
             received_us: us(ctx.now),
             first_due_us: us(p.due),
+            agreement: ctx.agreement.version,
+            reference: p.request.reference.clone(),
+            restriction_ground: p.request.restriction_ground,
+            subject_asked_us: p.request.subject_asked_at.map(us),
+            subject_informed_us: p.request.subject_informed_at.map(us),
+            controller_due_us: p.request.controller_due_at.map(us),
         },
     );
     if p.state == RequestState::InProgress {
-        staging.add(p.id, &planned_event(&p.tasks));
+        staging.add(p.id, &planned_event(&p.tasks, ctx.now));
     }
 }
 
-pub(crate) fn planned_event(tasks: &[PlannedTask]) -> Event {
-    let systems: BTreeMap<&str, u32> = tasks.iter().map(|t| (t.system.as_str(), t.map_version)).collect();
-    let systems = systems.into_iter().map(|(s, v)| PlannedSystem { system: s.to_owned(), map_version: v }).collect();
-    Event::Planned { systems }
+pub(crate) fn planned_event(tasks: &[PlannedTask], now: Timestamp) -> Event {
+    let systems: BTreeMap<&SystemId, u32> = tasks.iter().map(|t| (&t.system, t.map_version)).collect();
+    let systems = systems.into_iter().map(|(s, v)| PlannedSystem { system: s.clone(), map_version: v }).collect();
+    Event::Planned { at_us: us(now), systems }
 }

@@ -17,6 +17,7 @@ use aws_lc_rs::{
     rand::{SecureRandom as _, SystemRandom},
 };
 use quittance_domain::{
+    action::IdentifierChange,
     identifier::Identifier,
     ids::{CustomerId, SystemId},
 };
@@ -144,6 +145,11 @@ impl SubjectKeys {
     pub(crate) fn of(&self, identifier: &Identifier) -> Vec<u8> {
         // 128 bits: no two persons of one customer meet.
         identifier_tag(&self.0, identifier).as_ref()[..16].to_vec()
+    }
+
+    /// Old and new name of a subject, for each that changes.
+    pub(crate) fn renamed(&self, changes: &[IdentifierChange]) -> Vec<(Vec<u8>, Vec<u8>)> {
+        changes.iter().filter_map(|change| Some((self.of(change.old.as_ref()?), self.of(&change.new)))).collect()
     }
 }
 

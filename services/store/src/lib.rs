@@ -8,7 +8,9 @@
 //! What is acknowledged is committed (I2). A transaction touches one customer; the exceptions are `Store::deployment_tx`'s callers.
 
 mod agreements;
+mod changes;
 mod customers;
+mod deadlines;
 mod error;
 mod evidence;
 mod intake;
@@ -17,6 +19,7 @@ mod lease;
 mod ledger;
 mod lifecycle;
 mod lines;
+mod log;
 mod migrate;
 mod packages;
 mod replan;
@@ -28,15 +31,18 @@ mod subject;
 mod systems;
 mod tx;
 
+pub use changes::{ChangeCursor, ChangePlace};
 pub use customers::{CustomerRow, NewCustomer};
+pub use deadlines::RunningLate;
 pub use error::{StoreError, StoreResult};
 pub use intake::{Intake, IntakeContext, IntakeItem, Taken};
 pub use keyring::{KeyRing, MaskPseudonyms};
 pub use lease::{LeaseQuery, LeasedBatch, LeasedTask, ReadyWork};
 pub use lifecycle::Extension;
+pub use log::{IssuedCertificate, LedgerEntryRow, LogAppend, LogCheckpoint, LogState, StagedLeaf};
 pub use packages::{PackageRow, PackageSummary};
 pub use report::{Report, ReportResult};
-pub use requests::{ChangeCursor, RequestFilter, RequestRow, TaskRow};
+pub use requests::{ChangedIdentifier, RequestFilter, RequestRow, TaskRow, TimelinessFilter};
 pub use subject::SubjectSecrets;
 pub use systems::Topology;
 
@@ -89,6 +95,7 @@ impl Store {
         let store =
             Self { inner: Arc::new(Inner { write, read, ring, growth: Default::default(), _exclusive: exclusive }) };
         store.check_row_security().await?;
+        store.know_cluster().await?;
         store.know_statistics().await?;
         Ok(store)
     }

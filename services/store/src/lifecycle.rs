@@ -7,7 +7,7 @@ use quittance_domain::{
     action::{Action, InstructionKind, RestrictionGround},
     agreement::Agreement,
     ids::{CustomerId, RequestId},
-    plan::plan,
+    plan::{carry_after_named, concerned, plan},
     request::{NewRequest, RequestEvent, RequestState},
     window,
 };
@@ -15,8 +15,8 @@ use quittance_ledger::Event;
 use quittance_sql::{Engine, Tx, Val};
 
 use crate::{
-    Store, StoreError, StoreResult, SubjectSecrets, Topology,
-    intake::{mark_restrictions, planned_event, refusal, wrapped_key},
+    Store, StoreError, StoreResult, SubjectSecrets, Topology, changes,
+    intake::{mark_restrictions, planned_event, refusal, restrict_new_names, wrapped_key},
     ledger::Staging,
     lines::{self, Closed, forget_closed},
     replan::{Insertion, insert_tasks},
@@ -66,12 +66,12 @@ async fn set_state(
     args.push(us(now).into());
     args.push(Val::from(reason));
     args.push(Val::I64(state.is_closed().then(|| us(now))));
-    tx.execute(
-        "UPDATE requests SET state = $3, changed_us = $4, closing_reason = $5, closed_us = $6
+    let sql = format!(
+        "UPDATE requests SET state = $3, changed_us = $4, closing_reason = $5, closed_us = $6, changed_seq = {}
          WHERE customer_id = $1 AND request_id = $2",
-        args,
-    )
-    .await?;
+        changes::seq(tx)
+    );
+    tx.execute(&sql, args).await?;
     Ok(())
 }
 
@@ -100,11 +100,11 @@ impl Store {
             )
             .await?;
         let (mut first_due, mut due) = (request.first_due_at, request.due_at);
+        let mut version = request.agreement_version;
         if planned.is_some() {
             self.lift_objection(&mut tx, customer, id, now).await?;
         } else {
             let secrets = self.secrets_in(&mut tx, customer, id).await?;
-            let mut version = request.agreement_version;
             // What was referred becomes an instruction now. An erasure that met a restriction was one from the start (I9).
             if secrets.words.is_some() {
                 let zone = window::zone(&agreement.time_zone).map_err(|e| StoreError::Refused(e.to_string()))?;
@@ -115,27 +115,35 @@ impl Store {
                 version = i64::from(agreement.version);
             }
             let kinds: BTreeSet<_> = secrets.identifiers.iter().map(|i| i.kind()).collect();
-            let tasks = plan(request.action, &kinds, &topology.facts_for(customer), due).map_err(refusal)?;
+            let systems = concerned(&topology.facts_for(customer), &request.notices);
+            let mut tasks = plan(request.action, &kinds, &systems, due).map_err(refusal)?;
+            carry_after_named(&mut tasks, &systems, &secrets.identifier_changes);
             let subject_keys = self.ring().subject_keys(customer);
-            let pseudonyms: Vec<Vec<u8>> = secrets.identifiers.iter().map(|i| subject_keys.of(i)).collect();
+            let pseudonyms: Vec<Vec<u8>> = secrets.names().map(|i| subject_keys.of(i)).collect();
             let insertion = Insertion { id, action: request.action, tasks: &tasks, pseudonyms: &pseudonyms };
             let planned = insert_tasks(&mut tx, customer, now, topology.generation, &[insertion], Vec::new()).await?;
             tx.execute_together(planned.writes).await?;
             let instruction = marked(request.action, request.restriction_ground, &secrets);
             mark_restrictions(&mut tx, customer, &[(id, &instruction, &pseudonyms)]).await?;
+            restrict_new_names(&mut tx, customer, &subject_keys.renamed(&secrets.identifier_changes)).await?;
             let mut args = key(customer, id);
             args.push(i64::try_from(tasks.len()).unwrap_or(i64::MAX).into());
             args.extend([us(first_due).into(), us(due).into(), topology.generation.into(), version.into()]);
             tx.execute(
                 "UPDATE requests SET open_tasks = $3, first_due_us = $4, due_us = $5, systems_generation = $6,
-                   agreement_version = $7 WHERE customer_id = $1 AND request_id = $2",
+                   agreement_version = $7, urgency = 0 WHERE customer_id = $1 AND request_id = $2",
                 args,
             )
             .await?;
-            staging.add(id, &planned_event(&tasks));
+            staging.add(id, &planned_event(&tasks, now));
         }
         set_state(&mut tx, customer, id, state, None, now).await?;
-        staging.add(id, &Event::Authorised { by: by.to_owned(), at_us: us(now), first_due_us: us(first_due) });
+        let agreement = u32::try_from(version).map_err(|_| StoreError::Inconsistent {
+            table: "requests",
+            what: "an agreement's version is out of range",
+        })?;
+        let (by, first_due_us) = (by.to_owned(), us(first_due));
+        staging.add(id, &Event::Authorised { by, at_us: us(now), first_due_us, agreement });
         staging.write(&mut tx).await?;
         Ok(tx.commit().await?)
     }
@@ -281,8 +289,12 @@ impl Store {
         .await?;
         let mut args = key(customer, id);
         args.extend([us(due).into(), us(now).into()]);
-        tx.execute("UPDATE requests SET due_us = $3, changed_us = $4 WHERE customer_id = $1 AND request_id = $2", args)
-            .await?;
+        let sql = format!(
+            "UPDATE requests SET due_us = $3, changed_us = $4, urgency = 0, changed_seq = {}
+             WHERE customer_id = $1 AND request_id = $2",
+            changes::seq(&tx)
+        );
+        tx.execute(&sql, args).await?;
         let mut staging = Staging::new(customer);
         staging.add(id, &Event::Extended { due_us: us(due), reason: reason.to_owned(), at_us: us(now) });
         staging.write(&mut tx).await?;
@@ -310,12 +322,14 @@ fn marked(action: Action, ground: Option<RestrictionGround>, secrets: &SubjectSe
         action,
         identifiers: secrets.identifiers.clone(),
         corrections: Vec::new(),
+        identifier_changes: secrets.identifier_changes.clone(),
         restriction_ground: ground,
         subject_informed_at: None,
         subject_asked_at: None,
         controller_due_at: None,
         reference: String::new(),
         instruction: InstructionKind::CustomerRequest,
+        notices: Vec::new(),
     }
 }
 
@@ -364,6 +378,6 @@ async fn close(
     tx.execute_together(forget_closed(tx.engine(), customer, &[Closed::undone(id)])).await?;
     release_free(tx, customer, now, candidates).await?;
     let mut staging = Staging::new(customer);
-    staging.add(id, &Event::Closed { state: state.as_str(), reason: reason.to_owned(), at_us: us(now) });
+    staging.add(id, &Event::Closed { state, reason: reason.to_owned(), at_us: us(now) });
     staging.write(tx).await
 }

@@ -12,12 +12,21 @@ struct Migration {
     postgres: &'static str,
 }
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    number: 1,
-    name: "spine",
-    sql: include_str!("migrations/0001_spine.sql"),
-    postgres: include_str!("migrations/0001_row_security.postgres.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        number: 1,
+        name: "spine",
+        sql: include_str!("migrations/0001_spine.sql"),
+        postgres: include_str!("migrations/0001_row_security.postgres.sql"),
+    },
+    Migration { number: 2, name: "rights", sql: include_str!("migrations/0002_rights.sql"), postgres: "" },
+    Migration {
+        number: 3,
+        name: "ledger",
+        sql: include_str!("migrations/0003_ledger.sql"),
+        postgres: include_str!("migrations/0003_ledger.postgres.sql"),
+    },
+];
 
 /// The version that this build writes.
 pub(crate) const SCHEMA_VERSION: i64 = MIGRATIONS[MIGRATIONS.len() - 1].number;

@@ -6,8 +6,8 @@ use quittance_domain::{
     Timestamp,
     action::Action,
     ids::{CustomerId, RequestId, SystemId},
-    plan::{PlannedTask, plan},
-    request::{RequestEvent, RequestState},
+    plan::{PlannedTask, carry_after_named, concerned, plan},
+    request::{Notice, RequestEvent, RequestState},
     task::{TaskState, Work},
 };
 use quittance_ledger::Event;
@@ -15,10 +15,11 @@ use quittance_sql::{Column, Engine, Part, Rows, Tx};
 use uuid::Uuid;
 
 use crate::{
-    Store, StoreError, StoreResult, SubjectSecrets, Topology,
+    Store, StoreError, StoreResult, SubjectSecrets, Topology, changes,
     intake::{planned_event, wrapped_key},
     ledger::Staging,
     lines::{self, Closed, forget_closed},
+    requests::read_list,
     seal::RequestKey,
     systems::hold_generation,
     tx::{parsed, time, us},
@@ -197,7 +198,7 @@ impl Store {
         }
         let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE" } else { "" };
         let sql = format!(
-            "SELECT request_id, action, due_us, key_epoch, wrapped_key, sealed_subject, exceptions, open_tasks FROM requests
+            "SELECT request_id, action, due_us, key_epoch, wrapped_key, sealed_subject, exceptions, open_tasks, notices FROM requests
              WHERE customer_id = $1 AND closed_us IS NULL AND state = 'IN_PROGRESS' AND systems_generation < $2
              ORDER BY systems_generation, request_id LIMIT $3 {lock}"
         );
@@ -217,7 +218,7 @@ impl Store {
             let confirmed = row.text(2)? == TaskState::Confirmed.as_str();
             have.entry(row.uuid(0)?).or_default().insert(system_id(&row.text(1)?)?, confirmed);
         }
-        let systems = topology.facts_for(customer);
+        let all = topology.facts_for(customer);
         let mut staging = Staging::new(customer);
         let mut missing = Vec::new();
         let mut closed = Vec::new();
@@ -232,7 +233,9 @@ impl Store {
             let none = HashMap::new();
             let have = have.get(&id.uuid()).unwrap_or(&none);
             // What is planned stays as it was planned; only what is missing is added.
+            let systems = concerned(&all, &read_list::<Notice>(&row.text(8)?)?);
             let mut added = plan(action, &kinds, &systems, due).unwrap_or_default();
+            carry_after_named(&mut added, &systems, &secrets.identifier_changes);
             added.retain(|t| !have.contains_key(&t.system));
             added.iter_mut().for_each(|t| wait_for_no_past(t, have));
             let open = row.i64(7)?;
@@ -241,10 +244,10 @@ impl Store {
                 let state = RequestState::InProgress
                     .on(RequestEvent::Complete { exceptions })
                     .map_err(|e| StoreError::WrongState(e.to_string()))?;
-                staging.add(id, &Event::Completed { state: state.as_str(), at_us: us(now), late: now > due });
+                staging.add(id, &Event::Completed { state, at_us: us(now), late: now > due });
                 closed.push((id, state, action));
             } else if !added.is_empty() {
-                staging.add(id, &planned_event(&added));
+                staging.add(id, &planned_event(&added, now));
             }
             missing.push((id, action, added));
         }
@@ -258,14 +261,14 @@ impl Store {
             Column::uuids(missing.iter().map(|(id, ..)| id.uuid())),
             Column::i64s(missing.iter().map(|(.., tasks)| i64::try_from(tasks.len()).unwrap_or(i64::MAX))),
         ]);
-        tx.execute_rows(
-            "WITH v(request_id, added) AS ({rows}) UPDATE requests
-             SET systems_generation = $2, open_tasks = open_tasks + v.added, changed_us = $3
+        let sql = format!(
+            "WITH v(request_id, added) AS ({{rows}}) UPDATE requests
+             SET systems_generation = $2, open_tasks = open_tasks + v.added, changed_us = $3, changed_seq = {}
              FROM v WHERE requests.customer_id = $1 AND requests.request_id = v.request_id",
-            vec![customer.as_str().into(), topology.generation.into(), us(now).into()],
-            added,
-        )
-        .await?;
+            changes::seq(&tx)
+        );
+        tx.execute_rows(&sql, vec![customer.as_str().into(), topology.generation.into(), us(now).into()], added)
+            .await?;
         let done = Rows::new(vec![
             Column::uuids(closed.iter().map(|(id, ..)| id.uuid())),
             Column::texts(closed.iter().map(|(_, state, _)| state.as_str())),

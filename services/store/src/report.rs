@@ -11,12 +11,12 @@ use quittance_domain::{
     request::RequestState,
     task::Work,
 };
-use quittance_ledger::Event;
+use quittance_ledger::{Event, Operation};
 use quittance_sql::{Column, Engine, Part, Row, Rows, Tx, Val};
 use uuid::Uuid;
 
 use crate::{
-    LeasedTask, Store, StoreError, StoreResult, SubjectSecrets,
+    LeasedTask, Store, StoreError, StoreResult, SubjectSecrets, changes,
     intake::wrapped_key,
     lease::lease_rows,
     ledger::Staging,
@@ -221,7 +221,7 @@ impl Store {
             return Err(not_in_attention(&mut tx, key).await?);
         }
         let mut staging = Staging::new(&key.customer);
-        staging.add(key.request, &operated(key, "resolved", by, now));
+        staging.add(key.request, &operated(key, Operation::Resolved, by, now));
         staging.write(&mut tx).await?;
         let done = [Done { request: key.request, lease: 0, confirmation: &confirmation }];
         let confirmed = take_off(&mut tx, &key.customer, now, generation, &done).await?;
@@ -251,7 +251,7 @@ impl Store {
         let candidate = (key.request.uuid(), key.system.to_string());
         release_free(&mut tx, &key.customer, now, [candidate].into()).await?;
         let mut staging = Staging::new(&key.customer);
-        staging.add(key.request, &operated(key, "retried", by, now));
+        staging.add(key.request, &operated(key, Operation::Retried, by, now));
         staging.write(&mut tx).await?;
         Ok(tx.commit().await?)
     }
@@ -335,8 +335,8 @@ fn task_args(key: &TaskKey) -> Vec<Val> {
     vec![key.customer.as_str().into(), key.request.uuid().into(), key.system.as_str().into()]
 }
 
-fn operated(key: &TaskKey, what: &'static str, by: &str, now: Timestamp) -> Event {
-    Event::Operated { system: key.system.to_string(), what, by: by.to_owned(), at_us: us(now) }
+fn operated(key: &TaskKey, what: Operation, by: &str, now: Timestamp) -> Event {
+    Event::Operated { system: key.system.clone(), what, by: by.to_owned(), at_us: us(now) }
 }
 
 async fn not_in_attention(tx: &mut Tx, key: &TaskKey) -> StoreResult<StoreError> {
@@ -394,13 +394,12 @@ async fn put_off(
 
 /// So that whoever watches sees it.
 async fn touch_requests(tx: &mut Tx, customer: &CustomerId, now: Timestamp, ids: Vec<Uuid>) -> StoreResult<()> {
-    tx.execute_rows(
-        "WITH v(request_id) AS ({rows}) UPDATE requests SET changed_us = $2 FROM v
+    let sql = format!(
+        "WITH v(request_id) AS ({{rows}}) UPDATE requests SET changed_us = $2, changed_seq = {} FROM v
          WHERE requests.customer_id = $1 AND requests.request_id = v.request_id",
-        vec![customer.as_str().into(), us(now).into()],
-        Rows::new(vec![Column::uuids(ids)]),
-    )
-    .await?;
+        changes::seq(tx)
+    );
+    tx.execute_rows(&sql, vec![customer.as_str().into(), us(now).into()], Rows::new(vec![Column::uuids(ids)])).await?;
     Ok(())
 }
 
@@ -442,7 +441,7 @@ async fn fence_done<'a>(
     let sql = format!(
         "WITH v(request_id, lease, exceptions) AS ({{rows}}), held AS ({}), fenced AS ({fence}, v.exceptions) {}, v.lease",
         held_generation(tx.engine()),
-        taking_off("fenced v, held", "$3", "held.systems_generation")
+        taking_off(changes::seq(tx), "fenced v, held", "$3", "held.systems_generation")
     );
     let updated = tx.fetch_rows(&sql, args, done_rows(&done)).await?;
     let mut by_lease = HashMap::with_capacity(updated.len());
@@ -473,7 +472,7 @@ fn done_rows(done: &[Done<'_>]) -> Rows {
 }
 
 /// Takes confirmed tasks off their requests, and closes those of which it was the last. A batch has one task of a request, so each request stands in it once.
-fn taking_off(batch: &str, now: &str, generation: &str) -> String {
+fn taking_off(seq: &str, batch: &str, now: &str, generation: &str) -> String {
     let closes = format!(
         "requests.open_tasks = 1 AND requests.systems_generation = {generation} AND requests.state = 'IN_PROGRESS'"
     );
@@ -482,6 +481,7 @@ fn taking_off(batch: &str, now: &str, generation: &str) -> String {
            open_tasks = requests.open_tasks - 1,
            exceptions = requests.exceptions + v.exceptions,
            changed_us = {now},
+           changed_seq = {seq},
            closed_us = CASE WHEN {closes} THEN {now} ELSE requests.closed_us END,
            state = CASE WHEN {closes} AND requests.exceptions + v.exceptions = 0 THEN 'COMPLETED'
                         WHEN {closes} THEN 'COMPLETED_WITH_EXCEPTIONS' ELSE requests.state END
@@ -498,7 +498,10 @@ async fn take_off<'a>(
     generation: i64,
     done: &[Done<'a>],
 ) -> StoreResult<Vec<Confirmed<'a>>> {
-    let sql = format!("WITH v(request_id, lease, exceptions) AS ({{rows}}) {}", taking_off("v", "$2", "$3"));
+    let sql = format!(
+        "WITH v(request_id, lease, exceptions) AS ({{rows}}) {}",
+        taking_off(changes::seq(tx), "v", "$2", "$3")
+    );
     let args = vec![customer.as_str().into(), us(now).into(), generation.into()];
     let mut updated = HashMap::with_capacity(done.len());
     for row in tx.fetch_rows(&sql, args, done_rows(done)).await? {
@@ -533,7 +536,7 @@ async fn confirm(
         bodies.push((c.request, body, late));
         let state = parsed(row, 1, "requests", RequestState::parse)?;
         if matches!(state, RequestState::Completed | RequestState::CompletedWithExceptions) {
-            staging.add(c.request, &Event::Completed { state: state.as_str(), at_us: us(now), late });
+            staging.add(c.request, &Event::Completed { state, at_us: us(now), late });
             let action = parsed(row, 3, "requests", Action::parse)?;
             closed.push(Closed::done(c.request, action));
         }

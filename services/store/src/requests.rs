@@ -1,15 +1,18 @@
 //! Reading requests and their tasks.
 
+use std::time::Duration;
+
 use quittance_domain::{
     Timestamp,
-    action::{Action, InstructionKind, RestrictionGround},
+    action::{Action, IdentifierChange, InstructionKind, RestrictionGround},
+    identifier::IdentifierKind,
     ids::{CustomerId, RequestId, SystemId},
     outcome::Confirmation,
-    request::RequestState,
+    request::{Notice, RequestState},
     task::TaskState,
+    window::Timeliness,
 };
 use quittance_sql::{Row, Tx, Val};
-use uuid::Uuid;
 
 use crate::{
     Store, StoreError, StoreResult,
@@ -37,6 +40,38 @@ pub struct RequestRow {
     pub closed_at: Option<Timestamp>,
     pub closing_reason: Option<String>,
     pub objection: Option<(String, Timestamp)>,
+    pub identifier_changes: Vec<ChangedIdentifier>,
+    pub notices: Vec<Notice>,
+}
+
+/// That a rectification changes an identifier, and where it was named.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct ChangedIdentifier {
+    pub kind: IdentifierKind,
+    pub collection: String,
+    pub field: String,
+}
+
+impl ChangedIdentifier {
+    pub(crate) fn of(change: &IdentifierChange) -> Self {
+        Self { kind: change.kind, collection: change.collection.clone(), field: change.field.clone() }
+    }
+}
+
+/// A list as a column has it: nothing where there is nothing, which is nearly always.
+pub(crate) fn list_text<T: serde::Serialize>(items: &[T]) -> StoreResult<String> {
+    if items.is_empty() {
+        return Ok(String::new());
+    }
+    serde_json::to_string(items)
+        .map_err(|_| StoreError::Inconsistent { table: TABLE, what: "a list does not serialise" })
+}
+
+pub(crate) fn read_list<T: serde::de::DeserializeOwned>(text: &str) -> StoreResult<Vec<T>> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    serde_json::from_str(text).map_err(|_| StoreError::Inconsistent { table: TABLE, what: "a list does not parse" })
 }
 
 #[derive(Clone, Debug)]
@@ -58,23 +93,47 @@ pub struct RequestFilter {
     pub due_before: Option<Timestamp>,
     pub needs_attention: bool,
     pub reference: String,
+    pub timeliness: Option<TimelinessFilter>,
 }
 
-/// Where a watch stands: changes at or after it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct ChangeCursor {
-    pub changed_us: i64,
-    pub request: RequestId,
+/// Open, and in any of these ways against its due time.
+#[derive(Clone, Debug)]
+pub struct TimelinessFilter {
+    pub any_of: Vec<Timeliness>,
+    pub now: Timestamp,
+    /// How long before its due time a request is at risk.
+    pub at_risk: Duration,
 }
 
-const COLUMNS: &str = "request_id, action, state, instruction, reference, restriction_ground, agreement_version, created_us,
+impl TimelinessFilter {
+    /// As `window::timeliness` tells them apart.
+    fn condition(&self, args: &mut Vec<Val>) -> String {
+        let now = us(self.now);
+        let risk_until = self.now.checked_add(self.at_risk).map_or(i64::MAX, us);
+        let mut arg = |value: i64| {
+            args.push(value.into());
+            format!("${}", args.len())
+        };
+        let mut ways: Vec<String> = Vec::new();
+        for timeliness in &self.any_of {
+            ways.push(match timeliness {
+                Timeliness::Overdue => format!("due_us < {}", arg(now)),
+                Timeliness::AtRisk => format!("(due_us >= {} AND due_us <= {})", arg(now), arg(risk_until)),
+                Timeliness::OnTrack => format!("due_us > {}", arg(now.max(risk_until))),
+            });
+        }
+        format!(" AND closed_us IS NULL AND ({})", ways.join(" OR "))
+    }
+}
+
+pub(crate) const COLUMNS: &str = "request_id, action, state, instruction, reference, restriction_ground, agreement_version, created_us,
     changed_us, first_due_us, due_us, subject_asked_us, subject_informed_us, controller_due_us, closed_us, closing_reason,
-    objection_reason, objection_us";
+    objection_reason, objection_us, identifier_changes, notices";
 /// How many they are.
-const COLUMNS_LEN: usize = 18;
+pub(crate) const COLUMNS_LEN: usize = 20;
 const TABLE: &str = "requests";
 
-fn read(row: &Row) -> StoreResult<RequestRow> {
+pub(crate) fn read(row: &Row) -> StoreResult<RequestRow> {
     let ground = row.opt_text(5)?;
     let objection = match (row.opt_text(16)?, opt_time(row.opt_i64(17)?, TABLE)?) {
         (Some(reason), Some(at)) => Some((reason, at)),
@@ -98,6 +157,8 @@ fn read(row: &Row) -> StoreResult<RequestRow> {
         closed_at: opt_time(row.opt_i64(14)?, TABLE)?,
         closing_reason: row.opt_text(15)?,
         objection,
+        identifier_changes: read_list(&row.text(18)?)?,
+        notices: read_list(&row.text(19)?)?,
     })
 }
 
@@ -175,6 +236,10 @@ impl Store {
             args.push(filter.reference.as_str().into());
             sql.push_str(&format!(" AND reference = ${}", args.len()));
         }
+        if let Some(timeliness) = filter.timeliness.as_ref().filter(|t| !t.any_of.is_empty()) {
+            let condition = timeliness.condition(&mut args);
+            sql.push_str(&condition);
+        }
         if filter.needs_attention {
             sql.push_str(
                 " AND EXISTS (SELECT 1 FROM tasks t WHERE t.customer_id = $1 AND t.request_id = requests.request_id
@@ -185,28 +250,6 @@ impl Store {
         sql.push_str(&format!(" ORDER BY request_id DESC LIMIT ${}", args.len()));
         let mut tx = self.customer_read(customer).await?;
         tx.fetch(&sql, args).await?.iter().map(read).collect()
-    }
-
-    /// Changes at or after the cursor, oldest first.
-    pub async fn changed_requests(
-        &self,
-        customer: &CustomerId,
-        from: ChangeCursor,
-        limit: u32,
-    ) -> StoreResult<Vec<RequestRow>> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM requests WHERE customer_id = $1 AND (changed_us, request_id) >= ($2, $3)
-             ORDER BY changed_us, request_id LIMIT $4"
-        );
-        let args = vec![customer.as_str().into(), from.changed_us.into(), from.request.uuid().into(), Val::from(limit)];
-        let mut tx = self.customer_read(customer).await?;
-        tx.fetch(&sql, args).await?.iter().map(read).collect()
-    }
-}
-
-impl ChangeCursor {
-    pub fn from_time(at: Timestamp) -> Self {
-        Self { changed_us: us(at), request: RequestId::new(Uuid::nil()) }
     }
 }
 

@@ -7,7 +7,7 @@ use quittance_domain::{
     data_map::DataMap,
     ids::{CustomerId, IdempotencyId, SystemId},
     plan::SystemFacts,
-    system::System,
+    system::{System, SystemRole},
 };
 use quittance_sql::{Engine, Row, Tx, Val};
 
@@ -28,7 +28,7 @@ impl Topology {
         self.systems.iter().find(|s| s.id == *id)
     }
 
-    /// Every system that may hold the customer's data (I3).
+    /// Every system that may hold the customer's data (I3), and those that can be told of it.
     pub fn facts_for(&self, customer: &CustomerId) -> Vec<SystemFacts> {
         let mine = self.systems.iter().filter(|s| s.customer_key(customer).is_some());
         mine.map(|s| SystemFacts {
@@ -37,6 +37,7 @@ impl Topology {
             yields: s.yields(),
             map_version: s.map_version,
             grace_period_s: s.grace_period_s,
+            recipient: s.role == SystemRole::Recipient,
         })
         .collect()
     }

@@ -48,7 +48,10 @@ acme.yaml:
       - {role: privacy, email: dpo@acme.example}
     facts:
       controller: Acme B.V., Dam 1, Amsterdam
-      purposes: [running the shop]";
+      purposes: [running the shop]
+    # To whom the data were disclosed (Art. 19); with a system of role recipient, requests may say that it be told.
+    recipients:
+      - {recipient_id: bank, display_name: The bank, contact: privacy@bank.example, received: name and IBAN, system: bank-desk}";
 
 #[derive(Args)]
 pub struct Create {
@@ -120,6 +123,19 @@ struct AgreementFile {
     allowed_countries: Vec<String>,
     contacts: Vec<ContactFile>,
     facts: Option<FactsFile>,
+    #[serde(default)]
+    recipients: Vec<RecipientFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RecipientFile {
+    recipient_id: String,
+    display_name: String,
+    #[serde(default)]
+    contact: String,
+    received: String,
+    system: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -170,6 +186,17 @@ impl AgreementFile {
                 automated_decisions: f.automated_decisions,
                 security_measures: f.security_measures,
             }),
+            recipients: self
+                .recipients
+                .into_iter()
+                .map(|r| v1::Recipient {
+                    recipient_id: r.recipient_id,
+                    display_name: r.display_name,
+                    contact: r.contact,
+                    received: r.received,
+                    system: r.system.map(|system| resource::system(&system)).unwrap_or_default(),
+                })
+                .collect(),
         })
     }
 }
@@ -184,6 +211,7 @@ impl AgreementArgs {
             allowed_countries: self.country,
             contacts: self.contact,
             facts: None,
+            recipients: Vec::new(),
         }
     }
 }
@@ -283,6 +311,7 @@ mod tests {
         assert_eq!(agreement.window_days, 30);
         assert_eq!(agreement.allowed_countries, ["EEA", "CH"]);
         assert_eq!(agreement.facts.unwrap().purposes, ["running the shop"]);
+        assert_eq!(agreement.recipients[0].system, "systems/bank-desk");
     }
 
     #[test]

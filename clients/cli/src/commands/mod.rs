@@ -2,10 +2,12 @@
 
 pub mod customers;
 pub mod evidence;
+pub mod ledger;
 pub mod packages;
 pub mod requests;
 pub mod systems;
 pub mod tasks;
+pub mod verify;
 
 /// An answer without what it is about: a service that breaks its contract.
 fn missing<T>(part: Option<T>) -> Result<T, crate::failure::Failure> {

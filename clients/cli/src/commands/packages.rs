@@ -1,10 +1,6 @@
 //! `quittance packages …`
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{BufWriter, Write as _},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use quittance_api::v1::{self, download_package_response::Part};
@@ -13,6 +9,7 @@ use super::{evidence::Named, missing};
 use crate::{
     args::Global,
     failure::{Done, End, Failure},
+    files::Draft,
     output::{Output, note},
     view,
 };
@@ -71,59 +68,37 @@ fn show(package: Option<v1::Package>, out: &mut Output) -> Done {
     Ok(End::Fine)
 }
 
-/// Where the records go: straight out, or into a draft that gets its name when it is whole.
+/// Where the records go: straight out, or into a file.
 enum Target<'a> {
     Stdout(&'a mut Output),
-    File { draft: BufWriter<File>, draft_path: PathBuf, path: PathBuf },
-}
-
-fn unwritten(path: &Path) -> impl Fn(std::io::Error) -> Failure {
-    let path = path.display().to_string();
-    move |error| Failure::Other(format!("{path} cannot be written: {error}"))
+    File(Draft),
 }
 
 impl<'a> Target<'a> {
     fn open(path: &Path, out: &'a mut Output) -> Result<Self, Failure> {
-        if path.as_os_str() == "-" {
-            return Ok(Self::Stdout(out));
-        }
-        let mut draft_path = path.as_os_str().to_owned();
-        draft_path.push(".part");
-        let draft_path = PathBuf::from(draft_path);
-        let mut options = OpenOptions::new();
-        // Anew: an older draft may be readable by others.
-        drop(fs::remove_file(&draft_path));
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let draft = BufWriter::new(options.open(&draft_path).map_err(unwritten(&draft_path))?);
-        Ok(Self::File { draft, draft_path, path: path.to_owned() })
+        if path.as_os_str() == "-" { Ok(Self::Stdout(out)) } else { Draft::open(path).map(Self::File) }
     }
 
     fn put(&mut self, part: &view::PackagePart) -> Result<(), Failure> {
         match self {
             Self::Stdout(out) => out.json_line(part),
-            Self::File { draft, draft_path, .. } => {
-                serde_json::to_writer(&mut *draft, part).map_err(|e| unwritten(draft_path)(e.into()))?;
-                draft.write_all(b"\n").map_err(unwritten(draft_path))
-            }
+            Self::File(draft) => draft.put(|file| {
+                serde_json::to_writer(&mut *file, part)?;
+                file.write_all(b"\n")
+            }),
         }
     }
 
     fn whole(self) -> Result<(), Failure> {
         match self {
             Self::Stdout(_) => Ok(()),
-            Self::File { mut draft, draft_path, path } => {
-                draft.flush().and_then(|()| draft.get_ref().sync_all()).map_err(unwritten(&draft_path))?;
-                fs::rename(&draft_path, &path).map_err(unwritten(&path))
-            }
+            Self::File(draft) => draft.whole(),
         }
     }
 
     fn cut(self) {
-        if let Self::File { draft_path, .. } = self {
-            // Half a package of personal data is of no use to anybody.
-            drop(fs::remove_file(draft_path));
+        if let Self::File(draft) = self {
+            draft.cut();
         }
     }
 }

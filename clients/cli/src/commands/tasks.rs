@@ -29,12 +29,12 @@ pub enum Command {
 const RESOLVE_HELP: &str = "\
 Examples:
   quittance tasks resolve customers/acme/requests/0199b7a4-…/tasks/mailer --unconfirmed 'the vendor was wound up'
-  quittance tasks resolve 0199b7a4-… --customer acme --system mailer -f resolution.yaml
+  quittance tasks resolve 0199b7a4-… --customer acme --system mailer -f resolution.yaml --document letter.pdf
 
 resolution.yaml:
   outcomes:
     - {collection: contacts, category: email, outcome: erased, grade: executed, count: 1}
-  evidence:
+  evidence:                      # may be left out beside --document
     kind: signed_statement       # vendor_receipt, document_digest, …
     reference: letter 2026-117
     sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
@@ -68,12 +68,16 @@ pub struct Resolve {
     /// Outcomes and evidence from a YAML file; `-` is standard input.
     #[arg(long, short)]
     file: Option<PathBuf>,
+    /// The document that shows it, as a letter of the sub-processor's. It stays here: its SHA-256 digest becomes the evidence.
+    #[arg(long)]
+    document: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ResolutionFile {
     outcomes: Vec<OutcomeFile>,
+    #[serde(default)]
     evidence: EvidenceFile,
 }
 
@@ -91,10 +95,11 @@ struct OutcomeFile {
     until: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EvidenceFile {
-    kind: String,
+    /// May be left out beside a document.
+    kind: Option<String>,
     #[serde(default)]
     reference: String,
     #[serde(default)]
@@ -107,7 +112,7 @@ fn time(field: &str, text: Option<&String>) -> Result<Option<prost_types::Timest
 }
 
 impl ResolutionFile {
-    fn into_proto(self) -> Result<(Vec<v1::Outcome>, v1::Evidence), Failure> {
+    fn into_proto(self, digest: Option<String>) -> Result<(Vec<v1::Outcome>, v1::Evidence), Failure> {
         let wrong = |field: String| move |problem: String| Failure::Usage(format!("{field}: {problem}"));
         let mut outcomes = Vec::new();
         for (at, o) in self.outcomes.into_iter().enumerate() {
@@ -122,17 +127,32 @@ impl ResolutionFile {
                 basis: o.basis,
             });
         }
+        let kind = match (&self.evidence.kind, &digest) {
+            (Some(kind), _) => v1::EvidenceKind::parse(kind).map_err(wrong("evidence.kind".to_owned()))?,
+            (None, Some(_)) => v1::EvidenceKind::DocumentDigest,
+            (None, None) => {
+                return Err(Failure::Usage("evidence.kind: say what it rests on, or give --document".into()));
+            }
+        };
+        let sha256 = match digest {
+            Some(digest) if self.evidence.sha256.is_empty() || self.evidence.sha256 == digest => digest,
+            Some(_) => {
+                return Err(Failure::Usage("evidence.sha256: is not the document's: is it the right one?".into()));
+            }
+            None => self.evidence.sha256,
+        };
         let evidence = v1::Evidence {
-            kind: v1::EvidenceKind::parse(&self.evidence.kind).map_err(wrong("evidence.kind".to_owned()))?.into(),
+            kind: kind.into(),
             time: time("evidence.time", self.evidence.time.as_ref())?,
             reference: self.evidence.reference,
-            sha256: self.evidence.sha256,
+            sha256,
         };
         Ok((outcomes, evidence))
     }
 }
 
-fn given_up(reason: String) -> (Vec<v1::Outcome>, v1::Evidence) {
+/// Nothing is claimed; a document may show why.
+fn given_up(reason: String, digest: Option<String>) -> (Vec<v1::Outcome>, v1::Evidence) {
     let outcome = v1::Outcome {
         collection: "*".to_owned(),
         category: "*".to_owned(),
@@ -143,7 +163,11 @@ fn given_up(reason: String) -> (Vec<v1::Outcome>, v1::Evidence) {
         until: None,
     };
     let evidence = v1::Evidence {
-        kind: v1::EvidenceKind::OperatorStatement.into(),
+        kind: match digest {
+            Some(_) => v1::EvidenceKind::DocumentDigest.into(),
+            None => v1::EvidenceKind::OperatorStatement.into(),
+        },
+        sha256: digest.unwrap_or_default(),
         time: Some(std::time::SystemTime::now().into()),
         ..Default::default()
     };
@@ -169,9 +193,10 @@ pub async fn run(command: Command, global: &Global, out: &mut Output) -> Done {
         }
         Command::Resolve(resolve) => {
             let name = resolve.task.name()?;
+            let digest = resolve.document.as_deref().map(files::sha256).transpose()?;
             let (outcomes, evidence) = match &resolve.file {
-                Some(path) => files::yaml::<ResolutionFile>(path)?.into_proto()?,
-                None => given_up(resolve.unconfirmed.unwrap_or_default()),
+                Some(path) => files::yaml::<ResolutionFile>(path)?.into_proto(digest)?,
+                None => given_up(resolve.unconfirmed.unwrap_or_default(), digest),
             };
             let request = v1::ResolveTaskRequest { name, outcomes, evidence: Some(evidence) };
             let client = global.connect().await?;
@@ -187,9 +212,25 @@ mod tests {
     #[test]
     fn the_example_in_the_help_is_read() {
         let (_, yaml) = RESOLVE_HELP.split_once("resolution.yaml:\n").unwrap();
-        let (outcomes, evidence) = files::parse_yaml::<ResolutionFile>(yaml).unwrap().into_proto().unwrap();
+        let (outcomes, evidence) = files::parse_yaml::<ResolutionFile>(yaml).unwrap().into_proto(None).unwrap();
         assert_eq!(outcomes[0].outcome(), v1::OutcomeKind::Erased);
         assert_eq!(evidence.kind(), v1::EvidenceKind::SignedStatement);
         assert!(evidence.time.is_some());
+    }
+
+    #[test]
+    fn a_document_is_evidence_by_its_digest() {
+        let outcomes = "outcomes: [{collection: a, category: b, outcome: erased, grade: executed}]\n";
+        let read = |evidence: &str, digest: Option<&str>| {
+            let file = files::parse_yaml::<ResolutionFile>(&format!("{outcomes}{evidence}")).unwrap();
+            file.into_proto(digest.map(str::to_owned)).map(|(_, evidence)| (evidence.kind(), evidence.sha256))
+        };
+        let digest = "e3b0";
+        assert_eq!(read("", Some(digest)).unwrap(), (v1::EvidenceKind::DocumentDigest, digest.to_owned()));
+        let letter = "evidence: {kind: signed_statement}";
+        assert_eq!(read(letter, Some(digest)).unwrap(), (v1::EvidenceKind::SignedStatement, digest.to_owned()));
+        assert!(read("evidence: {kind: signed_statement, sha256: ffff}", Some(digest)).is_err());
+        assert!(read("", None).is_err());
+        assert_eq!(given_up("gone".to_owned(), Some(digest.to_owned())).1.kind(), v1::EvidenceKind::DocumentDigest);
     }
 }

@@ -84,7 +84,7 @@ async fn run<B: Backend>(shared: &Shared<B>, task: &LeasedTask) -> Result<task_r
     // I4: kept before anything is touched.
     match shared.saves.post(TaskMatchSet { lease: Some(lease_of(task)), match_set: match_set.clone() }).await {
         Posted::Kept => {}
-        Posted::Lost => return Err(Stop::Lost),
+        Posted::Lost | Posted::Undelivered => return Err(Stop::Lost),
         Posted::Refused(reason) => {
             return Err(BackendError::NeedsAttention(format!("the service refused the match set: {reason}")).into());
         }

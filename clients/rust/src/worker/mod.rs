@@ -44,11 +44,19 @@ pub struct WorkerOptions {
     pub wait: Duration,
     /// After the drain began: how long tasks that were begun may take to end. What is not done by then is left to the lease.
     pub drain_timeout: Duration,
+    /// After the drain began: how long a report is tried again that cannot be delivered. The lease brings its task back.
+    pub drain_delivery: Duration,
 }
 
 impl Default for WorkerOptions {
     fn default() -> Self {
-        Self { concurrency: 8, in_hand: 64, wait: Duration::from_secs(20), drain_timeout: Duration::from_secs(25) }
+        Self {
+            concurrency: 8,
+            in_hand: 64,
+            wait: Duration::from_secs(20),
+            drain_timeout: Duration::from_secs(25),
+            drain_delivery: Duration::from_secs(5),
+        }
     }
 }
 
@@ -94,13 +102,14 @@ impl<B: Backend> Worker<B> {
         let beating = CancellationToken::new();
         let heart =
             tokio::spawn(leases::keep(leases.clone(), self.client.clone(), self.system.clone(), beating.clone()));
+        let stopping = outbox::Drain { begun: drain.clone(), patience: self.options.drain_delivery };
         let shared = Arc::new(Shared {
             client: self.client.clone(),
             backend: self.backend.clone(),
             leases,
             turns: Semaphore::new(self.options.concurrency.max(1)),
-            saves: Outbox::open(self.client.clone(), self.system.clone()),
-            reports: Outbox::open(self.client.clone(), self.system.clone()),
+            saves: Outbox::open(self.client.clone(), self.system.clone(), stopping.clone()),
+            reports: Outbox::open(self.client.clone(), self.system.clone(), stopping),
             drain: drain.clone(),
         });
         let mut tasks = JoinSet::new();
@@ -226,6 +235,7 @@ async fn work<B: Backend>(shared: &Shared<B>, task: &LeasedTask) {
     match shared.reports.post(report(result)).await {
         Posted::Kept => tracing::info!(task = %task.name, result = kind, "reported"),
         Posted::Lost => tracing::warn!(task = %task.name, "the report came too late; the lease is lost"),
+        Posted::Undelivered => tracing::warn!(task = %task.name, "not reported; the task comes back with its lease"),
         Posted::Refused(reason) => {
             tracing::error!(task = %task.name, reason, "the service refused the report");
             // Left alone, the task would come back and be refused for ever.

@@ -3,19 +3,20 @@
 //! Holds are marked first, then pointers of others are masked, then rows go: what is owned before its owner. Every statement looks at each row's tie
 //! again, so what a former run has done already, or what has become somebody else's meanwhile, is left alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use quittance_domain::Timestamp;
 use quittance_sql::{Column as Values, Rows, Tx};
 
 use super::{
+    alone::left_alone,
     batch::{CHUNK, KeyBatch},
     failure,
     plan::{CollectionPlan, Plan, Statement},
     standing::{strangers, without},
     walk::index,
 };
-use crate::{BatchContext, ConnectorError, MatchSet, MatchedRow, RowFate, Subject};
+use crate::{BatchContext, ConnectorError, MatchSet, MatchedRow, RowFate, Subject, SubjectError, SubjectResult};
 
 /// Rows of one collection, each with its subject.
 pub(super) type Share<'a> = Vec<(usize, &'a MatchedRow)>;
@@ -53,17 +54,21 @@ pub(super) struct Acting<'a, 't> {
 }
 
 impl Acting<'_, '_> {
-    pub async fn erase(&mut self) -> Result<(), ConnectorError> {
+    pub async fn erase(&mut self) -> Result<Vec<SubjectResult<()>>, ConnectorError> {
         let strangers = strangers(self).await?;
         let own = without(self.plan, self.sets, &strangers);
-        Acting { plan: self.plan, ctx: self.ctx, subjects: self.subjects, sets: &own, tx: &mut *self.tx }
-            .erase_own()
-            .await
+        let mut acting =
+            Acting { plan: self.plan, ctx: self.ctx, subjects: self.subjects, sets: &own, tx: &mut *self.tx };
+        let alone = left_alone(&mut acting).await?;
+        acting.erase_own(&alone).await?;
+        let result = |s| if alone.contains(&s) { Err(SubjectError::FindAgain) } else { Ok(()) };
+        Ok((0..self.subjects.len()).map(result).collect())
     }
 
-    async fn erase_own(&mut self) -> Result<(), ConnectorError> {
+    async fn erase_own(&mut self, alone: &HashSet<usize>) -> Result<(), ConnectorError> {
         let (plan, now) = (self.plan, self.ctx.now);
-        let shares = shares(plan, self.sets.iter().enumerate())?;
+        let sets = self.sets.iter().enumerate().filter(|(subject, _)| !alone.contains(subject));
+        let shares = shares(plan, sets)?;
         for (at, share) in shares.iter().enumerate() {
             let held = of_fate(share, RowFate::Hold, now);
             self.run(at, plan.collections[at].statements.mark.as_ref(), &held, CHUNK).await?;

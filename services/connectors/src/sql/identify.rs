@@ -56,7 +56,8 @@ pub(super) fn is_of(rule: &RulePlan, kind: IdentifierKind, subject: &Subject, st
     subject.identifiers.iter().filter(|i| i.kind() == kind).any(|identifier| is(rule, identifier, stored))
 }
 
-fn is(rule: &RulePlan, identifier: &Identifier, stored: &str) -> bool {
+/// The same, of one identifier.
+pub(super) fn is(rule: &RulePlan, identifier: &Identifier, stored: &str) -> bool {
     let value = identifier.value().expose();
     match rule.matching {
         Matching::Exact if rule.column.class == Class::Uuid => {

@@ -3,6 +3,7 @@
 //! A data map is compiled against the live schema once (`plan`); every call is then a fixed number of statements for each collection, whatever the
 //! batch's size. `dialect` is the only place that knows how the engines differ.
 
+mod alone;
 mod batch;
 mod catalog;
 mod check;
@@ -204,10 +205,7 @@ impl Connector for SqlConnector {
             let mut tx = self.begin(&plan, ctx.time_limit).await.map_err(failure)?;
             let mut acting = Acting { plan: &plan, ctx, subjects, sets: match_sets, tx: &mut tx };
             let done = match ctx.action {
-                Action::Erasure => {
-                    acting.erase().await?;
-                    vec![Ok(()); subjects.len()]
-                }
+                Action::Erasure => acting.erase().await?,
                 Action::Rectification => rectify::act(&mut acting).await?,
                 Action::Restriction => restrict::mark(&mut acting, true).await?,
                 Action::LiftRestriction => restrict::mark(&mut acting, false).await?,

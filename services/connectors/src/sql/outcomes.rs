@@ -12,7 +12,7 @@ use super::{fate::redacted, plan::Plan};
 use crate::{BatchContext, MatchSet, MatchedRow, RowFate};
 
 /// Where no mapped field of a row held anything, or where there was no row.
-const ANY: &str = "*";
+pub(super) const ANY: &str = "*";
 
 /// What tells one line from another: collection, category, outcome, basis.
 type Line = (String, String, OutcomeKind, String);

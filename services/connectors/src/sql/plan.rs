@@ -182,6 +182,11 @@ impl Plan {
         &self.map.collections[at]
     }
 
+    /// Whether rows refer to this collection's by that column.
+    pub fn is_linked(&self, at: usize, column: &str) -> bool {
+        linked_columns(&self.map, &self.map_of(at).name).into_iter().any(|name| name == column)
+    }
+
     pub fn index(&self, name: &str) -> Option<usize> {
         self.map.collections.iter().position(|c| c.name == name)
     }

@@ -97,7 +97,7 @@ async fn restricted(acting: &mut Acting<'_, '_>) -> Result<Vec<SubjectResult<Vec
         union.push(match again {
             Ok(found) => {
                 let mut set = set.clone();
-                set.absorb(found.match_set);
+                let _ = set.absorb(found.match_set);
                 Ok(set)
             }
             // By identifiers it was found once; that it cannot be now makes nothing of the match set wrong.

@@ -1,24 +1,100 @@
 //! Rectification (Art. 16): only rows of the subject, only the field that is named, only where it holds what the customer says it holds.
+//!
+//! A changed identifier goes along to every column by which rows of the subject are known under the old one, in whatever form it stands there.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use quittance_domain::{
-    action::{Correction, CorrectionTarget},
+    action::{Correction, CorrectionTarget, IdentifierChange},
+    identifier::Identifier,
     outcome::{Outcome, OutcomeKind},
 };
 
 use super::{
     batch::CHUNK,
     erase::{Acting, pseudonym},
-    failure,
-    outcomes::{Tally, line, not_held},
+    failure, identify,
+    outcomes::{ANY, Tally, line, not_held},
     plan::Plan,
+    schema::Column,
     statements::{values, write},
 };
 use crate::{BatchContext, ConnectorError, Found, MatchSet, MatchedRow, Subject, SubjectError, SubjectResult};
 
-/// Where a correction leads: collection and field, by position.
-type Place = (usize, usize);
+/// A column of a collection: a declared field, or one that only an identifier rule names.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Spot {
+    Field(usize),
+    Rule(usize),
+}
+
+/// Where a correction leads: collection and column, by position.
+type Place = (usize, Spot);
+
+fn column(plan: &Plan, (at, spot): Place) -> &Column {
+    let of = &plan.collections[at];
+    match spot {
+        Spot::Field(f) => &of.fields[f],
+        Spot::Rule(r) => &of.rules[r].column,
+    }
+}
+
+/// One thing to correct of a subject. A match set's rows name them by number: those of the customer's first, in its order.
+enum Order<'a> {
+    Named(&'a Correction),
+    Carried(Carried<'a>),
+}
+
+/// An identifier's change, in one column.
+struct Carried<'a> {
+    place: Place,
+    /// The rule that compares with what is stored; a column that only yields has none.
+    rule: Option<usize>,
+    old: &'a Identifier,
+    new: &'a Identifier,
+}
+
+impl Carried<'_> {
+    fn holds(&self, plan: &Plan, identifier: &Identifier, stored: &str) -> bool {
+        match self.rule {
+            Some(rule) => identify::is(&plan.collections[self.place.0].rules[rule], identifier, stored),
+            None => Identifier::normalise(identifier.kind(), stored).is_ok_and(|found| found == *identifier),
+        }
+    }
+
+    fn is_old(&self, plan: &Plan, stored: &str) -> bool {
+        self.holds(plan, self.old, stored) && !self.is_new(plan, stored)
+    }
+
+    /// A column that does not tell the two apart must hold the new one to the letter.
+    fn is_new(&self, plan: &Plan, stored: &str) -> bool {
+        stored == self.new.value().expose()
+            || (self.holds(plan, self.new, stored) && !self.holds(plan, self.old, stored))
+    }
+}
+
+/// The order depends on map and subject alone, so that a rerun reads its match set as it was written.
+fn orders<'a>(plan: &Plan, subject: &'a Subject) -> Vec<Order<'a>> {
+    let mut orders: Vec<Order<'a>> = subject.corrections.iter().map(Order::Named).collect();
+    let mut met: HashSet<(&Identifier, &Identifier)> = HashSet::new();
+    for IdentifierChange { kind, old, new, .. } in &subject.identifier_changes {
+        let Some(old) = old.as_ref().filter(|old| met.insert((*old, new))) else { continue };
+        for (at, map) in plan.map.collections.iter().enumerate() {
+            let field = |name: &str| map.fields.iter().position(|f| f.name == name);
+            let by_rule = map.identifiers.iter().enumerate().filter(|(_, rule)| rule.kind == *kind);
+            let by_rule = by_rule.map(|(r, rule)| (field(&rule.field).map_or(Spot::Rule(r), Spot::Field), Some(r)));
+            let mut spots: Vec<(Spot, Option<usize>)> = by_rule.collect();
+            for f in map.yields.iter().filter(|y| y.kind == *kind).filter_map(|y| field(&y.field)) {
+                if !spots.iter().any(|(spot, _)| *spot == Spot::Field(f)) {
+                    spots.push((Spot::Field(f), None));
+                }
+            }
+            let carried = |(spot, rule)| Order::Carried(Carried { place: (at, spot), rule, old, new });
+            orders.extend(spots.into_iter().map(carried));
+        }
+    }
+    orders
+}
 
 /// What a row holds in the field of a correction.
 struct Held<'a> {
@@ -28,7 +104,7 @@ struct Held<'a> {
     tied: bool,
 }
 
-/// By subject and correction.
+/// By subject and order.
 type Holdings<'a> = HashMap<(usize, usize), Vec<Held<'a>>>;
 
 /// Narrows what was found to the rows that the corrections name.
@@ -57,12 +133,20 @@ pub(super) async fn narrow(
 fn name(plan: &Plan, subject: &Subject, s: usize, mut found: Found, holdings: &Holdings<'_>) -> SubjectResult<Found> {
     let mut named: HashMap<(usize, Vec<String>), Vec<u16>> = HashMap::new();
     let mut taken: HashSet<(Place, Vec<String>)> = HashSet::new();
-    for (c, correction) in subject.corrections.iter().enumerate() {
-        let place = place(plan, correction)?;
+    for (c, order) in orders(plan, subject).iter().enumerate() {
+        let place = place(plan, order)?;
         let held = holdings.get(&(s, c)).map_or(&[][..], Vec::as_slice);
-        for row in targets(correction, held) {
+        let mut targets = targets(plan, order, held);
+        if let Order::Carried(carried) = order {
+            // What the customer named itself is done as it said.
+            targets.retain(|row| !taken.contains(&(place, row.key.clone())));
+            if !targets.is_empty() {
+                may_carry(plan, carried)?;
+            }
+        }
+        for row in targets {
             if !taken.insert((place, row.key.clone())) {
-                let message = format!("two corrections name {}.{} of one row", correction.collection, correction.field);
+                let message = format!("two corrections name {} of one row", text(plan, place));
                 return Err(SubjectError::Other(message));
             }
             named.entry((place.0, row.key.clone())).or_default().push(u16::try_from(c).unwrap_or(u16::MAX));
@@ -81,20 +165,33 @@ fn name(plan: &Plan, subject: &Subject, s: usize, mut found: Found, holdings: &H
 }
 
 /// The rows that a correction is about, as they stand: those with the old value, or if there are none, those that have the new one already.
-fn targets<'a>(correction: &Correction, held: &[Held<'a>]) -> Vec<&'a MatchedRow> {
-    let holding =
-        |value: &str| held.iter().filter(|h| h.value.as_deref() == Some(value)).map(|h| h.row).collect::<Vec<_>>();
-    match &correction.target {
-        CorrectionTarget::Replace { old, new } => {
-            let old = holding(old);
-            if old.is_empty() { holding(new) } else { old }
-        }
-        CorrectionTarget::Record { key, .. } => held.iter().filter(|h| h.row.key == *key).map(|h| h.row).collect(),
-        CorrectionTarget::Append { .. } => held.iter().map(|h| h.row).collect(),
+fn targets<'a>(plan: &Plan, order: &Order<'_>, held: &[Held<'a>]) -> Vec<&'a MatchedRow> {
+    let that = |is: &dyn Fn(&Held<'a>) -> bool| held.iter().filter(|h| is(h)).map(|h| h.row).collect::<Vec<_>>();
+    let holding = |value: &str| that(&|h| h.value.as_deref() == Some(value));
+    match order {
+        Order::Named(Correction { target, .. }) => match target {
+            CorrectionTarget::Replace { old, new } => {
+                let old = holding(old);
+                if old.is_empty() { holding(new) } else { old }
+            }
+            CorrectionTarget::Record { key, .. } => that(&|h| h.row.key == *key),
+            CorrectionTarget::Append { .. } => that(&|_| true),
+        },
+        // What has the new one already is no work of ours.
+        Order::Carried(carried) => that(&|h| h.value.as_deref().is_some_and(|stored| carried.is_old(plan, stored))),
     }
 }
 
-fn place(plan: &Plan, correction: &Correction) -> SubjectResult<Place> {
+fn text(plan: &Plan, place: Place) -> String {
+    format!("{}.{}", plan.map_of(place.0).name, column(plan, place).name)
+}
+
+/// Where an order leads. What the customer named must be there, and may be corrected.
+fn place(plan: &Plan, order: &Order<'_>) -> SubjectResult<Place> {
+    let correction = match order {
+        Order::Named(correction) => correction,
+        Order::Carried(carried) => return Ok(carried.place),
+    };
     let Correction { collection, field, target } = correction;
     let refused = |why: &str| SubjectError::Other(format!("{collection}.{field} {why}"));
     let at = plan.index(collection).ok_or_else(|| refused("is not in the map"))?;
@@ -108,7 +205,23 @@ fn place(plan: &Plan, correction: &Correction) -> SubjectResult<Place> {
         CorrectionTarget::Append { statement } => statement,
     };
     // PostgreSQL could not hold it, and SQLite would hold half of it.
-    if new.contains('\0') { Err(refused("cannot hold a NUL character")) } else { Ok((at, f)) }
+    if new.contains('\0') { Err(refused("cannot hold a NUL character")) } else { Ok((at, Spot::Field(f))) }
+}
+
+/// An identifier that is also a key, or that rows hang on, is not ours to change: a person does that.
+fn may_carry(plan: &Plan, carried: &Carried<'_>) -> SubjectResult<()> {
+    let (at, spot) = carried.place;
+    let (map, column) = (plan.map_of(at), column(plan, carried.place));
+    let refused = |why: &str| Err(SubjectError::Other(format!("{} {why}", text(plan, carried.place))));
+    let here = map.owned_by.iter().chain(map.points_at.iter().map(|p| &p.link)).flat_map(|link| &link.fields);
+    let holds_the_row = map.key.contains(&column.name)
+        || map.customer_field.as_ref() == Some(&column.name)
+        || here.into_iter().any(|(here, _)| *here == column.name)
+        || plan.is_linked(at, &column.name);
+    if holds_the_row || matches!(spot, Spot::Field(f) if !map.fields[f].rectify) {
+        return refused("holds the changed identifier, and cannot be rectified: keys and what rows hang on never are");
+    }
+    if column.accepts(carried.new.value().expose()) { Ok(()) } else { refused("cannot hold the new identifier") }
 }
 
 /// What the match sets' rows hold, one statement for each field that is corrected anywhere in the batch.
@@ -120,16 +233,16 @@ async fn read<'a>(
     let (plan, subjects, sets) = (acting.plan, acting.subjects, acting.sets);
     let mut asked: BTreeMap<Place, Vec<(usize, usize, &'a MatchedRow)>> = BTreeMap::new();
     for (s, (subject, set)) in subjects.iter().zip(sets).enumerate() {
-        for (c, correction) in subject.corrections.iter().enumerate() {
-            let Ok(place) = place(plan, correction) else { continue };
-            let rows = set.collections.get(&correction.collection).map_or(&[][..], Vec::as_slice);
+        for (c, order) in orders(plan, subject).iter().enumerate() {
+            let Ok(place) = place(plan, order) else { continue };
+            let rows = set.collections.get(&plan.map_of(place.0).name).map_or(&[][..], Vec::as_slice);
             asked.entry(place).or_default().extend(rows.iter().filter(|row| about(row, c)).map(|row| (s, c, row)));
         }
     }
     let mut holdings = Holdings::new();
-    for ((at, f), rows) in asked {
-        let of = &plan.collections[at];
-        let statement = values(plan.dialect, plan.map_of(at), of, &[&of.fields[f]], false, lock);
+    for (place, rows) in asked {
+        let (of, at) = (&plan.collections[place.0], place.0);
+        let statement = values(plan.dialect, plan.map_of(at), of, &[column(plan, place)], false, lock);
         let mut batch = acting.batch(at, CHUNK);
         for (i, (s, _, row)) in rows.iter().enumerate() {
             batch.push(i, 0, row, &subjects[*s], pseudonym(&subjects[*s], &sets[*s]));
@@ -162,19 +275,26 @@ enum Step {
     Other,
 }
 
-fn step(correction: &Correction, held: &Held<'_>) -> Step {
+fn step(plan: &Plan, order: &Order<'_>, held: &Held<'_>) -> Step {
     let value = held.value.as_deref();
     // What holds the new value is done, even where that value was what tied it.
-    let (done, write) = match &correction.target {
-        CorrectionTarget::Replace { old, new } => {
-            (value == Some(new.as_str()), (value == Some(old.as_str())).then(|| new.clone()))
+    let (done, write) = match order {
+        Order::Carried(carried) => {
+            let is = |is: &dyn Fn(&str) -> bool| value.is_some_and(is);
+            let old = is(&|stored| carried.is_old(plan, stored));
+            (is(&|stored| carried.is_new(plan, stored)), old.then(|| carried.new.value().expose().clone()))
         }
-        CorrectionTarget::Record { new, .. } => (value == Some(new.as_str()), Some(new.clone())),
-        CorrectionTarget::Append { statement } => {
-            let appended =
-                |text: &str| if text.is_empty() { statement.clone() } else { format!("{text}\n{statement}") };
-            (ends_with(value, statement), Some(value.map_or_else(|| statement.clone(), appended)))
-        }
+        Order::Named(Correction { target, .. }) => match target {
+            CorrectionTarget::Replace { old, new } => {
+                (value == Some(new.as_str()), (value == Some(old.as_str())).then(|| new.clone()))
+            }
+            CorrectionTarget::Record { new, .. } => (value == Some(new.as_str()), Some(new.clone())),
+            CorrectionTarget::Append { statement } => {
+                let appended =
+                    |text: &str| if text.is_empty() { statement.clone() } else { format!("{text}\n{statement}") };
+                (ends_with(value, statement), Some(value.map_or_else(|| statement.clone(), appended)))
+            }
+        },
     };
     match write {
         _ if done => Step::Done,
@@ -196,8 +316,8 @@ pub(super) async fn act(acting: &mut Acting<'_, '_>) -> Result<Vec<SubjectResult
     for (s, subject) in subjects.iter().enumerate() {
         let mut steps = Vec::new();
         let mut result = Ok(());
-        for (c, correction) in subject.corrections.iter().enumerate() {
-            let place = match place(plan, correction) {
+        for (c, order) in orders(plan, subject).iter().enumerate() {
+            let place = match place(plan, order) {
                 Ok(place) => place,
                 Err(error) => {
                     result = Err(error);
@@ -207,7 +327,7 @@ pub(super) async fn act(acting: &mut Acting<'_, '_>) -> Result<Vec<SubjectResult
             let held = holdings.get(&(s, c)).map_or(&[][..], Vec::as_slice);
             let mut met = false;
             for held in held {
-                match step(correction, held) {
+                match step(plan, order, held) {
                     Step::Done => met = true,
                     Step::Write(new) => {
                         met = true;
@@ -216,8 +336,9 @@ pub(super) async fn act(acting: &mut Acting<'_, '_>) -> Result<Vec<SubjectResult
                     Step::Other => {}
                 }
             }
-            if !met {
-                let Correction { collection, field, .. } = correction.clone();
+            // Of what is carried, nobody said that it is here.
+            if let (false, Order::Named(Correction { collection, field, .. })) = (met, order) {
+                let (collection, field) = (collection.clone(), field.clone());
                 result = Err(SubjectError::OldValueMismatch { collection, field });
                 break;
             }
@@ -229,9 +350,9 @@ pub(super) async fn act(acting: &mut Acting<'_, '_>) -> Result<Vec<SubjectResult
         }
         results.push(result);
     }
-    for ((at, f), rows) in writes {
-        let of = &plan.collections[at];
-        let statement = write(plan.dialect, plan.map_of(at), of, &of.fields[f]);
+    for (place, rows) in writes {
+        let at = place.0;
+        let statement = write(plan.dialect, plan.map_of(at), &plan.collections[at], column(plan, place));
         let mut batch = acting.batch(at, CHUNK);
         for (i, (s, row, new)) in rows.iter().enumerate() {
             // By key alone: one entry a row, whatever ties it has.
@@ -246,51 +367,83 @@ pub(super) async fn act(acting: &mut Acting<'_, '_>) -> Result<Vec<SubjectResult
     Ok(results)
 }
 
+/// The subject under its new names as well: what was carried must be found by them.
+fn renamed(subject: &Subject) -> Subject {
+    let mut renamed = subject.clone();
+    for change in &subject.identifier_changes {
+        if !renamed.identifiers.contains(&change.new) {
+            renamed.identifiers.push(change.new.clone());
+        }
+    }
+    renamed
+}
+
 pub(super) async fn read_back(acting: &mut Acting<'_, '_>) -> Result<Vec<SubjectResult<Vec<Outcome>>>, ConnectorError> {
     let (plan, ctx, subjects, sets) = (acting.plan, acting.ctx, acting.subjects, acting.sets);
     let named = read(acting, false, |row, c| row.corrections.iter().any(|named| usize::from(*named) == c)).await?;
     // The old value must be gone from rows that have come since, too.
-    let again: Vec<MatchSet> = super::find::find(plan, ctx, subjects, acting.tx)
-        .await?
-        .into_iter()
-        .map(|found| found.map(|f| f.match_set).unwrap_or_default())
-        .collect();
-    let mut later = Acting { plan, ctx, subjects, sets: &again, tx: &mut *acting.tx };
+    let renamed: Vec<Subject> = subjects.iter().map(renamed).collect();
+    let found = super::find::find(plan, ctx, &renamed, acting.tx).await?;
+    let errors: Vec<Option<SubjectError>> = found.iter().map(|found| found.as_ref().err().cloned()).collect();
+    let again: Vec<MatchSet> = found.into_iter().map(|found| found.map(|f| f.match_set).unwrap_or_default()).collect();
+    let mut later = Acting { plan, ctx, subjects: &renamed, sets: &again, tx: &mut *acting.tx };
     let now = read(&mut later, false, |_, _| true).await?;
     let mut results = Vec::with_capacity(subjects.len());
     for (s, subject) in subjects.iter().enumerate() {
-        if sets[s].is_empty() {
-            results.push(Ok(not_held()));
+        // Under its new name it matches too much, say: a person looks.
+        if let Some(error) = errors[s].clone().filter(|_| !subject.identifier_changes.is_empty()) {
+            results.push(Err(error));
             continue;
         }
         let mut wrong = 0_u64;
-        let mut rows: BTreeMap<(usize, &[String]), Vec<usize>> = BTreeMap::new();
-        for (c, correction) in subject.corrections.iter().enumerate() {
-            let Ok((at, f)) = place(plan, correction) else { continue };
+        let mut rows: BTreeMap<(usize, &[String]), Vec<Spot>> = BTreeMap::new();
+        for (c, order) in orders(plan, subject).iter().enumerate() {
+            let Ok(place) = place(plan, order) else { continue };
             let held = named.get(&(s, c)).map_or(&[][..], Vec::as_slice);
-            let done: Vec<_> = held.iter().filter(|h| matches!(step(correction, h), Step::Done)).collect();
-            wrong += u64::from(done.is_empty());
-            wrong += held.iter().filter(|h| matches!(step(correction, h), Step::Write(_))).count() as u64;
-            if let CorrectionTarget::Replace { old, new } = &correction.target
-                && old != new
-            {
-                let known: HashSet<&[String]> = held.iter().map(|h| h.row.key.as_slice()).collect();
-                let now = now.get(&(s, c)).map_or(&[][..], Vec::as_slice);
-                let stale = |h: &&Held<'_>| h.value.as_ref() == Some(old) && !known.contains(h.row.key.as_slice());
-                wrong += now.iter().filter(stale).count() as u64;
+            let now = now.get(&(s, c)).map_or(&[][..], Vec::as_slice);
+            let done: Vec<_> = held.iter().filter(|h| matches!(step(plan, order, h), Step::Done)).collect();
+            wrong += held.iter().filter(|h| matches!(step(plan, order, h), Step::Write(_))).count() as u64;
+            let known: HashSet<&[String]> = held.iter().map(|h| h.row.key.as_slice()).collect();
+            match order {
+                Order::Named(correction) => {
+                    wrong += u64::from(done.is_empty() && !sets[s].is_empty());
+                    if let CorrectionTarget::Replace { old, new } = &correction.target
+                        && old != new
+                        && !sets[s].is_empty()
+                    {
+                        let stale =
+                            |h: &&Held<'_>| h.value.as_ref() == Some(old) && !known.contains(h.row.key.as_slice());
+                        wrong += now.iter().filter(stale).count() as u64;
+                    }
+                }
+                Order::Carried(carried) => {
+                    let is_old = |h: &&Held<'_>| h.value.as_deref().is_some_and(|v| carried.is_old(plan, v));
+                    wrong += now.iter().filter(|h| !known.contains(h.row.key.as_slice())).filter(is_old).count() as u64;
+                    // By the new name it leads to the row, as the old one did.
+                    let found: HashSet<&[String]> = now.iter().map(|h| h.row.key.as_slice()).collect();
+                    wrong += done.iter().filter(|h| !found.contains(h.row.key.as_slice())).count() as u64;
+                }
             }
             for held in done {
-                rows.entry((at, &held.row.key)).or_default().push(f);
+                rows.entry((place.0, &held.row.key)).or_default().push(place.1);
             }
         }
         if wrong > 0 {
             results.push(Err(SubjectError::NotYet { rows: wrong }));
             continue;
         }
+        if rows.is_empty() {
+            results.push(Ok(not_held()));
+            continue;
+        }
         let mut tally = Tally::default();
-        for ((at, _), fields) in rows {
+        for ((at, _), spots) in rows {
             let map = plan.map_of(at);
-            let lines = fields.into_iter().map(|f| line(map, &map.fields[f].category, OutcomeKind::Rectified, ""));
+            let category = |spot| match spot {
+                Spot::Field(f) => map.fields[f].category.as_str(),
+                Spot::Rule(_) => ANY,
+            };
+            let lines = spots.into_iter().map(|spot| line(map, category(spot), OutcomeKind::Rectified, ""));
             tally.row(lines.map(|line| (line, None)));
         }
         results.push(Ok(tally.outcomes()));

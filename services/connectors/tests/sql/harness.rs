@@ -176,7 +176,12 @@ pub fn subject(identifiers: &[(IdentifierKind, &str)]) -> Subject {
     let identifiers: Vec<Identifier> =
         identifiers.iter().map(|(kind, raw)| Identifier::normalise(*kind, raw).unwrap()).collect();
     let mark = identifiers.first().map_or(0, |i| i.value().expose().bytes().map(u64::from).sum::<u64>());
-    Subject { identifiers, pseudonym: format!("anon-{mark:032x}"), corrections: Vec::new() }
+    Subject {
+        identifiers,
+        pseudonym: format!("anon-{mark:032x}"),
+        corrections: Vec::new(),
+        identifier_changes: Vec::new(),
+    }
 }
 
 pub fn replace(collection: &str, field: &str, old: &str, new: &str) -> Correction {

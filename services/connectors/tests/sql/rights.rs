@@ -1,7 +1,10 @@
 //! Rectification, restriction and its lifting, access.
 
 use quittance_connectors::{Connector as _, SubjectError, SubjectResult};
-use quittance_domain::action::{Action, Correction, CorrectionTarget};
+use quittance_domain::{
+    action::{Action, Correction, CorrectionTarget, IdentifierChange},
+    identifier::{Identifier, IdentifierKind},
+};
 
 use crate::harness::{Db, carried_out, ctx, email, found, lines, on_all_engines, other, read, replace, sets, subject};
 
@@ -11,6 +14,8 @@ on_all_engines!(
     one_record,
     statements_are_appended_once,
     a_corrected_identifier,
+    a_changed_identifier_goes_along,
+    a_changed_identifier_that_is_refused,
     what_cannot_be_corrected,
     long_and_strange_values,
     restricted_and_lifted,
@@ -110,6 +115,91 @@ async fn a_corrected_identifier(db: &Db) {
         [Ok(vec!["person.display_name RECTIFIED 1".to_owned(), "person.email RECTIFIED 1".to_owned()])]
     );
     assert_eq!(db.dump("id, email, name", "person").await, ["1|anna@x.nl|Anna", "2|b@x.nl|Ann"]);
+}
+
+fn renamed(kind: IdentifierKind, old: &str, new: &str) -> IdentifierChange {
+    IdentifierChange {
+        kind,
+        collection: "elsewhere".to_owned(),
+        field: "elsewhere".to_owned(),
+        old: Some(Identifier::normalise(kind, old).unwrap()),
+        new: Identifier::normalise(kind, new).unwrap(),
+        named_at: Default::default(),
+    }
+}
+
+const KEYED: &str = "  reader: {key: [id], identifiers: [{kind: email, field: mail}, {kind: phone, field: phone}], fields: {mail: email, phone: phone, backup: email}, yields: {email: backup}, erase: mask}
+  post: {key: [id], identifiers: [{kind: email, field: author}], fields: {words: message}, erase: delete}
+  vote: {key: [id], owned_by: [{collection: reader, fields: {reader: id}}], fields: {mail: email}, erase: delete}\n";
+
+async fn seed_readers(db: &Db) {
+    db.sql(
+        "CREATE TABLE reader (id integer primary key, mail varchar(40), phone varchar(40), backup varchar(40));
+         CREATE TABLE post (id integer primary key, author varchar(40), words varchar(40));
+         CREATE TABLE vote (id integer primary key, reader integer, mail varchar(40));
+         INSERT INTO reader VALUES (1, 'A@x.nl', '+31 6-12345678', 'a@X.nl'), (2, 'b@x.nl', '+31 6-12345679', 'a@x.nl');
+         INSERT INTO post VALUES (1, 'a@x.NL', 'hello'), (2, 'b@x.nl', 'hello');
+         INSERT INTO vote VALUES (1, 1, 'a@x.nl'), (2, 2, 'a@x.nl');",
+    )
+    .await;
+}
+
+async fn a_changed_identifier_goes_along(db: &Db) {
+    seed_readers(db).await;
+    let c = db.connector(KEYED);
+    let ctx = ctx(Action::Rectification);
+    let mut ann = subject(&[email("a@x.nl"), (IdentifierKind::Phone, "+31612345678")]);
+    ann.identifier_changes = vec![
+        renamed(IdentifierKind::Email, "a@x.nl", "Anna@x.nl"),
+        renamed(IdentifierKind::Phone, "+31612345678", "+31687654321"),
+    ];
+    let mut nobody = subject(&[email("n@x.nl")]);
+    nobody.identifier_changes = vec![renamed(IdentifierKind::Email, "n@x.nl", "m@x.nl")];
+    let subjects = [ann, nobody];
+    let before = sets(&c, &ctx, &subjects).await;
+    assert_eq!(c.act(&ctx, &subjects, &before).await.unwrap(), [Ok(()), Ok(())]);
+    // What is an identifier, in whatever form it stood there; not the same word elsewhere, and not a neighbour's row.
+    let readers = ["1|anna@x.nl|+31687654321|anna@x.nl", "2|b@x.nl|+31 6-12345679|a@x.nl"];
+    assert_eq!(db.dump("id, mail, phone, backup", "reader").await, readers);
+    assert_eq!(db.dump("id, author", "post").await, ["1|anna@x.nl", "2|b@x.nl"]);
+    assert_eq!(db.dump("id, mail", "vote").await, ["1|a@x.nl", "2|a@x.nl"]);
+    // The rerun after a crash finds nothing under the old ones, and says what was done all the same.
+    assert!(sets(&c, &ctx, &subjects).await.iter().all(quittance_connectors::MatchSet::is_empty));
+    assert_eq!(c.act(&ctx, &subjects, &before).await.unwrap(), [Ok(()), Ok(())]);
+    let said = read(&c, &ctx, &subjects, &before).await;
+    let rectified = ["post.* RECTIFIED 1", "reader.email RECTIFIED 1", "reader.phone RECTIFIED 1"];
+    assert_eq!(said[0].clone().unwrap(), rectified);
+    assert_eq!(said[1].clone().unwrap(), ["*.* NOT_HELD 0"]);
+    // What comes under the old one meanwhile is no success yet.
+    db.sql("INSERT INTO post VALUES (3, 'a@x.nl', 'late');").await;
+    assert_eq!(read(&c, &ctx, &subjects, &before).await[0], Err(SubjectError::NotYet { rows: 1 }));
+}
+
+async fn a_changed_identifier_that_is_refused(db: &Db) {
+    db.sql(
+        "CREATE TABLE account (mail varchar(40) primary key, name varchar(40));
+         CREATE TABLE login (id integer primary key, mail varchar(40) unique, name varchar(40));
+         INSERT INTO account VALUES ('a@x.nl', 'Ann'), ('b@x.nl', 'Ben');
+         INSERT INTO login VALUES (1, 'a@x.nl', 'Ann'), (2, 'b@x.nl', 'Ben'), (3, 'c@x.nl', 'Cat');",
+    )
+    .await;
+    let ctx = ctx(Action::Rectification);
+    let change = |old: &str, new: &str| {
+        let mut subject = subject(&[email(old)]);
+        subject.identifier_changes = vec![renamed(IdentifierKind::Email, old, new)];
+        subject
+    };
+    // A key is not ours to change: rows elsewhere may hang on it.
+    let keyed = db.connector("  account: {key: [mail], identifiers: [{kind: email, field: mail}], fields: {mail: email, name: display_name}, erase: delete}\n");
+    let found = found(&keyed, &ctx, &[change("a@x.nl", "z@x.nl"), change("n@x.nl", "z@x.nl")]).await;
+    assert!(other(found[0].as_ref().unwrap_err()).starts_with("account.mail holds the changed identifier"));
+    assert!(found[1].as_ref().unwrap().is_empty(), "who is not there needs nobody's attention");
+    // The database refuses: nothing of the batch is done, and the batch is split by whoever called.
+    let unique = db.connector("  login: {key: [id], identifiers: [{kind: email, field: mail}], fields: {mail: email, name: display_name}, erase: mask}\n");
+    let subjects = [change("c@x.nl", "d@x.nl"), change("a@x.nl", "b@x.nl")];
+    let sets = sets(&unique, &ctx, &subjects).await;
+    crate::harness::refused(unique.act(&ctx, &subjects, &sets).await);
+    assert_eq!(db.dump("id, mail", "login").await, ["1|a@x.nl", "2|b@x.nl", "3|c@x.nl"]);
 }
 
 async fn what_cannot_be_corrected(db: &Db) {

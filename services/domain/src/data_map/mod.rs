@@ -7,7 +7,13 @@ mod parse;
 
 pub use parse::{BUILT_IN_CATEGORIES, DataMapError, MapKind, Problem};
 
-use crate::{identifier::IdentifierKind, text_enum};
+use std::collections::BTreeSet;
+
+use crate::{
+    action::{Correction, CorrectionTarget},
+    identifier::{Identifier, IdentifierKind},
+    text_enum,
+};
 
 /// A data map that has passed every check that needs no database.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
@@ -187,6 +193,31 @@ impl DataMap {
     /// The identifier kinds that some collection can be found by.
     pub fn accepts(&self) -> impl Iterator<Item = IdentifierKind> + '_ {
         self.collections.iter().flat_map(|c| c.identifiers.iter().map(|i| i.kind))
+    }
+
+    /// What sorts of identifier a field holds: it is looked up by them, or gives them away.
+    pub fn identifier_kinds(&self, collection: &str, field: &str) -> BTreeSet<IdentifierKind> {
+        let Some(c) = self.collection(collection) else { return BTreeSet::new() };
+        let by = c.identifiers.iter().filter(|i| i.field == field).map(|i| i.kind);
+        by.chain(c.yields.iter().filter(|y| y.field == field).map(|y| y.kind)).collect()
+    }
+
+    /// A correction whose new value is an identifier's one form, where it becomes one: so it is found again.
+    pub fn as_written(&self, correction: &Correction) -> Correction {
+        let kinds = self.identifier_kinds(&correction.collection, &correction.field);
+        let form = |raw: &str| -> Option<String> {
+            let form = |kind| Some(Identifier::normalise(kind, raw).ok()?.value().expose().clone());
+            let forms: BTreeSet<String> = kinds.iter().filter_map(|kind| form(*kind)).collect();
+            // Of two forms for one column, neither is the better one.
+            if forms.len() == 1 { forms.into_iter().next() } else { None }
+        };
+        let mut written = correction.clone();
+        if let CorrectionTarget::Replace { new, .. } | CorrectionTarget::Record { new, .. } = &mut written.target
+            && let Some(form) = form(new)
+        {
+            *new = form;
+        }
+        written
     }
 
     pub fn yields(&self) -> impl Iterator<Item = IdentifierKind> + '_ {

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use quittance_api::v1;
 use quittance_domain::{
-    agreement::{Agreement, Contact, ProcessingFacts},
+    agreement::{Agreement, Contact, ProcessingFacts, Recipient},
     country::{Country, EEA},
+    ids::{RecipientId, SystemId},
     window,
 };
 use quittance_store::CustomerRow;
 
-use super::{required, required_text, text_within, time_from, time_to};
+use super::{id, required, required_text, text_within, time_from, time_to};
 use crate::error::{ApiError, ApiResult};
 
 const TEXT_MAX: usize = 1024;
@@ -35,6 +36,7 @@ pub fn agreement_from(a: &v1::Agreement, field: &str) -> ApiResult<Agreement> {
         allowed_countries: countries(&a.allowed_countries, &at("allowed_countries"))?,
         contacts: contacts(&a.contacts, &at("contacts"))?,
         facts: facts(a.facts.as_ref(), &at("facts"))?,
+        recipients: recipients(&a.recipients, &at("recipients"))?,
     })
 }
 
@@ -65,6 +67,32 @@ fn contacts(contacts: &[v1::Contact], field: &str) -> ApiResult<Vec<Contact>> {
         })
     };
     contacts.iter().enumerate().map(one).collect()
+}
+
+fn recipients(recipients: &[v1::Recipient], field: &str) -> ApiResult<Vec<Recipient>> {
+    if recipients.len() > LIST_MAX {
+        return Err(ApiError::field(field, format!("at most {LIST_MAX}")));
+    }
+    let mut known = BTreeSet::new();
+    let one = |(i, r): (usize, &v1::Recipient)| {
+        let at = |name: &str| format!("{field}[{i}].{name}");
+        let recipient = id(RecipientId::new(&r.recipient_id), &at("recipient_id"))?;
+        if !known.insert(recipient.clone()) {
+            return Err(ApiError::field(at("recipient_id"), "stands here twice"));
+        }
+        let system = match r.system.as_str() {
+            "" => None,
+            name => Some(id(SystemId::from_resource_name(name), &at("system"))?),
+        };
+        Ok(Recipient {
+            id: recipient,
+            display_name: required_text(&r.display_name, 256, &at("display_name"))?,
+            contact: text_within(&r.contact, 256, &at("contact"))?,
+            received: required_text(&r.received, TEXT_MAX, &at("received"))?,
+            system,
+        })
+    };
+    recipients.iter().enumerate().map(one).collect()
 }
 
 fn facts(facts: Option<&v1::ProcessingFacts>, field: &str) -> ApiResult<ProcessingFacts> {
@@ -113,6 +141,17 @@ pub fn agreement_to(a: &Agreement) -> v1::Agreement {
             automated_decisions: f.automated_decisions.clone(),
             security_measures: f.security_measures.clone(),
         }),
+        recipients: a
+            .recipients
+            .iter()
+            .map(|r| v1::Recipient {
+                recipient_id: r.id.as_str().to_owned(),
+                display_name: r.display_name.clone(),
+                contact: r.contact.clone(),
+                received: r.received.clone(),
+                system: r.system.as_ref().map(SystemId::resource_name).unwrap_or_default(),
+            })
+            .collect(),
     }
 }
 

@@ -41,7 +41,8 @@ enums! {
         Email, Phone, UserId, DirectoryObjectId, CustomerKey
     }
     outcome_from, outcome_to: OutcomeKind <=> OutcomeKind {
-        Erased, Pseudonymised, NotHeld, Retained, Rectified, Restricted, RestrictionLifted, Exported, Unconfirmed
+        Erased, Pseudonymised, NotHeld, Retained, Rectified, Restricted, RestrictionLifted, Exported, Notified,
+        Unconfirmed
     }
     grade_from, grade_to: Grade <=> Grade { None, Accepted, Executed, RetainedUntil, ExpiresOn, Verified }
     evidence_kind_from, evidence_kind_to: EvidenceKind <=> EvidenceKind {
@@ -50,7 +51,8 @@ enums! {
     request_state_from, request_state_to: RequestState <=> RequestState {
         AwaitingCustomer, InProgress, Completed, CompletedWithExceptions, Declined, Cancelled
     }
-    role_from, role_to: SystemRole <=> SystemRole { StorageBackend, SubProcessor }
+    timeliness_from, timeliness_to: Timeliness <=> Timeliness { OnTrack, AtRisk, Overdue }
+    role_from, role_to: SystemRole <=> SystemRole { StorageBackend, SubProcessor, Recipient }
     connector_from, connector_to: ConnectorKind <=> ConnectorKind { Sql, Remote }
 }
 
@@ -62,14 +64,6 @@ pub const fn task_state_to(state: TaskState) -> i32 {
         TaskState::AwaitingConfirmation => v1::TaskState::AwaitingConfirmation,
         TaskState::NeedsAttention => v1::TaskState::NeedsAttention,
         TaskState::Confirmed => v1::TaskState::Confirmed,
-    }) as i32
-}
-
-pub const fn timeliness_to(timeliness: Timeliness) -> i32 {
-    (match timeliness {
-        Timeliness::OnTrack => v1::Timeliness::OnTrack,
-        Timeliness::AtRisk => v1::Timeliness::AtRisk,
-        Timeliness::Overdue => v1::Timeliness::Overdue,
     }) as i32
 }
 

@@ -4,7 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 use quittance_api::v1;
 use quittance_domain::{
     action::{Correction, CorrectionTarget, InstructionKind},
-    identifier::Identifier,
+    agreement::Recipient,
+    identifier::{Identifier, IdentifierKind},
     ids::{CustomerId, TaskKey, request_name},
     request::NewRequest,
     task::TaskState,
@@ -50,6 +51,7 @@ pub fn new_request(r: &v1::Request, now: Timestamp, field: &str) -> ApiResult<Ne
         action,
         identifiers,
         corrections: corrections.collect::<ApiResult<_>>()?,
+        identifier_changes: Vec::new(),
         restriction_ground: match r.restriction_ground {
             0 => None,
             ground => Some(ground_from(ground, &at("restriction_ground"))?),
@@ -62,6 +64,7 @@ pub fn new_request(r: &v1::Request, now: Timestamp, field: &str) -> ApiResult<Ne
             0 => InstructionKind::CustomerRequest,
             kind => instruction_from(kind, &at("instruction"))?,
         },
+        notices: Vec::new(),
     };
     request.check(now).map_err(|e| ApiError::from(e).below(field))?;
     Ok(request)
@@ -112,6 +115,10 @@ pub fn correction_to(c: &Correction) -> v1::Correction {
     v1::Correction { collection: c.collection.clone(), field: c.field.clone(), target: Some(target) }
 }
 
+pub fn identifier_change_to(kind: IdentifierKind, collection: &str, field: &str) -> v1::IdentifierChange {
+    v1::IdentifierChange { kind: identifier_kind_to(kind), collection: collection.to_owned(), field: field.to_owned() }
+}
+
 pub fn request_to(
     customer: &CustomerId,
     r: &RequestRow,
@@ -138,19 +145,44 @@ pub fn request_to(
         due_time: Some(time_to(r.due_at)),
         timeliness: timeliness_to(window::timeliness(measured_at, r.due_at, at_risk)),
         complete_time: r.closed_at.map(time_to),
-        tasks: tasks.iter().map(|t| task_to(customer, r, t)).collect(),
+        tasks: tasks.iter().map(|t| task_to(customer, r, t, now)).collect(),
         objection: r
             .objection
             .as_ref()
             .map(|(reason, at)| v1::Objection { reason: reason.clone(), time: Some(time_to(*at)) }),
         closing_reason: r.closing_reason.clone().unwrap_or_default(),
+        identifier_changes: r
+            .identifier_changes
+            .iter()
+            .map(|c| identifier_change_to(c.kind, &c.collection, &c.field))
+            .collect(),
+        notify_recipients: r.notices.iter().map(|notice| notice.recipient.as_str().to_owned()).collect(),
+        recipients: Vec::new(),
         etag: format!("{:x}", r.changed_at.as_microsecond()),
     }
 }
 
-pub fn task_to(customer: &CustomerId, r: &RequestRow, t: &TaskRow) -> v1::Task {
+/// All that the agreement names, told or not.
+pub fn recipients_to(customer: &CustomerId, r: &RequestRow, recipients: &[Recipient]) -> Vec<v1::RequestRecipient> {
+    let task = |recipient: &Recipient| {
+        let notice = r.notices.iter().find(|notice| notice.recipient == recipient.id)?;
+        Some(TaskKey { customer: customer.clone(), request: r.id, system: notice.system.clone() }.resource_name())
+    };
+    let one = |recipient: &Recipient| v1::RequestRecipient {
+        recipient_id: recipient.id.as_str().to_owned(),
+        display_name: recipient.display_name.clone(),
+        contact: recipient.contact.clone(),
+        received: recipient.received.clone(),
+        task: task(recipient).unwrap_or_default(),
+    };
+    recipients.iter().map(one).collect()
+}
+
+pub fn task_to(customer: &CustomerId, r: &RequestRow, t: &TaskRow, now: Timestamp) -> v1::Task {
     let key = TaskKey { customer: customer.clone(), request: r.id, system: t.system.clone() };
     let waits = matches!(t.state, TaskState::Pending | TaskState::AwaitingConfirmation);
+    // Of a running one, when its lease passes.
+    let unattended = (waits || t.state == TaskState::Running) && t.run_at < now;
     v1::Task {
         name: key.resource_name(),
         system: t.system.resource_name(),
@@ -159,6 +191,7 @@ pub fn task_to(customer: &CustomerId, r: &RequestRow, t: &TaskRow) -> v1::Task {
         reason: t.reason.clone(),
         next_attempt_time: waits.then(|| time_to(t.run_at)),
         latest_start_time: t.latest_start_at.map(time_to),
+        unattended_since_time: unattended.then(|| time_to(t.run_at)),
         confirmation: t.confirmation.as_ref().map(|(c, late)| confirmation_to(&key, c, *late)),
     }
 }

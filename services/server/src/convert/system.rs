@@ -12,7 +12,7 @@ use quittance_domain::{
     data_map::{DataMap, DataMapError, MapKind},
     identifier::IdentifierKind,
     ids::{CustomerId, SystemId},
-    system::{ConnectorKind, Registration, System, SystemLimits, SystemScope},
+    system::{ConnectorKind, Registration, System, SystemLimits, SystemRole, SystemScope},
 };
 
 use super::{
@@ -55,7 +55,22 @@ pub fn registration_from(system_id: &str, s: &v1::System) -> ApiResult<System> {
     };
     let system = System { registration, map_version: 1, map: Arc::new(map) };
     check_reach(&system)?;
+    check_recipient(&system)?;
     Ok(system)
+}
+
+/// It is told, and nothing is asked of it.
+fn check_recipient(system: &System) -> ApiResult<()> {
+    if system.role != SystemRole::Recipient {
+        return Ok(());
+    }
+    if system.connector != ConnectorKind::Remote {
+        return Err(ApiError::field("system.connector", "a recipient is told by a worker: say CONNECTOR_KIND_REMOTE"));
+    }
+    if !system.yields().is_empty() {
+        return Err(ApiError::field("system.yields", "a recipient gives no identifiers away"));
+    }
+    Ok(())
 }
 
 /// What a map must also say because of whose system it is.

@@ -79,7 +79,7 @@ async fn take_chunk(app: &App, desk: &Desk, items: Vec<v1::BatchItem>) -> ApiRes
     let mut intakes = Vec::with_capacity(items.len());
     let mut numbers = Vec::with_capacity(items.len());
     for item in &items {
-        match read_item(app, &desk.customer, &topology, &item.request_id, item.request.as_ref(), None) {
+        match read_item(app, desk, &topology, &item.request_id, item.request.as_ref(), None) {
             Ok(intake) => {
                 intakes.push(intake);
                 numbers.push(item.number);

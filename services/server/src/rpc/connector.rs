@@ -8,7 +8,7 @@ use quittance_api::v1::{
 };
 use quittance_connectors::{Record, RecordField};
 use quittance_domain::{
-    action::Action,
+    action::{Action, IdentifierChange},
     ids::{CustomerId, RequestId, SystemId, TaskKey},
     outcome::{Confirmation, EvidenceKind, OutcomeKind},
     system::System,
@@ -137,25 +137,26 @@ async fn lease(app: &App, request: Request<v1::LeaseTasksRequest>) -> ApiResult<
 }
 
 fn batch_to(system: &System, batch: LeasedBatch) -> v1::LeaseTasksResponse {
-    let accepted = system.accepts();
     let customer_key = system.customer_key(&batch.customer).unwrap_or_default();
-    let tasks = batch.tasks.into_iter().map(|task| v1::LeasedTask {
-        name: task.key.resource_name(),
-        lease: u64::try_from(task.lease).unwrap_or_default(),
-        work: work_to(batch.work),
-        action: action_to(batch.action),
-        // Nobody learns more of a person than it needs to find it.
-        identifiers: task
-            .subject
-            .identifiers
-            .iter()
-            .filter(|i| accepted.contains(&i.kind()))
-            .map(identifier_to)
-            .collect(),
-        corrections: task.subject.corrections.iter().map(correction_to).collect(),
-        match_set: task.match_set.unwrap_or_default(),
-        customer_key: customer_key.clone(),
-        due_time: Some(time_to(task.due_at)),
+    let tasks = batch.tasks.into_iter().map(|task| {
+        let subject = &task.subject;
+        let share = system.share(&subject.identifiers, &subject.corrections, &subject.identifier_changes);
+        let replacement = |change: &IdentifierChange| {
+            let (old, new) = (identifier_to(change.old.as_ref()?), identifier_to(&change.new));
+            Some(v1::IdentifierReplacement { old_identifier: Some(old), new_identifier: Some(new) })
+        };
+        v1::LeasedTask {
+            name: task.key.resource_name(),
+            lease: u64::try_from(task.lease).unwrap_or_default(),
+            work: work_to(batch.work),
+            action: action_to(batch.action),
+            identifiers: share.identifiers.iter().map(identifier_to).collect(),
+            corrections: share.corrections.iter().map(correction_to).collect(),
+            match_set: task.match_set.unwrap_or_default(),
+            customer_key: customer_key.clone(),
+            due_time: Some(time_to(task.due_at)),
+            identifier_changes: share.identifier_changes.iter().filter_map(replacement).collect(),
+        }
     });
     v1::LeaseTasksResponse { tasks: tasks.collect(), lease_expire_time: Some(time_to(batch.expires_at)) }
 }
@@ -347,7 +348,8 @@ fn done_from(
     let now = app.now();
     let outcomes = outcomes_from(&done.outcomes, &format!("{field}.outcomes"))?;
     for (i, outcome) in outcomes.iter().enumerate() {
-        let everything = outcome.outcome == OutcomeKind::NotHeld && outcome.collection == "*";
+        let whole = matches!(outcome.outcome, OutcomeKind::NotHeld | OutcomeKind::Notified);
+        let everything = whole && outcome.collection == "*";
         let mapped = system
             .map
             .collection(&outcome.collection)
@@ -374,6 +376,7 @@ fn done_from(
         confirmed_at: now,
         backups_expire_at: (!backups.is_zero()).then(|| now.checked_add(backups).unwrap_or(now)),
     };
-    confirmation.check(action).map_err(|e| ApiError::field(format!("{field}.outcomes"), e))?;
+    let checked = confirmation.check(action).and_then(|()| confirmation.check_role(system.role));
+    checked.map_err(|e| ApiError::field(format!("{field}.outcomes"), e))?;
     Ok(confirmation)
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use quittance_api::v1::{self, evidence_service_server::EvidenceService};
+use quittance_document::Language;
 use quittance_domain::task::TaskState;
 use tonic::{Request, Response, Status};
 
@@ -12,6 +13,7 @@ use crate::{
     auth::caller,
     convert::{task_state_to, time_to},
     error::{ApiError, ApiResult},
+    evidence,
 };
 
 pub struct Evidence(pub Arc<App>);
@@ -56,13 +58,30 @@ async fn interim(
     let request = app.request(&customer, id).await?;
     let confirmed = task_state_to(TaskState::Confirmed);
     let open = request.tasks.iter().filter(|t| t.state != confirmed);
-    let open_systems =
+    let open_systems: Vec<_> =
         open.map(|t| v1::OpenSystem { system: t.system.clone(), state: t.state, reason: t.reason.clone() }).collect();
-    Ok(v1::GetInterimStatementResponse { request: Some(request), state_time: Some(time_to(app.now())), open_systems })
+    let statement = if open_systems.is_empty() { None } else { evidence::interim(app, &customer, id).await? };
+    Ok(v1::GetInterimStatementResponse {
+        request: Some(request),
+        state_time: Some(time_to(app.now())),
+        open_systems,
+        statement: statement.unwrap_or_default(),
+    })
 }
 
 async fn certificate(app: &App, request: Request<v1::GetCertificateRequest>) -> ApiResult<v1::GetCertificateResponse> {
     let (customer, id) = visible(&caller(&request)?, &request.get_ref().name, "name")?;
-    app.store.request(&customer, id).await?;
-    Err(ApiError::CertificateNotIssued)
+    let language = match request.get_ref().document_language.as_str() {
+        "" => None,
+        "en" => Some(Language::English),
+        "nl" => Some(Language::Dutch),
+        _ => return Err(ApiError::field("document_language", "is `en` or `nl`")),
+    };
+    let certificate = evidence::certificate(app, &customer, id).await?;
+    let document = match language {
+        None => Vec::new(),
+        Some(language) => evidence::document(app, certificate.clone(), language).await?,
+    };
+    let subject_opening = evidence::subject_opening(app, &customer, id).await?;
+    Ok(v1::GetCertificateResponse { certificate, subject_opening, document })
 }

@@ -1,7 +1,16 @@
 //! The one way in for instructions: single, streamed, referred.
 
+use std::{collections::BTreeSet, sync::Arc};
+
 use quittance_api::v1;
-use quittance_domain::{action::CorrectionTarget, agreement::Agreement, ids::CustomerId, request::NewRequest};
+use quittance_domain::{
+    action::{Correction, CorrectionTarget, IdentifierChange},
+    agreement::Agreement,
+    identifier::{Identifier, IdentifierKind},
+    ids::{CustomerId, SystemId},
+    request::{NewRequest, Notice},
+    system::{System, SystemRole},
+};
 use quittance_store::{Intake, IntakeContext, IntakeItem, StoreError, StoreResult, Topology};
 
 use crate::{
@@ -16,24 +25,57 @@ const TOPOLOGY_TRIES: u32 = 5;
 /// Reads one instruction and checks it against the customer's systems.
 pub fn read_item(
     app: &App,
-    customer: &CustomerId,
+    desk: &Desk,
     topology: &Topology,
     request_id: &str,
     request: Option<&v1::Request>,
     referred: Option<String>,
 ) -> ApiResult<Intake> {
     let idempotency = idempotency(request_id, "request_id")?;
-    let request = new_request(required(request, "request")?, app.now(), "request")?;
-    check_corrections(customer, topology, &request)?;
+    let sent = required(request, "request")?;
+    let mut request = new_request(sent, app.now(), "request")?;
+    check_corrections(&desk.customer, topology, &mut request)?;
+    request.notices = notices(&desk.customer, &desk.agreement, topology, &sent.notify_recipients)?;
+    request.check(app.now()).map_err(|e| ApiError::from(e).below("request"))?;
     Ok(Intake { idempotency, request, referred })
 }
 
-/// A correction names a field that some system of the customer's maps, and lets be corrected.
-pub fn check_corrections(customer: &CustomerId, topology: &Topology, request: &NewRequest) -> ApiResult<()> {
+/// Who is to be told, and by which system. Whom we cannot tell is refused, lest the customer think that we did.
+pub fn notices(
+    customer: &CustomerId,
+    agreement: &Agreement,
+    topology: &Topology,
+    names: &[String],
+) -> ApiResult<Vec<Notice>> {
+    let mut notices = Vec::with_capacity(names.len());
+    for (i, name) in names.iter().enumerate() {
+        let refused = |why: &str| ApiError::field(format!("request.notify_recipients[{i}]"), why);
+        let recipient = agreement.recipients.iter().find(|r| r.id.as_str() == name);
+        let recipient = recipient.ok_or_else(|| refused("is no recipient of the agreement in force"))?;
+        let by_itself = "the agreement names no system by which it can be told: tell it yourself";
+        let system = recipient.system.as_ref().ok_or_else(|| refused(by_itself))?;
+        let tells = |s: &Arc<System>| s.role == SystemRole::Recipient && s.customer_key(customer).is_some();
+        if !topology.system(system).is_some_and(tells) {
+            return Err(refused("its system is not registered for the customer with role RECIPIENT"));
+        }
+        let notice = Notice { recipient: recipient.id.clone(), system: system.clone() };
+        if !notices.contains(&notice) {
+            notices.push(notice);
+        }
+    }
+    notices.sort();
+    Ok(notices)
+}
+
+/// A correction names a field that some system of the customer's maps, and lets be corrected. Where that field is an identifier, the
+/// change is noted on the request.
+pub fn check_corrections(customer: &CustomerId, topology: &Topology, request: &mut NewRequest) -> ApiResult<()> {
+    let mine: Vec<_> = topology.systems.iter().filter(|s| s.holds_data_of(customer)).collect();
+    let mut changes: Vec<IdentifierChange> = Vec::new();
     for (i, c) in request.corrections.iter().enumerate() {
         let at = |name: &str| format!("request.corrections[{i}].{name}");
-        let mine = topology.systems.iter().filter(|s| s.customer_key(customer).is_some());
-        let collections: Vec<_> = mine.filter_map(|s| s.map.collection(&c.collection)).collect();
+        let mapping: Vec<_> = mine.iter().filter(|s| s.map.collection(&c.collection).is_some()).collect();
+        let collections: Vec<_> = mapping.iter().filter_map(|s| s.map.collection(&c.collection)).collect();
         if collections.is_empty() {
             return Err(ApiError::field(at("collection"), "is in no system's data map"));
         }
@@ -49,6 +91,65 @@ pub fn check_corrections(customer: &CustomerId, topology: &Topology, request: &N
             && key.len() != collection.key.len()
         {
             return Err(ApiError::field(at("record.key"), format!("the key has {} values", collection.key.len())));
+        }
+        let named_at = |kind| -> BTreeSet<SystemId> {
+            let named = mapping.iter().filter(|s| s.map.identifier_kinds(&c.collection, &c.field).contains(&kind));
+            named.map(|s| s.id.clone()).collect()
+        };
+        let kinds: BTreeSet<IdentifierKind> =
+            mapping.iter().flat_map(|s| s.map.identifier_kinds(&c.collection, &c.field)).collect();
+        for kind in kinds {
+            if let Some(change) = identifier_change(c, kind, named_at(kind), &at)? {
+                check_unambiguous(&changes, &change, &at("replace"))?;
+                changes.push(change);
+            }
+        }
+    }
+    request.identifier_changes = changes;
+    Ok(())
+}
+
+/// What a correction makes of an identifier. Nothing, where it only writes the same one in another way.
+fn identifier_change(
+    c: &Correction,
+    kind: IdentifierKind,
+    named_at: BTreeSet<SystemId>,
+    at: &impl Fn(&str) -> String,
+) -> ApiResult<Option<IdentifierChange>> {
+    let (old, new) = match &c.target {
+        CorrectionTarget::Replace { old, new } => (old, new),
+        CorrectionTarget::Record { .. } => {
+            let message = "the field is an identifier: say with replace what it was, so that other systems can follow";
+            return Err(ApiError::field(at("record"), message));
+        }
+        CorrectionTarget::Append { .. } => {
+            return Err(ApiError::field(
+                at("append_statement"),
+                "the field is an identifier: nothing is appended to it",
+            ));
+        }
+    };
+    let new = Identifier::normalise(kind, new).map_err(|e| ApiError::field(at("replace.new_value"), e))?;
+    let old = Identifier::normalise(kind, old).ok();
+    if old.as_ref() == Some(&new) {
+        return Ok(None);
+    }
+    let (collection, field) = (c.collection.clone(), c.field.clone());
+    Ok(Some(IdentifierChange { kind, collection, field, old, new, named_at }))
+}
+
+/// One identifier becomes one other, and no other becomes it meanwhile: or what is carried would depend on who comes first.
+fn check_unambiguous(known: &[IdentifierChange], change: &IdentifierChange, field: &str) -> ApiResult<()> {
+    let chains = |a: &IdentifierChange, b: &IdentifierChange| a.old.as_ref() == Some(&b.new);
+    for other in known {
+        if change.old.is_some() && other.old == change.old && other.new != change.new {
+            return Err(ApiError::field(field, "another correction makes something else of the same identifier"));
+        }
+        if chains(other, change) || chains(change, other) {
+            return Err(ApiError::field(
+                field,
+                "another correction changes this identifier too: send them one after the other",
+            ));
         }
     }
     Ok(())

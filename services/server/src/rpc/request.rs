@@ -7,7 +7,7 @@ use quittance_domain::{
     ids::{CustomerId, IdError, RequestId, TaskKey, parse_request_name},
     outcome::Confirmation,
 };
-use quittance_store::RequestFilter;
+use quittance_store::{RequestFilter, TimelinessFilter};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
@@ -20,7 +20,7 @@ use crate::{
     auth::{Caller, caller},
     convert::{
         action_from, evidence_from, id, new_request, opt_time_from, outcomes_from, page_size, parent,
-        request_state_from, request_to, required, required_text, task_to, text_within, time_from,
+        request_state_from, request_to, required, required_text, task_to, text_within, time_from, timeliness_from,
     },
     error::{ApiError, ApiResult},
     page_token,
@@ -159,8 +159,8 @@ async fn take_one(
     referred: Option<String>,
 ) -> ApiResult<v1::Request> {
     let topology = app.topology.get().await?;
-    let item = read_item(app, &customer, &topology, request_id, request, referred)?;
     let desk = Desk::open(app, customer, caller.principal()).await?;
+    let item = read_item(app, &desk, &topology, request_id, request, referred)?;
     desk.take_one(app, &item).await
 }
 
@@ -176,8 +176,9 @@ async fn preview_one(app: &App, request: Request<v1::PreviewRequestRequest>) -> 
     let caller = caller(&request)?;
     let r = request.into_inner();
     let customer = caller.customer(parent(&r.parent, "parent")?, "parent")?;
-    let new = new_request(required(r.request.as_ref(), "request")?, app.now(), "request")?;
-    preview::run(app, &customer, &new).await
+    let sent = required(r.request.as_ref(), "request")?;
+    let new = new_request(sent, app.now(), "request")?;
+    preview::run(app, &customer, new, &sent.notify_recipients).await
 }
 
 async fn get(app: &App, request: Request<v1::GetRequestRequest>) -> ApiResult<v1::GetRequestResponse> {
@@ -201,8 +202,21 @@ async fn list(app: &App, request: Request<v1::ListRequestsRequest>) -> ApiResult
         due_before: opt_time_from(f.due_before.as_ref(), "filter.due_before")?,
         needs_attention: f.needs_attention,
         reference: text_within(&f.reference, 128, "filter.reference")?,
+        timeliness: None,
     };
-    let query = format!("requests/{customer}/{filter:?}");
+    let timeliness = f.timeliness.iter().enumerate();
+    let timeliness: Vec<_> =
+        timeliness.map(|(i, t)| timeliness_from(*t, &format!("filter.timeliness[{i}]"))).collect::<Result<_, _>>()?;
+    // The clock goes on between pages, and is no part of the query.
+    let query = format!("requests/{customer}/{filter:?}/{timeliness:?}");
+    let filter = RequestFilter {
+        timeliness: Some(TimelinessFilter {
+            any_of: timeliness,
+            now: app.now(),
+            at_risk: app.at_risk().unsigned_abs(),
+        }),
+        ..filter
+    };
     let before = page_token::read(&query, &r.page_token)?;
     let before = before.map(|b| RequestId::parse(b).map_err(|_: IdError| ApiError::InvalidPageToken)).transpose()?;
     let rows = app.store.list_requests(&customer, &filter, before, size).await?;
@@ -219,7 +233,7 @@ fn watch_all(app: &Arc<App>, request: Request<v1::WatchRequestsRequest>) -> ApiR
     let caller = caller(&request)?;
     let r = request.into_inner();
     let customer = caller.customer(parent(&r.parent, "parent")?, "parent")?;
-    watch::run(app.clone(), customer, watch::read_token(&r.resume_token, app.now())?)
+    watch::run(app.clone(), customer, watch::read_token(&r.resume_token)?)
 }
 
 async fn refer(app: &App, request: Request<v1::ReferRequestRequest>) -> ApiResult<v1::ReferRequestResponse> {
@@ -296,7 +310,7 @@ fn operated(caller: &Caller, name: &str) -> ApiResult<TaskKey> {
 async fn one_task(app: &App, key: &TaskKey) -> ApiResult<v1::Task> {
     let (request, tasks) = app.store.request(&key.customer, key.request).await?;
     let task = tasks.iter().find(|t| t.system == key.system).ok_or(ApiError::NotFound("the task"))?;
-    Ok(task_to(&key.customer, &request, task))
+    Ok(task_to(&key.customer, &request, task, app.now()))
 }
 
 async fn retry_task(app: &App, request: Request<v1::RetryTaskRequest>) -> ApiResult<v1::RetryTaskResponse> {
@@ -321,7 +335,10 @@ async fn resolve_task(app: &App, request: Request<v1::ResolveTaskRequest>) -> Ap
         confirmed_at: now,
         backups_expire_at: None,
     };
-    confirmation.check(about.action).map_err(|e| ApiError::field("outcomes", e))?;
+    let topology = app.topology.get().await?;
+    let role = topology.system(&key.system).ok_or(ApiError::NotFound("the task"))?.role;
+    let checked = confirmation.check(about.action).and_then(|()| confirmation.check_role(role));
+    checked.map_err(|e| ApiError::field("outcomes", e))?;
     app.store.resolve_task(&key, confirmation, &caller.principal(), now).await?;
     app.dispatch.wake();
     Ok(v1::ResolveTaskResponse { task: Some(one_task(app, &key).await?) })

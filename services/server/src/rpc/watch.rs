@@ -1,10 +1,9 @@
 //! `WatchRequests`: every change of a customer's requests, at least once, resumable.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use jiff::SignedDuration;
 use quittance_api::v1;
-use quittance_domain::ids::{CustomerId, RequestId};
+use quittance_domain::ids::CustomerId;
 use quittance_store::ChangeCursor;
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -16,8 +15,6 @@ use crate::{
     status::to_status,
 };
 
-/// A change is stamped before its transaction commits, so a later look may find an earlier stamp: every look goes back this far.
-const OVERLAP: SignedDuration = SignedDuration::from_secs(5);
 const PAGE: u32 = 500;
 /// Unread changes that a slow reader may have before it holds its own watch up.
 const UNREAD_MAX: usize = 64;
@@ -26,16 +23,20 @@ const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 pub type WatchStream = tokio_stream::wrappers::ReceiverStream<Result<v1::WatchRequestsResponse, Status>>;
 
-pub fn read_token(token: &str, now: jiff::Timestamp) -> ApiResult<ChangeCursor> {
+/// `None`: from now on.
+pub fn read_token(token: &str) -> ApiResult<Option<ChangeCursor>> {
     if token.is_empty() {
-        return Ok(ChangeCursor::from_time(now));
+        return Ok(None);
     }
-    let us = token.strip_prefix("w1.").and_then(|t| t.parse::<i64>().ok());
-    let at = us.and_then(|us| jiff::Timestamp::from_microsecond(us).ok());
-    at.map(ChangeCursor::from_time).ok_or_else(|| ApiError::field("resume_token", "is not one of ours"))
+    let cursor = token.strip_prefix("w2.").and_then(ChangeCursor::parse);
+    cursor.map(Some).ok_or_else(|| ApiError::field("resume_token", "is not one of ours"))
 }
 
-pub fn run(app: Arc<App>, customer: CustomerId, from: ChangeCursor) -> ApiResult<WatchStream> {
+fn token(cursor: &ChangeCursor) -> String {
+    format!("w2.{cursor}")
+}
+
+pub fn run(app: Arc<App>, customer: CustomerId, from: Option<ChangeCursor>) -> ApiResult<WatchStream> {
     let permit = app.watchers.clone().try_acquire_owned();
     let permit =
         permit.map_err(|_| ApiError::LimitExceeded("too many watchers: use one stream for all requests".into()))?;
@@ -53,48 +54,26 @@ pub fn run(app: Arc<App>, customer: CustomerId, from: ChangeCursor) -> ApiResult
 async fn serve(
     app: &App,
     customer: &CustomerId,
-    from: ChangeCursor,
+    from: Option<ChangeCursor>,
     sender: &mpsc::Sender<Result<v1::WatchRequestsResponse, Status>>,
 ) -> ApiResult<()> {
-    let mut position = from;
-    // What was sent of the stretch that the next look sees again.
-    let mut sent: HashMap<RequestId, i64> = HashMap::new();
+    let mut seen = match from {
+        Some(from) => from,
+        None => app.store.changes_now(customer).await?,
+    };
     let mut spoke = tokio::time::Instant::now() - SILENCE_MAX;
     loop {
-        let mut look = position;
-        loop {
-            let page = app.store.changed_requests(customer, look, PAGE).await?;
-            for row in &page {
-                let changed_us = row.changed_at.as_microsecond();
-                if sent.insert(row.id, changed_us) == Some(changed_us) {
-                    continue;
-                }
-                let request = request_to(customer, row, &[], app.now(), app.at_risk());
-                let token = format!("w1.{}", position.changed_us);
-                let response = v1::WatchRequestsResponse { request: Some(request), resume_token: token };
-                if sender.send(Ok(response)).await.is_err() {
-                    return Ok(());
-                }
-                spoke = tokio::time::Instant::now();
+        let now = app.store.changes_now(customer).await?;
+        if now != seen {
+            match send_between(app, customer, &seen, &now, sender).await? {
+                Sent::Nothing => {}
+                Sent::Some => spoke = tokio::time::Instant::now(),
+                Sent::NobodyListens => return Ok(()),
             }
-            match page.last() {
-                Some(last) if page.len() == PAGE as usize => {
-                    let next = ChangeCursor { changed_us: last.changed_at.as_microsecond(), request: last.id };
-                    // A page of one and the same row would go on for ever.
-                    if next <= look {
-                        break;
-                    }
-                    look = next;
-                }
-                _ => break,
-            }
+            seen = now;
         }
-        let behind = app.now().checked_sub(OVERLAP).unwrap_or(app.now());
-        position = position.max(ChangeCursor::from_time(behind));
-        sent.retain(|_, changed_us| *changed_us >= position.changed_us);
         if spoke.elapsed() >= SILENCE_MAX {
-            let alive =
-                v1::WatchRequestsResponse { request: None, resume_token: format!("w1.{}", position.changed_us) };
+            let alive = v1::WatchRequestsResponse { request: None, resume_token: token(&seen) };
             if sender.send(Ok(alive)).await.is_err() {
                 return Ok(());
             }
@@ -106,6 +85,39 @@ async fn serve(
             () = app.drain.cancelled() => {
                 return Err(ApiError::Unavailable("the server is stopping: resume with the last token".to_owned()));
             }
+        }
+    }
+}
+
+enum Sent {
+    Nothing,
+    Some,
+    NobodyListens,
+}
+
+async fn send_between(
+    app: &App,
+    customer: &CustomerId,
+    seen: &ChangeCursor,
+    now: &ChangeCursor,
+    sender: &mpsc::Sender<Result<v1::WatchRequestsResponse, Status>>,
+) -> ApiResult<Sent> {
+    let (mut sent, mut after) = (Sent::Nothing, None);
+    loop {
+        let page = app.store.changed_requests(customer, (seen, now), after, PAGE).await?;
+        let full = page.len() == PAGE as usize;
+        for (n, (row, place)) in page.iter().enumerate() {
+            let request = Some(request_to(customer, row, &[], app.now(), app.at_risk()));
+            // With the last one, all of them are told: until then, a cut begins from before the first.
+            let last = !full && n + 1 == page.len();
+            let resume_token = token(if last { now } else { seen });
+            if sender.send(Ok(v1::WatchRequestsResponse { request, resume_token })).await.is_err() {
+                return Ok(Sent::NobodyListens);
+            }
+            (sent, after) = (Sent::Some, Some(*place));
+        }
+        if !full {
+            return Ok(sent);
         }
     }
 }

@@ -232,6 +232,6 @@ CREATE TABLE ledger_entries (
   salt {bytes} NOT NULL,
   leaf {bytes} NOT NULL,
   leaf_index BIGINT,
-  PRIMARY KEY (customer_id, entry_id)
+  PRIMARY KEY (customer_id, request_id, entry_id)
 );
 CREATE INDEX ledger_entries_staged ON ledger_entries (entry_id) WHERE leaf_index IS NULL;

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use quittance_domain::{
     action::Action,
-    request::RequestState,
+    ids::RecipientId,
+    request::{Notice, RequestState},
+    system::SystemRole,
     task::{TaskState, Work},
 };
 use quittance_store::{Intake, IntakeContext, StoreError, Taken, Topology};
@@ -272,4 +274,36 @@ pub async fn a_task_pins_the_version_of_its_map(t: &TestStore) {
     assert_eq!(versions, [(before, 1), (after, 2)]);
     assert_eq!(t.data_map(&crm, 1).await.unwrap().max_rows_per_subject, 100);
     assert_eq!(t.data_map(&crm, 2).await.unwrap().max_rows_per_subject, 7);
+}
+
+/// At intake, when a customer authorises, and when systems were added meanwhile.
+pub async fn a_recipient_has_a_task_only_where_it_is_to_be_told(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let mut bank = system("bank", &[Email], &[]);
+    bank.registration.role = SystemRole::Recipient;
+    t.register_system(&bank, "version: 1", new_id(), at(0)).await.unwrap();
+    let notice = Notice { recipient: RecipientId::new("bank").unwrap(), system: bank.id.clone() };
+    let telling = |person: &str| {
+        let mut sent = erasure(person);
+        sent.request.notices = vec![notice.clone()];
+        sent
+    };
+    let (silent, told) = (acme.instruct(at(1), erasure("mara")).await, acme.instruct(at(1), telling("noor")).await);
+    let referred = acme.instruct(at(1), Intake { referred: Some("words".to_owned()), ..telling("lena") }).await;
+    acme.authorise(referred, at(2)).await.unwrap();
+    let press = register(t, "press", &[Email], &[]).await;
+    acme.replan(at(3)).await;
+    assert_eq!(acme.request(told).await.notices, [notice]);
+    for (id, systems) in [
+        (silent, vec![crm.clone(), press.clone()]),
+        (told, vec![bank.id.clone(), crm.clone(), press.clone()]),
+        (referred, vec![bank.id.clone(), crm.clone(), press.clone()]),
+    ] {
+        let planned: Vec<_> = acme.tasks(id).await.into_iter().map(|task| task.system).collect();
+        assert_eq!(planned, systems);
+    }
+    assert!(claim(t, &bank.id, at(4)).await.is_none(), "nobody is told of what is not done yet");
+    work_off(&acme, &[crm, press], at(5)).await;
+    assert_eq!(acme.state(silent).await, RequestState::Completed);
+    assert_eq!(claim(t, &bank.id, at(6)).await.unwrap().tasks.len(), 2);
 }

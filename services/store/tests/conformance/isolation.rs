@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use quittance_domain::{action::RestrictionGround, ids::RequestId, outcome::OutcomeKind, request::RequestState};
-use quittance_store::{ChangeCursor, LeaseQuery, LeasedTask, Report, ReportResult, RequestFilter, StoreError};
+use quittance_store::{
+    ChangeCursor, IssuedCertificate, LeaseQuery, LeasedTask, Report, ReportResult, RequestFilter, StoreError,
+};
 
 use crate::{harness::TestStore, statements::by_the_case, world::*};
 
 /// Tables that are the deployment's: small, of all customers, and reference tables on Citus. Every other one is a customer's.
-pub const DEPLOYMENT_WIDE: &[&str] = &["customers", "data_maps", "deployment", "ready", "schema_version", "systems"];
+pub const DEPLOYMENT_WIDE: &[&str] =
+    &["customers", "data_maps", "deployment", "ledger_log", "ledger_tiles", "ready", "schema_version", "systems"];
 
 pub async fn customer_tables(t: &TestStore) -> Vec<(String, Vec<String>)> {
     let tables = t.tables().await;
@@ -72,6 +75,8 @@ async fn neighbours(t: &TestStore) -> Neighbours {
     let awaiting = bolt.instruct(at(1), referred).await;
     t.extend_request(&bolt.id, awaiting, day(80), "complex", at(2)).await.unwrap();
     t.release_package(&bolt.id, request, true, at(4)).await.unwrap();
+    let issued = IssuedCertificate { content: b"signed".to_vec(), issued_at: at(4) };
+    t.keep_certificate(&bolt.id, request, issued).await.unwrap();
     let pending = bolt.instruct_all(at(4), vec![access("mara"), erasure("mara")]).await[0];
     for person in ["siu", "failed", "running", "awaiting", "mara"] {
         acme.instruct(at(5), access(person)).await;
@@ -90,6 +95,9 @@ pub async fn with_one_customers_id_nothing_of_anothers_is_read(t: &TestStore) {
         found(t.task_system(&n.acme.key(id, &n.crm)).await.map(|_| ()).unwrap_err());
         found(t.package_records(&n.acme.id, id, ("", -1), true, 10).await.map(|_| ()).unwrap_err());
         assert!(t.extensions(&n.acme.id, id).await.unwrap().is_empty());
+        assert!(t.ledger_entries(&n.acme.id, id).await.unwrap().is_empty());
+        assert_eq!(t.certificate(&n.acme.id, id).await.unwrap(), None);
+        found(t.subject(&n.acme.id, id).await.map(|_| ()).unwrap_err());
         let package = t.package(&n.acme.id, id).await.unwrap();
         assert_eq!((package.records, package.released_at), (0, None));
     }
@@ -99,7 +107,9 @@ pub async fn with_one_customers_id_nothing_of_anothers_is_read(t: &TestStore) {
     // With a place in the other's list as the page token, too.
     let listed = t.list_requests(&n.acme.id, &RequestFilter::default(), Some(n.pending), 1000).await.unwrap();
     assert!(listed.iter().all(|row| !ids.contains(&row.id)));
-    let changed = t.changed_requests(&n.acme.id, ChangeCursor::from_time(at(0)), 1000).await.unwrap();
+    let beginning = ChangeCursor::parse(if t.is_postgres() { "0.1:1:" } else { "0.n0" }).unwrap();
+    let now = t.changes_now(&n.acme.id).await.unwrap();
+    let changed = t.changed_requests(&n.acme.id, (&beginning, &now), None, 1000).await.unwrap();
     assert_eq!(changed.len(), 5);
     assert_eq!(t.list_agreements(&n.acme.id).await.unwrap().len(), 1);
     // Work that was found for one customer is not leased in the other's name.

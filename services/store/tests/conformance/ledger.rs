@@ -8,6 +8,7 @@ use quittance_domain::{
     ids::RequestId,
     outcome::OutcomeKind,
 };
+use quittance_ledger::RecordedEvent;
 use quittance_sql::Val;
 use quittance_store::ReportResult;
 use serde_json::Value;
@@ -36,6 +37,7 @@ pub async fn events(t: &TestStore, request: RequestId) -> Vec<Entry> {
         assert_eq!(envelope["kind"], kind);
         assert_eq!(envelope["customer"], row.text(5).unwrap());
         assert_eq!(envelope["request"], request.to_string());
+        assert_eq!(RecordedEvent::read(&payload).unwrap().event.kind(), kind);
         entries.push(Entry { kind, payload, event: envelope["event"].clone() });
     }
     entries
@@ -83,6 +85,7 @@ pub async fn every_event_is_staged_once_with_its_leaf(t: &TestStore) {
     assert_eq!(staged[0].event["action"], "ERASURE");
     assert_eq!(staged[0].event["received_us"], us(1));
     assert_eq!(staged[0].event["subject"].as_str().unwrap().len(), 64);
+    assert_eq!((&staged[0].event["agreement"], &staged[4].event["agreement"]), (&1.into(), &1.into()));
     assert_eq!(staged[1].event["systems"].as_array().unwrap().len(), 2);
     assert_eq!(staged[2].event["due_us"], day(60).as_microsecond());
     assert_eq!(staged[3].event["reason"], "looks unlawful");
@@ -126,6 +129,7 @@ pub async fn what_ends_otherwise_is_staged_too(t: &TestStore) {
     assert_eq!(kinds(t, swept).await, ["instructed", "planned", "confirmed", "planned"]);
     let again = events(t, swept).await;
     assert_eq!(again[3].event["systems"], serde_json::json!([{"system": "shop", "map_version": 1}]));
+    assert_eq!(again[3].event["at_us"], at(7).as_microsecond());
 }
 
 async fn claim_action(acme: &Customer, system: &quittance_domain::ids::SystemId) -> quittance_store::LeasedTask {

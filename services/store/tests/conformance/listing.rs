@@ -83,36 +83,106 @@ pub async fn filters_hold_together(t: &TestStore) {
     assert_eq!(list(&acme, &none).await, []);
 }
 
-/// Whoever reads on from the last one that it has seen misses none, also where several changed at one moment.
+async fn between(acme: &Customer, from: &ChangeCursor, to: &ChangeCursor) -> Vec<(RequestId, Timestamp)> {
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = acme.store.changed_requests(&acme.id, (from, to), after, 4).await.unwrap();
+        seen.extend(page.iter().map(|(row, _)| (row.id, row.changed_at)));
+        match page.last() {
+            Some((_, place)) if page.len() == 4 => after = Some(*place),
+            _ => return seen,
+        }
+    }
+}
+
+async fn now(acme: &Customer) -> ChangeCursor {
+    let cursor = acme.store.changes_now(&acme.id).await.unwrap();
+    // As a client keeps it.
+    ChangeCursor::parse(&cursor.to_string()).unwrap()
+}
+
+/// Each change is between two cursors exactly once, page by page.
 pub async fn a_watch_that_reads_on_misses_no_change(t: &TestStore) {
     let (acme, crm) = acme_and_crm(t).await;
-    let mut expected = acme.instruct_all(at(5), (0..7).map(|n| erasure(&format!("p{n}"))).collect()).await;
-    expected.extend(acme.instruct_all(at(6), (7..10).map(|n| erasure(&format!("p{n}"))).collect()).await);
-    let mut cursor = ChangeCursor::from_time(at(5));
-    let mut seen: Vec<RequestId> = Vec::new();
-    loop {
-        let page = t.changed_requests(&acme.id, cursor, 4).await.unwrap();
-        // The cursor's own row is the first of the page.
-        let fresh: Vec<_> = page.iter().filter(|row| seen.last() != Some(&row.id)).collect();
-        let Some(last) = fresh.last() else { break };
-        cursor = ChangeCursor { changed_us: last.changed_at.as_microsecond(), request: last.id };
-        seen.extend(fresh.iter().map(|row| row.id));
-    }
+    let start = now(&acme).await;
+    let mut expected = acme.instruct_all(at(6), (0..7).map(|n| erasure(&format!("p{n}"))).collect()).await;
+    // By another replica, whose clock is behind.
+    expected.extend(acme.instruct_all(at(5), (7..10).map(|n| erasure(&format!("p{n}"))).collect()).await);
+    let middle = now(&acme).await;
+    let mut seen: Vec<RequestId> = between(&acme, &start, &middle).await.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(seen.len(), 10);
+    seen.sort();
     assert_eq!(seen, expected);
-    let after = ChangeCursor::from_time(at(7));
-    assert!(t.changed_requests(&acme.id, after, 100).await.unwrap().is_empty());
+    assert_eq!(between(&acme, &middle, &now(&acme).await).await, []);
     // Each kind of change shows.
     let task = claim_at(t, &crm, at(8), 1).await.unwrap().tasks.remove(0);
-    assert!(t.changed_requests(&acme.id, after, 100).await.unwrap().is_empty(), "an attempt is none");
+    assert_eq!(between(&acme, &middle, &now(&acme).await).await, [], "an attempt is none");
     acme.report(&task, at(9), attention()).await;
     acme.cancel(expected[4], at(10)).await.unwrap();
     t.extend_request(&acme.id, expected[5], day(70), "complex", at(11)).await.unwrap();
     t.object_to_request(&acme.id, expected[6], "looks unlawful", at(12)).await.unwrap();
     acme.authorise(expected[6], at(13)).await.unwrap();
-    let changed = t.changed_requests(&acme.id, after, 100).await.unwrap();
-    let changed: Vec<_> = changed.iter().map(|row| (row.id, row.changed_at)).collect();
     let order = [(task.key.request, at(9)), (expected[4], at(10)), (expected[5], at(11)), (expected[6], at(13))];
-    assert_eq!(changed, order);
+    assert_eq!(between(&acme, &middle, &now(&acme).await).await, order);
+    let before = [order[0], order[1], order[2]];
+    let later = now(&acme).await;
+    assert_eq!(between(&acme, &later, &now(&acme).await).await, []);
+    acme.confirm_next(&crm, at(14)).await;
+    t.extend_request(&acme.id, expected[6], day(80), "complex", at(15)).await.unwrap();
+    let again = between(&acme, &middle, &later).await;
+    assert!(before.iter().all(|change| again.contains(change)), "what changed since stands behind a later cursor");
+    assert!(!again.iter().any(|(id, _)| *id == expected[6]));
+}
+
+/// The order of stamps and of beginnings is not that of commits: what commits late is seen when it has.
+pub async fn a_change_that_commits_late_is_seen_once_it_has(t: &TestStore) {
+    let (acme, _) = acme_and_crm(t).await;
+    let slow = acme.instruct(at(1), erasure("slow")).await;
+    let quick = acme.instruct(at(1), erasure("quick")).await;
+    let start = now(&acme).await;
+    // Its entry in the ledger has to wait, with the change made and stamped.
+    let mut lock = t.raw().await;
+    lock.execute("LOCK TABLE ledger_entries IN EXCLUSIVE MODE", vec![]).await.unwrap();
+    let extending = {
+        let acme = acme.clone();
+        tokio::spawn(async move { acme.store.extend_request(&acme.id, slow, day(70), "complex", at(2)).await })
+    };
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'ledger_entries'::regclass";
+    while t.count(waiting).await == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    t.change(&format!(
+        "UPDATE requests SET changed_us = changed_us + 1, changed_seq = CAST(CAST(pg_current_xact_id() AS text) AS bigint)
+         WHERE request_id = '{quick}'"
+    ))
+    .await;
+    let middle = now(&acme).await;
+    let ids = |changes: Vec<(RequestId, Timestamp)>| changes.into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+    assert_eq!(ids(between(&acme, &start, &middle).await), [quick]);
+    lock.rollback().await.unwrap();
+    extending.await.unwrap().unwrap();
+    assert_eq!(ids(between(&acme, &middle, &now(&acme).await).await), [slow]);
+}
+
+/// A dump that is restored into another server finds transactions counted anew.
+pub async fn a_watch_goes_on_after_the_store_was_moved(t: &mut TestStore) {
+    let (acme, _) = acme_and_crm(t).await;
+    let old = acme.instruct(at(1), erasure("old")).await;
+    let start = now(&acme).await;
+    t.change("UPDATE deployment SET cluster = 'another'; UPDATE requests SET changed_seq = changed_seq + 1000000")
+        .await;
+    let Customer { id, agreement, .. } = acme;
+    t.close().await;
+    t.open("keys").await.unwrap();
+    let acme = Customer { store: (**t).clone(), id, agreement };
+    let new = acme.instruct(at(2), erasure("new")).await;
+    let seen = between(&acme, &start, &now(&acme).await).await;
+    assert!(seen.iter().any(|(id, _)| *id == new), "{seen:?}");
+    let later = now(&acme).await;
+    t.extend_request(&acme.id, old, day(70), "complex", at(3)).await.unwrap();
+    let seen = between(&acme, &later, &now(&acme).await).await;
+    assert_eq!(seen, [(old, at(3))]);
+    t.wear_out();
 }
 
 pub async fn times_come_back_to_the_microsecond(t: &TestStore) {

@@ -3,7 +3,9 @@
 //! `QUITTANCE_TEST_POSTGRES_URL` names a server on which databases and roles may be made (`tests/with-servers.sh` starts one).
 //! Without it the suite fails, lest it be taken for passed; with `QUITTANCE_TEST_WITHOUT_SERVERS=1` it runs on SQLite alone.
 
+mod certificates;
 mod completion;
+mod deadlines;
 mod engines;
 mod harness;
 mod intake;
@@ -15,6 +17,7 @@ mod listing;
 mod liveness;
 mod order;
 mod packages;
+mod renaming;
 mod resolving;
 mod restrictions;
 mod round_trips;
@@ -50,6 +53,13 @@ macro_rules! suite {
 
 suite! {
     both {
+        certificates {
+            a_completed_request_can_be_certified_from_its_entries,
+            an_open_request_can_be_stated_at_any_time,
+            what_was_late_is_certified_as_late,
+            of_what_was_declined_nothing_is_certified,
+            the_subject_opening_opens_what_was_staged,
+        }
         completion {
             a_request_completes_with_its_last_confirmation,
             what_nobody_confirms_is_an_exception,
@@ -63,6 +73,12 @@ suite! {
             a_task_resolved_by_hand_is_lost_to_its_worker,
             late_is_recorded_as_late,
             one_report_may_hold_every_kind_of_result,
+        }
+        deadlines {
+            who_runs_late_is_told_of_once_and_once_more_when_the_time_is_over,
+            a_moved_due_time_is_told_of_anew,
+            of_sweeps_that_race_one_tells,
+            lists_tell_who_is_late,
         }
         engines {
             a_store_of_a_newer_build_is_refused,
@@ -86,6 +102,7 @@ suite! {
             a_customer_is_created_once,
             a_request_has_exactly_one_task_for_every_system,
             a_task_pins_the_version_of_its_map,
+            a_recipient_has_a_task_only_where_it_is_to_be_told,
         }
         isolation {
             the_same_ids_at_two_customers_are_two_requests,
@@ -183,6 +200,11 @@ suite! {
             third_parties_records_are_left_out_on_demand,
             the_first_release_stands,
         }
+        renaming {
+            a_changed_identifier_is_carried_after_it_was_changed_where_it_was_named,
+            what_is_instructed_under_the_new_name_waits_for_the_change,
+            a_restriction_stands_under_the_new_name,
+        }
         resolving {
             what_a_system_yields_reaches_those_that_wait_for_it,
             in_an_erasure_the_yielding_system_acts_last,
@@ -229,6 +251,10 @@ suite! {
         }
         leases {
             a_hint_survives_a_claim_that_did_not_see_its_work,
+        }
+        listing {
+            a_change_that_commits_late_is_seen_once_it_has,
+            a_watch_goes_on_after_the_store_was_moved,
         }
         isolation {
             a_connection_without_settings_sees_no_row,

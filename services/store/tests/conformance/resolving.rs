@@ -126,6 +126,8 @@ pub async fn yields_chain(t: &TestStore) {
     }
     let task = claim_one(t, &pbx, at(4)).await;
     assert!(task.subject.identifiers.contains(&phone));
+    // What systems yielded is not what the customer named, and not under the commitment.
+    assert_eq!(task.subject.instructed(), [email("mara")]);
     acme.report(&task, at(5), done(&pbx)).await;
     let systems: Vec<_> = t.topology().await.unwrap().systems.iter().map(|s| s.id.clone()).collect();
     let order = work_off(&acme, &systems, at(6)).await;

@@ -61,6 +61,7 @@ pub fn agreement() -> Agreement {
         allowed_countries: BTreeSet::from([Country::parse("NL").unwrap()]),
         contacts: Vec::new(),
         facts: Default::default(),
+        recipients: Vec::new(),
     }
 }
 
@@ -132,12 +133,14 @@ pub fn intake(action: Action, identifiers: &[Identifier]) -> Intake {
             action,
             identifiers: identifiers.to_vec(),
             corrections,
+            identifier_changes: Vec::new(),
             restriction_ground: None,
             subject_informed_at: (action == Action::LiftRestriction).then(|| at(0)),
             subject_asked_at: None,
             controller_due_at: None,
             reference: String::new(),
             instruction: InstructionKind::CustomerRequest,
+            notices: Vec::new(),
         },
         referred: None,
     }

@@ -22,7 +22,7 @@ pub struct Content {
     action: Option<Action>,
     /// All of it from a YAML file; `-` is standard input, which keeps identifiers out of the list of processes.
     #[arg(long, short, conflicts_with_all = ["action", "email", "phone", "user_id", "directory_object_id", "customer_key", "correct",
-        "statement", "ground", "subject_informed", "subject_asked", "controller_due", "reference", "instruction"])]
+        "statement", "ground", "subject_informed", "subject_asked", "controller_due", "reference", "notify", "instruction"])]
     file: Option<PathBuf>,
     #[command(flatten)]
     subject: Subject,
@@ -76,6 +76,9 @@ pub struct Circumstances {
     /// The customer's own reference. No personal data.
     #[arg(long)]
     reference: Option<String>,
+    /// A recipient of the agreement's that is to be told of a rectification, erasure or restriction. Repeat for more.
+    #[arg(long, value_name = "RECIPIENT")]
+    notify: Vec<String>,
     /// Why we may act: customer_request (unless said otherwise), agreement_term or legal_requirement.
     #[arg(long, value_parser = InstructionKind::parse)]
     instruction: Option<InstructionKind>,
@@ -87,6 +90,7 @@ impl Circumstances {
         request.controller_due_time = self.controller_due;
         request.reference = self.reference.unwrap_or_default();
         request.instruction = self.instruction.map(Into::into).unwrap_or_default();
+        request.notify_recipients = self.notify;
     }
 }
 
@@ -130,6 +134,8 @@ struct RequestFile {
     #[serde(default)]
     reference: String,
     instruction: Option<String>,
+    #[serde(default)]
+    notify_recipients: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -207,6 +213,7 @@ impl RequestFile {
             controller_due_time: time("controller_due_time", self.controller_due_time.as_ref())?,
             reference: self.reference,
             instruction: at("instruction", instruction)?.map(Into::into).unwrap_or_default(),
+            notify_recipients: self.notify_recipients,
             ..Request::default()
         })
     }

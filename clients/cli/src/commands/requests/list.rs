@@ -1,7 +1,7 @@
 //! `quittance requests list`
 
 use clap::Args;
-use quittance_api::v1::{Action, ListRequestsRequest, RequestFilter, RequestState};
+use quittance_api::v1::{Action, ListRequestsRequest, RequestFilter, RequestState, Timeliness};
 
 use super::parent;
 use crate::{
@@ -26,6 +26,9 @@ pub struct List {
     /// Only what is open and due before this time.
     #[arg(long, value_parser = times::parse, value_name = "TIME")]
     due_before: Option<prost_types::Timestamp>,
+    /// Only what is open and runs out of time, or is overdue.
+    #[arg(long)]
+    at_risk: bool,
     /// Only with a task that needs attention.
     #[arg(long)]
     needs_attention: bool,
@@ -44,6 +47,7 @@ pub async fn run(list: List, global: &Global, out: &mut Output) -> Done {
         due_before: list.due_before,
         needs_attention: list.needs_attention,
         reference: list.reference.unwrap_or_default(),
+        timeliness: if list.at_risk { vec![Timeliness::AtRisk.into(), Timeliness::Overdue.into()] } else { vec![] },
     };
     let client = global.connect().await?;
     let mut left = if list.limit == 0 { usize::MAX } else { list.limit };

@@ -1,6 +1,7 @@
 //! `quittance requests …`
 
 mod batch;
+mod certificate;
 mod content;
 mod create;
 mod follow;
@@ -37,6 +38,9 @@ pub enum Command {
     Preview(Preview),
     /// One request with its tasks.
     Get(Named),
+    /// The signed certificate of a request that is complete, which anyone can check offline (`quittance verify`).
+    #[command(after_help = certificate::HELP)]
+    Certificate(certificate::Certificate),
     /// Requests of a customer, newest first.
     List(list::List),
     /// Every change of the customer's requests from now on, until interrupted.
@@ -119,6 +123,7 @@ pub async fn run(command: Command, global: &Global, out: &mut Output) -> Done {
     match command {
         Command::Create(create) => return create::run(create, global, out).await,
         Command::Batch(batch) => return batch::run(batch, global, out).await,
+        Command::Certificate(certificate) => return certificate::run(certificate, global, out).await,
         Command::List(list) => return list::run(list, global, out).await,
         Command::Watch(watch) => return watch::run(watch, global, out).await,
         Command::Preview(preview) => {
@@ -131,7 +136,9 @@ pub async fn run(command: Command, global: &Global, out: &mut Output) -> Done {
             if out.is_json() {
                 out.document(&preview)?;
             } else {
-                out.line(&format!("would be due {}", preview.due_time.as_deref().unwrap_or("at an unknown time")))?;
+                for line in preview.head() {
+                    out.line(&line)?;
+                }
                 out.line("")?;
                 out.table(&preview.table())?;
             }

@@ -1,6 +1,9 @@
 //! Waits for one request, showing how each of its systems gets on.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use quittance_api::v1::{GetRequestRequest, Request, RequestState, Task, TaskState};
@@ -17,6 +20,8 @@ use crate::{
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// A worker that comes as often as it should has come by then.
+const SILENCE_MIN: Duration = Duration::from_secs(15);
 
 pub fn is_closed(state: RequestState) -> bool {
     matches!(
@@ -88,8 +93,19 @@ pub async fn until_closed(client: &Client, name: &str, limit: Option<Duration>) 
 /// One bar a system for people; a line for every change where nobody watches.
 struct Systems {
     bars: MultiProgress,
-    by_name: BTreeMap<String, (ProgressBar, i32)>,
+    by_name: BTreeMap<String, (ProgressBar, (i32, bool))>,
     watched: bool,
+}
+
+/// How long no worker has come, in words; `None` while that is nothing to speak of.
+fn silence(since: Option<&prost_types::Timestamp>, now: SystemTime) -> Option<String> {
+    let since = SystemTime::try_from(*since?).ok()?;
+    let silent = now.duration_since(since).ok().filter(|silent| *silent >= SILENCE_MIN)?.as_secs();
+    Some(match (silent / 3_600, silent / 60 % 60, silent % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    })
 }
 
 fn steps_done(state: TaskState) -> u64 {
@@ -117,15 +133,21 @@ impl Systems {
             if !task.reason.is_empty() {
                 words = format!("{words}: {}", task.reason);
             }
+            let silence = silence(task.unattended_since_time.as_ref(), SystemTime::now());
+            if let Some(silence) = &silence {
+                words = format!("{words}: no worker has taken it for {silence}; does one run for {system}?");
+            }
             let (bars, watched) = (&self.bars, self.watched);
             let (bar, state) = self.by_name.entry(system.clone()).or_insert_with(|| {
                 let bar = if watched { bars.add(ProgressBar::new(4)) } else { ProgressBar::hidden() };
-                (bar.with_style(style.clone()).with_prefix(system.clone()), -1)
+                (bar.with_style(style.clone()).with_prefix(system.clone()), (-1, false))
             });
-            if !self.watched && *state != task.state {
+            // Without a bar, the silence is told once.
+            let told = (task.state, silence.is_some());
+            if !self.watched && *state != told {
                 note(&format!("{system}: {words}"));
             }
-            *state = task.state;
+            *state = told;
             bar.set_position(steps_done(task.state()));
             bar.set_message(words);
         }
@@ -136,5 +158,21 @@ impl Systems {
             // Left as they are: what was not confirmed stays in sight.
             bar.abandon();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silence_is_told_when_it_is_one() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let after = |seconds: u64| silence(Some(&(now - Duration::from_secs(seconds)).into()), now);
+        assert_eq!((silence(None, now), after(3)), (None, None));
+        assert_eq!(after(15).as_deref(), Some("15 s"));
+        assert_eq!(after(80).as_deref(), Some("1 min 20 s"));
+        assert_eq!(after(7_260).as_deref(), Some("2 h 1 min"));
+        assert_eq!(silence(Some(&(now + Duration::from_secs(90)).into()), now), None, "a clock that is ahead");
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     access, disk,
     found::Found,
     layout::{Layout, MARKER, trouble},
-    statements,
+    moves, statements,
 };
 
 pub struct Files {
@@ -134,13 +134,20 @@ fn look_again(layout: &Layout, task: &LeasedTask, found: &Found, records: u64) -
         Action::Access => Ok(outcome(OutcomeKind::Exported, records)),
         Action::Rectification => {
             let texts = statements::of(task)?;
+            let Some(moved) = moves::look_again(layout, &customer, found, &Layout::moves(task)?)? else {
+                return not_so("a file is not under the new identifier");
+            };
             for (text, path) in texts.iter().zip(&found.statements) {
                 let content = std::fs::read(layout.place(&customer, path)?);
                 if content.map_err(trouble("a statement cannot be read"))? != text.as_bytes() {
                     return not_so("a statement is not as it was written");
                 }
             }
-            Ok(outcome(OutcomeKind::Rectified, texts.len() as u64))
+            match moved + texts.len() as u64 {
+                // Its files are kept under identifiers that stay.
+                0 => Ok(outcome(OutcomeKind::NotHeld, 0)),
+                corrected => Ok(outcome(OutcomeKind::Rectified, corrected)),
+            }
         }
         Action::Unspecified => Err(unknown_action()),
     }
@@ -164,18 +171,25 @@ fn find(layout: &Layout, task: &LeasedTask) -> Result<Vec<u8>, BackendError> {
         // Not the subject's files as they were: our own of an earlier attempt.
         let own = found.statements.clone();
         found.files.retain(|file| !own.contains(&file.path));
+        let moves = Layout::moves(task)?;
+        moves::check(layout, &customer, task, &moves)?;
         // Nothing held needs no correction; what is held does, or a person.
         if let Some(folder) = folders.iter().find(|folder| found.below(folder).next().is_some()) {
             let wanted = statements::of(task)?.len();
             if found.statements.len() != wanted {
-                let taken: Vec<String> = found.files.iter().map(|file| file.path.clone()).collect();
-                found.statements = statements::names(folder, wanted, &taken);
+                // Beside the files, where these will be.
+                let then = |path: &str| moves.iter().find_map(|m| m.of(path)).unwrap_or_else(|| path.to_owned());
+                let taken: Vec<String> = found.files.iter().map(|file| then(&file.path)).collect();
+                found.statements = statements::names(&then(folder), wanted, &taken);
             }
         }
     }
     // Every path is checked now, those of an earlier attempt too: before anything is touched.
     for path in found.files.iter().map(|f| &f.path).chain(&found.statements) {
         layout.place(&customer, path)?;
+    }
+    for (_, to) in moves::paths(&found, &Layout::moves(task)?) {
+        layout.place(&customer, &to)?;
     }
     found.write()
 }
@@ -216,10 +230,11 @@ impl Backend for Files {
                 })
                 .await
             }
-            Action::Rectification if found.statements.is_empty() => Ok(()),
             Action::Rectification => {
                 let texts: Vec<String> = statements::of(task)?.into_iter().map(str::to_owned).collect();
+                let moves = Layout::moves(task)?;
                 self.step(move |layout| {
+                    moves::carry_out(layout, &customer, &found, &moves)?;
                     for (text, path) in texts.iter().zip(&found.statements) {
                         let place = layout.place(&customer, path)?;
                         disk::write(&place, text.as_bytes()).map_err(trouble("a statement cannot be written"))?;

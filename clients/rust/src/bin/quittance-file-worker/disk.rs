@@ -23,6 +23,20 @@ pub fn delete(file: &Path) -> io::Result<()> {
     }
 }
 
+/// Gives a file another place, in one step.
+pub fn rename(file: &Path, to: &Path) -> io::Result<()> {
+    let (Some(from_folder), Some(to_folder)) = (file.parent(), to.parent()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    fs::create_dir_all(to_folder)?;
+    fs::rename(file, to)?;
+    // First where it is now: after a power failure it may be in both places, never in none.
+    for folder in to_folder.ancestors().take(3) {
+        sync_folder(folder)?;
+    }
+    sync_folder(from_folder)
+}
+
 /// Deletes a folder and the folders below it as far as they are empty, and syncs the parent.
 pub fn delete_empty_folders(folder: &Path) -> io::Result<()> {
     match fs::symlink_metadata(folder) {

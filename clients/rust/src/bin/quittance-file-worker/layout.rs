@@ -10,7 +10,7 @@ use std::{
 
 use aws_lc_rs::digest::{SHA256, digest};
 use quittance_client::{
-    api::{IdentifierKind, LeasedTask},
+    api::{Identifier, IdentifierKind, LeasedTask},
     worker::BackendError,
 };
 
@@ -69,6 +69,30 @@ fn kind_name(kind: IdentifierKind) -> Option<&'static str> {
     })
 }
 
+/// A subject's folder that gets another name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    pub from: String,
+    pub to: String,
+}
+
+impl Move {
+    /// Where a path goes that lies in the folder, or is it.
+    pub fn of(&self, path: &str) -> Option<String> {
+        let rest = path.strip_prefix(&self.from)?;
+        (rest.is_empty() || rest.starts_with('/')).then(|| format!("{}{rest}", self.to))
+    }
+}
+
+fn folder_of(customer: &str, identifier: &Identifier) -> Result<String, BackendError> {
+    let kind = kind_name(identifier.kind())
+        .ok_or_else(|| not_allowed("an identifier is of a kind that this worker does not know: update it"))?;
+    if identifier.value.is_empty() {
+        return Err(not_allowed("an identifier is empty"));
+    }
+    Ok(format!("{customer}/{kind}/{}", encode(&identifier.value)))
+}
+
 /// Trouble with the disk, without the path that would name the subject.
 pub fn trouble(what: &str) -> impl FnOnce(io::Error) -> BackendError {
     move |error| BackendError::Retry(format!("{what}: {}", error.kind()))
@@ -99,12 +123,7 @@ impl Layout {
         let customer = Self::customer_folder(task)?;
         let mut folders = Vec::new();
         for identifier in &task.identifiers {
-            let kind = kind_name(identifier.kind())
-                .ok_or_else(|| not_allowed("an identifier is of a kind that this worker does not know: update it"))?;
-            if identifier.value.is_empty() {
-                return Err(not_allowed("an identifier is empty"));
-            }
-            let folder = format!("{customer}/{kind}/{}", encode(&identifier.value));
+            let folder = folder_of(&customer, identifier)?;
             if !folders.contains(&folder) {
                 folders.push(folder);
             }
@@ -114,6 +133,19 @@ impl Layout {
             return Err(not_allowed("the task brings no identifier: nothing can be looked for"));
         }
         Ok(folders)
+    }
+
+    /// From which folder to which the subject's files go when an identifier changes.
+    pub fn moves(task: &LeasedTask) -> Result<Vec<Move>, BackendError> {
+        let customer = Self::customer_folder(task)?;
+        let mut moves = Vec::new();
+        for change in &task.identifier_changes {
+            let (Some(old), Some(new)) = (&change.old_identifier, &change.new_identifier) else {
+                return Err(not_allowed("a change of an identifier lacks a half: update the worker"));
+            };
+            moves.push(Move { from: folder_of(&customer, old)?, to: folder_of(&customer, new)? });
+        }
+        Ok(moves)
     }
 
     /// The place of a path below the root. It must lie in this customer's folder, and no folder on the way may be a link: match sets
@@ -189,8 +221,6 @@ impl Layout {
 
 #[cfg(test)]
 mod tests {
-    use quittance_client::api::Identifier;
-
     use super::*;
 
     #[test]

@@ -8,6 +8,7 @@ mod backend;
 mod disk;
 mod found;
 mod layout;
+mod moves;
 mod statements;
 
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};

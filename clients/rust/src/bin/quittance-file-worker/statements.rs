@@ -21,7 +21,7 @@ pub fn of(task: &LeasedTask) -> Result<Vec<&str>, BackendError> {
             }
         }
     }
-    if texts.is_empty() {
+    if texts.is_empty() && task.identifier_changes.is_empty() {
         let reason =
             "no correction names the collection `files`: look whether the files need one, then resolve the task";
         return Err(BackendError::NeedsAttention(reason.to_owned()));

@@ -1,6 +1,6 @@
 use std::{fs, path::Path};
 
-use quittance_client::api::{Correction, Identifier, IdentifierKind, correction::Target};
+use quittance_client::api::{Correction, Identifier, IdentifierKind, IdentifierReplacement, correction::Target};
 use tempfile::TempDir;
 
 use super::*;
@@ -140,4 +140,45 @@ async fn a_statement_is_laid_beside_the_files_once() {
     assert_eq!(all(&files, &task).await, (OutcomeKind::Rectified, 1));
     assert_eq!(fs::read_to_string(root.path().join(format!("{FOLDER}/statement-2.txt"))).unwrap(), "She disagrees.");
     assert!(!there(&root, &format!("{FOLDER}/statement-3.txt")));
+}
+
+#[tokio::test]
+async fn files_follow_a_changed_identifier_and_a_rerun_says_so() {
+    let root = TempDir::new().unwrap();
+    let identifier = |value: &str| Identifier { kind: IdentifierKind::Email.into(), value: value.to_owned() };
+    let mut task = task(Action::Rectification);
+    task.identifier_changes = vec![IdentifierReplacement {
+        old_identifier: Some(identifier("anna@example.com")),
+        new_identifier: Some(identifier("anna@example.org")),
+    }];
+    let files = files(&root);
+    assert_eq!(all(&files, &task).await, (OutcomeKind::NotHeld, 0));
+    put(&root, &format!("{FOLDER}/a.txt"), "a");
+    put(&root, &format!("{FOLDER}/deep/b.txt"), "b");
+    put(&root, &format!("{FOLDER}/{MARKER}"), "");
+    put(&root, "acme/email/ben%40example.com/c.txt", "c");
+    // The crash: after the act, before the report.
+    task.match_set = files.find(&task).await.unwrap();
+    files.act(&task, &task.match_set).await.unwrap();
+    assert_eq!(all(&files, &task).await, (OutcomeKind::Rectified, 2));
+    let new = "acme/email/anna%40example.org";
+    assert!(
+        !there(&root, FOLDER) && there(&root, &format!("{new}/deep/b.txt")) && there(&root, &format!("{new}/{MARKER}"))
+    );
+    assert!(there(&root, "acme/email/ben%40example.com/c.txt"));
+}
+
+#[tokio::test]
+async fn files_of_two_persons_are_not_thrown_together() {
+    let root = TempDir::new().unwrap();
+    put(&root, &format!("{FOLDER}/a"), "a");
+    put(&root, "acme/email/ben%40example.com/a", "b");
+    let identifier = |value: &str| Identifier { kind: IdentifierKind::Email.into(), value: value.to_owned() };
+    let mut task = task(Action::Rectification);
+    task.identifier_changes = vec![IdentifierReplacement {
+        old_identifier: Some(identifier("anna@example.com")),
+        new_identifier: Some(identifier("ben@example.com")),
+    }];
+    assert!(matches!(files(&root).find(&task).await, Err(BackendError::NeedsAttention(_))));
+    assert!(there(&root, &format!("{FOLDER}/a")));
 }

@@ -1,0 +1,121 @@
+//! Rows of two people whose last party would go: such a row is not redacted to nothing, it goes as a whole, with what it owns. That is
+//! for a find to see, once the other party has been redacted. Here it is told whom this concerns, before anything is changed.
+//!
+//! Two parties may be of one batch, or of two that run at the same moment: so the rows are locked first, and what they hold then counts.
+
+use std::collections::{HashMap, HashSet};
+
+use quittance_domain::data_map::{FieldErasure, Mask, RowErasure, SharedRows};
+
+use super::{
+    batch::CHUNK,
+    erase::{Acting, Share, of_fate, pseudonym, shares},
+    failure,
+    identify::is_of,
+    plan::{CollectionPlan, Plan},
+    schema::Column,
+    statements::values,
+};
+use crate::{ConnectorError, RowFate};
+
+/// A shared row: which of its identifier columns hold somebody's, and what each subject of the batch has in it.
+struct Shared {
+    held: Vec<bool>,
+    parts: HashMap<usize, Part>,
+}
+
+/// The columns that hold the subject's own, and those that its redaction empties.
+struct Part {
+    own: Vec<usize>,
+    goes: Vec<usize>,
+}
+
+impl Shared {
+    /// Nobody else is left: a find would say that the row is the subject's alone.
+    fn is_left_to(&self, subject: usize) -> bool {
+        let own = &self.parts[&subject].own;
+        let mut held = (0..self.held.len()).filter(|c| self.held[*c]).peekable();
+        held.peek().is_some() && held.all(|c| own.contains(&c))
+    }
+}
+
+/// Subjects that would leave a shared row to nobody. They are left out of this run as a whole.
+pub(super) async fn left_alone(acting: &mut Acting<'_, '_>) -> Result<HashSet<usize>, ConnectorError> {
+    let (plan, now) = (acting.plan, acting.ctx.now);
+    let mut rows: Vec<Shared> = Vec::new();
+    for (at, share) in shares(plan, acting.sets.iter().enumerate())?.iter().enumerate() {
+        let map = plan.map_of(at);
+        if map.erase == RowErasure::Delete && map.shared == SharedRows::Redact {
+            let shared = of_fate(share, RowFate::Redact, now);
+            rows.extend(read(acting, at, &shared).await?);
+        }
+    }
+    let mut of: HashMap<usize, Vec<usize>> = HashMap::new();
+    for (r, row) in rows.iter().enumerate() {
+        row.parts.keys().for_each(|subject| of.entry(*subject).or_default().push(r));
+    }
+    // In the batch's order: who comes first is redacted, and who is then the last is left for later.
+    let mut alone = HashSet::new();
+    for subject in 0..acting.subjects.len() {
+        let Some(mine) = of.get(&subject) else { continue };
+        if mine.iter().any(|r| rows[*r].is_left_to(subject)) {
+            alone.insert(subject);
+            continue;
+        }
+        for r in mine {
+            let Shared { held, parts } = &mut rows[*r];
+            parts[&subject].goes.iter().for_each(|c| held[*c] = false);
+        }
+    }
+    Ok(alone)
+}
+
+async fn read(acting: &mut Acting<'_, '_>, at: usize, share: &Share<'_>) -> Result<Vec<Shared>, ConnectorError> {
+    if share.is_empty() {
+        return Ok(Vec::new());
+    }
+    let plan = acting.plan;
+    let of = &plan.collections[at];
+    let columns: Vec<&Column> = of.rules.iter().map(|rule| &rule.column).collect();
+    let statement = values(plan.dialect, plan.map_of(at), of, &columns, false, true);
+    let mut batch = acting.batch(at, CHUNK);
+    for (i, (s, row)) in share.iter().enumerate() {
+        batch.push(i, 0, row, &acting.subjects[*s], pseudonym(&acting.subjects[*s], &acting.sets[*s]));
+    }
+    let mut rows: HashMap<&[String], Shared> = HashMap::new();
+    for batch in batch.finish() {
+        let args = statement.args(acting.ctx.customer_key.as_deref());
+        for read in acting.tx.fetch_rows(&statement.sql, args, batch).await.map_err(failure)? {
+            let i = usize::try_from(read.i64(0).map_err(failure)?).unwrap_or(usize::MAX);
+            let Some((s, row)) = share.get(i) else { continue };
+            let stored: Vec<Option<String>> =
+                (0..columns.len()).map(|c| read.opt_text(2 + c)).collect::<Result<_, _>>().map_err(failure)?;
+            let filled = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.trim().is_empty());
+            let shared = rows
+                .entry(row.key.as_slice())
+                .or_insert_with(|| Shared { held: stored.iter().map(filled).collect(), parts: HashMap::new() });
+            let own = row.rules.iter().map(|r| usize::from(*r)).filter(|r| {
+                let kind = plan.map_of(at).identifiers.get(*r).map(|rule| rule.kind);
+                let text = stored.get(*r).cloned().flatten();
+                matches!((kind, text), (Some(kind), Some(text)) if is_of(&of.rules[*r], kind, &acting.subjects[*s], &text))
+            });
+            let own: Vec<usize> = own.collect();
+            if !own.is_empty() {
+                let goes = own.iter().flat_map(|r| cleared(plan, at, of, *r)).collect();
+                shared.parts.insert(*s, Part { own, goes });
+            }
+        }
+    }
+    Ok(rows.into_values().collect())
+}
+
+/// The identifier columns that hold nothing any more once this rule's part of a row is redacted. What a constant or pseudonym takes the place
+/// of still names somebody.
+fn cleared(plan: &Plan, at: usize, of: &CollectionPlan, rule: usize) -> Vec<usize> {
+    let emptied = |f: usize| plan.map_of(at).fields[f].erase == FieldErasure::Mask(Mask::SetNull);
+    let goes = |c: &usize| match of.rules[*c].field {
+        Some(f) => of.rules[rule].redacts.contains(&f) && emptied(f),
+        None => *c == rule,
+    };
+    (0..of.rules.len()).filter(goes).collect()
+}

@@ -1,0 +1,66 @@
+//! Tells of requests whose time runs out, or is over: once each, in the log and as a count that a metrics layer picks up, and as a change
+//! that whoever watches the customer's requests sees.
+
+use std::{sync::Arc, time::Duration};
+
+use quittance_domain::{ids::CustomerId, window::Timeliness};
+use quittance_store::{RunningLate, Store, StoreResult};
+use tokio_util::sync::CancellationToken;
+
+use crate::Clock;
+
+pub struct Deadlines {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    /// How long before its due time a request is at risk.
+    at_risk: Duration,
+    every: Duration,
+}
+
+impl Deadlines {
+    pub fn new(store: Store, clock: Arc<dyn Clock>, at_risk: Duration, every: Duration) -> Self {
+        Self { store, clock, at_risk, every }
+    }
+
+    /// Looks now and then, until `drain` is cancelled.
+    pub async fn run(self, drain: CancellationToken) {
+        while !drain.is_cancelled() {
+            if let Err(error) = self.sweep(&drain).await {
+                tracing::warn!(%error, "the store could not be asked for deadlines: asked again soon");
+            }
+            tokio::select! {
+                () = drain.cancelled() => {}
+                () = tokio::time::sleep(self.every) => {}
+            }
+        }
+    }
+
+    async fn sweep(&self, drain: &CancellationToken) -> StoreResult<()> {
+        for customer in self.store.customers_running_late(self.clock.now(), self.at_risk).await? {
+            loop {
+                let late = self.store.running_late(&customer, self.clock.now(), self.at_risk).await?;
+                late.iter().for_each(|request| tell(&customer, request));
+                if late.is_empty() || drain.is_cancelled() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `monotonic_counter.…` is what a metrics layer counts. Names of systems and states only (I10).
+fn tell(customer: &CustomerId, late: &RunningLate) {
+    let open: Vec<String> = late.open.iter().map(|(system, state)| format!("{system}={state}")).collect();
+    let (request, due, open) = (late.request, late.due_at, open.join(" "));
+    match late.timeliness {
+        Timeliness::Overdue => tracing::warn!(
+            monotonic_counter.quittance_requests_overdue = 1_u64,
+            %customer, %request, %due, open, "a request is overdue"
+        ),
+        Timeliness::AtRisk | Timeliness::OnTrack => tracing::warn!(
+            monotonic_counter.quittance_requests_at_risk = 1_u64,
+            %customer, %request, %due, open, "a request's time is running out"
+        ),
+    }
+}

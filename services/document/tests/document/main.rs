@@ -1,0 +1,269 @@
+//! The printed certificate, read back by other people's programs.
+
+#[expect(dead_code, reason = "shared with the ledger's tests, which need more of it")]
+#[path = "../../../ledger/tests/certificate/sample.rs"]
+mod sample;
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+use quittance_document::{DocumentError, Language, render};
+use quittance_ledger::certificate::{CertificateFault, CertificateInput, TrustedKey};
+use sample::{SampleKey, signed};
+
+fn trusted() -> Vec<TrustedKey> {
+    vec![SampleKey::new(7).trusted()]
+}
+
+fn rendered(input: CertificateInput, language: Language) -> (Vec<u8>, Vec<u8>) {
+    let file = signed(input);
+    let pdf = render(&file, &trusted(), language).unwrap();
+    (file, pdf)
+}
+
+/// Programs of the packages poppler-utils and qpdf, which tests/with-servers.sh installs.
+fn run(program: &str, package: &str, arguments: &[&str]) -> Output {
+    match Command::new(program).args(arguments).output() {
+        Ok(output) => output,
+        Err(e) => panic!("{program} does not run ({e}): install the Debian package {package}"),
+    }
+}
+
+fn in_file<T>(pdf: &[u8], read: impl FnOnce(&str) -> T) -> T {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("certificate.pdf");
+    std::fs::write(&path, pdf).unwrap();
+    read(path.to_str().unwrap())
+}
+
+/// The text in reading order, with line breaks as blanks.
+fn text(pdf: &[u8]) -> String {
+    let output = in_file(pdf, |path| run("pdftotext", "poppler-utils", &["-raw", "-nopgbrk", path, "-"]));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn is_sound(pdf: &[u8]) {
+    let output = in_file(pdf, |path| run("qpdf", "qpdf", &["--check", path]));
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    assert!(!said.to_lowercase().contains("warning"), "{said}");
+}
+
+fn says(text: &str, facts: &[&str]) {
+    // A long word may have been cut at a line's end.
+    let joined: String = text.split(' ').collect();
+    for fact in facts {
+        let fact: String = fact.split(' ').collect();
+        assert!(joined.contains(&fact), "{fact} is not in: {text}");
+    }
+}
+
+fn digest(file: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, file);
+    digest.as_ref().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn pages(pdf: &[u8]) -> usize {
+    let output = in_file(pdf, |path| run("pdfinfo", "poppler-utils", &[path]));
+    let said = String::from_utf8(output.stdout).unwrap();
+    let line = said.lines().find(|line| line.starts_with("Pages:")).unwrap();
+    line.trim_start_matches("Pages:").trim().parse().unwrap()
+}
+
+#[test]
+fn a_small_certificate_prints_its_key_facts() {
+    let (file, pdf) = rendered(sample::small(), Language::English);
+    is_sound(&pdf);
+    let text = text(&pdf);
+    says(
+        &text,
+        &[
+            "Certificate: erasure of personal data",
+            "COMPLETED IN TIME",
+            "Acme Nederland B.V., Stationsplein 1, 3511 ED Utrecht",
+            "Processor B.V., Utrecht (eu-1)",
+            "0193a6f2-7c1e-7d40-9a2b-5f0c8e4d1a77",
+            "DSR-2026-0042",
+            "2 March 2026, 10:15:04 (UTC+01:00)",
+            "2026-03-02T09:15:04.120334Z",
+            "1 April 2026, 23:59:59 (UTC+02:00)",
+            "Customer database (CRM)",
+            "Netherlands (NL)",
+            "erased verified absent 2",
+            "The last backup that may hold the data expires on 6 April 2026",
+            "5. What is kept, and until when None.",
+            "Page 1 of",
+            &digest(&file),
+        ],
+    );
+    assert!(!text.contains("mara"), "the person is named by commitment only");
+}
+
+#[test]
+fn holds_exceptions_expiries_decisions_and_lateness_are_all_told() {
+    let (_, pdf) = rendered(sample::rich(), Language::English);
+    is_sound(&pdf);
+    says(
+        &text(&pdf),
+        &[
+            "COMPLETED LATE, WITH EXCEPTIONS",
+            "Art. 52 Algemene wet inzake rijksbelastingen; GDPR Art. 17(3)(b)",
+            "1 January 2034, 00:00:00 (UTC+01:00) = 2033-12-31T23:00:00Z",
+            "The vendor has ceased trading; no reply since 2026-03-20",
+            "Expires by itself: message_media, photo",
+            "Vendor's receipt; reference PRIV-88213",
+            "5b0e9c0d7b1a4f2c8e6d3a9f1b7c5d2e4f6a8091b2c3d4e5f60718293a4b5c6d",
+            "Extension decided: Complexity: a sub-processor does not answer (Art. 12(3))",
+            "The processor objected to the instruction",
+            "The address belongs to two account holders",
+            "LATE; by operators/kim",
+            "in the log by 2026-05-04T07:30:02Z (witness.university.example)",
+            "Backups may still hold it 25 May 2026",
+            "Télécopie S.à r.l.",
+            "Sub-processor",
+            "Ireland (IE)",
+        ],
+    );
+}
+
+#[test]
+fn an_interim_statement_says_so_and_names_what_is_open() {
+    let (_, pdf) = rendered(sample::interim(), Language::English);
+    is_sound(&pdf);
+    says(
+        &text(&pdf),
+        &[
+            "Interim statement: erasure of personal data",
+            "The request is open: 4 of 6 systems have confirmed. This is not a certificate of completion.",
+            "Needs attention. It cannot go on without a person's decision.",
+            "NO_USABLE_IDENTIFIER",
+            "Awaiting confirmation.",
+            "The system has not confirmed",
+        ],
+    );
+}
+
+#[test]
+fn it_can_be_had_in_dutch() {
+    let (_, pdf) = rendered(sample::rich(), Language::Dutch);
+    is_sound(&pdf);
+    let text = text(&pdf);
+    says(
+        &text,
+        &[
+            "Certificaat: wissing van persoonsgegevens",
+            "art. 17 AVG",
+            "TE LAAT VOLTOOID, MET UITZONDERINGEN",
+            "2 maart 2026, 10:15:04 (UTC+01:00)",
+            "Verwerkingsverantwoordelijke",
+            "afwezigheid vastgesteld",
+            "Zweden (SE)",
+            "Subverwerker",
+            "Pagina 1 van",
+        ],
+    );
+    for english in ["erased", "Controller", "verified", "Sub-processor", "GDPR Art. 28"] {
+        assert!(!text.contains(english), "{english}");
+    }
+}
+
+#[test]
+fn two_hundred_systems_break_over_pages_and_none_is_left_out() {
+    let (_, pdf) = rendered(sample::large(200), Language::English);
+    is_sound(&pdf);
+    let text = text(&pdf);
+    for n in 0..200 {
+        assert!(text.contains(&format!("(systems/backend-{n:03})")), "{n}");
+    }
+    let pages = pages(&pdf);
+    assert!(pages > 30, "{pages}");
+    says(&text, &[&format!("Page {pages} of {pages}")]);
+}
+
+/// As a camera sees the first page.
+#[test]
+fn the_code_on_the_first_page_holds_the_digest_of_the_file() {
+    let (file, pdf) = rendered(sample::rich(), Language::English);
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("page").to_str().unwrap().to_owned();
+    let output = in_file(&pdf, |path| {
+        run("pdftoppm", "poppler-utils", &["-gray", "-r", "200", "-f", "1", "-l", "1", "-singlefile", path, &root])
+    });
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let page = std::fs::read(format!("{root}.pgm")).unwrap();
+    let mut header = page.splitn(4, |b| b.is_ascii_whitespace());
+    let mut number = || std::str::from_utf8(header.next().unwrap()).unwrap().to_owned();
+    let (magic, width, height) = (number(), number(), number());
+    assert_eq!(magic, "P5");
+    let (width, height): (usize, usize) = (width.parse().unwrap(), height.parse().unwrap());
+    let pixels = &page[page.len() - width * height..];
+    let mut seen = rqrr::PreparedImage::prepare_from_greyscale(width, height, |x, y| pixels[y * width + x]);
+    let codes: Vec<String> = seen.detect_grids().iter().map(|grid| grid.decode().unwrap().1).collect();
+    assert_eq!(codes, [format!("sha256:{}", digest(&file))]);
+}
+
+/// Whoever reads the paper finds the file.
+#[test]
+fn the_signed_file_is_attached_to_the_byte() {
+    let (file, pdf) = rendered(sample::small(), Language::Dutch);
+    let dir = tempfile::tempdir().unwrap();
+    let saved = dir.path().join("saved.json");
+    let to = saved.to_str().unwrap().to_owned();
+    let output = in_file(&pdf, |path| run("pdfdetach", "poppler-utils", &["-save", "1", "-o", &to, path]));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(std::fs::read(Path::new(&to)).unwrap(), file);
+}
+
+#[test]
+fn the_file_calls_itself_what_it_is() {
+    let (_, pdf) = rendered(sample::small(), Language::Dutch);
+    let info = in_file(&pdf, |path| run("pdfinfo", "poppler-utils", &["-isodates", path]));
+    let info = String::from_utf8(info.stdout).unwrap();
+    for line in ["Tagged: yes", "Encrypted: no", "PDF version: 1.7", "CreationDate: 2026-05-04T07:31:00Z"] {
+        let squeezed = info.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(squeezed.contains(line), "{line}: {info}");
+    }
+    let metadata = in_file(&pdf, |path| run("pdfinfo", "poppler-utils", &["-meta", path]));
+    let metadata = String::from_utf8(metadata.stdout).unwrap();
+    for tag in
+        ["<pdfaid:part>3</pdfaid:part>", "<pdfaid:conformance>A</pdfaid:conformance>", "<pdfuaid:part>1</pdfuaid:part>"]
+    {
+        assert!(metadata.contains(tag), "{tag}: {metadata}");
+    }
+}
+
+#[test]
+fn the_same_file_is_the_same_document() {
+    let file = signed(sample::rich());
+    let once = render(&file, &trusted(), Language::Dutch).unwrap();
+    assert!(once == render(&file, &trusted(), Language::Dutch).unwrap());
+    assert!(once != render(&file, &trusted(), Language::English).unwrap());
+}
+
+#[test]
+fn nothing_is_printed_of_a_file_that_does_not_hold() {
+    let mut file = signed(sample::small());
+    assert_eq!(
+        render(&file, &[], Language::English),
+        Err(DocumentError::Certificate(CertificateFault::UntrustedKey(0)))
+    );
+    let at = file.len() / 2;
+    file[at] ^= 1;
+    assert!(matches!(render(&file, &trusted(), Language::English), Err(DocumentError::Certificate(_))));
+}
+
+/// Names come from people: other scripts, control characters and very long texts must not stop a certificate.
+#[test]
+fn any_name_can_be_printed() {
+    let mut odd = sample::rich();
+    odd.customer.display_name = "株式会社 \u{202e}\u{0007}\u{e000}🦀 Ωmega".to_owned();
+    odd.customer.controller = "x".repeat(4000);
+    odd.issuer.name = "word ".repeat(2000);
+    let (_, pdf) = rendered(odd, Language::English);
+    is_sound(&pdf);
+    says(&text(&pdf), &["[U+682A][U+5F0F]", "[U+1F980]", "Ωmega", &"x".repeat(4000)]);
+}

@@ -1,0 +1,192 @@
+//! Entries that no honest ledger holds of a request: nothing is issued of them, and nobody who checks accepts them.
+
+use quittance_domain::{
+    action::Action,
+    outcome::{EvidenceKind, Grade, OutcomeKind},
+    request::RequestState,
+};
+use quittance_ledger::{
+    Event, Hex,
+    certificate::{CertificateFault as Fault, CertificateInput, EntryFault, issue},
+};
+
+use crate::sample::{SampleKey, confirmed, input, instructed, line, openings, planned, small, system, us};
+
+fn outcome(events: &[Event], systems: &[&str]) -> Result<Vec<u8>, Fault> {
+    issued(input(openings(events), systems))
+}
+
+fn issued(input: CertificateInput) -> Result<Vec<u8>, Fault> {
+    issue(input, &SampleKey::new(7))
+}
+
+fn done(id: &str) -> Event {
+    let outcomes = vec![line("contacts", "email", OutcomeKind::Erased, Grade::Verified, 1)];
+    Event::Confirmed { confirmation: confirmed(id, outcomes), late: false }
+}
+
+fn complete(state: RequestState, at: &str, late: bool) -> Event {
+    Event::Completed { state, at_us: us(at), late }
+}
+
+fn in_time() -> Event {
+    complete(RequestState::Completed, "2026-03-03T00:00:00Z", false)
+}
+
+#[test]
+fn a_planned_system_without_confirmation_is_no_completion() {
+    let events = [instructed(Action::Erasure), planned(&["crm", "desk"]), done("crm"), in_time()];
+    assert_eq!(outcome(&events, &["crm", "desk"]), Err(Fault::NotConfirmed(system("desk"))));
+    assert_eq!(outcome(&[instructed(Action::Erasure), in_time()], &[]), Err(Fault::NothingPlanned));
+}
+
+#[test]
+fn an_altered_opening_is_not_that_of_its_leaf() {
+    let entry = |index, fault| Err(Fault::Entry { index, fault });
+    let mut altered = small();
+    altered.entries[2].payload = altered.entries[2].payload.replace("\"count\":2", "\"count\":3");
+    assert_eq!(issued(altered), entry(2, EntryFault::Leaf));
+    let mut altered = small();
+    altered.entries[2].salt = Hex([0; 32]);
+    assert_eq!(issued(altered), entry(2, EntryFault::Leaf));
+    let mut altered = small();
+    altered.entries[2].leaf = altered.entries[3].leaf;
+    assert_eq!(issued(altered), entry(2, EntryFault::Leaf));
+    let mut altered = small();
+    altered.entries[2].kind = "planned".to_owned();
+    assert_eq!(issued(altered), entry(2, EntryFault::Kind));
+    let mut altered = small();
+    altered.entries[2].proof.clear();
+    assert_eq!(issued(altered), entry(2, EntryFault::NoProof));
+    let mut altered = small();
+    altered.entries.push(altered.entries[4].clone());
+    assert_eq!(issued(altered), entry(5, EntryFault::Twice));
+}
+
+#[test]
+fn an_opening_that_is_left_out_is_missed() {
+    let end = small().entries.len() - 1;
+    for gone in 0..end {
+        let mut altered = small();
+        altered.entries.remove(gone);
+        assert!(issued(altered).is_err(), "entry {gone}");
+    }
+    // Without its end, it is an interim statement at most.
+    let mut altered = small();
+    altered.entries.remove(end);
+    assert!(String::from_utf8(issued(altered).unwrap()).unwrap().contains("\"state\":\"INTERIM\""));
+}
+
+#[test]
+fn the_order_in_which_entries_came_into_the_log_says_nothing() {
+    let mut turned = small();
+    turned.entries[1..].reverse();
+    assert!(issued(turned).is_ok());
+}
+
+#[test]
+fn each_thing_happens_once() {
+    let base = || vec![instructed(Action::Erasure), planned(&["crm"]), done("crm"), in_time()];
+    let with = |event: Event| {
+        let mut events = base();
+        events.push(event);
+        outcome(&events, &["crm"])
+    };
+    let fault = |fault| Err(Fault::Entry { index: 4, fault });
+    assert!(outcome(&base(), &["crm"]).is_ok());
+    assert_eq!(with(instructed(Action::Access)), fault(EntryFault::SecondInstruction));
+    assert_eq!(with(planned(&["crm"])), fault(EntryFault::PlannedTwice(system("crm"))));
+    assert_eq!(with(done("crm")), fault(EntryFault::ConfirmedTwice(system("crm"))));
+    assert_eq!(with(done("desk")), fault(EntryFault::ConfirmsUnplanned(system("desk"))));
+    assert_eq!(with(in_time()), fault(EntryFault::SecondCompletion));
+    let closed = Event::Closed { state: RequestState::Cancelled, reason: String::new(), at_us: 0 };
+    assert_eq!(with(closed), Err(Fault::Closed));
+}
+
+#[test]
+fn a_confirmation_that_says_more_than_is_known_is_not_certified() {
+    let mut paper = confirmed("crm", vec![line("contacts", "email", OutcomeKind::Erased, Grade::Verified, 1)]);
+    paper.evidence.kind = EvidenceKind::VendorReceipt;
+    let events = [
+        instructed(Action::Erasure),
+        planned(&["crm"]),
+        Event::Confirmed { confirmation: paper, late: false },
+        in_time(),
+    ];
+    let fault = outcome(&events, &["crm"]).unwrap_err();
+    assert!(matches!(fault, Fault::Entry { index: 2, fault: EntryFault::Overstated(_) }), "{fault}");
+    // An erasure's outcome does not answer an access.
+    let events = [instructed(Action::Access), planned(&["crm"]), done("crm"), in_time()];
+    assert!(matches!(outcome(&events, &["crm"]), Err(Fault::Entry { index: 2, fault: EntryFault::Overstated(_) })));
+}
+
+#[test]
+fn an_exception_is_never_rounded_up_and_late_never_called_in_time() {
+    let mut given_up = line("*", "*", OutcomeKind::Unconfirmed, Grade::None, 0);
+    given_up.basis = "no answer".to_owned();
+    let given_up = Event::Confirmed { confirmation: confirmed("crm", vec![given_up]), late: false };
+    let base = |confirmed: &Event, end| vec![instructed(Action::Erasure), planned(&["crm"]), confirmed.clone(), end];
+    assert_eq!(outcome(&base(&given_up, in_time()), &["crm"]), Err(Fault::CompletionState));
+    let exceptions = complete(RequestState::CompletedWithExceptions, "2026-03-03T00:00:00Z", false);
+    assert!(outcome(&base(&given_up, exceptions.clone()), &["crm"]).is_ok());
+    assert_eq!(outcome(&base(&done("crm"), exceptions), &["crm"]), Err(Fault::CompletionState));
+    for (at, late, ok) in [
+        ("2026-04-01T21:59:59.999998Z", false, true),
+        ("2026-04-01T21:59:59.999998Z", true, false),
+        ("2026-04-01T22:00:00Z", true, true),
+        ("2026-04-01T22:00:00Z", false, false),
+    ] {
+        let end = complete(RequestState::Completed, at, late);
+        assert_eq!(outcome(&base(&done("crm"), end), &["crm"]).is_ok(), ok, "{at} {late}");
+    }
+    // A single confirmation, too.
+    let mut late = confirmed("crm", vec![line("contacts", "email", OutcomeKind::Erased, Grade::Verified, 1)]);
+    late.confirmed_at = "2026-04-02T00:00:00Z".parse().unwrap();
+    let late = Event::Confirmed { confirmation: late, late: false };
+    assert_eq!(
+        outcome(&base(&late, complete(RequestState::Completed, "2026-04-02T00:00:01Z", true)), &["crm"]),
+        Err(Fault::Late)
+    );
+}
+
+#[test]
+fn what_somebody_else_asked_for_needs_the_customers_word() {
+    let referred = |event| match event {
+        Event::Instructed {
+            action, instruction, subject, by, received_us, first_due_us, agreement, reference, ..
+        } => Event::Instructed {
+            action,
+            instruction,
+            subject,
+            by,
+            received_us,
+            first_due_us,
+            agreement,
+            reference,
+            referred: true,
+            restriction_ground: None,
+            subject_asked_us: None,
+            subject_informed_us: None,
+            controller_due_us: None,
+        },
+        other => other,
+    };
+    let mut events = vec![referred(instructed(Action::Erasure)), planned(&["crm"]), done("crm"), in_time()];
+    assert_eq!(outcome(&events, &["crm"]), Err(Fault::NotAuthorised));
+    // Its window, and the agreement it comes under, are those of the day it was authorised.
+    let first_due_us = us("2026-04-02T21:59:59.999999Z");
+    let at_us = us("2026-03-03T00:00:00Z");
+    events.push(Event::Authorised { by: "customers/acme".to_owned(), at_us, first_due_us, agreement: 3 });
+    assert_eq!(outcome(&events, &["crm"]), Err(Fault::Statement("agreement.version")));
+    let mut authorised = input(openings(&events), &["crm"]);
+    authorised.agreement.version = 3;
+    let file = String::from_utf8(issued(authorised).unwrap()).unwrap();
+    assert!(file.contains("\"first_due\":{\"at\":\"2026-04-02T21:59:59.999999Z\""));
+}
+
+#[test]
+fn every_planned_system_is_described_and_no_other() {
+    let events = [instructed(Action::Erasure), planned(&["crm"]), done("crm"), in_time()];
+    assert_eq!(outcome(&events, &[]), Err(Fault::Undescribed(system("crm"))));
+    assert_eq!(outcome(&events, &["crm", "desk"]), Err(Fault::NotPlanned(system("desk"))));
+}

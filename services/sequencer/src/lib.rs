@@ -1,0 +1,17 @@
+//! The sequencer: gives staged ledger entries their places in the log, and signs checkpoints (docs/ledger.md).
+//!
+//! One at a time writes, by a lease with an epoch. Places, tiles and the new head are one transaction, which is refused to a passed
+//! epoch; a checkpoint is signed over a head that is committed, kept outside the database, and only then published. So whatever is lost,
+//! or done though it was reported as failed, the next turn reads what stands and goes on from there: no fork, no gap, nothing twice.
+
+mod highest;
+mod keys;
+mod publisher;
+mod sequencer;
+mod tiles;
+
+pub use highest::{Highest, HighestError};
+pub use keys::{KeyFileError, LogKeyRing};
+pub use publisher::Publisher;
+pub use sequencer::{Halt, LogStatus, Now, Sequencer, SequencerOptions};
+pub use tiles::fetch;

@@ -1,0 +1,288 @@
+//! The loop: hold the log, append what is staged, sign what was appended.
+
+use std::{sync::Arc, time::Duration};
+
+use quittance_domain::Timestamp;
+use quittance_ledger::{
+    checkpoint::Checkpoint,
+    integrate::{RightEdge, integrate},
+    proof::{consistency, consistency_tiles, verify_consistency},
+    tile::right_edge_tiles,
+    tree::TreeHead,
+};
+use quittance_store::{LogCheckpoint, Store, StoreError};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Highest, HighestError, LogKeyRing, Publisher, fetch, publisher::PublishError};
+
+pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Limits, each with its reason.
+#[derive(Clone, Debug)]
+pub struct SequencerOptions {
+    /// Who we are, for the lease: another name at every start.
+    pub holder: String,
+    /// How long a dead sequencer keeps others waiting.
+    pub lease: Duration,
+    /// Entries of one transaction: bounds memory, and how long the log's row is locked.
+    pub batch: u32,
+    /// Checkpoints are signed no more often than this.
+    pub sign_every: Duration,
+    /// How often is looked for staged entries.
+    pub poll: Duration,
+}
+
+impl SequencerOptions {
+    pub fn new(holder: String) -> Self {
+        Self {
+            holder,
+            lease: Duration::from_secs(10),
+            batch: 8192,
+            sign_every: Duration::from_millis(1000),
+            poll: Duration::from_millis(200),
+        }
+    }
+}
+
+/// Batches of one turn: between turns the lease is renewed and checkpoints are signed.
+const BATCHES_OF_A_TURN: u32 = 4;
+
+/// Why nothing is signed any more until a person has looked.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Halt {
+    #[error(
+        "the store's log has {size} entries, and a checkpoint of {signed} was signed: the database was restored from a backup. \
+         Restore a later one (docs/operating.md, The log)"
+    )]
+    Shorter { size: u64, signed: u64 },
+    #[error("the store's log is another one than was signed at {signed} entries: it was altered")]
+    Forked { signed: u64 },
+    #[error("the log's right edge does not make its root: {0}")]
+    Altered(String),
+    #[error("the highest checkpoint cannot be kept outside the database: {0}")]
+    Highest(String),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LogStatus {
+    Starting,
+    /// We write.
+    Writing,
+    /// Another replica does.
+    Elsewhere,
+    /// Nobody can: the reason says what to do.
+    Halted(Halt),
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Halt(#[from] Halt),
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<HighestError> for Fault {
+    fn from(e: HighestError) -> Self {
+        Self::Halt(Halt::Highest(e.to_string()))
+    }
+}
+
+impl From<PublishError> for Fault {
+    fn from(e: PublishError) -> Self {
+        Self::Other(e.to_string())
+    }
+}
+
+/// What we know while we hold the log. Given up at the first doubt, and read again.
+struct Held {
+    epoch: i64,
+    edge: RightEdge,
+    highest: Highest,
+    /// What the published checkpoint covers.
+    signed: u64,
+    signed_at: Option<std::time::Instant>,
+}
+
+pub struct Sequencer {
+    store: Store,
+    now: Now,
+    keys: Arc<LogKeyRing>,
+    highest: std::path::PathBuf,
+    publisher: Option<Publisher>,
+    options: SequencerOptions,
+    status: watch::Sender<LogStatus>,
+    held: Option<Held>,
+}
+
+impl Sequencer {
+    pub fn new(
+        store: Store,
+        now: Now,
+        keys: Arc<LogKeyRing>,
+        highest: std::path::PathBuf,
+        publisher: Option<Publisher>,
+        options: SequencerOptions,
+    ) -> Self {
+        let (status, _) = watch::channel(LogStatus::Starting);
+        Self { store, now, keys, highest, publisher, options, status, held: None }
+    }
+
+    pub fn status(&self) -> watch::Receiver<LogStatus> {
+        self.status.subscribe()
+    }
+
+    /// Runs until `drain` is cancelled; what is staged by then is signed, and the log given back.
+    pub async fn run(mut self, drain: CancellationToken) {
+        while !drain.is_cancelled() {
+            let more = self.turn(false).await;
+            if more {
+                continue;
+            }
+            tokio::select! {
+                () = drain.cancelled() => {}
+                () = tokio::time::sleep(self.options.poll) => {}
+            }
+        }
+        self.turn(true).await;
+        if self.held.is_some()
+            && let Err(error) = self.store.release_log(&self.options.holder).await
+        {
+            tracing::info!(%error, "the log could not be given back: its lease passes by itself");
+        }
+    }
+
+    /// One turn, its faults told. Answers whether more is staged.
+    pub async fn turn(&mut self, sign_now: bool) -> bool {
+        match self.try_turn(sign_now).await {
+            Ok(more) => {
+                let status = if self.held.is_some() { LogStatus::Writing } else { LogStatus::Elsewhere };
+                self.tell(status);
+                more
+            }
+            Err(fault) => {
+                // Whether it was written or not: the next turn reads what stands.
+                self.held = None;
+                match fault {
+                    Fault::Halt(halt) => {
+                        if *self.status.borrow() != LogStatus::Halted(halt.clone()) {
+                            tracing::error!(reason = %halt, "the log is not written any more");
+                        }
+                        self.tell(LogStatus::Halted(halt));
+                    }
+                    Fault::Store(StoreError::LeaseLost) => tracing::warn!("another sequencer has taken the log over"),
+                    fault => tracing::warn!(%fault, "the log could not be written, trying again"),
+                }
+                false
+            }
+        }
+    }
+
+    fn tell(&self, status: LogStatus) {
+        self.status.send_if_modified(|old| {
+            let new = *old != status;
+            *old = status;
+            new
+        });
+    }
+
+    async fn try_turn(&mut self, sign_now: bool) -> Result<bool, Fault> {
+        let now = (self.now)();
+        let until = now.checked_add(self.options.lease).unwrap_or(Timestamp::MAX);
+        let Some(epoch) = self.store.hold_log(&self.options.holder, now, until).await? else {
+            self.held = None;
+            return Ok(false);
+        };
+        let mut held = match self.held.take().filter(|held| held.epoch == epoch) {
+            Some(held) => held,
+            None => self.load(epoch).await?,
+        };
+        let mut more = false;
+        for _ in 0..BATCHES_OF_A_TURN {
+            more = self.append(&mut held).await?;
+            if !more {
+                break;
+            }
+        }
+        let rested = held.signed_at.is_none_or(|at| at.elapsed() >= self.options.sign_every);
+        if held.edge.head().size > held.signed && (rested || sign_now) {
+            self.sign(&mut held).await?;
+        }
+        self.held = Some(held);
+        Ok(more)
+    }
+
+    /// Reads where the log stands, and proves it: against its own root, what was published, and what was ever signed.
+    async fn load(&mut self, epoch: i64) -> Result<Held, Fault> {
+        let log = self.keys.log_keys().map_err(|e| Fault::Other(e.to_string()))?;
+        let state = self.store.log_state().await?;
+        let tiles = fetch(&self.store, right_edge_tiles(state.head.size)).await?;
+        let edge = RightEdge::load(&state.head, &tiles).map_err(|e| Halt::Altered(e.to_string()))?;
+        let (mut highest, signed_head) = Highest::open(&self.highest, &log)?;
+        if let Some(signed_head) = signed_head {
+            self.extends(&signed_head, &state.head).await?;
+        }
+        let mut signed = 0;
+        if let Some(published) = &state.checkpoint {
+            let bytes = published.note.as_bytes();
+            let altered = |e: String| Halt::Altered(format!("its published checkpoint: {e}"));
+            let note = quittance_ledger::note::SignedNote::parse(bytes).map_err(|e| altered(e.to_string()))?;
+            let verified = quittance_ledger::checkpoint::verify(&note, &log, &[]);
+            let verified = verified.map_err(|e| altered(e.to_string()))?;
+            self.extends(verified.checkpoint.head(), &state.head).await?;
+            signed = verified.checkpoint.head().size;
+            highest.raise(signed, &published.note)?;
+            if let Some(publisher) = &mut self.publisher {
+                publisher.publish(&self.store, published).await?;
+            }
+        }
+        Ok(Held { epoch, edge, highest, signed, signed_at: None })
+    }
+
+    async fn extends(&self, signed: &TreeHead, present: &TreeHead) -> Result<(), Fault> {
+        if signed.size > present.size {
+            return Err(Halt::Shorter { size: present.size, signed: signed.size }.into());
+        }
+        let forked = || Halt::Forked { signed: signed.size };
+        let tiles = consistency_tiles(signed.size, present.size).map_err(|_| forked())?;
+        let tiles = fetch(&self.store, tiles).await?;
+        let proof = consistency(&tiles, signed.size, present.size).map_err(|e| Halt::Altered(e.to_string()))?;
+        verify_consistency(signed, present, &proof).map_err(|_| forked())?;
+        Ok(())
+    }
+
+    /// One batch. Answers whether there may be more.
+    async fn append(&self, held: &mut Held) -> Result<bool, Fault> {
+        let append = self.store.begin_append(held.epoch, self.options.batch).await?;
+        if append.head != held.edge.head() {
+            return Err(Fault::Other("the log has moved under us".to_owned()));
+        }
+        if append.staged.is_empty() {
+            return Ok(false);
+        }
+        let leaves: Vec<_> = append.staged.iter().map(|staged| staged.leaf).collect();
+        let (edge, tiles) = integrate(&held.edge, &leaves).map_err(|e| Fault::Other(e.to_string()))?;
+        append.commit(&edge.head(), &tiles).await?;
+        held.edge = edge;
+        Ok(leaves.len() == self.options.batch as usize)
+    }
+
+    async fn sign(&mut self, held: &mut Held) -> Result<(), Fault> {
+        let head = held.edge.head();
+        let other = |e: &dyn std::fmt::Display| Fault::Other(e.to_string());
+        let checkpoint = Checkpoint::new(self.keys.origin().as_str(), head).map_err(|e| other(&e))?;
+        let note = checkpoint.sign(&self.keys.signers()).map_err(|e| other(&e))?.to_string();
+        held.highest.raise(head.size, &note)?;
+        let checkpoint = LogCheckpoint { size: head.size, note };
+        self.store.publish_checkpoint(held.epoch, &checkpoint).await?;
+        (held.signed, held.signed_at) = (head.size, Some(std::time::Instant::now()));
+        if let Some(publisher) = &mut self.publisher {
+            publisher.publish(&self.store, &checkpoint).await?;
+        }
+        tracing::debug!(size = head.size, "checkpoint signed");
+        Ok(())
+    }
+}

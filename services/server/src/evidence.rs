@@ -1,0 +1,154 @@
+//! What is issued of a request: its certificate, an interim statement, the opening of its subject.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use quittance_document::Language;
+use quittance_domain::{
+    ids::{CustomerId, RequestId, SystemId},
+    request::RequestState,
+    task::TaskState,
+};
+use quittance_ledger::{
+    Hex,
+    certificate::{
+        AgreementTerms, CertificateInput, Customer, EntryOpening, Issuer, LogKeys, OpenTask, SubjectOpening,
+        SystemDescription, TrustedKey, issue,
+    },
+    note::SignedNote,
+    proof::{inclusion, inclusion_tiles},
+    tlog_proof::TlogProof,
+};
+use quittance_sequencer::{LogKeyRing, fetch};
+use quittance_store::{IssuedCertificate, LedgerEntryRow, RequestRow, TaskRow};
+
+use crate::{
+    app::App,
+    error::{ApiError, ApiResult},
+};
+
+/// Who issues, and with which keys.
+pub struct EvidenceDesk {
+    pub keys: Arc<LogKeyRing>,
+    /// The processor, as it calls itself.
+    pub processor: String,
+}
+
+/// The certificate of a request that is complete: made once, and then the same for ever.
+pub async fn certificate(app: &App, customer: &CustomerId, id: RequestId) -> ApiResult<Vec<u8>> {
+    if let Some(issued) = app.store.certificate(customer, id).await? {
+        return Ok(issued.content);
+    }
+    let (request, tasks) = app.store.request(customer, id).await?;
+    if !matches!(request.state, RequestState::Completed | RequestState::CompletedWithExceptions) {
+        return Err(ApiError::CertificateNotIssued);
+    }
+    let content = sign(app, customer, &request, &tasks).await?.ok_or(ApiError::CertificateNotIssued)?;
+    let issued = IssuedCertificate { content, issued_at: app.now() };
+    Ok(app.store.keep_certificate(customer, id, issued).await?.content)
+}
+
+/// How a request stands, signed. `None`: the log does not cover its entries yet.
+pub async fn interim(app: &App, customer: &CustomerId, id: RequestId) -> ApiResult<Option<Vec<u8>>> {
+    let (request, tasks) = app.store.request(customer, id).await?;
+    sign(app, customer, &request, &tasks).await
+}
+
+/// For the customer alone. Empty once the request's data are forgotten.
+pub async fn subject_opening(app: &App, customer: &CustomerId, id: RequestId) -> ApiResult<Vec<u8>> {
+    let Some(subject) = app.store.subject(customer, id).await? else { return Ok(Vec::new()) };
+    let opening = SubjectOpening::new(customer.clone(), id, subject.commitment_salt, subject.instructed());
+    let file = opening.write().map_err(|e| ApiError::Internal(e.to_string()))?;
+    Ok(file.to_vec())
+}
+
+/// The certificate on paper. Half a second of work for the largest: not on the threads that serve.
+pub async fn document(app: &App, certificate: Vec<u8>, language: Language) -> ApiResult<Vec<u8>> {
+    let internal = |e: String| ApiError::Internal(format!("a certificate could not be rendered: {e}"));
+    let keys = app.evidence.keys.log_keys().map_err(|e| internal(e.to_string()))?;
+    let trusted: Vec<TrustedKey> = keys.keys().iter().map(TrustedKey::from).collect();
+    let rendered = tokio::task::spawn_blocking(move || quittance_document::render(&certificate, &trusted, language));
+    rendered.await.map_err(|e| internal(e.to_string()))?.map_err(|e| internal(e.to_string()))
+}
+
+async fn sign(app: &App, customer: &CustomerId, request: &RequestRow, tasks: &[TaskRow]) -> ApiResult<Option<Vec<u8>>> {
+    let rows = app.store.ledger_entries(customer, request.id).await?;
+    let Some(entries) = openings(app, &rows).await? else { return Ok(None) };
+    let about = app.store.customer(customer).await?;
+    let versions = app.store.list_agreements(customer).await?;
+    let planned_under = |a: &&quittance_domain::agreement::Agreement| i64::from(a.version) == request.agreement_version;
+    let agreement = versions.iter().find(planned_under).unwrap_or(&about.agreement);
+    let input = CertificateInput {
+        issued_at: app.now(),
+        issuer: Issuer {
+            name: app.evidence.processor.clone(),
+            deployment: app.evidence.keys.origin().as_str().to_owned(),
+        },
+        customer: Customer::new(customer.clone(), about.display_name.clone(), &agreement.facts),
+        agreement: AgreementTerms {
+            version: agreement.version,
+            signed: agreement.signed_at,
+            window_days: agreement.window_days,
+            time_zone: agreement.time_zone.clone(),
+        },
+        systems: systems(app, tasks).await?,
+        open: open(request, tasks),
+        entries,
+        log: LogKeys {
+            origin: app.evidence.keys.origin().as_str().to_owned(),
+            keys: app.evidence.keys.history().to_vec(),
+            witnesses: Vec::new(),
+        },
+    };
+    let issued = issue(input, app.evidence.keys.newest());
+    issued.map(Some).map_err(|fault| ApiError::Internal(format!("a certificate could not be issued: {fault}")))
+}
+
+/// Each entry with its proof under the published checkpoint; `None` while one of them is not covered.
+async fn openings(app: &App, rows: &[LedgerEntryRow]) -> ApiResult<Option<Vec<EntryOpening>>> {
+    let state = app.store.log_state().await?;
+    let Some(checkpoint) = state.checkpoint else { return Ok(None) };
+    let covered: Option<Vec<u64>> = rows.iter().map(|row| row.index.filter(|i| *i < checkpoint.size)).collect();
+    let Some(indices) = covered else { return Ok(None) };
+    let internal = |e: String| ApiError::Internal(format!("the log cannot be proven: {e}"));
+    let note = SignedNote::parse(checkpoint.note.as_bytes()).map_err(|e| internal(e.to_string()))?;
+    let mut tiles = BTreeSet::new();
+    for index in &indices {
+        tiles.extend(inclusion_tiles(*index, checkpoint.size).map_err(|e| internal(e.to_string()))?);
+    }
+    let tiles = fetch(&app.store, tiles).await?;
+    let mut openings = Vec::with_capacity(rows.len());
+    for (row, index) in rows.iter().zip(indices) {
+        let hashes = inclusion(&tiles, index, checkpoint.size).map_err(|e| internal(e.to_string()))?;
+        let proof = TlogProof { extra: None, index, hashes, checkpoint: note.clone() };
+        openings.push(EntryOpening {
+            kind: row.kind.clone(),
+            payload: String::from_utf8(row.payload.clone()).map_err(|e| internal(e.to_string()))?,
+            salt: Hex(row.salt),
+            leaf: Hex(row.leaf.0),
+            proof: proof.to_string(),
+            attested: Vec::new(),
+        });
+    }
+    Ok(Some(openings))
+}
+
+async fn systems(app: &App, tasks: &[TaskRow]) -> ApiResult<BTreeMap<SystemId, SystemDescription>> {
+    let topology = app.topology.get().await?;
+    let mut systems = BTreeMap::new();
+    for task in tasks {
+        let system = topology.system(&task.system).ok_or(ApiError::NotFound("a planned system"))?;
+        systems.insert(task.system.clone(), SystemDescription::from(&system.registration));
+    }
+    Ok(systems)
+}
+
+fn open(request: &RequestRow, tasks: &[TaskRow]) -> BTreeMap<SystemId, OpenTask> {
+    if request.closed_at.is_some() {
+        return BTreeMap::new();
+    }
+    let open = tasks.iter().filter(|task| task.state != TaskState::Confirmed);
+    open.map(|task| (task.system.clone(), OpenTask { state: task.state, reason: task.reason.clone() })).collect()
+}

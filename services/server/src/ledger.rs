@@ -1,0 +1,108 @@
+//! The log's side of the process: its keys, the sequencer, and its tiles over HTTP (C2SP tlog-tiles).
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use quittance_dispatch::{Clock as _, SystemClock};
+use quittance_domain::Timestamp;
+use quittance_ledger::tile::Tile;
+use quittance_sequencer::{LogKeyRing, Publisher, Sequencer, SequencerOptions};
+use quittance_store::Store;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{config::Config, serve::Failure};
+
+/// Opens the log's keys, and begins the log in a new store.
+pub async fn keys(config: &Config, store: &Store, now: Timestamp) -> Result<LogKeyRing, Failure> {
+    let folder = config.ledger_folder().join("keys");
+    let begun = store.log_origin().await?;
+    let made_up = || format!("quittance.invalid/{}", Uuid::new_v4());
+    let origin = if config.ledger.origin.is_empty() { made_up() } else { config.ledger.origin.clone() };
+    let ring = LogKeyRing::open(&folder, &origin, begun.as_deref(), now)?;
+    if !config.ledger.origin.is_empty() && config.ledger.origin != ring.origin().as_str() {
+        let ours = ring.origin();
+        return Err(format!("ledger.origin is {origin}, and the log is {ours}: a log cannot be renamed").into());
+    }
+    // Another replica may have begun it at the same moment, with keys of its own.
+    let begun = store.begin_log(ring.origin().as_str()).await?;
+    Ok(LogKeyRing::open(&folder, &origin, Some(&begun), now)?)
+}
+
+pub fn start(
+    config: &Config,
+    store: &Store,
+    keys: Arc<LogKeyRing>,
+    drain: CancellationToken,
+) -> Result<JoinHandle<()>, Failure> {
+    let publisher = config.ledger.publish.as_deref().map(Publisher::open).transpose()?;
+    let options = SequencerOptions {
+        lease: Duration::from_secs(config.ledger.lease_s.max(2)),
+        batch: config.ledger.batch.max(1),
+        sign_every: Duration::from_millis(config.ledger.sign_every_ms),
+        ..SequencerOptions::new(format!("quittanced-{}", Uuid::new_v4()))
+    };
+    let highest = config.ledger_folder().join("checkpoint");
+    let sequencer = Sequencer::new(store.clone(), Arc::new(|| SystemClock.now()), keys, highest, publisher, options);
+    Ok(tokio::spawn(sequencer.run(drain)))
+}
+
+/// Serves checkpoint and tiles until the process drains.
+pub async fn serve(address: SocketAddr, store: Store, drain: CancellationToken) {
+    let router =
+        Router::new().route("/checkpoint", get(checkpoint)).route("/tile/{*path}", get(tile)).with_state(store);
+    let listener = match TcpListener::bind(address).await {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%address, %error, "the log's tiles are not served"),
+    };
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, "serving the log's tiles");
+    }
+    let stopping = async move { drain.cancelled().await };
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopping).await {
+        tracing::error!(%error, "the log's tiles are not served any more");
+    }
+}
+
+async fn checkpoint(State(store): State<Store>) -> Response {
+    match store.log_state().await {
+        Ok(state) => match state.checkpoint {
+            Some(checkpoint) => {
+                let headers =
+                    [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")];
+                (headers, checkpoint.note).into_response()
+            }
+            None => StatusCode::NOT_FOUND.into_response(),
+        },
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
+/// A tile never changes: what is in a published checkpoint may be kept for ever. What is not, is nobody's business yet.
+async fn tile(State(store): State<Store>, Path(path): Path<String>) -> Response {
+    let Ok(tile) = format!("tile/{path}").parse::<Tile>() else { return StatusCode::BAD_REQUEST.into_response() };
+    let found = async {
+        let state = store.log_state().await?;
+        let size = state.checkpoint.map_or(0, |c| c.size);
+        let published = Tile::in_tree(tile.kind(), tile.index(), size).is_some_and(|t| t.width() >= tile.width());
+        if published { store.log_tiles(&[tile]).await.map(|mut tiles| tiles.remove(&tile)) } else { Ok(None) }
+    };
+    match found.await {
+        Ok(Some(bytes)) => {
+            let headers = [
+                (header::CONTENT_TYPE, "application/octet-stream"),
+                (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
+            ];
+            (headers, bytes).into_response()
+        }
+        Ok(None) => StatusCode::NOT_FOUND.into_response(),
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}

@@ -1,0 +1,162 @@
+//! What is staged is enough to certify a request by, and holds together: the issuer's own check passes over it.
+
+use std::collections::BTreeMap;
+
+use quittance_domain::{Timestamp, action::Action, ids::RequestId, outcome::OutcomeKind, task::TaskState};
+use quittance_ledger::{
+    Hex,
+    certificate::{
+        AgreementTerms, CertificateFault, CertificateInput, CertifiedState, Customer as Named, EntryOpening, Issuer,
+        KeyStatus, LogKey, LogKeys, OpenTask, Signer, Statement, SubjectOpening, SystemDescription, issue,
+    },
+};
+use quittance_sql::Val;
+use quittance_store::ReportResult;
+
+use crate::{harness::TestStore, world::*};
+
+struct NoKey;
+
+impl Signer for NoKey {
+    fn key_id(&self) -> String {
+        "log+00000000".to_owned()
+    }
+
+    fn sign(&self, _: &[u8]) -> Result<[u8; 64], CertificateFault> {
+        Ok([0; 64])
+    }
+}
+
+async fn entries(t: &TestStore, id: RequestId) -> Vec<EntryOpening> {
+    let sql = "SELECT kind, payload, salt, leaf FROM ledger_entries WHERE request_id = $1 ORDER BY entry_id";
+    let rows = t.rows(sql, vec![Val::from(id.uuid())]).await;
+    let one = |row: &quittance_sql::Row| EntryOpening {
+        kind: row.text(0).unwrap(),
+        payload: String::from_utf8(row.bytes(1).unwrap()).unwrap(),
+        salt: Hex(row.bytes(2).unwrap().try_into().unwrap()),
+        leaf: Hex(row.bytes(3).unwrap().try_into().unwrap()),
+        proof: "the log's".to_owned(),
+        attested: Vec::new(),
+    };
+    rows.iter().map(one).collect()
+}
+
+/// As the sequencer issues it, but for proofs and keys.
+async fn certified(
+    t: &TestStore,
+    acme: &Customer,
+    id: RequestId,
+    issued_at: Timestamp,
+) -> Result<Statement, CertificateFault> {
+    let topology = t.topology().await.unwrap();
+    let tasks = acme.tasks(id).await;
+    let registered = topology.systems.iter().filter(|s| tasks.iter().any(|task| task.system == s.id));
+    let open = tasks.iter().filter(|task| task.state != TaskState::Confirmed);
+    let (request, _) = t.request(&acme.id, id).await.unwrap();
+    let input = CertificateInput {
+        issued_at,
+        issuer: Issuer { name: "Processor".to_owned(), deployment: "test".to_owned() },
+        customer: Named::new(acme.id.clone(), "The acme company".to_owned(), &acme.agreement.facts),
+        agreement: AgreementTerms {
+            version: u32::try_from(request.agreement_version).unwrap(),
+            signed: acme.agreement.signed_at,
+            window_days: acme.agreement.window_days,
+            time_zone: acme.agreement.time_zone.clone(),
+        },
+        systems: registered.map(|s| (s.id.clone(), SystemDescription::from(&s.registration))).collect(),
+        open: open
+            .map(|task| (task.system.clone(), OpenTask { state: task.state, reason: task.reason.clone() }))
+            .collect::<BTreeMap<_, _>>(),
+        entries: entries(t, id).await,
+        log: LogKeys {
+            origin: "log".to_owned(),
+            keys: vec![LogKey {
+                vkey: "log+00000000+AA==".to_owned(),
+                from: at(0),
+                to: None,
+                status: KeyStatus::Current,
+            }],
+            witnesses: Vec::new(),
+        },
+    };
+    let file: serde_json::Value = serde_json::from_slice(&issue(input, &NoKey)?).unwrap();
+    Ok(serde_json::from_value(file["certificate"]["statement"].clone()).unwrap())
+}
+
+pub async fn a_completed_request_can_be_certified_from_its_entries(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let mut sent = erasure("mara");
+    sent.request.reference = "DSR-1".to_owned();
+    sent.request.subject_asked_at = Some(at(0));
+    sent.request.controller_due_at = Some(day(20));
+    let id = acme.instruct(at(1), sent).await;
+    t.extend_request(&acme.id, id, day(60), "complex", at(2)).await.unwrap();
+    t.object_to_request(&acme.id, id, "looks unlawful", at(3)).await.unwrap();
+    acme.authorise(id, at(4)).await.unwrap();
+    let shop = register(t, "shop", &[Email], &[]).await;
+    acme.replan(at(5)).await;
+    let task = claim_one(t, &crm, at(6)).await;
+    acme.report(&task, at(7), attention()).await;
+    let given_up = confirmation(&crm, OutcomeKind::Unconfirmed);
+    t.resolve_task(&acme.key(id, &crm), given_up, "operators/kim", at(8)).await.unwrap();
+    acme.confirm_next(&shop, at(9)).await;
+    let said = certified(t, &acme, id, at(10)).await.unwrap();
+    assert_eq!(said.state, CertifiedState::CompletedWithExceptions);
+    assert_eq!((said.systems.len(), said.exceptions.len(), said.decisions.len()), (2, 1, 3));
+    assert_eq!((said.request.reference.as_str(), said.dates.received.at), ("DSR-1", at(1)));
+    assert_eq!(said.dates.subject_asked.unwrap().at, at(0));
+    assert_eq!((said.dates.first_due.at, said.dates.due.at), (day(20), day(60)));
+    assert_eq!((said.dates.completed.unwrap().at, said.dates.late), (at(9), false));
+}
+
+pub async fn an_open_request_can_be_stated_at_any_time(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    register(t, "shop", &[Email], &[]).await;
+    let mut referred = erasure("mara");
+    referred.referred = Some("please delete me".to_owned());
+    let id = acme.instruct(at(1), referred).await;
+    let waiting = certified(t, &acme, id, at(2)).await.unwrap();
+    assert_eq!((waiting.state, waiting.systems.len()), (CertifiedState::Interim, 0));
+    acme.authorise(id, at(3)).await.unwrap();
+    acme.confirm_next(&crm, at(4)).await;
+    let said = certified(t, &acme, id, at(5)).await.unwrap();
+    let open: Vec<&str> = said.systems.iter().filter(|s| s.open.is_some()).map(|s| s.id.as_str()).collect();
+    assert_eq!((said.state, open, said.not_processed.len()), (CertifiedState::Interim, vec!["shop"], 1));
+    assert!(certified(t, &acme, id, day(40)).await.unwrap().dates.late);
+}
+
+pub async fn what_was_late_is_certified_as_late(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = acme.instruct(at(1), erasure("mara")).await;
+    acme.confirm_next(&crm, day(40)).await;
+    let said = certified(t, &acme, id, day(41)).await.unwrap();
+    assert!(said.dates.late && said.systems[0].confirmation.as_ref().unwrap().late);
+    // In time to the second.
+    let other = acme.instruct(day(50), erasure("noor")).await;
+    acme.confirm_next(&crm, day(51)).await;
+    assert!(!certified(t, &acme, other, day(52)).await.unwrap().dates.late);
+}
+
+pub async fn of_what_was_declined_nothing_is_certified(t: &TestStore) {
+    let (acme, _) = acme_and_crm(t).await;
+    let id = acme.instruct(at(1), erasure("mara")).await;
+    acme.cancel(id, at(2)).await.unwrap();
+    assert_eq!(certified(t, &acme, id, at(3)).await.err(), Some(CertificateFault::Closed));
+}
+
+/// The customer's file opens the commitment of the log, whatever systems yielded meanwhile.
+pub async fn the_subject_opening_opens_what_was_staged(t: &TestStore) {
+    let acme = customer(t, "acme").await;
+    let crm = register(t, "crm", &[Email], &[UserId]).await;
+    let shop = register(t, "shop", &[UserId], &[]).await;
+    let id = acme.instruct(at(1), intake(Action::Erasure, &[email("mara")])).await;
+    let task = claim_one(t, &crm, at(2)).await;
+    acme.report(&task, at(3), ReportResult::Resolved(vec![user("U-7")])).await;
+    let task = claim_one(t, &shop, at(4)).await;
+    assert_eq!(task.subject.identifiers.len(), 2);
+    let opening = SubjectOpening::new(acme.id.clone(), id, task.subject.commitment_salt, task.subject.instructed());
+    assert_eq!(opening.identifiers(), ["email:mara@example.com"]);
+    let said = certified(t, &acme, id, at(5)).await.unwrap();
+    let committed = quittance_ledger::subject_commitment(&task.subject.commitment_salt, task.subject.instructed());
+    assert_eq!(said.request.subject, committed);
+}

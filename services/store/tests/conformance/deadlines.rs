@@ -1,0 +1,105 @@
+//! No deadline passes in silence.
+
+use std::time::Duration;
+
+use quittance_domain::{Timestamp, ids::RequestId, task::TaskState, window::Timeliness};
+use quittance_store::{Intake, RequestFilter, RunningLate, TimelinessFilter};
+use tokio::task::JoinSet;
+
+use crate::{harness::TestStore, world::*};
+
+const AT_RISK: Duration = Duration::from_secs(7 * 86_400);
+
+fn due(person: &str, due: Timestamp) -> Intake {
+    let mut sent = erasure(person);
+    sent.request.controller_due_at = Some(due);
+    sent
+}
+
+async fn told(acme: &Customer, now: Timestamp) -> Vec<(RequestId, Timeliness)> {
+    let late = again!(acme.store.running_late(&acme.id, now, AT_RISK)).unwrap();
+    late.into_iter().map(|l| (l.request, l.timeliness)).collect()
+}
+
+pub async fn who_runs_late_is_told_of_once_and_once_more_when_the_time_is_over(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let far = acme.instruct(at(0), due("far", day(20))).await;
+    let near = acme.instruct(at(0), due("near", day(8))).await;
+    let closed = acme.instruct(at(0), due("closed", day(8))).await;
+    acme.cancel(closed, at(1)).await.unwrap();
+    let referred = Intake { referred: Some("words".to_owned()), ..due("referred", day(8)) };
+    let referred = acme.instruct(at(0), referred).await;
+    assert!(t.customers_running_late(at(86_399), AT_RISK).await.unwrap().is_empty());
+    assert_eq!(told(&acme, at(86_399)).await, []);
+
+    let changed = acme.request(near).await.changed_at;
+    assert_eq!(t.customers_running_late(day(1), AT_RISK).await.unwrap(), std::slice::from_ref(&acme.id));
+    let late = t.running_late(&acme.id, day(1), AT_RISK).await.unwrap();
+    let expected = RunningLate {
+        request: near,
+        timeliness: Timeliness::AtRisk,
+        due_at: day(8),
+        open: vec![(crm.clone(), TaskState::Pending)],
+    };
+    assert!(late.contains(&expected), "{late:?}");
+    assert_eq!(late.len(), 2, "what waits for the customer runs late, too");
+    assert!(acme.request(near).await.changed_at > changed, "whoever watches sees it");
+    assert_eq!(told(&acme, day(8)).await, [], "told once; at its due time it is still in time");
+    assert!(t.customers_running_late(day(8), AT_RISK).await.unwrap().is_empty());
+
+    let over = day(8).checked_add(Duration::from_micros(1)).unwrap();
+    let mut late = told(&acme, over).await;
+    late.sort_by_key(|(id, _)| *id);
+    assert_eq!(late, [(near, Timeliness::Overdue), (referred, Timeliness::Overdue)]);
+    assert_eq!(told(&acme, over).await, []);
+    // One that nobody looked at in between is overdue, and nothing else.
+    let mut late = told(&acme, day(21)).await;
+    late.retain(|(id, _)| *id == far);
+    assert_eq!(late, [(far, Timeliness::Overdue)]);
+}
+
+pub async fn a_moved_due_time_is_told_of_anew(t: &TestStore) {
+    let (acme, _) = acme_and_crm(t).await;
+    let id = acme.instruct(at(0), due("mara", day(8))).await;
+    assert_eq!(told(&acme, day(9)).await, [(id, Timeliness::Overdue)]);
+    t.extend_request(&acme.id, id, day(30), "many systems", day(9)).await.unwrap();
+    assert_eq!(told(&acme, day(10)).await, []);
+    assert_eq!(told(&acme, day(24)).await, [(id, Timeliness::AtRisk)]);
+}
+
+pub async fn of_sweeps_that_race_one_tells(t: &TestStore) {
+    let (acme, _) = acme_and_crm(t).await;
+    let mut expected = acme.instruct_all(at(0), (0..40).map(|n| due(&format!("p{n}"), day(3))).collect()).await;
+    let mut sweeps = JoinSet::new();
+    for _ in 0..6 {
+        let acme = acme.clone();
+        sweeps.spawn(async move { told(&acme, day(1)).await });
+    }
+    let mut all: Vec<RequestId> = sweeps.join_all().await.into_iter().flatten().map(|(id, _)| id).collect();
+    all.sort();
+    expected.sort();
+    assert_eq!(all, expected);
+}
+
+pub async fn lists_tell_who_is_late(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let mut ids = Vec::new();
+    for (person, days) in [("far", 20), ("near", 8), ("over", 1)] {
+        ids.push(acme.instruct(at(0), due(person, day(days))).await);
+    }
+    let done = acme.instruct(at(0), due("done", day(1))).await;
+    for task in claim(t, &crm, at(1)).await.unwrap().tasks.iter().filter(|task| task.key.request == done) {
+        acme.report(task, at(2), crate::world::done(&crm)).await;
+    }
+    let list = async |any_of: &[Timeliness]| {
+        let timeliness = Some(TimelinessFilter { any_of: any_of.to_vec(), now: day(2), at_risk: AT_RISK });
+        let filter = RequestFilter { timeliness, ..RequestFilter::default() };
+        let rows = t.list_requests(&acme.id, &filter, None, 10).await.unwrap();
+        rows.into_iter().map(|row| row.id).collect::<Vec<_>>()
+    };
+    assert_eq!(list(&[Timeliness::Overdue]).await, [ids[2]], "and open");
+    assert_eq!(list(&[Timeliness::AtRisk]).await, [ids[1]]);
+    assert_eq!(list(&[Timeliness::OnTrack]).await, [ids[0]]);
+    assert_eq!(list(&[Timeliness::AtRisk, Timeliness::Overdue]).await, [ids[2], ids[1]]);
+    assert_eq!(list(&[]).await, [done, ids[2], ids[1], ids[0]]);
+}

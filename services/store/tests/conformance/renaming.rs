@@ -1,0 +1,85 @@
+//! Rectifications that change an identifier.
+
+use std::collections::BTreeSet;
+
+use quittance_domain::{
+    action::{
+        Action, IdentifierChange,
+        RestrictionGround::{AccuracyContested, UnlawfulProcessing},
+    },
+    ids::SystemId,
+    request::RequestState,
+    task::TaskState,
+};
+use quittance_store::{ChangedIdentifier, Intake};
+
+use crate::{harness::TestStore, world::*};
+
+/// Known by the user id alone; the old email comes with the correction.
+fn change(old: &str, new: &str, named_at: &SystemId) -> Intake {
+    let mut sent = intake(Action::Rectification, &[user("U-7")]);
+    sent.request.identifier_changes = vec![IdentifierChange {
+        kind: Email,
+        collection: "customer".to_owned(),
+        field: "email".to_owned(),
+        old: Some(email(old)),
+        new: email(new),
+        named_at: BTreeSet::from([named_at.clone()]),
+    }];
+    sent
+}
+
+pub async fn a_changed_identifier_is_carried_after_it_was_changed_where_it_was_named(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let news = register(t, "news", &[Email], &[]).await;
+    let shop = register(t, "shop", &[UserId], &[]).await;
+    let id = acme.instruct(at(1), change("mara", "m.lind", &crm)).await;
+    let named = [ChangedIdentifier { kind: Email, collection: "customer".to_owned(), field: "email".to_owned() }];
+    assert_eq!(acme.request(id).await.identifier_changes, named);
+    assert_eq!(acme.task_state(id, &shop).await, TaskState::Pending, "keyed by another kind");
+    assert!(claim(t, &news, at(2)).await.is_none());
+    // A system that is added meanwhile waits for it as well.
+    let late = register(t, "late", &[Email], &[]).await;
+    acme.replan(at(2)).await;
+    assert_eq!(acme.task_state(id, &late).await, TaskState::Waiting);
+
+    let task = claim_one(t, &crm, at(3)).await;
+    let secrets = &task.subject;
+    assert_eq!(secrets.identifiers, [user("U-7"), email("mara")], "the old one finds the rows");
+    assert_eq!(secrets.identifier_changes[0].new, email("m.lind"));
+    assert!(acme.report(&task, at(3), done(&crm)).await.is_empty());
+    for system in [&news, &late, &shop] {
+        assert_eq!(acme.confirm_next(system, at(4)).await, id);
+    }
+    assert_eq!(acme.state(id).await, RequestState::Completed);
+    // Too late to wait for anything.
+    let referred = Intake { referred: Some("my words".to_owned()), ..change("noor", "n.berg", &crm) };
+    let referred = acme.instruct(at(5), referred).await;
+    acme.authorise(referred, at(6)).await.unwrap();
+    assert_eq!(acme.task_state(referred, &news).await, TaskState::Waiting);
+    assert_eq!(acme.task_state(referred, &crm).await, TaskState::Pending);
+}
+
+pub async fn what_is_instructed_under_the_new_name_waits_for_the_change(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let first = acme.instruct(at(1), change("mara", "m.lind", &crm)).await;
+    let by_new = acme.instruct(at(2), erasure("m.lind")).await;
+    let by_old = acme.instruct(at(2), access("mara")).await;
+    assert_eq!(due_at(&acme, &crm, &[first, by_new, by_old]).await, [first]);
+    assert_eq!(acme.confirm_next(&crm, at(3)).await, first);
+    assert_eq!(due_at(&acme, &crm, &[by_new, by_old]).await, [by_new, by_old]);
+}
+
+pub async fn a_restriction_stands_under_the_new_name(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    for (person, ground, state) in [
+        ("mara", UnlawfulProcessing, RequestState::AwaitingCustomer),
+        ("noor", AccuracyContested, RequestState::InProgress),
+    ] {
+        acme.instruct(at(1), restriction(person, ground)).await;
+        let new = format!("{person}.new");
+        acme.instruct(at(2), change(person, &new, &crm)).await;
+        let erasure = acme.instruct(at(3), erasure(&new)).await;
+        assert_eq!(acme.state(erasure).await, state, "{ground}");
+    }
+}

@@ -1,0 +1,90 @@
+//! No deadline passes in silence: lists, the log, and whoever watches.
+
+use std::{
+    process::Command,
+    time::{Duration, Instant, SystemTime},
+};
+
+use quittance_api::v1;
+use quittance_tests::{
+    Deployment, StoreKind,
+    deployment::binary,
+    scenario::{by_email, create, create_customer, register, system},
+};
+
+const MAP: &str = "version: 1\ncollections:\n  files:\n    fields:\n      content: file\n";
+
+/// Due in so many seconds, by the controller's own date.
+fn due_in(seconds: u64, email: &str) -> v1::Request {
+    let due = SystemTime::now() + Duration::from_secs(seconds);
+    v1::Request { controller_due_time: Some(due.into()), ..by_email(v1::Action::Erasure, email) }
+}
+
+async fn late_requests_are_seen(store: StoreKind) {
+    let settings = [("QUITTANCED_DISPATCH__DEADLINE_SWEEP_S", "1")];
+    let deployment = Deployment::start_with(store, &settings).await;
+    let operator = deployment.operator().await;
+    create_customer(&operator, "acme").await;
+    // Nobody works for it.
+    let remote = v1::System {
+        accepts: vec![v1::IdentifierKind::Email.into()],
+        display_name: "Slow".to_owned(),
+        ..system("acme", v1::ConnectorKind::Remote, "", MAP)
+    };
+    register(&operator, "slow", remote).await.unwrap();
+    let token = deployment.customer_token("acme");
+    let acme = deployment.client(&token).await;
+    let mut watch = acme.requests().watch_requests(v1::WatchRequestsRequest::default()).await.unwrap().into_inner();
+    let far = create(&acme, due_in(20 * 86_400, "far@example.com")).await.unwrap();
+    let soon = create(&acme, due_in(5, "soon@example.com")).await.unwrap();
+    assert_eq!((far.timeliness(), soon.timeliness()), (v1::Timeliness::OnTrack, v1::Timeliness::AtRisk));
+
+    let list = async |timeliness: v1::Timeliness, page_token: String| {
+        let filter = v1::RequestFilter { timeliness: vec![timeliness.into()], ..v1::RequestFilter::default() };
+        let request = v1::ListRequestsRequest { page_size: 1, page_token, filter: Some(filter), ..Default::default() };
+        acme.requests().list_requests(request).await.unwrap().into_inner()
+    };
+    let page = list(v1::Timeliness::AtRisk, String::new()).await;
+    assert_eq!(page.requests[0].name, soon.name);
+    let next = list(v1::Timeliness::AtRisk, page.next_page_token).await;
+    assert!(next.requests.is_empty(), "a later page is of the same query");
+    assert!(list(v1::Timeliness::Overdue, String::new()).await.requests.is_empty());
+
+    let id = soon.name.rsplit('/').next().unwrap();
+    let told = |text: &str| deployment.log().lines().filter(|l| l.contains(text) && l.contains(id)).count();
+    let until = Instant::now() + Duration::from_secs(30);
+    while told("a request is overdue") == 0 {
+        assert!(Instant::now() < until, "nobody says so");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(list(v1::Timeliness::Overdue, String::new()).await.requests[0].name, soon.name);
+    // A few sweeps more.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!((told("time is running out"), told("a request is overdue")), (1, 1), "{}", deployment.log());
+    assert!(deployment.log().contains("slow=PENDING"), "with what holds it");
+    let mut seen = Vec::new();
+    while seen.last() != Some(&v1::Timeliness::Overdue) {
+        let changed = tokio::time::timeout(Duration::from_secs(10), watch.message()).await.expect("it changed");
+        if let Some(request) = changed.unwrap().unwrap().request.filter(|r| r.name == soon.name) {
+            seen.push(request.timeliness());
+        }
+    }
+
+    let cli = Command::new(binary("quittance"))
+        .args(["--endpoint", &deployment.endpoint(), "requests", "list", "--at-risk"])
+        .env("QUITTANCE_TOKEN", &token)
+        .output()
+        .unwrap();
+    let out = String::from_utf8(cli.stdout).unwrap();
+    assert!(out.contains(&soon.name) && out.contains("overdue") && !out.contains(&far.name), "{out}");
+}
+
+#[tokio::test]
+async fn late_requests_are_seen_sqlite() {
+    late_requests_are_seen(StoreKind::Sqlite).await;
+}
+
+#[tokio::test]
+async fn late_requests_are_seen_postgres() {
+    late_requests_are_seen(StoreKind::Postgres).await;
+}

@@ -1,0 +1,181 @@
+//! The ledger, through the public API: every event gets its place, and a customer gets a certificate that is checked without us.
+
+use std::time::{Duration, Instant};
+
+use quittance_api::v1;
+use quittance_client::Client;
+use quittance_ledger::{
+    certificate::{CertifiedState, KeyStatus, SubjectOpening, TrustedKey, check_consistency, open},
+    checkpoint::LogKeys,
+    key::VerifierKey,
+    tlog_proof::TlogProof,
+    tree::MerkleHash,
+};
+use quittance_sql::Engine;
+use quittance_tests::{
+    AppDatabase, Deployment, StoreKind,
+    app_database::{CRM_MAP, SHOP_MAP, email},
+    deployment::binary,
+    scenario::{by_email, completed, create, create_customer, register, system},
+};
+use tonic::Code;
+
+struct Scene {
+    deployment: Deployment,
+    acme: Client,
+    _crm: AppDatabase,
+    _shop: AppDatabase,
+}
+
+async fn scene(store: StoreKind) -> Scene {
+    let deployment = Deployment::start(store).await;
+    let crm = AppDatabase::crm(Engine::Sqlite, deployment.folder.path(), 50).await;
+    let shop = AppDatabase::shop(Engine::Postgres, deployment.folder.path(), 50).await;
+    deployment.secret("crm", &crm.url);
+    deployment.secret("shop", &shop.url);
+    let operator = deployment.operator().await;
+    create_customer(&operator, "acme").await;
+    let sql = v1::ConnectorKind::Sql;
+    register(&operator, "crm", system("acme", sql, "crm", CRM_MAP)).await.unwrap();
+    register(&operator, "shop", system("acme", sql, "shop", SHOP_MAP)).await.unwrap();
+    let acme = deployment.client(&deployment.customer_token("acme")).await;
+    Scene { deployment, acme, _crm: crm, _shop: shop }
+}
+
+async fn certificate(client: &Client, name: &str, language: &str) -> v1::GetCertificateResponse {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let ask = v1::GetCertificateRequest { name: name.to_owned(), document_language: language.to_owned() };
+        match client.evidence().get_certificate(ask).await {
+            Ok(answer) => return answer.into_inner(),
+            Err(status) => assert_eq!(status.code(), Code::FailedPrecondition, "{status}"),
+        }
+        assert!(Instant::now() < deadline, "no certificate was issued");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The log's public keys as the operator publishes them.
+fn keys(deployment: &Deployment) -> LogKeys {
+    let history = std::fs::read(deployment.data().join("ledger/keys/history.json")).unwrap();
+    let history: Vec<quittance_ledger::certificate::LogKey> = serde_json::from_slice(&history).unwrap();
+    let kept = history.iter().filter(|key| key.status != KeyStatus::Revoked);
+    LogKeys::new(kept.map(|key| key.vkey.parse::<VerifierKey>().unwrap()).collect()).unwrap()
+}
+
+/// What `quittance verify` does, with nothing but the file and the log's keys.
+fn check(file: &[u8], keys: &LogKeys) -> quittance_ledger::certificate::Certificate {
+    let trusted: Vec<TrustedKey> = keys.keys().iter().map(TrustedKey::from).collect();
+    let certificate = open(file, &trusted).unwrap().certificate;
+    check_consistency(&certificate).unwrap();
+    for entry in &certificate.entries {
+        let proof = TlogProof::parse(entry.proof.as_bytes()).unwrap();
+        proof.verify(&MerkleHash::of_entry(&entry.leaf.0), keys, &[]).unwrap();
+    }
+    certificate
+}
+
+async fn a_certificate_is_checked_without_us(store: StoreKind) {
+    let mut s = scene(store).await;
+    let request = create(&s.acme, by_email(v1::Action::Erasure, email(7))).await.unwrap();
+    let request = completed(&s.acme, &request.name).await;
+    let answer = certificate(&s.acme, &request.name, "nl").await;
+    let keys = keys(&s.deployment);
+    let about = check(&answer.certificate, &keys);
+    assert_eq!(about.statement.state, CertifiedState::Completed);
+    assert_eq!(about.statement.systems.iter().map(|s| s.id.as_str()).collect::<Vec<_>>(), ["crm", "shop"]);
+    assert!(about.statement.systems.iter().all(|s| s.confirmation.is_some()));
+    assert!(!String::from_utf8(answer.certificate.clone()).unwrap().contains(&email(7)), "it names nobody");
+    SubjectOpening::read(&answer.subject_opening).unwrap().verify(&about).unwrap();
+    assert!(answer.document.starts_with(b"%PDF-"));
+    // The same bytes again, from another process, too.
+    s.deployment.terminate().await;
+    s.deployment.launch().await;
+    let acme = s.deployment.client(&s.deployment.customer_token("acme")).await;
+    let again = certificate(&acme, &request.name, "").await;
+    assert!(again.certificate == answer.certificate && again.document.is_empty());
+    // Somebody else's request has no certificate for us.
+    create_customer(&s.deployment.operator().await, "globex").await;
+    let globex = s.deployment.client(&s.deployment.customer_token("globex")).await;
+    let ask = v1::GetCertificateRequest { name: request.name, document_language: String::new() };
+    assert_ne!(globex.evidence().get_certificate(ask).await.unwrap_err().code(), Code::FailedPrecondition);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_a_certificate_is_checked_without_us() {
+    a_certificate_is_checked_without_us(StoreKind::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_a_certificate_is_checked_without_us() {
+    a_certificate_is_checked_without_us(StoreKind::Postgres).await;
+}
+
+/// Killed at random while it writes, the log neither forks nor leaves anything out: what was signed before is in what is signed after.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_sequencer_goes_on_where_it_was() {
+    let mut s = scene(StoreKind::Postgres).await;
+    let mut names = Vec::new();
+    for round in 0..4_u64 {
+        let acme = s.deployment.client(&s.deployment.customer_token("acme")).await;
+        for n in 0..5 {
+            names.push(create(&acme, by_email(v1::Action::Erasure, email(round * 5 + n))).await.unwrap().name);
+        }
+        tokio::time::sleep(Duration::from_millis(150 * round)).await;
+        s.deployment.kill();
+        s.deployment.launch().await;
+    }
+    let acme = s.deployment.client(&s.deployment.customer_token("acme")).await;
+    let keys = keys(&s.deployment);
+    let mut indices = Vec::new();
+    for name in &names {
+        completed(&acme, name).await;
+        let file = certificate(&acme, name, "").await.certificate;
+        let about = check(&file, &keys);
+        indices.extend(about.entries.iter().map(|e| TlogProof::parse(e.proof.as_bytes()).unwrap().index));
+    }
+    let entries = indices.len();
+    indices.sort_unstable();
+    indices.dedup();
+    assert_eq!(indices.len(), entries, "no place is given twice");
+    assert_eq!(indices.last().map(|last| last + 1), Some(entries as u64), "and none is left out");
+    assert!(!s.deployment.log().contains("not written any more"), "{}", s.deployment.log());
+}
+
+/// `quittanced ledger …` on the deployment's own folder: gives the public keys that it prints.
+fn ledger_command(deployment: &Deployment, command: &str) -> Vec<String> {
+    let data = deployment.data();
+    let ran = std::process::Command::new(binary("quittanced"))
+        .args(["--data-dir".as_ref(), data.as_os_str(), "ledger".as_ref(), command.as_ref()])
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    String::from_utf8(ran.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// What an old key signed stands, and what comes after it is retired needs the new key alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_logs_key_is_rotated_and_old_certificates_stand() {
+    let mut s = scene(StoreKind::Sqlite).await;
+    let mut files = Vec::new();
+    let mut published = Vec::new();
+    for (n, command) in ["keys", "add-key", "retire-keys"].into_iter().enumerate() {
+        s.deployment.terminate().await;
+        published = ledger_command(&s.deployment, command);
+        s.deployment.launch().await;
+        let acme = s.deployment.client(&s.deployment.customer_token("acme")).await;
+        let request = create(&acme, by_email(v1::Action::Erasure, email(n as u64))).await.unwrap();
+        completed(&acme, &request.name).await;
+        files.push(certificate(&acme, &request.name, "").await.certificate);
+    }
+    assert_eq!(published.len(), 2);
+    let all = keys(&s.deployment);
+    assert_eq!(all.keys().iter().map(ToString::to_string).collect::<Vec<_>>(), published);
+    for file in &files {
+        check(file, &all);
+    }
+    let new = LogKeys::new(vec![all.keys()[1].clone()]).unwrap();
+    check(&files[2], &new);
+    let trusted = [TrustedKey::from(&new.keys()[0])];
+    assert!(open(&files[0], &trusted).is_err(), "the first was signed by the old key alone");
+}

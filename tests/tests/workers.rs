@@ -1,0 +1,129 @@
+//! Remote workers that are gone, and servers that are: who waits sees it, and nobody waits longer than there is reason to.
+
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use quittance_api::v1;
+use quittance_tests::{
+    Deployment, StoreKind,
+    deployment::binary,
+    scenario::{by_email, completed, create, create_customer, outcomes, register, system},
+};
+
+const FILES: usize = 12;
+
+async fn scene() -> Deployment {
+    let deployment = Deployment::start_with(StoreKind::Sqlite, &[("QUITTANCED_DISPATCH__LEASE_S", "4")]).await;
+    let operator = deployment.operator().await;
+    create_customer(&operator, "acme").await;
+    let map = "version: 1\ncollections:\n  files:\n    fields:\n      content: file\n";
+    let print = v1::System {
+        accepts: vec![v1::IdentifierKind::Email.into()],
+        display_name: "Print shop".to_owned(),
+        ..system("acme", v1::ConnectorKind::Remote, "", map)
+    };
+    register(&operator, "print", print).await.unwrap();
+    deployment
+}
+
+#[tokio::test]
+async fn a_stopped_worker_does_not_wait_for_a_server_that_is_gone_and_loses_nothing() {
+    let mut deployment = scene().await;
+    let root = deployment.path("files");
+    let folder = root.join("acme/email/anna%40example.com");
+    fs::create_dir_all(&folder).unwrap();
+    for n in 0..FILES {
+        fs::write(folder.join(format!("{n}.txt")), "Dear").unwrap();
+    }
+    let token = deployment.connector_token("print");
+    let slow = ["--act-delay-ms", "100"];
+    let mut worker = deployment.file_worker("print", &token, &root, &slow);
+    let customer = deployment.customer_token("acme");
+    let acme = deployment.client(&customer).await;
+    let request = create(&acme, by_email(v1::Action::Erasure, "anna@example.com")).await.unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while fs::read_dir(&folder).map_or(0, Iterator::count) == FILES {
+        assert!(Instant::now() < until, "it does not begin");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    deployment.kill();
+    let stopped = Instant::now();
+    assert!(Command::new("kill").arg(worker.id().to_string()).status().unwrap().success());
+    while worker.try_wait().unwrap().is_none() {
+        assert!(stopped.elapsed() < Duration::from_secs(15), "it goes on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    deployment.launch().await;
+    let mut worker = deployment.file_worker("print", &token, &root, &[]);
+    let request = completed(&deployment.client(&customer).await, &request.name).await;
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    assert_eq!(outcomes(&request), [format!("print files file ERASED VERIFIED {FILES}")]);
+}
+
+#[tokio::test]
+async fn who_waits_is_told_that_no_worker_comes() {
+    let deployment = scene().await;
+    let token = deployment.customer_token("acme");
+    let cli = Command::new(binary("quittance"))
+        .args(["--endpoint", &deployment.endpoint(), "--timeout", "20s", "requests", "create"])
+        .args(["--action", "erasure", "--email", "anna@example.com", "--wait"])
+        .env("QUITTANCE_TOKEN", &token)
+        .output()
+        .unwrap();
+    assert_eq!(cli.status.code(), Some(4), "still open");
+    let told = String::from_utf8(cli.stderr).unwrap();
+    assert_eq!(told.matches("no worker has taken it for").count(), 1, "{told}");
+    assert!(told.contains("does one run for print?"), "{told}");
+    assert!(!deployment.log().contains("anna@"), "no personal data in the log (I10)");
+}
+
+/// An operator has it on paper: the paper stays where it is, and its digest is the evidence.
+#[tokio::test]
+async fn a_document_is_recorded_by_its_digest() {
+    let deployment = scene().await;
+    let acme = deployment.client(&deployment.customer_token("acme")).await;
+    let operator = deployment.operator().await;
+    let lease = v1::LeaseTasksRequest {
+        system: "systems/print".to_owned(),
+        worker: "clerk".to_owned(),
+        tasks_max: 1,
+        wait: Some(prost_types::Duration { seconds: 20, nanos: 0 }),
+    };
+    let request = create(&acme, by_email(v1::Action::Erasure, "anna@example.com")).await.unwrap();
+    let clerk = deployment.client(&deployment.connector_token("print")).await;
+    let task = clerk.connectors().lease_tasks(lease).await.unwrap().into_inner().tasks.remove(0);
+    let failed = v1::TaskFailed { reason: "only by letter".to_owned() };
+    let report = v1::ReportOutcomesRequest {
+        system: "systems/print".to_owned(),
+        reports: vec![v1::TaskReport {
+            lease: Some(v1::Lease { task: task.name.clone(), lease: task.lease }),
+            result: Some(v1::task_report::Result::NeedsAttention(failed)),
+        }],
+    };
+    clerk.connectors().report_outcomes(report).await.unwrap();
+    let letter = deployment.path("letter.txt");
+    fs::write(&letter, "abc").unwrap();
+    let resolution = deployment.path("resolution.yaml");
+    fs::write(
+        &resolution,
+        "outcomes: [{collection: files, category: file, outcome: erased, grade: executed, count: 3}]\n",
+    )
+    .unwrap();
+    let resolved = Command::new(binary("quittance"))
+        .args(["--endpoint", &deployment.endpoint(), "tasks", "resolve", &task.name, "-f"])
+        .arg(&resolution)
+        .arg("--document")
+        .arg(&letter)
+        .env("QUITTANCE_TOKEN", deployment.operator_token())
+        .output()
+        .unwrap();
+    assert!(resolved.status.success(), "{}", String::from_utf8_lossy(&resolved.stderr));
+    let request = completed(&operator, &request.name).await;
+    let evidence = request.tasks[0].confirmation.as_ref().unwrap().evidence.as_ref().unwrap();
+    assert_eq!(evidence.kind(), v1::EvidenceKind::DocumentDigest);
+    assert_eq!(evidence.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
