@@ -73,6 +73,25 @@ struct Step<'a> {
     match_set: MatchSet,
 }
 
+/// Steps as a connector takes them, and steps again afterwards: nothing is copied for it.
+struct Apart<'a> {
+    tasks: Vec<&'a LeasedTask>,
+    subjects: Vec<Subject>,
+    match_sets: Vec<MatchSet>,
+}
+
+impl<'a> Apart<'a> {
+    fn of(steps: Vec<Step<'a>>) -> Self {
+        let (tasks, (subjects, match_sets)) = steps.into_iter().map(|s| (s.task, (s.subject, s.match_set))).unzip();
+        Self { tasks, subjects, match_sets }
+    }
+
+    fn steps(self) -> impl Iterator<Item = Step<'a>> {
+        let parts = self.tasks.into_iter().zip(self.subjects).zip(self.match_sets);
+        parts.map(|((task, subject), match_set)| Step { task, subject, match_set })
+    }
+}
+
 fn report(task: &LeasedTask, result: ReportResult) -> Report {
     Report { request: task.key.request, lease: task.lease, result }
 }
@@ -195,11 +214,11 @@ impl Execution<'_> {
         if steps.is_empty() {
             return Ok(Vec::new());
         }
-        let subjects: Vec<Subject> = steps.iter().map(|s| s.subject.clone()).collect();
-        let found = self.connector.find(ctx, &subjects).await?;
-        let mut going = Vec::with_capacity(steps.len());
-        let mut to_save = Vec::with_capacity(steps.len());
-        for (mut step, found) in steps.into_iter().zip(found) {
+        let apart = Apart::of(steps);
+        let found = self.connector.find(ctx, &apart.subjects).await?;
+        let mut going = Vec::with_capacity(found.len());
+        let mut to_save = Vec::with_capacity(found.len());
+        for (mut step, found) in apart.steps().zip(found) {
             match found {
                 Err(error) => reports.push(self.subject_failed(step.task, &error)),
                 Ok(mut found) => {
@@ -276,9 +295,9 @@ impl Execution<'_> {
         if touched.is_empty() {
             return Ok(going);
         }
-        let (subjects, match_sets) = arguments(&touched);
-        let acted = self.connector.act(ctx, &subjects, &match_sets).await?;
-        for (step, acted) in touched.into_iter().zip(acted) {
+        let apart = Apart::of(touched);
+        let acted = self.connector.act(ctx, &apart.subjects, &apart.match_sets).await?;
+        for (step, acted) in apart.steps().zip(acted) {
             match acted {
                 Ok(()) => going.push(step),
                 Err(SubjectError::FindAgain) => again.push(step),
@@ -316,11 +335,11 @@ impl Execution<'_> {
         if steps.is_empty() {
             return Ok(steps);
         }
-        let (subjects, match_sets) = arguments(&steps);
+        let apart = Apart::of(steps);
         let asked_at = self.clock.now();
-        let seen = self.connector.read_back(ctx, &subjects, &match_sets).await?;
+        let seen = self.connector.read_back(ctx, &apart.subjects, &apart.match_sets).await?;
         let mut again = Vec::new();
-        for (step, seen) in steps.into_iter().zip(seen) {
+        for (step, seen) in apart.steps().zip(seen) {
             match seen {
                 Ok(outcomes) => reports.push(self.confirmed(step.task, outcomes, asked_at)),
                 Err(SubjectError::NotYet { .. }) if !last => again.push(step),
@@ -437,10 +456,6 @@ fn not_held() -> Outcome {
 fn encode(match_set: &MatchSet) -> Vec<u8> {
     // Strings, integers and times only: nothing that serde_json can refuse.
     serde_json::to_vec(match_set).unwrap_or_default()
-}
-
-fn arguments(steps: &[Step<'_>]) -> (Vec<Subject>, Vec<MatchSet>) {
-    (steps.iter().map(|s| s.subject.clone()).collect(), steps.iter().map(|s| s.match_set.clone()).collect())
 }
 
 /// All leases of a batch handed back, due at once.
