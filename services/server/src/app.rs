@@ -8,7 +8,7 @@ use quittance_domain::{
     agreement::Agreement,
     ids::{CustomerId, RequestId, SystemId},
 };
-use quittance_store::{Store, Topology};
+use quittance_store::{RequestRow, Store, TaskRow, Topology};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -52,10 +52,24 @@ impl App {
     /// One request as the API gives it.
     pub async fn request(&self, customer: &CustomerId, id: RequestId) -> ApiResult<quittance_api::v1::Request> {
         let (request, tasks) = self.store.request(customer, id).await?;
-        let mut shown = crate::convert::request_to(customer, &request, &tasks, self.now(), self.at_risk());
+        self.shown(customer, &request, &tasks, None).await
+    }
+
+    /// A request that was read. `agreement`: one that is at hand, and need not be read if it is the request's.
+    pub async fn shown(
+        &self,
+        customer: &CustomerId,
+        request: &RequestRow,
+        tasks: &[TaskRow],
+        agreement: Option<&Agreement>,
+    ) -> ApiResult<quittance_api::v1::Request> {
+        let mut shown = crate::convert::request_to(customer, request, tasks, self.now(), self.at_risk());
         if request.action.concerns_recipients() {
-            let agreement = self.store.agreement(customer, request.agreement_version).await?;
-            shown.recipients = crate::convert::recipients_to(customer, &request, &agreement.recipients);
+            let recipients = match agreement.filter(|a| i64::from(a.version) == request.agreement_version) {
+                Some(agreement) => &agreement.recipients,
+                None => &self.store.agreement(customer, request.agreement_version).await?.recipients,
+            };
+            shown.recipients = crate::convert::recipients_to(customer, request, recipients);
         }
         Ok(shown)
     }

@@ -15,7 +15,7 @@ use quittance_store::{Intake, IntakeContext, IntakeItem, StoreError, StoreResult
 
 use crate::{
     app::{App, check_countries},
-    convert::{idempotency, new_request, request_to, required},
+    convert::{idempotency, new_request, required},
     error::{ApiError, ApiResult},
 };
 
@@ -188,7 +188,7 @@ impl Desk {
             let taken = app.store.create_request(&self.context(app, &topology)?, item).await;
             match with_these_systems(app, taken)? {
                 Some((request, tasks)) => {
-                    return Ok(request_to(&self.customer, &request, &tasks, app.now(), app.at_risk()));
+                    return app.shown(&self.customer, &request, &tasks, Some(&self.agreement)).await;
                 }
                 None => topology = app.topology.refresh().await?,
             }
