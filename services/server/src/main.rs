@@ -4,6 +4,7 @@ mod app;
 mod auth;
 mod config;
 mod convert;
+mod deadline_statements;
 mod error;
 mod evidence;
 mod ledger;

@@ -25,6 +25,7 @@ use crate::{
     app::App,
     auth::Authenticate,
     config::{Config, RunRole},
+    deadline_statements,
     evidence::EvidenceDesk,
     ledger,
     rpc::{
@@ -87,7 +88,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         let (store, clock, every) = (store.clone(), app.clock.clone(), config.dispatch.deadline_sweep());
         let deadlines = Deadlines::new(store, clock, app.at_risk().unsigned_abs(), every).run(drain.clone());
         let dispatching = dispatcher.run(drain.clone());
-        tokio::spawn(async move { tokio::join!(dispatching, deadlines) })
+        let statements = deadline_statements::run(app.clone(), every);
+        tokio::spawn(async move { tokio::join!(dispatching, deadlines, statements) })
     });
     let signalled = drain.clone();
     let mut terminate = signal(SignalKind::terminate())?;

@@ -8,7 +8,7 @@ use quittance_domain::{
     task::TaskState,
     window::Timeliness,
 };
-use quittance_sql::{Column, Engine, Rows, Tx};
+use quittance_sql::{Column, Engine, Row, Rows, Tx};
 use uuid::Uuid;
 
 use crate::{
@@ -29,6 +29,17 @@ pub struct RunningLate {
     /// Systems that have not confirmed.
     pub open: Vec<(SystemId, TaskState)>,
 }
+
+/// An interim statement that was issued by itself, signed, and the due time that had passed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeadlineStatement {
+    pub due_at: Timestamp,
+    pub content: Vec<u8>,
+    pub issued_at: Timestamp,
+}
+
+/// `requests.urgency` of an overdue request whose statement is issued.
+const STATED: i64 = 3;
 
 /// As `requests.urgency` has it.
 const fn urgency(timeliness: Timeliness) -> i64 {
@@ -54,8 +65,85 @@ impl Store {
                        AND r.urgency = 1 AND r.due_us < $2)
                    ORDER BY c.customer_id LIMIT 10000";
         let rows = tx.fetch(sql, vec![us(risk_until(now, at_risk)).into(), us(now).into()]).await?;
-        let broken = |_| StoreError::Inconsistent { table: "customers", what: "an id is not one" };
-        rows.iter().map(|row| CustomerId::new(&row.text(0)?).map_err(broken)).collect()
+        customer_ids(&rows)
+    }
+
+    /// Customers with overdue requests that no statement was issued for. Deployment-wide: a sweep.
+    pub async fn customers_without_deadline_statement(&self) -> StoreResult<Vec<CustomerId>> {
+        let mut tx = self.deployment_read().await?;
+        let sql = "SELECT c.customer_id FROM customers c WHERE
+                     EXISTS (SELECT 1 FROM requests r WHERE r.customer_id = c.customer_id AND r.closed_us IS NULL
+                       AND r.urgency = $1)
+                   ORDER BY c.customer_id LIMIT 10000";
+        customer_ids(&tx.fetch(sql, vec![urgency(Timeliness::Overdue).into()]).await?)
+    }
+
+    /// Overdue requests that no statement was issued for, a bounded number of them, the longest overdue first.
+    pub async fn without_deadline_statement(&self, customer: &CustomerId) -> StoreResult<Vec<RequestId>> {
+        let mut tx = self.customer_read(customer).await?;
+        let sql = "SELECT request_id FROM requests WHERE customer_id = $1 AND closed_us IS NULL AND urgency = $2
+                   ORDER BY due_us LIMIT $3";
+        let args = vec![customer.as_str().into(), urgency(Timeliness::Overdue).into(), BATCH.into()];
+        let rows = tx.fetch(sql, args).await?;
+        rows.iter().map(|row| Ok(RequestId::new(row.uuid(0)?))).collect()
+    }
+
+    /// Keeps what was issued. `false`: there is one already, or the request was closed or extended meanwhile, and this one is not the
+    /// deadline's.
+    pub async fn keep_deadline_statement(
+        &self,
+        customer: &CustomerId,
+        id: RequestId,
+        statement: &DeadlineStatement,
+    ) -> StoreResult<bool> {
+        let mut tx = self.customer_tx(customer).await?;
+        let stated = tx
+            .execute(
+                "UPDATE requests SET urgency = $3 WHERE customer_id = $1 AND request_id = $2 AND closed_us IS NULL
+                   AND urgency = $4 AND due_us = $5",
+                vec![
+                    customer.as_str().into(),
+                    id.uuid().into(),
+                    STATED.into(),
+                    urgency(Timeliness::Overdue).into(),
+                    us(statement.due_at).into(),
+                ],
+            )
+            .await?;
+        if stated == 0 {
+            return Ok(false);
+        }
+        tx.execute(
+            "INSERT INTO deadline_statements (customer_id, request_id, due_us, content, issued_us) VALUES ($1, $2, $3, $4, $5)",
+            vec![
+                customer.as_str().into(),
+                id.uuid().into(),
+                us(statement.due_at).into(),
+                statement.content.clone().into(),
+                us(statement.issued_at).into(),
+            ],
+        )
+        .await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Of the last due time that passed.
+    pub async fn deadline_statement(
+        &self,
+        customer: &CustomerId,
+        id: RequestId,
+    ) -> StoreResult<Option<DeadlineStatement>> {
+        let mut tx = self.customer_read(customer).await?;
+        let sql = "SELECT due_us, content, issued_us FROM deadline_statements WHERE customer_id = $1 AND request_id = $2
+                   ORDER BY due_us DESC LIMIT 1";
+        let row = tx.fetch_one(sql, vec![customer.as_str().into(), id.uuid().into()]).await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(DeadlineStatement {
+            due_at: time(row.i64(0)?, "deadline_statements")?,
+            content: row.bytes(1)?,
+            issued_at: time(row.i64(2)?, "deadline_statements")?,
+        }))
     }
 
     /// Those that became late since it was last asked, a bounded number of them; call it until there are none. Whoever watches sees them
@@ -99,6 +187,11 @@ impl Store {
         tx.commit().await?;
         Ok(late)
     }
+}
+
+fn customer_ids(rows: &[Row]) -> StoreResult<Vec<CustomerId>> {
+    let broken = |_| StoreError::Inconsistent { table: "customers", what: "an id is not one" };
+    rows.iter().map(|row| CustomerId::new(&row.text(0)?).map_err(broken)).collect()
 }
 
 async fn note(

@@ -33,7 +33,7 @@ mod tx;
 
 pub use changes::{ChangeCursor, ChangePlace};
 pub use customers::{CustomerRow, NewCustomer};
-pub use deadlines::RunningLate;
+pub use deadlines::{DeadlineStatement, RunningLate};
 pub use error::{StoreError, StoreResult};
 pub use intake::{Intake, IntakeContext, IntakeItem, Taken};
 pub use keyring::{KeyRing, MaskPseudonyms};

@@ -26,6 +26,12 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("migrations/0003_ledger.sql"),
         postgres: include_str!("migrations/0003_ledger.postgres.sql"),
     },
+    Migration {
+        number: 7,
+        name: "deadline_statements",
+        sql: include_str!("migrations/0007_deadline_statements.sql"),
+        postgres: include_str!("migrations/0007_deadline_statements.postgres.sql"),
+    },
 ];
 
 /// The version that this build writes.

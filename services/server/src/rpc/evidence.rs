@@ -61,11 +61,15 @@ async fn interim(
     let open_systems: Vec<_> =
         open.map(|t| v1::OpenSystem { system: t.system.clone(), state: t.state, reason: t.reason.clone() }).collect();
     let statement = if open_systems.is_empty() { None } else { evidence::interim(app, &customer, id).await? };
+    let (deadline_statement, issued) =
+        app.store.deadline_statement(&customer, id).await?.map(|d| (d.content, d.issued_at)).unzip();
     Ok(v1::GetInterimStatementResponse {
         request: Some(request),
         state_time: Some(time_to(app.now())),
         open_systems,
         statement: statement.unwrap_or_default(),
+        deadline_statement: deadline_statement.unwrap_or_default(),
+        deadline_statement_time: issued.map(time_to),
     })
 }
 

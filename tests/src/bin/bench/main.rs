@@ -1,9 +1,11 @@
 //! `make bench`: workload W1 end to end over the network API, beside what the same database does when asked by hand in the same run.
-//! Prints a table and writes `target/bench/w1.json`. A figure that is not reached never fails the run: only what went wrong does.
+//! Then what the log costs.
+//! Prints tables, and writes `target/bench/w1.json` and `ledger.json`. A figure that is not reached never fails the run: only what went wrong does.
 
 mod hand;
 mod intake;
 mod lease;
+mod ledger;
 mod measure;
 mod results;
 mod service;
@@ -35,7 +37,7 @@ struct Args {
     /// Only these parts; what needs another part's figure is then left out.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Part>,
-    /// Where the figures go; beside the programs' folder unless given.
+    /// The folder for the figures; beside the programs' unless given.
     #[arg(long)]
     out: Option<PathBuf>,
 }
@@ -49,6 +51,7 @@ enum Part {
     Wide,
     Intake,
     Lease,
+    Ledger,
 }
 
 /// How much of everything.
@@ -63,6 +66,8 @@ pub struct Sizes {
     pub intake: u64,
     pub finished: u64,
     pub leases: u64,
+    /// Of the log.
+    pub entries: u64,
     /// By hand everything is short, so it is done several times, and the median counts.
     pub rounds: usize,
 }
@@ -75,6 +80,7 @@ const FULL: Sizes = Sizes {
     intake: 100_000,
     finished: 1_000_000,
     leases: 21,
+    entries: 1_000_000,
     rounds: 3,
 };
 
@@ -86,6 +92,7 @@ const QUICK: Sizes = Sizes {
     intake: 5_000,
     finished: 20_000,
     leases: 5,
+    entries: 20_000,
     rounds: 1,
 };
 
@@ -93,23 +100,40 @@ fn say(what: &str) {
     eprintln!("bench: {what}");
 }
 
-async fn run(args: &Args) -> Result<Results, Failure> {
+async fn run(args: &Args) -> Result<(), Failure> {
     let sizes = if args.quick { QUICK } else { FULL };
-    let wanted = |part: Part| args.only.is_empty() || args.only.contains(&part);
-    let mut results = Results { quick: args.quick, ..Results::default() };
+    let out = args.out.clone().map_or_else(beside_the_programs, Ok)?;
     let w1 = W1::create(sizes.subjects).await?;
-    results.machine = w1.machine().await?;
+    if args.only.iter().any(|part| *part != Part::Ledger) || args.only.is_empty() {
+        let results = service(args, &sizes, &w1).await?;
+        results.write(&out.join("w1.json"))?;
+        println!("{}", results.table());
+    }
+    if args.only.is_empty() || args.only.contains(&Part::Ledger) {
+        say("the log");
+        let results = ledger::ledger(&w1, &sizes, args.quick).await?;
+        results.write(&out.join("ledger.json"))?;
+        println!("{}", results.table());
+    }
+    println!("written to {}", out.display());
+    w1.close().await;
+    Ok(())
+}
+
+async fn service(args: &Args, sizes: &Sizes, w1: &W1) -> Result<Results, Failure> {
+    let wanted = |part: Part| args.only.is_empty() || args.only.contains(&part);
+    let mut results = Results { quick: args.quick, machine: w1.machine().await?, ..Results::default() };
 
     if wanted(Part::Hand) {
         say("by hand, one subject a transaction");
-        results.hand_single_per_s = Some(hand::single(&w1, &sizes).await?);
+        results.hand_single_per_s = Some(hand::single(w1, sizes).await?);
         say("by hand, set-based");
-        let set = hand::set_based(&w1, &sizes, Erasure::Mask).await?;
+        let set = hand::set_based(w1, sizes, Erasure::Mask).await?;
         results.hand_set_per_s = Some(set.per_s);
         results.hand_set_cpu_ms = Some(set.postgresql_ms);
         if wanted(Part::Delete) {
             say("by hand, set-based, deleting");
-            results.hand_delete_per_s = Some(hand::set_based(&w1, &sizes, Erasure::Delete).await?.per_s);
+            results.hand_delete_per_s = Some(hand::set_based(w1, sizes, Erasure::Delete).await?.per_s);
         }
     }
 
@@ -119,7 +143,7 @@ async fn run(args: &Args) -> Result<Results, Failure> {
         let mut requests = 0;
         if wanted(Part::Postgres) {
             say("end to end, PostgreSQL store");
-            let done = service::erase_all(&deployment, &w1, &sizes, Erasure::Mask).await?;
+            let done = service::erase_all(&deployment, w1, sizes, Erasure::Mask).await?;
             results.quittance_postgres_per_s = Some(done.per_s);
             results.server_cpu_ms = Some(done.server_ms);
             results.postgresql_cpu_ms = Some(done.postgresql_ms);
@@ -127,7 +151,7 @@ async fn run(args: &Args) -> Result<Results, Failure> {
         }
         if wanted(Part::Delete) {
             say("end to end, PostgreSQL store, deleting");
-            let done = service::erase_all(&deployment, &w1, &sizes, Erasure::Delete).await?;
+            let done = service::erase_all(&deployment, w1, sizes, Erasure::Delete).await?;
             results.quittance_delete_per_s = Some(done.per_s);
             requests += sizes.subjects;
         }
@@ -142,41 +166,32 @@ async fn run(args: &Args) -> Result<Results, Failure> {
     if wanted(Part::Sqlite) {
         say("end to end, SQLite store");
         let deployment = Deployment::start(StoreKind::Sqlite).await;
-        let done = service::erase_all(&deployment, &w1, &sizes, Erasure::Mask).await?;
+        let done = service::erase_all(&deployment, w1, sizes, Erasure::Mask).await?;
         results.quittance_sqlite_per_s = Some(done.per_s);
     }
     if wanted(Part::Wide) {
         say("end to end, many customers with one request each");
-        results.wide_per_s = Some(wide::wide(&w1, &sizes).await?);
+        results.wide_per_s = Some(wide::wide(w1, sizes).await?);
     }
-    w1.close().await;
     if wanted(Part::Lease) {
         say("leasing, without and with finished tasks behind it");
-        let (fresh, after) = lease::lease(&sizes).await?;
+        let (fresh, after) = lease::lease(sizes).await?;
         (results.lease_ms_fresh, results.lease_ms_after_1m_finished) = (Some(fresh), Some(after));
     }
     Ok(results)
 }
 
-/// `target/bench/w1.json`, for a program in `target/release`.
+/// `target/bench`, for a program in `target/release`.
 fn beside_the_programs() -> Result<PathBuf, Failure> {
     let program = std::env::current_exe()?;
     let target = program.parent().and_then(Path::parent).ok_or("the program is in no target folder")?;
-    Ok(target.join("bench").join("w1.json"))
+    Ok(target.join("bench"))
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    let done = async {
-        let results = run(&args).await?;
-        let out = args.out.clone().map_or_else(beside_the_programs, Ok)?;
-        results.write(&out)?;
-        println!("{}", results.table());
-        println!("written to {}", out.display());
-        Ok::<(), Failure>(())
-    };
-    match done.await {
+    match run(&args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error}");

@@ -36,20 +36,20 @@ pub struct Results {
 }
 
 /// What we want to reach.
-enum Reach {
+pub enum Reach {
     AtLeast(f64),
     Below(f64),
     None,
 }
 
-struct Line {
-    name: &'static str,
-    about: &'static str,
-    value: Option<f64>,
-    reach: Reach,
+pub struct Line {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub value: Option<f64>,
+    pub reach: Reach,
 }
 
-fn over(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+pub fn over(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     Some(a? / b?)
 }
 
@@ -123,42 +123,65 @@ impl Results {
         ]
     }
 
-    pub fn table(&self) -> String {
-        let mut table = String::new();
+    /// What ran, in words.
+    fn ran(&self) -> String {
         let size = if self.quick { "quick, says nothing about speed" } else { "W1, 10,000 subjects" };
-        // Writing to a String cannot fail.
-        let _ = writeln!(table, "{size}; {} cores, PostgreSQL {}\n", self.machine.cores, self.machine.postgresql);
-        let _ = writeln!(table, "| figure | | value | reach |\n| --- | --- | ---: | --- |");
-        for line in self.lines() {
-            let Some(value) = line.value else { continue };
-            let reach = match line.reach {
-                Reach::AtLeast(least) => verdict(value >= least, &format!("≥ {least}")),
-                Reach::Below(most) => verdict(value < most, &format!("< {}", shown(most))),
-                Reach::None => String::new(),
-            };
-            let _ = writeln!(table, "| {} | {} | {} | {reach} |", line.name, line.about, shown(value));
-        }
-        table
+        format!("{size}; {}", self.machine.shown())
+    }
+
+    pub fn table(&self) -> String {
+        table(&self.ran(), &self.lines())
     }
 
     pub fn write(&self, out: &Path) -> Result<(), Failure> {
-        let mut json: Map<String, Value> = Map::new();
-        for line in self.lines() {
-            if let Some(value) = line.value {
-                json.insert(line.name.to_owned(), Value::from((value * 1000.0).round() / 1000.0));
-            }
-        }
-        if let Some(requests) = self.server_rss_requests {
-            json.insert("server_rss_requests".to_owned(), requests.into());
-        }
-        json.insert("quick".to_owned(), self.quick.into());
-        json.insert("cores".to_owned(), self.machine.cores.into());
-        json.insert("postgresql".to_owned(), self.machine.postgresql.clone().into());
-        if let Some(folder) = out.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        Ok(std::fs::write(out, serde_json::to_string_pretty(&Value::Object(json))? + "\n")?)
+        let requests = self.server_rss_requests.map(|requests| ("server_rss_requests", requests.into()));
+        write(out, &self.lines(), self.quick, &self.machine, requests.into_iter().collect())
     }
+}
+
+impl Machine {
+    pub fn shown(&self) -> String {
+        format!("{} cores, PostgreSQL {}", self.cores, self.postgresql)
+    }
+}
+
+pub fn table(ran: &str, lines: &[Line]) -> String {
+    let mut table = String::new();
+    // Writing to a String cannot fail.
+    let _ = writeln!(table, "{ran}\n\n| figure | | value | reach |\n| --- | --- | ---: | --- |");
+    for line in lines {
+        let Some(value) = line.value else { continue };
+        let reach = match line.reach {
+            Reach::AtLeast(least) => verdict(value >= least, &format!("≥ {least}")),
+            Reach::Below(most) => verdict(value < most, &format!("< {}", shown(most))),
+            Reach::None => String::new(),
+        };
+        let _ = writeln!(table, "| {} | {} | {} | {reach} |", line.name, line.about, shown(value));
+    }
+    table
+}
+
+/// `about`: what is said beside the figures.
+pub fn write(
+    out: &Path,
+    lines: &[Line],
+    quick: bool,
+    machine: &Machine,
+    about: Vec<(&'static str, Value)>,
+) -> Result<(), Failure> {
+    let mut json: Map<String, Value> = about.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    for line in lines {
+        if let Some(value) = line.value {
+            json.insert(line.name.to_owned(), Value::from((value * 1000.0).round() / 1000.0));
+        }
+    }
+    json.insert("quick".to_owned(), quick.into());
+    json.insert("cores".to_owned(), machine.cores.into());
+    json.insert("postgresql".to_owned(), machine.postgresql.clone().into());
+    if let Some(folder) = out.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    Ok(std::fs::write(out, serde_json::to_string_pretty(&Value::Object(json))? + "\n")?)
 }
 
 fn verdict(reached: bool, bound: &str) -> String {
