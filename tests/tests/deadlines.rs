@@ -70,6 +70,36 @@ async fn late_requests_are_seen(store: StoreKind) {
         }
     }
 
+    // Issued by itself, and checked by nothing but the file and the log's key.
+    let folder = deployment.folder.path();
+    let save = |options: &[&str]| {
+        let ran = Command::new(binary("quittance"))
+            .args(["--endpoint", &deployment.endpoint(), "interim-statement", &soon.name])
+            .args(options)
+            .env("QUITTANCE_TOKEN", &token)
+            .output()
+            .unwrap();
+        (ran.status.success(), String::from_utf8(ran.stderr).unwrap())
+    };
+    let (file, key) = (folder.join("deadline.json"), folder.join("log.vkey"));
+    let until = Instant::now() + Duration::from_secs(30);
+    while !save(&["--at-deadline", file.to_str().unwrap()]).0 {
+        assert!(Instant::now() < until, "no statement is issued");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let history = std::fs::read(deployment.data().join("ledger/keys/history.json")).unwrap();
+    let history: serde_json::Value = serde_json::from_slice(&history).unwrap();
+    std::fs::write(&key, history[0]["vkey"].as_str().unwrap()).unwrap();
+    let verified = Command::new(binary("quittance")).arg("verify").arg(&file).arg("--key").arg(&key).output().unwrap();
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+    assert!(String::from_utf8_lossy(&verified.stdout).contains("interim"), "it is called what it is");
+    let first = std::fs::read(&file).unwrap();
+    assert!(save(&["--at-deadline", file.to_str().unwrap()]).0);
+    assert_eq!(std::fs::read(&file).unwrap(), first, "the same ever after");
+    let ask = v1::GetInterimStatementRequest { name: far.name.clone() };
+    let in_time = acme.evidence().get_interim_statement(ask).await.unwrap().into_inner();
+    assert!(in_time.deadline_statement.is_empty() && in_time.deadline_statement_time.is_none());
+
     let cli = Command::new(binary("quittance"))
         .args(["--endpoint", &deployment.endpoint(), "requests", "list", "--at-risk"])
         .env("QUITTANCE_TOKEN", &token)

@@ -86,7 +86,7 @@ pub enum Command {
     #[command(subcommand)]
     Confirmations(commands::evidence::Command),
     /// How a request stands at this moment: what is confirmed, what is open and why.
-    InterimStatement(commands::evidence::Named),
+    InterimStatement(commands::evidence::InterimStatement),
     /// Checks a certificate or an interim statement, offline: neither the service nor a token is needed.
     #[command(after_help = commands::verify::HELP)]
     Verify(commands::verify::Verify),

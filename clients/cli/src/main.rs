@@ -55,7 +55,7 @@ async fn run(cli: Cli) -> Done {
         Command::Tasks(command) => commands::tasks::run(command, global, &mut out).await,
         Command::Packages(command) => commands::packages::run(command, global, &mut out).await,
         Command::Confirmations(command) => commands::evidence::run(command, global, &mut out).await,
-        Command::InterimStatement(named) => commands::evidence::interim_statement(named, global, &mut out).await,
+        Command::InterimStatement(asked) => commands::evidence::interim_statement(asked, global, &mut out).await,
         Command::Verify(verify) => commands::verify::run(&verify, &mut out),
         Command::Ledger(command) => commands::ledger::run(command, &mut out).await,
         Command::Completion { shell } => {

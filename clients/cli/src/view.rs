@@ -764,6 +764,9 @@ pub struct InterimStatement {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<Request>,
     pub open_systems: Vec<OpenSystem>,
+    /// When one was issued by itself, since the due time had passed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_statement_time: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -777,6 +780,7 @@ impl From<v1::GetInterimStatementResponse> for InterimStatement {
     fn from(statement: v1::GetInterimStatementResponse) -> Self {
         Self {
             state_time: text_or_none(statement.state_time.as_ref()),
+            deadline_statement_time: text_or_none(statement.deadline_statement_time.as_ref()),
             request: statement.request.map(Into::into),
             open_systems: statement
                 .open_systems

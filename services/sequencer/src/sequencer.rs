@@ -25,7 +25,7 @@ pub struct SequencerOptions {
     pub holder: String,
     /// How long a dead sequencer keeps others waiting.
     pub lease: Duration,
-    /// Entries of one transaction: bounds memory, and how long the log's row is locked.
+    /// Staged batches of one transaction, each of a thousand entries at most: bounds memory, and how long the log's row is locked.
     pub batch: u32,
     /// Checkpoints are signed no more often than this.
     pub sign_every: Duration,
@@ -38,7 +38,7 @@ impl SequencerOptions {
         Self {
             holder,
             lease: Duration::from_secs(10),
-            batch: 8192,
+            batch: 512,
             sign_every: Duration::from_millis(1000),
             poll: Duration::from_millis(200),
         }
@@ -263,11 +263,12 @@ impl Sequencer {
         if append.staged.is_empty() {
             return Ok(false);
         }
-        let leaves: Vec<_> = append.staged.iter().map(|staged| staged.leaf).collect();
+        let leaves: Vec<_> = append.staged.iter().flat_map(|batch| batch.leaves.iter().copied()).collect();
+        let more = append.staged.len() == self.options.batch as usize;
         let (edge, tiles) = integrate(&held.edge, &leaves).map_err(|e| Fault::Other(e.to_string()))?;
         append.commit(&edge.head(), &tiles).await?;
         held.edge = edge;
-        Ok(leaves.len() == self.options.batch as usize)
+        Ok(more)
     }
 
     async fn sign(&mut self, held: &mut Held) -> Result<(), Fault> {

@@ -51,7 +51,7 @@ pub struct LedgerConfig {
     pub publish: Option<PathBuf>,
     /// How long a dead sequencer keeps others waiting.
     pub lease_s: u64,
-    /// Entries of one transaction.
+    /// Staged batches of one transaction, each of a thousand entries at most.
     pub batch: u32,
     /// Checkpoints are signed no more often than this.
     pub sign_every_ms: u64,
@@ -65,7 +65,7 @@ impl Default for LedgerConfig {
             listen: None,
             publish: None,
             lease_s: 10,
-            batch: 8192,
+            batch: 512,
             sign_every_ms: 1000,
         }
     }

@@ -74,7 +74,12 @@ pub async fn document(app: &App, certificate: Vec<u8>, language: Language) -> Ap
 }
 
 /// The file, as things stand. `None`: the log does not cover its entries yet.
-pub async fn sign(app: &App, customer: &CustomerId, request: &RequestRow, tasks: &[TaskRow]) -> ApiResult<Option<Vec<u8>>> {
+pub async fn sign(
+    app: &App,
+    customer: &CustomerId,
+    request: &RequestRow,
+    tasks: &[TaskRow],
+) -> ApiResult<Option<Vec<u8>>> {
     let rows = app.store.ledger_entries(customer, request.id).await?;
     let Some(entries) = openings(app, &rows).await? else { return Ok(None) };
     let about = app.store.customer(customer).await?;

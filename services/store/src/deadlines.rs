@@ -135,7 +135,8 @@ impl Store {
         id: RequestId,
     ) -> StoreResult<Option<DeadlineStatement>> {
         let mut tx = self.customer_read(customer).await?;
-        let sql = "SELECT due_us, content, issued_us FROM deadline_statements WHERE customer_id = $1 AND request_id = $2
+        let sql =
+            "SELECT due_us, content, issued_us FROM deadline_statements WHERE customer_id = $1 AND request_id = $2
                    ORDER BY due_us DESC LIMIT 1";
         let row = tx.fetch_one(sql, vec![customer.as_str().into(), id.uuid().into()]).await?;
         let Some(row) = row else { return Ok(None) };

@@ -183,7 +183,7 @@ impl Store {
             stage(&mut staging, ctx, p);
         }
         let mut writes = planned.writes;
-        writes.push(staging.part());
+        writes.extend(staging.parts());
         tx.execute_together(writes).await?;
         for p in &prepared {
             results[p.at] = Some(Ok(Taken::Created(p.id)));

@@ -39,7 +39,7 @@ pub use intake::{Intake, IntakeContext, IntakeItem, Taken};
 pub use keyring::{KeyRing, MaskPseudonyms};
 pub use lease::{LeaseQuery, LeasedBatch, LeasedTask, ReadyWork};
 pub use lifecycle::Extension;
-pub use log::{IssuedCertificate, LedgerEntryRow, LogAppend, LogCheckpoint, LogState, StagedLeaf};
+pub use log::{IssuedCertificate, LedgerEntryRow, LogAppend, LogCheckpoint, LogState, StagedBatch};
 pub use packages::{PackageRow, PackageSummary};
 pub use report::{Report, ReportResult};
 pub use requests::{ChangedIdentifier, RequestFilter, RequestRow, TaskRow, TimelinessFilter};

@@ -37,13 +37,12 @@ pub struct LogCheckpoint {
     pub note: String,
 }
 
-/// A staged entry without a place yet.
+/// Staged entries without a place yet; what one transaction staged, as a rule.
 #[derive(Clone, Debug)]
-pub struct StagedLeaf {
+pub struct StagedBatch {
     customer: String,
-    request: Uuid,
-    entry: Uuid,
-    pub leaf: Leaf,
+    batch: Uuid,
+    pub leaves: Vec<Leaf>,
 }
 
 /// A transaction that gives staged entries their places. Dropped, nothing has happened.
@@ -54,7 +53,7 @@ pub struct LogAppend {
     /// What the places continue from.
     pub head: TreeHead,
     /// In the order of their places.
-    pub staged: Vec<StagedLeaf>,
+    pub staged: Vec<StagedBatch>,
 }
 
 /// An entry of a request, with its opening.
@@ -86,6 +85,14 @@ fn bigint(size: u64) -> i64 {
 
 fn bytes32(bytes: Vec<u8>, table: &'static str) -> StoreResult<[u8; 32]> {
     bytes.try_into().map_err(|_| StoreError::Inconsistent { table, what: "a hash or salt is not 32 bytes long" })
+}
+
+fn leaves(bytes: &[u8]) -> StoreResult<Vec<Leaf>> {
+    let (leaves, rest) = bytes.as_chunks::<HASH_BYTES>();
+    if leaves.is_empty() || !rest.is_empty() {
+        return Err(StoreError::Inconsistent { table: "ledger_batches", what: "its leaves are not 32 bytes each" });
+    }
+    Ok(leaves.iter().map(|leaf| Leaf(*leaf)).collect())
 }
 
 fn head(row: &Row, at: usize) -> StoreResult<TreeHead> {
@@ -154,6 +161,7 @@ impl Store {
     }
 
     /// Begins to give staged entries their places, by their state and never by "newer than the last": a late commit is found, too.
+    /// `max`: batches, each of a thousand entries at most.
     pub async fn begin_append(&self, epoch: i64, max: u32) -> StoreResult<LogAppend> {
         let mut tx = self.deployment_tx().await?;
         let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE" } else { "" };
@@ -163,14 +171,13 @@ impl Store {
             return Err(StoreError::LeaseLost);
         }
         let head = head(&row, 1)?;
-        let sql = "SELECT customer_id, request_id, entry_id, leaf FROM ledger_entries WHERE leaf_index IS NULL
-                   ORDER BY entry_id LIMIT $1";
+        let sql = "SELECT customer_id, batch_id, leaves FROM ledger_batches WHERE first_index IS NULL
+                   ORDER BY batch_id LIMIT $1";
         let rows = tx.fetch(sql, vec![i64::from(max).into()]).await?;
-        let mut staged = Vec::with_capacity(rows.len());
-        for row in rows {
-            let leaf = Leaf(bytes32(row.bytes(3)?, "ledger_entries")?);
-            staged.push(StagedLeaf { customer: row.text(0)?, request: row.uuid(1)?, entry: row.uuid(2)?, leaf });
-        }
+        let staged = rows.iter().map(|row| {
+            Ok(StagedBatch { customer: row.text(0)?, batch: row.uuid(1)?, leaves: leaves(&row.bytes(2)?)? })
+        });
+        let staged = staged.collect::<StoreResult<_>>()?;
         Ok(LogAppend { tx, epoch, head, staged })
     }
 
@@ -222,8 +229,9 @@ impl Store {
     /// All entries of a request, oldest first.
     pub async fn ledger_entries(&self, customer: &CustomerId, request: RequestId) -> StoreResult<Vec<LedgerEntryRow>> {
         let mut tx = self.customer_read(customer).await?;
-        let sql = "SELECT kind, payload, salt, leaf, leaf_index FROM ledger_entries
-                   WHERE customer_id = $1 AND request_id = $2 ORDER BY entry_id LIMIT $3";
+        let sql = "SELECT e.kind, e.payload, e.salt, e.leaf, b.first_index + e.batch_offset FROM ledger_entries e
+                   JOIN ledger_batches b ON b.customer_id = $1 AND b.batch_id = e.batch_id
+                   WHERE e.customer_id = $1 AND e.request_id = $2 ORDER BY e.entry_id LIMIT $3";
         let args = vec![customer.as_str().into(), request.uuid().into(), ENTRIES_MAX.into()];
         let rows = tx.fetch(sql, args).await?;
         let one = |row: &Row| {
@@ -304,28 +312,33 @@ const ENTRIES_MAX: i64 = 10_000;
 impl LogAppend {
     /// Gives the places, writes the tiles, and moves the head, all or nothing.
     pub async fn commit(mut self, head: &TreeHead, tiles: &[TileWrite]) -> StoreResult<()> {
-        let first = bigint(self.head.size);
         let staged = &self.staged;
+        let mut next = bigint(self.head.size);
+        let firsts = staged.iter().map(|batch| {
+            let first = next;
+            // A batch has at most a thousand.
+            next += batch.leaves.len() as i64;
+            first
+        });
         let placed = self
             .tx
             .execute_rows(
-                "WITH c(customer_id, request_id, entry_id, leaf_index) AS ({rows})
-                 UPDATE ledger_entries SET leaf_index = c.leaf_index FROM c
-                 WHERE ledger_entries.customer_id = c.customer_id AND ledger_entries.request_id = c.request_id
-                   AND ledger_entries.entry_id = c.entry_id AND ledger_entries.leaf_index IS NULL",
+                "WITH c(customer_id, batch_id, first_index) AS ({rows})
+                 UPDATE ledger_batches SET first_index = c.first_index FROM c
+                 WHERE ledger_batches.customer_id = c.customer_id AND ledger_batches.batch_id = c.batch_id
+                   AND ledger_batches.first_index IS NULL",
                 vec![],
                 Rows::new(vec![
-                    Column::texts(staged.iter().map(|s| s.customer.as_str())),
-                    Column::uuids(staged.iter().map(|s| s.request)),
-                    Column::uuids(staged.iter().map(|s| s.entry)),
-                    Column::i64s((first..).take(staged.len())),
+                    Column::texts(staged.iter().map(|batch| batch.customer.as_str())),
+                    Column::uuids(staged.iter().map(|batch| batch.batch)),
+                    Column::i64s(firsts),
                 ]),
             )
             .await?;
         if placed != staged.len() as u64 {
             return Err(StoreError::Inconsistent {
-                table: "ledger_entries",
-                what: "a staged entry has a place already",
+                table: "ledger_batches",
+                what: "a staged batch has a place already",
             });
         }
         self.tx

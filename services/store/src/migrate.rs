@@ -32,6 +32,12 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("migrations/0007_deadline_statements.sql"),
         postgres: include_str!("migrations/0007_deadline_statements.postgres.sql"),
     },
+    Migration {
+        number: 8,
+        name: "ledger_batches",
+        sql: include_str!("migrations/0008_ledger_batches.sql"),
+        postgres: include_str!("migrations/0008_ledger_batches.postgres.sql"),
+    },
 ];
 
 /// The version that this build writes.
@@ -56,7 +62,12 @@ fn for_engine(engine: Engine, migration: &Migration) -> String {
 
 /// Brings the store to this build's schema. Answers whether it was empty.
 pub(crate) async fn migrate(pool: &Pool) -> StoreResult<bool> {
-    let mut tx = pool.begin().await?;
+    migrate_to(pool, SCHEMA_VERSION).await
+}
+
+async fn migrate_to(pool: &Pool, wanted: i64) -> StoreResult<bool> {
+    // Row-level security would hide every customer's rows from a migration that moves them.
+    let mut tx = pool.begin_with_settings("SET LOCAL quittance.scope = 'deployment'").await?;
     tx.execute(
         "CREATE TABLE IF NOT EXISTS schema_version (id BIGINT PRIMARY KEY CHECK (id = 1), version BIGINT NOT NULL)",
         vec![],
@@ -73,11 +84,67 @@ pub(crate) async fn migrate(pool: &Pool) -> StoreResult<bool> {
             "the store has schema {version}, and this build knows {SCHEMA_VERSION}: start a newer build, or restore a backup"
         )));
     }
-    for migration in MIGRATIONS.iter().filter(|m| m.number > version) {
+    for migration in MIGRATIONS.iter().filter(|m| m.number > version && m.number <= wanted) {
         tracing::info!(number = migration.number, name = migration.name, "migrating the store");
         tx.execute_script(&for_engine(tx.engine(), migration)).await?;
         tx.execute("UPDATE schema_version SET version = $1 WHERE id = 1", vec![Val::from(migration.number)]).await?;
     }
     tx.commit().await?;
     Ok(version == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use quittance_sql::{ConnectOptions, Row};
+
+    use super::*;
+
+    async fn rows(pool: &Pool, sql: &str) -> Vec<Row> {
+        let mut tx = pool.begin_with_settings("SET LOCAL quittance.scope = 'deployment'").await.unwrap();
+        tx.fetch(sql, vec![]).await.unwrap()
+    }
+
+    /// A store of the first release that has a ledger, with one entry that has its place and one that has none.
+    async fn entries_of_a_filled_store_keep_their_places(pool: &Pool) {
+        migrate_to(pool, 3).await.unwrap();
+        let mut tx = pool.begin_with_settings("SET LOCAL quittance.scope = 'deployment'").await.unwrap();
+        for (entry, leaf, place) in [(1_u128, 7_u8, Val::from(5)), (2, 8, Val::I64(None))] {
+            let leaf = Val::from(vec![leaf; 32]);
+            tx.execute(
+                "INSERT INTO ledger_entries (customer_id, entry_id, request_id, kind, payload, salt, leaf, leaf_index)
+                 VALUES ('acme', $1, $1, 'instructed', $2, $2, $2, $3)",
+                vec![uuid::Uuid::from_u128(entry).into(), leaf, place],
+            )
+            .await
+            .unwrap();
+        }
+        tx.commit().await.unwrap();
+        migrate(pool).await.unwrap();
+        let places = "SELECT b.first_index, b.leaves, e.leaf FROM ledger_entries e
+                      JOIN ledger_batches b ON b.customer_id = e.customer_id AND b.batch_id = e.batch_id ORDER BY e.entry_id";
+        let found = rows(pool, places).await;
+        let places: Vec<Option<i64>> = found.iter().map(|row| row.opt_i64(0).unwrap()).collect();
+        assert_eq!(places, [Some(5), None]);
+        assert!(found.iter().all(|row| row.bytes(1).unwrap() == row.bytes(2).unwrap()));
+    }
+
+    #[tokio::test]
+    async fn entries_of_a_filled_store_keep_their_places_sqlite() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", dir.path().join("store.db").display());
+        let options = ConnectOptions { create: true, connections_max: 1, ..ConnectOptions::new(url) };
+        entries_of_a_filled_store_keep_their_places(&Pool::open(&options).unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn entries_of_a_filled_store_keep_their_places_postgres() {
+        let url = std::env::var("QUITTANCE_TEST_POSTGRES_URL").expect("run `tests/with-servers.sh cargo test …`");
+        let name = format!("m{}", uuid::Uuid::now_v7().simple());
+        let admin = Pool::open(&ConnectOptions::new(url.clone())).unwrap();
+        admin.run_script(&format!("CREATE ROLE {name} LOGIN")).await.unwrap();
+        admin.run_script(&format!("CREATE DATABASE {name} OWNER {name}")).await.unwrap();
+        let host = url.split('@').nth(1).and_then(|h| h.split('/').next()).unwrap();
+        let options = ConnectOptions::new(format!("postgres://{name}@{host}/{name}"));
+        entries_of_a_filled_store_keep_their_places(&Pool::open(&options).unwrap()).await;
+    }
 }

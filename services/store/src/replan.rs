@@ -282,7 +282,7 @@ impl Store {
         .await?;
         let closed: Vec<_> = closed.iter().map(|(id, _, action)| Closed::done(*id, *action)).collect();
         let mut writes = forget_closed(tx.engine(), customer, &closed);
-        writes.push(staging.part());
+        writes.extend(staging.parts());
         tx.execute_together(writes).await?;
         tx.commit().await?;
         self.grown(missing.iter().map(|(.., tasks)| tasks.len()).sum()).await;

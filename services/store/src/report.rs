@@ -543,7 +543,7 @@ async fn confirm(
     }
     let mut writes = forget_closed(tx.engine(), customer, &closed);
     writes.push(insert_confirmations(customer, system, now, bodies));
-    writes.push(staging.part());
+    writes.extend(staging.parts());
     // Not before the requests are written: only then all who wait for these tasks are there to be seen.
     let ids: Vec<RequestId> = confirmed.iter().map(|(c, _)| c.request).collect();
     let ended = tx.fetch_with(ended_waits(customer, system, "CONFIRMED", &ids), writes).await?;

@@ -1,11 +1,14 @@
 //! `quittance confirmations …` and `quittance interim-statement`
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use quittance_api::v1;
 
 use crate::{
     args::Global,
     failure::{Done, End, Failure},
+    files,
     output::Output,
     resource, view,
 };
@@ -25,6 +28,18 @@ pub struct Named {
     customer: Option<String>,
 }
 
+#[derive(Args)]
+pub struct InterimStatement {
+    #[command(flatten)]
+    request: Named,
+    /// Also the signed file (`quittance verify` checks it), and where it goes.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// The signed file that was issued by itself when the due time passed, and where it goes.
+    #[arg(long, value_name = "FILE")]
+    at_deadline: Option<PathBuf>,
+}
+
 impl Named {
     pub fn name(&self) -> Result<String, Failure> {
         resource::request(&self.request, self.customer.as_deref())
@@ -41,10 +56,19 @@ pub async fn run(command: Command, global: &Global, out: &mut Output) -> Done {
     Ok(End::Fine)
 }
 
-pub async fn interim_statement(named: Named, global: &Global, out: &mut Output) -> Done {
-    let request = v1::GetInterimStatementRequest { name: named.name()? };
+pub async fn interim_statement(asked: InterimStatement, global: &Global, out: &mut Output) -> Done {
+    let request = v1::GetInterimStatementRequest { name: asked.request.name()? };
     let client = global.connect().await?;
-    let statement = view::InterimStatement::from(client.evidence().get_interim_statement(request).await?.into_inner());
+    let mut answer = client.evidence().get_interim_statement(request).await?.into_inner();
+    if let Some(path) = &asked.out {
+        let none = "there is no signed statement: all is confirmed, or it is too early; ask again in a second";
+        files::write(path, &signed(std::mem::take(&mut answer.statement), none)?)?;
+    }
+    if let Some(path) = &asked.at_deadline {
+        let none = "none was issued by itself: the due time did not pass with something open";
+        files::write(path, &signed(std::mem::take(&mut answer.deadline_statement), none)?)?;
+    }
+    let statement = view::InterimStatement::from(answer);
     if out.is_json() {
         out.document(&statement)?;
         return Ok(End::Fine);
@@ -60,4 +84,8 @@ pub async fn interim_statement(named: Named, global: &Global, out: &mut Output) 
         out.table(&view::OpenSystem::table(&statement.open_systems))?;
     }
     Ok(End::Fine)
+}
+
+fn signed(file: Vec<u8>, none: &str) -> Result<Vec<u8>, Failure> {
+    if file.is_empty() { Err(Failure::Usage(none.to_owned())) } else { Ok(file) }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quittance_domain::{Timestamp, ids::RequestId, task::TaskState, window::Timeliness};
-use quittance_store::{Intake, RequestFilter, RunningLate, TimelinessFilter};
+use quittance_store::{DeadlineStatement, Intake, RequestFilter, RunningLate, TimelinessFilter};
 use tokio::task::JoinSet;
 
 use crate::{harness::TestStore, world::*};
@@ -102,4 +102,34 @@ pub async fn lists_tell_who_is_late(t: &TestStore) {
     assert_eq!(list(&[Timeliness::OnTrack]).await, [ids[0]]);
     assert_eq!(list(&[Timeliness::AtRisk, Timeliness::Overdue]).await, [ids[2], ids[1]]);
     assert_eq!(list(&[]).await, [done, ids[2], ids[1], ids[0]]);
+}
+
+pub async fn a_deadline_statement_is_kept_once_for_each_due_time_that_passed(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = acme.instruct(at(0), due("mara", day(8))).await;
+    let closed = acme.instruct(at(0), due("closed", day(8))).await;
+    let statement =
+        |due_at, issued_at, text: &str| DeadlineStatement { due_at, content: text.as_bytes().to_vec(), issued_at };
+    let early = statement(day(8), day(7), "too early");
+    assert!(!t.keep_deadline_statement(&acme.id, id, &early).await.unwrap(), "it is not overdue");
+    assert_eq!(told(&acme, day(9)).await.len(), 2);
+    assert_eq!(t.customers_without_deadline_statement().await.unwrap(), std::slice::from_ref(&acme.id));
+    assert_eq!(t.without_deadline_statement(&acme.id).await.unwrap().len(), 2);
+    for task in claim(t, &crm, day(9)).await.unwrap().tasks.iter().filter(|task| task.key.request == closed) {
+        acme.report(task, day(9), crate::world::done(&crm)).await;
+    }
+    let first = statement(day(8), day(9), "first");
+    assert!(!t.keep_deadline_statement(&acme.id, closed, &first).await.unwrap(), "nothing of it is open any more");
+    assert!(t.keep_deadline_statement(&acme.id, id, &first).await.unwrap());
+    assert!(!t.keep_deadline_statement(&acme.id, id, &statement(day(8), day(9), "another replica's")).await.unwrap());
+    assert_eq!(t.deadline_statement(&acme.id, id).await.unwrap(), Some(first));
+    assert!(t.customers_without_deadline_statement().await.unwrap().is_empty());
+
+    t.extend_request(&acme.id, id, day(30), "many systems", day(10)).await.unwrap();
+    assert!(t.customers_without_deadline_statement().await.unwrap().is_empty());
+    assert_eq!(told(&acme, day(31)).await, [(id, Timeliness::Overdue)]);
+    let second = statement(day(30), day(31), "second");
+    assert!(t.keep_deadline_statement(&acme.id, id, &second).await.unwrap());
+    assert_eq!(t.deadline_statement(&acme.id, id).await.unwrap(), Some(second));
+    assert_eq!(t.deadline_statement(&acme.id, closed).await.unwrap(), None);
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use quittance_domain::{action::RestrictionGround, ids::RequestId, outcome::OutcomeKind, request::RequestState};
 use quittance_store::{
-    ChangeCursor, IssuedCertificate, LeaseQuery, LeasedTask, Report, ReportResult, RequestFilter, StoreError,
+    ChangeCursor, DeadlineStatement, IssuedCertificate, LeaseQuery, LeasedTask, Report, ReportResult, RequestFilter,
+    StoreError,
 };
 
 use crate::{harness::TestStore, statements::by_the_case, world::*};
@@ -78,6 +79,10 @@ async fn neighbours(t: &TestStore) -> Neighbours {
     let issued = IssuedCertificate { content: b"signed".to_vec(), issued_at: at(4) };
     t.keep_certificate(&bolt.id, request, issued).await.unwrap();
     let pending = bolt.instruct_all(at(4), vec![access("mara"), erasure("mara")]).await[0];
+    t.running_late(&bolt.id, day(200), std::time::Duration::ZERO).await.unwrap();
+    let due_at = bolt.request(pending).await.due_at;
+    let overdue = DeadlineStatement { due_at, content: b"signed".to_vec(), issued_at: day(200) };
+    assert!(t.keep_deadline_statement(&bolt.id, pending, &overdue).await.unwrap());
     for person in ["siu", "failed", "running", "awaiting", "mara"] {
         acme.instruct(at(5), access(person)).await;
     }
@@ -97,6 +102,7 @@ pub async fn with_one_customers_id_nothing_of_anothers_is_read(t: &TestStore) {
         assert!(t.extensions(&n.acme.id, id).await.unwrap().is_empty());
         assert!(t.ledger_entries(&n.acme.id, id).await.unwrap().is_empty());
         assert_eq!(t.certificate(&n.acme.id, id).await.unwrap(), None);
+        assert_eq!(t.deadline_statement(&n.acme.id, id).await.unwrap(), None);
         found(t.subject(&n.acme.id, id).await.map(|_| ()).unwrap_err());
         let package = t.package(&n.acme.id, id).await.unwrap();
         assert_eq!((package.records, package.released_at), (0, None));

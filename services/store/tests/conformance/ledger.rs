@@ -24,7 +24,8 @@ pub struct Entry {
 /// A request's entries in the order in which they were staged, each checked by itself.
 pub async fn events(t: &TestStore, request: RequestId) -> Vec<Entry> {
     let sql = "SELECT entry_id, kind, payload, salt, leaf, customer_id FROM ledger_entries WHERE request_id = $1
-               AND leaf_index IS NULL ORDER BY entry_id";
+               AND EXISTS (SELECT 1 FROM ledger_batches b WHERE b.customer_id = ledger_entries.customer_id
+                 AND b.batch_id = ledger_entries.batch_id AND b.first_index IS NULL) ORDER BY entry_id";
     let mut entries = Vec::new();
     for row in t.rows(sql, vec![Val::from(request.uuid())]).await {
         let (kind, payload, salt) = (row.text(1).unwrap(), row.bytes(2).unwrap(), row.bytes(3).unwrap());

@@ -13,7 +13,9 @@ pub const CUSTOMERS_TABLES: &[&str] = &[
     "agreements",
     "certificates",
     "confirmations",
+    "deadline_statements",
     "extensions",
+    "ledger_batches",
     "ledger_entries",
     "match_sets",
     "package_records",
@@ -27,7 +29,7 @@ pub const CUSTOMERS_TABLES: &[&str] = &[
 ];
 
 /// The named list (docs/ARCHITECTURE.md, "Tables"): the sequencer looks for what is staged.
-const CROSSES_CUSTOMERS: &[&str] = &["FROM ledger_entries WHERE leaf_index IS NULL"];
+const CROSSES_CUSTOMERS: &[&str] = &["FROM ledger_batches WHERE first_index IS NULL"];
 
 /// Stands before what a case asks by itself, which may well be of all customers.
 const BY_THE_CASE: &str = "/* by the case */ ";

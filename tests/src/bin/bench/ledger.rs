@@ -57,12 +57,27 @@ impl LedgerResults {
         let line = |name, about, value, reach| Line { name, about, value: Some(value), reach };
         let ratio = over(Some(self.append_per_s), Some(self.by_hand_per_s)).unwrap_or_default();
         vec![
-            line("by_hand_per_s", "the same bytes by a set-based INSERT, 1,000 a transaction", self.by_hand_per_s, Reach::None),
-            line("append_per_s", "entries staged, integrated, and signed for", self.append_per_s, Reach::AtLeast(40_000.0)),
+            line(
+                "by_hand_per_s",
+                "the same bytes by a set-based INSERT, 1,000 a transaction",
+                self.by_hand_per_s,
+                Reach::None,
+            ),
+            line(
+                "append_per_s",
+                "entries staged, integrated, and signed for",
+                self.append_per_s,
+                Reach::AtLeast(40_000.0),
+            ),
             line("ratio_append", "the two, one over the other", ratio, Reach::AtLeast(0.3)),
             line("proof_ms_median", "an inclusion proof from the store", self.proof_ms_median, Reach::Below(1.0)),
             line("verify_ms", "checking a certificate of 20 confirmations", self.verify_ms, Reach::Below(5.0)),
-            line("w1_loss_percent", "what W1 loses by the sequencer beside it", self.w1_loss_percent, Reach::Below(15.0)),
+            line(
+                "w1_loss_percent",
+                "what W1 loses by the sequencer beside it",
+                self.w1_loss_percent,
+                Reach::Below(15.0),
+            ),
         ]
     }
 
@@ -218,7 +233,11 @@ async fn append(pool: &Pool, payload: &[u8], count: u64) -> Result<f64, Failure>
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let signed = begun.elapsed();
-    crate::say(&format!("  staged after {:.2} s, signed for after {:.2} s", staged.as_secs_f64(), signed.as_secs_f64()));
+    crate::say(&format!(
+        "  staged after {:.2} s, signed for after {:.2} s",
+        staged.as_secs_f64(),
+        signed.as_secs_f64()
+    ));
     Ok(per_s(count, signed))
 }
 
