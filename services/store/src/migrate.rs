@@ -26,6 +26,12 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("migrations/0003_ledger.sql"),
         postgres: include_str!("migrations/0003_ledger.postgres.sql"),
     },
+    Migration {
+        number: 4,
+        name: "forgetting",
+        sql: include_str!("migrations/0004_forgetting.sql"),
+        postgres: include_str!("migrations/0004_forgetting.postgres.sql"),
+    },
 ];
 
 /// The version that this build writes.
@@ -48,8 +54,8 @@ fn for_engine(engine: Engine, migration: &Migration) -> String {
     sql
 }
 
-/// Brings the store to this build's schema. Answers whether it was empty.
-pub(crate) async fn migrate(pool: &Pool) -> StoreResult<bool> {
+/// Brings the store to this build's schema.
+pub(crate) async fn migrate(pool: &Pool) -> StoreResult<()> {
     let mut tx = pool.begin().await?;
     tx.execute(
         "CREATE TABLE IF NOT EXISTS schema_version (id BIGINT PRIMARY KEY CHECK (id = 1), version BIGINT NOT NULL)",
@@ -72,6 +78,5 @@ pub(crate) async fn migrate(pool: &Pool) -> StoreResult<bool> {
         tx.execute_script(&for_engine(tx.engine(), migration)).await?;
         tx.execute("UPDATE schema_version SET version = $1 WHERE id = 1", vec![Val::from(migration.number)]).await?;
     }
-    tx.commit().await?;
-    Ok(version == 0)
+    Ok(tx.commit().await?)
 }

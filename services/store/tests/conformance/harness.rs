@@ -3,7 +3,7 @@
 use std::{ops::Deref, path::PathBuf, sync::Mutex};
 
 use quittance_sql::{ConnectOptions, Engine, Pool, Row, Tx, Val};
-use quittance_store::{KeyRing, Store, StoreOptions, StoreResult};
+use quittance_store::{Store, StoreOptions, StoreResult};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -38,10 +38,6 @@ impl TestStore {
             Engine::Sqlite | Engine::MySql => format!("sqlite:{}", folder.path().join("store.db").display()),
         };
         let mut store = Self { store: None, engine, url, folder, worn: false };
-        if store.is_postgres() {
-            // A database that was used before has its tables already, and a store in use is given no new keys.
-            KeyRing::open(&store.file("keys"), true).unwrap();
-        }
         store.open("keys").await.unwrap();
         Some(store)
     }
@@ -50,6 +46,12 @@ impl TestStore {
         self.close().await;
         if self.is_postgres() && !self.worn {
             self.empty().await;
+            // The next case has a key ring of its own.
+            self.change(
+                "DELETE FROM key_epochs; UPDATE deployment SET key_epoch = 0;
+                 UPDATE key_rotation SET held_by = '', held_until_us = 0, asked = 0",
+            )
+            .await;
             FREE.lock().unwrap().push(self.url);
         }
     }

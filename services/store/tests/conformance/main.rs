@@ -230,7 +230,8 @@ suite! {
         }
         sealing {
             no_column_holds_personal_data_in_the_clear,
-            another_key_ring_opens_nothing,
+            another_key_ring_is_refused,
+            without_its_key_nothing_opens_and_nothing_is_lost,
             a_store_in_use_is_not_given_new_keys,
             a_sealed_value_opens_in_its_own_row_only,
         }

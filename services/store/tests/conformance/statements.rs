@@ -14,6 +14,7 @@ pub const CUSTOMERS_TABLES: &[&str] = &[
     "certificates",
     "confirmations",
     "extensions",
+    "key_epoch_uses",
     "ledger_entries",
     "match_sets",
     "package_records",
