@@ -93,12 +93,13 @@ async fn read_all(tx: &mut Tx) -> StoreResult<Vec<EpochRow>> {
 pub(crate) async fn holds_sealed(pool: &Pool) -> StoreResult<bool> {
     let mut tx = pool.begin_with_settings("SET LOCAL quittance.scope = 'deployment'").await?;
     let row = tx.fetch_one("SELECT key_epoch FROM deployment WHERE id = 1", vec![]).await?;
-    if row.ok_or(NO_GENERATION)?.i64(0)? > 0 {
-        return Ok(true);
-    }
+    let begun = row.ok_or(NO_GENERATION)?.i64(0)? > 0;
     let sealed = "SELECT c.customer_id FROM customers c WHERE EXISTS (SELECT 1 FROM requests r
                     WHERE r.customer_id = c.customer_id) LIMIT 1";
-    Ok(tx.fetch_one(sealed, vec![]).await?.is_some())
+    let holds = begun || tx.fetch_one(sealed, vec![]).await?.is_some();
+    // Not left to the end of a transaction that is dropped: keys are made next, and the disk may take its time.
+    tx.commit().await?;
+    Ok(holds)
 }
 
 /// The current epoch as this transaction may seal under it: it stays current until the transaction ends (I7).

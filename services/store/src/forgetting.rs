@@ -192,9 +192,9 @@ impl Forgetting {
     }
 }
 
-/// What there is still under an epoch, as a condition on `$1`, its number.
-const NOTHING_UNDER: &str = "NOT EXISTS (SELECT 1 FROM customers c WHERE EXISTS (SELECT 1 FROM requests r
-     WHERE r.customer_id = c.customer_id AND r.key_epoch = CAST($1 AS TEXT) AND r.key_epoch <> ''))";
+/// A customer that has something under the epoch `$1`.
+const UNDER: &str = "SELECT c.customer_id FROM customers c WHERE EXISTS (SELECT 1 FROM requests r
+     WHERE r.customer_id = c.customer_id AND r.key_epoch = CAST($1 AS TEXT) AND r.key_epoch <> '')";
 
 impl Store {
     async fn rotation_is_asked(&self) -> StoreResult<bool> {
@@ -295,7 +295,7 @@ impl Store {
         let mut tx = self.deployment_tx().await?;
         let sql = format!(
             "UPDATE key_epochs SET state = 'REWRAPPED', rewrapped_us = $2 WHERE epoch = $1 AND state = 'CLOSED'
-               AND EXISTS (SELECT 1 FROM deployment WHERE id = 1 AND key_epoch > $1) AND {NOTHING_UNDER}"
+               AND EXISTS (SELECT 1 FROM deployment WHERE id = 1 AND key_epoch > $1) AND NOT EXISTS ({UNDER})"
         );
         let proven = tx.execute(&sql, vec![epoch.into(), us(now).into()]).await?;
         tx.commit().await?;
@@ -307,12 +307,11 @@ impl Store {
             return Ok(KeyTurn::Waits);
         }
         let mut tx = self.deployment_read().await?;
-        let sql = format!("SELECT 1 FROM key_epochs WHERE epoch = $1 AND state = 'REWRAPPED' AND {NOTHING_UNDER}");
-        if tx.fetch_one(&sql, vec![epoch.number.into()]).await?.is_none() {
+        if tx.fetch_one(&format!("{UNDER} LIMIT 1"), vec![epoch.number.into()]).await?.is_some() {
             tracing::error!(epoch = epoch.number, "something is sealed under an epoch that was closed: its key is kept");
             return Err(StoreError::Inconsistent { table: "key_epochs", what: "an epoch that is closed is in use" });
         }
-        drop(tx);
+        tx.commit().await?;
         self.ring().destroy(epoch.number, &epoch.check)?;
         self.move_epoch(epoch.number, EpochState::Rewrapped, EpochState::Destroyed, now).await?;
         self.refresh_keys().await?;

@@ -91,6 +91,10 @@ fn bad(path: &Path, what: &str) -> StoreError {
     StoreError::KeyRing(format!("{}: {what}", path.display()))
 }
 
+fn another_key(path: &Path) -> StoreError {
+    bad(path, "is another key than this store was sealed with")
+}
+
 fn io_failed(path: &Path) -> impl Fn(io::Error) -> StoreError + '_ {
     |e| bad(path, &e.to_string())
 }
@@ -213,7 +217,7 @@ impl KeyRing {
                 None => self.read(*number)?.is_none_or(|key| key.check == *check),
             };
             if !fits {
-                return Err(bad(&self.path(*number), "is another key than this store was sealed with"));
+                return Err(another_key(&self.path(*number)));
             }
         }
         let before = self.epochs().known.destroyed.clone();
@@ -252,8 +256,11 @@ impl KeyRing {
         }
         let key = Arc::new(self.read(number)?.ok_or(StoreError::NoEpochKey(number))?);
         let mut epochs = self.epochs_mut();
-        // Only what the database knows is kept: what it has not told us of yet is read again.
-        if epochs.known.living.get(&number).is_some_and(|check| *check == key.check) {
+        // One that the database has not told us of yet opens what was sealed with it, and is not kept.
+        if let Some(check) = epochs.known.living.get(&number) {
+            if *check != key.check {
+                return Err(another_key(&self.path(number)));
+            }
             epochs.keys.insert(number, key.clone());
         }
         Ok(key)
