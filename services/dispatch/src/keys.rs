@@ -96,10 +96,6 @@ fn tell(turn: &KeyTurn) {
         KeyTurn::Rewrapped(epoch) => tracing::info!(epoch, "nothing is under the old key epoch any more"),
         KeyTurn::Destroyed(epoch) => tracing::info!(epoch, "the key of an epoch is destroyed"),
         KeyTurn::Logged(epoch) => tracing::info!(epoch, "the destruction of an epoch's key is on record"),
-        KeyTurn::Recorded(_)
-        | KeyTurn::Idle
-        | KeyTurn::Elsewhere
-        | KeyTurn::Waits
-        | KeyTurn::Stuck { .. } => {}
+        KeyTurn::Recorded(_) | KeyTurn::Idle | KeyTurn::Elsewhere | KeyTurn::Waits | KeyTurn::Stuck { .. } => {}
     }
 }

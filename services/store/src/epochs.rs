@@ -84,7 +84,8 @@ fn read(row: &Row) -> StoreResult<EpochRow> {
 }
 
 async fn read_all(tx: &mut Tx) -> StoreResult<Vec<EpochRow>> {
-    let sql = "SELECT epoch, state, current_us, closed_us, rewrapped_us, destroyed_us, logged_us, key_check FROM key_epochs
+    let sql =
+        "SELECT epoch, state, current_us, closed_us, rewrapped_us, destroyed_us, logged_us, key_check FROM key_epochs
                ORDER BY epoch DESC LIMIT $1";
     tx.fetch(sql, vec![LISTED_MAX.into()]).await?.iter().map(read).collect()
 }

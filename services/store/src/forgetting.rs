@@ -114,7 +114,8 @@ impl Forgetting {
     /// One step, of whatever is to be done first.
     pub async fn turn(&mut self, now: Timestamp) -> StoreResult<KeyTurn> {
         let epochs = self.store.key_epochs().await?;
-        let unfinished = || epochs.iter().rev().filter(|e| !matches!(e.state, EpochState::Current | EpochState::Logged));
+        let unfinished =
+            || epochs.iter().rev().filter(|e| !matches!(e.state, EpochState::Current | EpochState::Logged));
         let current = epochs.iter().find(|e| e.state == EpochState::Current);
         let current = current.ok_or(StoreError::NotFound("the current epoch"))?;
         let due = self.is_due(current, now).await?;
@@ -168,12 +169,14 @@ impl Forgetting {
     }
 
     async fn turn_over(&mut self, epoch: &EpochRow, current: &EpochRow, now: Timestamp) -> StoreResult<KeyTurn> {
-        let mut walk = self.walk.take().filter(|w| w.epoch == epoch.number).unwrap_or_else(|| Walk::begin(epoch.number));
+        let mut walk =
+            self.walk.take().filter(|w| w.epoch == epoch.number).unwrap_or_else(|| Walk::begin(epoch.number));
         while let Some(customer) = self.store.customer_under(epoch.number, &walk.customer, walk.request).await? {
             if customer.as_str() != walk.customer {
                 (walk.customer, walk.request) = (customer.as_str().to_owned(), Uuid::nil());
             }
-            let batch = self.store.turn_over_batch(&customer, (epoch.number, current.number), walk.request, now).await?;
+            let batch =
+                self.store.turn_over_batch(&customer, (epoch.number, current.number), walk.request, now).await?;
             walk.unopenable += batch.unopenable;
             // Behind the last one there is no more of this customer's.
             walk.request = batch.next.unwrap_or(Uuid::max());
@@ -308,7 +311,10 @@ impl Store {
         }
         let mut tx = self.deployment_read().await?;
         if tx.fetch_one(&format!("{UNDER} LIMIT 1"), vec![epoch.number.into()]).await?.is_some() {
-            tracing::error!(epoch = epoch.number, "something is sealed under an epoch that was closed: its key is kept");
+            tracing::error!(
+                epoch = epoch.number,
+                "something is sealed under an epoch that was closed: its key is kept"
+            );
             return Err(StoreError::Inconsistent { table: "key_epochs", what: "an epoch that is closed is in use" });
         }
         tx.commit().await?;
@@ -359,7 +365,9 @@ impl Store {
     /// One process alone has nobody to wait for.
     fn has_settled(&self, since: Option<Timestamp>, now: Timestamp) -> bool {
         match self.engine() {
-            Engine::Postgres => since.and_then(|since| since.checked_add(SETTLE).ok()).is_some_and(|until| until <= now),
+            Engine::Postgres => {
+                since.and_then(|since| since.checked_add(SETTLE).ok()).is_some_and(|until| until <= now)
+            }
             Engine::Sqlite | Engine::MySql => true,
         }
     }

@@ -379,7 +379,8 @@ async fn look(tx: &mut Tx, customer: &CustomerId, prepared: &[Prepared]) -> Stor
     }
     let (generation, epoch) = held.ok_or(NO_GENERATION)?;
     let epoch = epoch.parse();
-    let epoch = epoch.map_err(|_| StoreError::Inconsistent { table: "deployment", what: "an epoch is not a number" })?;
+    let epoch =
+        epoch.map_err(|_| StoreError::Inconsistent { table: "deployment", what: "an epoch is not a number" })?;
     Ok(Known { generation, epoch, requests, restrictions })
 }
 

@@ -138,8 +138,7 @@ impl KeyRing {
         if about.permissions().mode() & 0o077 != 0 {
             return Err(bad(folder, "others can read it; run chmod 700 on it"));
         }
-        let mut ring =
-            Self { folder: folder.to_owned(), epochs: RwLock::default(), pseudonyms: BTreeMap::new() };
+        let mut ring = Self { folder: folder.to_owned(), epochs: RwLock::default(), pseudonyms: BTreeMap::new() };
         let (mut epochs, mut pseudonyms) = ring.numbers()?;
         if epochs.is_empty() || pseudonyms.is_empty() {
             if !create {
@@ -223,7 +222,10 @@ impl KeyRing {
         let before = self.epochs().known.destroyed.clone();
         for (number, check) in known.destroyed.iter().filter(|(number, _)| !before.contains_key(number)) {
             if self.destroy(*number, check)? {
-                tracing::warn!(epoch = number, "the key ring still had a destroyed epoch key, or had it again: it is gone now");
+                tracing::warn!(
+                    epoch = number,
+                    "the key ring still had a destroyed epoch key, or had it again: it is gone now"
+                );
             }
         }
         let mut epochs = self.epochs_mut();

@@ -92,7 +92,9 @@ impl Store {
         let mut unknown = Vec::new();
         for (request, lease, plain) in match_sets {
             match keys.get(&request) {
-                Some(Some(key)) => sealed.push((request, lease, key.seal(SealedColumn::MatchSet, system.as_str(), &plain)?)),
+                Some(Some(key)) => {
+                    sealed.push((request, lease, key.seal(SealedColumn::MatchSet, system.as_str(), &plain)?))
+                }
                 Some(None) | None => unknown.push(request),
             }
         }

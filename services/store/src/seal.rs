@@ -110,11 +110,7 @@ fn unwrap(ring: &KeyRing, aad: &[u8], key: &WrappedKey) -> StoreResult<Key> {
 }
 
 impl RequestKey {
-    pub fn generate(
-        epoch: &EpochKey,
-        customer: &CustomerId,
-        request: RequestId,
-    ) -> StoreResult<(Self, WrappedKey)> {
+    pub fn generate(epoch: &EpochKey, customer: &CustomerId, request: RequestId) -> StoreResult<(Self, WrappedKey)> {
         let raw: Key = Key::new(random());
         let aad = aad(customer, request, SealedColumn::DataKey, "");
         let wrapped = encrypt(&epoch.aead, &aad, raw.as_slice())?;

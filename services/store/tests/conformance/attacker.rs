@@ -143,7 +143,8 @@ fn base64(bytes: &[u8]) -> String {
 fn spellings(plain: &str) -> Vec<Vec<u8>> {
     let bytes = plain.as_bytes();
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-    let mut all = vec![bytes.to_vec(), plain.to_uppercase().into_bytes(), hex.to_uppercase().into_bytes(), hex.into_bytes()];
+    let mut all =
+        vec![bytes.to_vec(), plain.to_uppercase().into_bytes(), hex.to_uppercase().into_bytes(), hex.into_bytes()];
     all.extend((0..3).map(|skip| base64(&bytes[skip..]).into_bytes()));
     all
 }

@@ -109,7 +109,8 @@ pub async fn what_is_over_is_forgotten_and_what_lives_lives_on(t: &TestStore) {
     for (table, id) in [("match_sets", "kept"), ("package_records", "kept")] {
         assert_eq!(t.count(&format!("SELECT count(*) FROM {table}")).await, 1, "{table}: {id}");
     }
-    let bytes = "SELECT coalesce(sum(length(sealed_subject) + length(wrapped_key) + length(content_mac)), 0) FROM requests
+    let bytes =
+        "SELECT coalesce(sum(length(sealed_subject) + length(wrapped_key) + length(content_mac)), 0) FROM requests
                  WHERE key_epoch = ''";
     assert_eq!(t.count(&format!("SELECT CAST(({bytes}) AS BIGINT)")).await, 0);
     // What was done stays on record, and nobody's person does.
@@ -243,7 +244,8 @@ async fn again_customer(t: &TestStore, id: &str) -> Customer {
 }
 
 async fn destructions(t: &TestStore) -> Vec<String> {
-    let rows = t.rows("SELECT payload FROM ledger_entries WHERE kind = 'key_destroyed' ORDER BY entry_id", vec![]).await;
+    let rows =
+        t.rows("SELECT payload FROM ledger_entries WHERE kind = 'key_destroyed' ORDER BY entry_id", vec![]).await;
     rows.iter().map(|row| String::from_utf8(row.bytes(0).unwrap()).unwrap()).collect()
 }
 
@@ -336,9 +338,14 @@ pub async fn what_a_worker_still_holds_is_not_forgotten_under_its_hands(t: &Test
     assert_eq!(acme.report(&task, at(6), done(&crm)).await, [id]);
     assert_eq!(t.count("SELECT count(*) FROM match_sets").await, 0);
     // With evidence, it is confirmed all the same.
-    t.resolve_task(&acme.key(id, &crm), confirmation(&crm, quittance_domain::outcome::OutcomeKind::Erased), "operators/kim", day(1))
-        .await
-        .unwrap();
+    t.resolve_task(
+        &acme.key(id, &crm),
+        confirmation(&crm, quittance_domain::outcome::OutcomeKind::Erased),
+        "operators/kim",
+        day(1),
+    )
+    .await
+    .unwrap();
 }
 
 pub async fn a_package_of_any_size_is_forgotten(t: &TestStore) {
@@ -379,7 +386,10 @@ pub async fn the_log_tells_every_customer_of_a_destroyed_key_once(t: &TestStore)
         .iter()
         .map(|row| {
             let recorded = RecordedEvent::read(&row.bytes(1).unwrap()).unwrap();
-            assert_eq!((recorded.customer.as_str(), recorded.request.uuid()), (row.text(0).unwrap().as_str(), Uuid::nil()));
+            assert_eq!(
+                (recorded.customer.as_str(), recorded.request.uuid()),
+                (row.text(0).unwrap().as_str(), Uuid::nil())
+            );
             let Event::KeyDestroyed { epoch, forgotten, rewrapped, destroyed_us } = recorded.event else { panic!() };
             assert!(destroyed_us >= day(31).as_microsecond());
             (recorded.customer.to_string(), epoch, forgotten, rewrapped)
@@ -465,7 +475,8 @@ pub async fn a_replica_seals_nothing_under_an_old_key_and_keeps_none(t: &TestSto
     assert_eq!(key_files(t), ring_of(&[2]));
     // As a reader has it that read just before: it still opens, until the replica looks.
     let mut tx = t.raw().await;
-    let sql = crate::statements::by_the_case("UPDATE requests SET key_epoch = '1', wrapped_key = $1 WHERE request_id = $2");
+    let sql =
+        crate::statements::by_the_case("UPDATE requests SET key_epoch = '1', wrapped_key = $1 WHERE request_id = $2");
     tx.execute(&sql, vec![wrapped.into(), id.uuid().into()]).await.unwrap();
     tx.commit().await.unwrap();
     assert!(other.subject(&acme.id, id).await.unwrap().is_some());

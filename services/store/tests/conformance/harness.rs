@@ -115,13 +115,15 @@ impl TestStore {
         let (server, rest) = admin.rsplit_once('/')?;
         let query = rest.split_once('?').map_or_else(String::new, |(_, query)| format!("?{query}"));
         let url = format!("{server}/{database}{query}");
-        self.is_postgres().then(|| Pool::open(&ConnectOptions { connections_max: 1, ..ConnectOptions::new(url) }).unwrap())
+        self.is_postgres()
+            .then(|| Pool::open(&ConnectOptions { connections_max: 1, ..ConnectOptions::new(url) }).unwrap())
     }
 
     /// PostgreSQL: how far its write-ahead log has come.
     pub async fn wal_position(&self) -> String {
         let Some(superuser) = self.superuser_pool() else { return String::new() };
-        let row = superuser.begin().await.unwrap().fetch_one("SELECT pg_walfile_name(pg_current_wal_lsn())", vec![]).await;
+        let row =
+            superuser.begin().await.unwrap().fetch_one("SELECT pg_walfile_name(pg_current_wal_lsn())", vec![]).await;
         row.unwrap().unwrap().text(0).unwrap()
     }
 
