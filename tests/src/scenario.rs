@@ -15,6 +15,7 @@ pub fn agreement() -> v1::Agreement {
         version: 0,
         signed_time: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 0 }),
         window_days: 30,
+        retention_days: None,
         time_zone: "Europe/Amsterdam".to_owned(),
         allowed_countries: vec!["EEA".to_owned()],
         contacts: vec![v1::Contact {

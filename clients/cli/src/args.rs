@@ -93,6 +93,9 @@ pub enum Command {
     /// The log under the certificates.
     #[command(subcommand)]
     Ledger(commands::ledger::Command),
+    /// The keys under which requests are sealed, and by whose destruction they are forgotten.
+    #[command(subcommand)]
+    Keys(commands::keys::Command),
     /// Writes completions for a shell: `quittance completion bash > /etc/bash_completion.d/quittance`.
     Completion { shell: clap_complete::Shell },
 }

@@ -58,6 +58,7 @@ async fn run(cli: Cli) -> Done {
         Command::InterimStatement(asked) => commands::evidence::interim_statement(asked, global, &mut out).await,
         Command::Verify(verify) => commands::verify::run(&verify, &mut out),
         Command::Ledger(command) => commands::ledger::run(command, &mut out).await,
+        Command::Keys(command) => commands::keys::run(command, global, &mut out).await,
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "quittance", &mut script);

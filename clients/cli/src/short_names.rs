@@ -1,8 +1,8 @@
 //! Enums by their short names: `ACTION_LIFT_RESTRICTION` is `lift_restriction` on the command line, in files and in JSON.
 
 use quittance_api::v1::{
-    Action, ConnectorKind, EvidenceKind, Grade, IdentifierKind, InstructionKind, OutcomeKind, PackageState,
-    RequestState, RestrictionGround, SystemRole, TaskState, Timeliness,
+    Action, ConnectorKind, EvidenceKind, Grade, IdentifierKind, InstructionKind, KeyEpochState, OutcomeKind,
+    PackageState, RequestState, RestrictionGround, SystemRole, TaskState, Timeliness,
 };
 
 pub trait ShortName: Sized + Copy + TryFrom<i32> {
@@ -51,6 +51,7 @@ short_name!(
     Grade "GRADE_",
     IdentifierKind "IDENTIFIER_KIND_",
     InstructionKind "INSTRUCTION_KIND_",
+    KeyEpochState "KEY_EPOCH_STATE_",
     OutcomeKind "OUTCOME_KIND_",
     PackageState "PACKAGE_STATE_",
     RequestState "REQUEST_STATE_",

@@ -70,6 +70,8 @@ pub struct Agreement {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signed_time: Option<String>,
     pub window_days: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention_days: Option<u32>,
     pub time_zone: String,
     pub allowed_countries: Vec<String>,
     pub contacts: Vec<Contact>,
@@ -138,6 +140,7 @@ impl From<v1::Agreement> for Agreement {
             version: agreement.version,
             signed_time: text_or_none(agreement.signed_time.as_ref()),
             window_days: agreement.window_days,
+            retention_days: agreement.retention_days,
             time_zone: agreement.time_zone,
             allowed_countries: agreement.allowed_countries,
             contacts: agreement
@@ -174,13 +177,14 @@ impl From<v1::Agreement> for Agreement {
 
 impl Agreement {
     pub fn table(agreements: &[Self]) -> Table {
-        let mut table = Table::new(&["VERSION", "SIGNED", "WINDOW", "TIME ZONE", "COUNTRIES", "CONTACTS"]);
+        let mut table = Table::new(&["VERSION", "SIGNED", "WINDOW", "RETENTION", "TIME ZONE", "COUNTRIES", "CONTACTS"]);
         for a in agreements {
             let contacts: Vec<String> = a.contacts.iter().map(|c| format!("{}={}", c.role, c.email)).collect();
             table.row([
                 format!("v{}", a.version),
                 a.signed_time.clone().unwrap_or_default(),
                 format!("{}d", a.window_days),
+                a.retention_days.map(|days| format!("{days}d")).unwrap_or_default(),
                 a.time_zone.clone(),
                 a.allowed_countries.join(" "),
                 contacts.join(" "),
@@ -348,6 +352,8 @@ pub struct Request {
     pub identifier_changes: Vec<IdentifierChange>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub recipients: Vec<Recipient>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forget_time: Option<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub etag: String,
 }
@@ -403,6 +409,7 @@ impl From<v1::Request> for Request {
             closing_reason: request.closing_reason,
             identifier_changes: request.identifier_changes.into_iter().map(Into::into).collect(),
             recipients: request.recipients.into_iter().map(Into::into).collect(),
+            forget_time: text_or_none(request.forget_time.as_ref()),
             etag: request.etag,
         }
     }
@@ -437,6 +444,7 @@ impl Request {
             table.field("first due", seconds(self.first_due_time.as_ref()));
         }
         table.field("completed", seconds(self.complete_time.as_ref()));
+        table.field("forgotten", seconds(self.forget_time.as_ref()));
         table.field("ground", &self.restriction_ground);
         table.field("changes identifier", IdentifierChange::line(&self.identifier_changes));
         let recipients = |told: bool| {
@@ -909,5 +917,53 @@ mod tests {
         assert_eq!(shown("2026-12-22T22:59:59.999999Z"), "2026-12-22T22:59:59Z");
         assert_eq!(shown("2026-12-22T23:00:00Z"), "2026-12-22T23:00:00Z");
         assert_eq!(seconds(None), "");
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct KeyEpoch {
+    pub number: u32,
+    pub state: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub begin_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub close_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rewrap_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destroy_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_time: Option<String>,
+}
+
+impl From<v1::KeyEpoch> for KeyEpoch {
+    fn from(epoch: v1::KeyEpoch) -> Self {
+        Self {
+            number: epoch.number,
+            state: short::<v1::KeyEpochState>(epoch.state),
+            begin_time: text_or_none(epoch.begin_time.as_ref()),
+            close_time: text_or_none(epoch.close_time.as_ref()),
+            rewrap_time: text_or_none(epoch.rewrap_time.as_ref()),
+            destroy_time: text_or_none(epoch.destroy_time.as_ref()),
+            log_time: text_or_none(epoch.log_time.as_ref()),
+        }
+    }
+}
+
+impl KeyEpoch {
+    pub fn table(epochs: &[Self]) -> Table {
+        let mut table = Table::new(&["EPOCH", "STATE", "BEGUN", "CLOSED", "REWRAPPED", "DESTROYED", "LOGGED"]);
+        for e in epochs {
+            table.row([
+                e.number.to_string(),
+                e.state.clone(),
+                seconds(e.begin_time.as_ref()),
+                seconds(e.close_time.as_ref()),
+                seconds(e.rewrap_time.as_ref()),
+                seconds(e.destroy_time.as_ref()),
+                seconds(e.log_time.as_ref()),
+            ]);
+        }
+        table
     }
 }

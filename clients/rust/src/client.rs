@@ -13,8 +13,9 @@ use tonic::{
 use crate::{
     api::{
         connector_service_client::ConnectorServiceClient, customer_service_client::CustomerServiceClient,
-        evidence_service_client::EvidenceServiceClient, package_service_client::PackageServiceClient,
-        request_service_client::RequestServiceClient, system_service_client::SystemServiceClient,
+        evidence_service_client::EvidenceServiceClient, key_service_client::KeyServiceClient,
+        package_service_client::PackageServiceClient, request_service_client::RequestServiceClient,
+        system_service_client::SystemServiceClient,
     },
     error::ClientError,
 };
@@ -220,6 +221,10 @@ impl Client {
     service!(
         /// Confirmations, statements, certificates.
         evidence, EvidenceServiceClient
+    );
+    service!(
+        /// The keys under which requests are sealed; for operators.
+        keys, KeyServiceClient
     );
 }
 

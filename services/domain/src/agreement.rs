@@ -15,6 +15,9 @@ pub struct Agreement {
     pub signed_at: Timestamp,
     /// Calendar days in `time_zone`.
     pub window_days: u16,
+    /// How long after its closing a request's identifiers, match sets and records are kept, in days of 24 hours.
+    #[serde(default = "retention_days_default")]
+    pub retention_days: u16,
     /// IANA name.
     pub time_zone: String,
     pub allowed_countries: BTreeSet<Country>,
@@ -42,10 +45,17 @@ impl Agreement {
     /// Art. 28 agreements of the reference deployments all say thirty.
     pub const WINDOW_DAYS_DEFAULT: u16 = 30;
     pub const WINDOW_DAYS_MAX: u16 = 90;
+    pub const RETENTION_DAYS_DEFAULT: u16 = 30;
+    pub const RETENTION_DAYS_MAX: u16 = 366;
 
     pub fn is_in_force(&self, now: Timestamp) -> bool {
         self.signed_at <= now
     }
+}
+
+/// Of agreements that were signed before they said so.
+const fn retention_days_default() -> u16 {
+    Agreement::RETENTION_DAYS_DEFAULT
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]

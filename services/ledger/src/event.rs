@@ -82,6 +82,14 @@ pub enum Event {
         reason: String,
         at_us: i64,
     },
+    /// The key of an epoch is destroyed, and with it what `forgotten` requests of the customer's were sealed with; `rewrapped` others live
+    /// on under another epoch. Of no single request: its id is nil.
+    KeyDestroyed {
+        epoch: u32,
+        forgotten: u64,
+        rewrapped: u64,
+        destroyed_us: i64,
+    },
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -141,6 +149,7 @@ impl Event {
             Self::Operated { .. } => "operated",
             Self::Completed { .. } => "completed",
             Self::Closed { .. } => "closed",
+            Self::KeyDestroyed { .. } => "key_destroyed",
         }
     }
 

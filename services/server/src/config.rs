@@ -33,6 +33,7 @@ pub struct Config {
     /// The processor's name, as certificates say it.
     pub processor: String,
     pub ledger: LedgerConfig,
+    pub keys: KeysConfig,
     pub limits: ServerLimits,
     pub dispatch: DispatchLimits,
 }
@@ -68,6 +69,27 @@ impl Default for LedgerConfig {
             batch: 512,
             sign_every_ms: 1000,
         }
+    }
+}
+
+/// The keys under which requests are sealed.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeysConfig {
+    /// How long an epoch lasts. What is over is forgotten at its end, so no later than this after its retention; a backup of the database
+    /// is of use for as long.
+    pub epoch_days: u32,
+}
+
+impl Default for KeysConfig {
+    fn default() -> Self {
+        Self { epoch_days: 7 }
+    }
+}
+
+impl KeysConfig {
+    pub fn epoch(&self) -> Duration {
+        Duration::from_secs(u64::from(self.epoch_days) * 86_400)
     }
 }
 
@@ -150,6 +172,7 @@ impl Default for Config {
             log_format: LogFormat::Text,
             processor: "Quittance".to_owned(),
             ledger: LedgerConfig::default(),
+            keys: KeysConfig::default(),
             limits: ServerLimits::default(),
             dispatch: DispatchLimits::default(),
         }
@@ -183,6 +206,9 @@ impl Config {
             let message = "without tls_certificate and tls_key only a loopback address is listened on: tokens and personal \
                            data would cross the network in the clear";
             return Err(ConfigError(message.to_owned()));
+        }
+        if !(1..=366).contains(&self.keys.epoch_days) {
+            return Err(ConfigError("keys.epoch_days is between 1 and 366".to_owned()));
         }
         if self.roles.is_empty() {
             return Err(ConfigError("roles is empty: give api, worker, ledger, or several of them".to_owned()));

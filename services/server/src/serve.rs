@@ -4,11 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use quittance_api::v1::{
     connector_service_server::ConnectorServiceServer, customer_service_server::CustomerServiceServer,
-    evidence_service_server::EvidenceServiceServer, package_service_server::PackageServiceServer,
-    request_service_server::RequestServiceServer, system_service_server::SystemServiceServer,
+    evidence_service_server::EvidenceServiceServer, key_service_server::KeyServiceServer,
+    package_service_server::PackageServiceServer, request_service_server::RequestServiceServer,
+    system_service_server::SystemServiceServer,
 };
 use quittance_dispatch::{
-    Clock as _, ConnectorRegistry, Deadlines, Dispatcher, SystemClock, TopologyCache, remote::RemoteDesk,
+    Clock as _, ConnectorRegistry, Deadlines, Dispatcher, KeyKeeper, SystemClock, TopologyCache, remote::RemoteDesk,
 };
 use quittance_store::Store;
 use tokio::{
@@ -20,6 +21,7 @@ use tonic::{
     service::interceptor::InterceptedService,
     transport::{Identity, Server, ServerTlsConfig, server::TcpIncoming},
 };
+use uuid::Uuid;
 
 use crate::{
     app::App,
@@ -29,8 +31,8 @@ use crate::{
     evidence::EvidenceDesk,
     ledger,
     rpc::{
-        connector::Connectors, customer::Customers, evidence::Evidence, package::Packages, request::Requests,
-        system::Systems,
+        connector::Connectors, customer::Customers, evidence::Evidence, key::Keys, package::Packages,
+        request::Requests, system::Systems,
     },
     secrets::MountedSecrets,
     tokens::TokenTable,
@@ -84,12 +86,16 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     if let Some(address) = config.ledger.listen {
         tokio::spawn(ledger::serve(address, store.clone(), drain.clone()));
     }
+    let keeper = KeyKeeper::new(store.clone(), app.clock.clone());
+    // Whatever this process does, it keeps no key that is destroyed.
+    tokio::spawn(keeper.clone().look(drain.clone()));
     let working = config.roles.contains(&RunRole::Worker).then(|| {
         let (store, clock, every) = (store.clone(), app.clock.clone(), config.dispatch.deadline_sweep());
         let deadlines = Deadlines::new(store, clock, app.at_risk().unsigned_abs(), every).run(drain.clone());
         let dispatching = dispatcher.run(drain.clone());
         let statements = deadline_statements::run(app.clone(), every);
-        tokio::spawn(async move { tokio::join!(dispatching, deadlines, statements) })
+        let forgetting = keeper.forget(Uuid::new_v4().to_string(), config.keys.epoch(), drain.clone());
+        tokio::spawn(async move { tokio::join!(dispatching, deadlines, statements, forgetting) })
     });
     let signalled = drain.clone();
     let mut terminate = signal(SignalKind::terminate())?;
@@ -152,6 +158,7 @@ async fn serve(
         .add_service(service!(RequestServiceServer, Requests(app.clone())))
         .add_service(service!(PackageServiceServer, Packages(app.clone())))
         .add_service(service!(ConnectorServiceServer, Connectors(app.clone())))
+        .add_service(service!(KeyServiceServer, Keys(app.clone())))
         .add_service(service!(EvidenceServiceServer, Evidence(app)));
     let listener = TcpListener::bind(config.listen).await?;
     // With port 0 the system chooses: whoever started us reads it here.

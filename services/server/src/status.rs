@@ -57,6 +57,11 @@ fn describe_store(error: &StoreError) -> (Code, ErrorReason, String) {
         ),
         StoreError::Refused(_) => (Code::InvalidArgument, R::InvalidField, text),
         StoreError::LeaseLost => (Code::Aborted, R::LeaseLost, text),
+        StoreError::Forgotten => (Code::FailedPrecondition, R::Forgotten, text),
+        StoreError::NoEpochKey(_) => {
+            tracing::warn!(%error, "a key is missing: key rings of replicas must be one folder");
+            (Code::Unavailable, R::Unavailable, "the keys are being rotated: try again".to_owned())
+        }
         StoreError::Sql(e) if e.is_transient() => {
             (Code::Unavailable, R::Unavailable, "the store is not there at the moment: try again".to_owned())
         }
@@ -110,6 +115,7 @@ mod tests {
             (ApiError::Store(StoreError::LeaseLost), Code::Aborted, "LEASE_LOST"),
             (ApiError::Store(StoreError::RequestIdReused), Code::AlreadyExists, "REQUEST_ID_REUSED"),
             (ApiError::Store(StoreError::Refused("NO_SYSTEMS".into())), Code::FailedPrecondition, "NO_SYSTEMS"),
+            (ApiError::Store(StoreError::Forgotten), Code::FailedPrecondition, "FORGOTTEN"),
             (ApiError::Store(private), Code::Internal, "INTERNAL"),
         ];
         for (error, code, reason) in cases {

@@ -26,6 +26,11 @@ pub enum StoreError {
     /// Sealed under a key that is gone, or altered.
     #[error("a sealed value of {0} cannot be opened: its key is destroyed, or it was altered")]
     Unsealable(&'static str),
+    /// Not an error of the ring's own: a replica that does not have the newest key yet, or a key that was destroyed since it was asked for.
+    #[error("the key of epoch {0} is not in the key ring")]
+    NoEpochKey(u32),
+    #[error("the request's identifiers and records are forgotten: it is closed, and its retention is over")]
+    Forgotten,
     #[error("{0}")]
     Startup(String),
 }
@@ -35,6 +40,7 @@ impl StoreError {
     pub const fn is_transient(&self) -> bool {
         match self {
             Self::Sql(e) => e.is_transient(),
+            Self::NoEpochKey(_) => true,
             _ => false,
         }
     }

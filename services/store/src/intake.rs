@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::{
     RequestRow, Store, StoreError, StoreResult, SubjectSecrets, TaskRow, Topology, changes,
-    keyring::random,
+    keyring::{EpochKey, random},
     ledger::Staging,
     replan::{Insertion, insert_tasks},
     requests::{ChangedIdentifier, list_text, read_with_tasks},
@@ -139,13 +139,20 @@ impl Store {
         self.take_in(ctx, items, read).await?.ok_or(conflict)
     }
 
-    /// `None`: a restriction was instructed at the same moment, and first. Nothing is taken in. `read`: the last item, as it stands then.
+    /// `None`: a restriction was instructed at the same moment, and first, or a new epoch has begun. Nothing is taken in. `read`: the last item, as it stands then.
     async fn take_in(&self, ctx: &IntakeContext<'_>, items: &[Intake], read: bool) -> StoreResult<Option<TakenIn>> {
         let mut results: Vec<Option<IntakeItem>> = items.iter().map(|_| None).collect();
         // Sealing is CPU work of some milliseconds a chunk, and must not hold a transaction open.
-        let mut prepared = self.prepare(ctx, items, &mut results)?;
+        let epoch = self.sealing_epoch().await?;
+        let mut prepared = self.prepare(ctx, items, &epoch, &mut results)?;
         let mut tx = self.customer_tx(ctx.customer).await?;
         let known = look(&mut tx, ctx.customer, &prepared).await?;
+        if known.epoch != i64::from(epoch.number) {
+            // A newer epoch began: nothing is sealed under an older one any more (I7).
+            drop(tx);
+            self.refresh_keys().await?;
+            return Ok(None);
+        }
         if known.generation != ctx.topology.generation {
             return Err(StoreError::WrongState("systems changed meanwhile".to_owned()));
         }
@@ -204,6 +211,7 @@ impl Store {
         &self,
         ctx: &IntakeContext<'_>,
         items: &[Intake],
+        epoch: &EpochKey,
         results: &mut [Option<IntakeItem>],
     ) -> StoreResult<Vec<Prepared>> {
         let zone = window::zone(&ctx.agreement.time_zone).map_err(|e| StoreError::Refused(e.to_string()))?;
@@ -243,7 +251,7 @@ impl Store {
             };
             carry_after_named(&mut tasks, &systems, &request.identifier_changes);
             let id = RequestId::new(Uuid::now_v7());
-            let (key, wrapped) = RequestKey::generate(self.ring(), ctx.customer, id)?;
+            let (key, wrapped) = RequestKey::generate(epoch, ctx.customer, id)?;
             prepared.push(Prepared {
                 at,
                 id,
@@ -276,7 +284,7 @@ impl Store {
         let mut known = HashMap::with_capacity(requests.len());
         for KnownRequest { idempotency, id, mac, wrapped } in requests {
             // Where the key is destroyed, the content can't be compared any more; the id alone still names the request.
-            let key = RequestKey::unwrap(self.ring(), customer, id, &wrapped).ok();
+            let key = wrapped.and_then(|wrapped| RequestKey::unwrap(self.ring(), customer, id, &wrapped).ok());
             known.insert(idempotency, (id, mac, key));
         }
         let mut seen: HashMap<IdempotencyId, (RequestId, Vec<u8>)> = HashMap::new();
@@ -311,12 +319,6 @@ pub(crate) fn refusal(error: PlanError) -> StoreError {
     })
 }
 
-pub(crate) fn wrapped_key(epoch: &str, wrapped: Vec<u8>) -> StoreResult<WrappedKey> {
-    let epoch =
-        epoch.parse().map_err(|_| StoreError::Inconsistent { table: "requests", what: "an epoch is not a number" })?;
-    Ok(WrappedKey { epoch, wrapped })
-}
-
 /// What stands against a chunk's erasures.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Restricted {
@@ -335,13 +337,14 @@ struct KnownRequest {
     idempotency: Uuid,
     id: RequestId,
     mac: Vec<u8>,
-    wrapped: WrappedKey,
+    wrapped: Option<WrappedKey>,
 }
 
 /// What there is already that a chunk depends on.
 struct Known {
-    /// Held until the transaction ends.
+    /// Both held until the transaction ends.
     generation: i64,
+    epoch: i64,
     requests: Vec<KnownRequest>,
     restrictions: Restrictions,
 }
@@ -357,24 +360,28 @@ async fn look(tx: &mut Tx, customer: &CustomerId, prepared: &[Prepared]) -> Stor
         ids,
     );
     let generation = format!(
-        "WITH g AS ({}) SELECT 'generation', g.systems_generation, NULL, NULL, NULL, NULL, NULL FROM g",
+        "WITH g AS ({}) SELECT 'generation', g.systems_generation, NULL, NULL, NULL, CAST(g.key_epoch AS TEXT), NULL FROM g",
         held_generation(tx.engine())
     );
     let parts = vec![known, restrictions_part(customer, prepared), Part::plain(generation, vec![])];
-    let (mut requests, mut restrictions, mut generation) = (Vec::new(), Restrictions::new(), None);
+    let (mut requests, mut restrictions, mut held) = (Vec::new(), Restrictions::new(), None);
     for row in tx.fetch_together(parts).await? {
         match row.text(0)?.as_str() {
             "request" => requests.push(KnownRequest {
                 idempotency: row.uuid(2)?,
                 id: RequestId::new(row.uuid(3)?),
                 mac: row.bytes(4)?,
-                wrapped: wrapped_key(&row.text(5)?, row.bytes(6)?)?,
+                wrapped: WrappedKey::read(&row.text(5)?, row.bytes(6)?)?,
             }),
             "restriction" => restrictions.entry(row.bytes(4)?).or_default().push(row.text(5)?),
-            _ => generation = Some(row.i64(1)?),
+            _ => held = Some((row.i64(1)?, row.text(5)?)),
         }
     }
-    Ok(Known { generation: generation.ok_or(NO_GENERATION)?, requests, restrictions })
+    let (generation, epoch) = held.ok_or(NO_GENERATION)?;
+    let epoch = epoch.parse();
+    let epoch =
+        epoch.map_err(|_| StoreError::Inconsistent { table: "deployment", what: "an epoch is not a number" })?;
+    Ok(Known { generation, epoch, requests, restrictions })
 }
 
 /// What restricts the subjects of the erasures among them.

@@ -1,18 +1,22 @@
 //! The key ring: epoch keys and pseudonym keys, outside the database and its backups (I7).
 //!
 //! For the embedded default it is a folder that only the service's user can read: `epoch-{n}.key` wraps the keys of requests,
-//! `pseudonym-{n}.key` makes keyed pseudonyms. Losing it loses every identifier in the store; copying it into the database's
-//! backups undoes forgetting.
+//! `pseudonym-{n}.key` makes keyed pseudonyms. All replicas share it, and write to it: epoch keys come and go there (`forgetting.rs`).
+//! Losing it loses every identifier in the store; copying it into the database's backups undoes forgetting.
+//!
+//! Which epochs there are, and which is current, the database says; the folder has the keys, and memory only what was used of them.
 
 use std::{
     collections::BTreeMap,
     fs,
-    io::Write as _,
+    io::{self, Read as _, Seek as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use aws_lc_rs::{
+    aead::{AES_256_GCM, LessSafeKey, UnboundKey},
     hmac,
     rand::{SecureRandom as _, SystemRandom},
 };
@@ -21,21 +25,58 @@ use quittance_domain::{
     identifier::Identifier,
     ids::{CustomerId, SystemId},
 };
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::{StoreError, StoreResult};
 
 pub(crate) type Key = Zeroizing<[u8; 32]>;
 
-/// All keys of the ring, in memory.
+/// Tells a key from another one, and nothing about it: kept in the database, so that a wrong folder is noticed.
+pub(crate) type KeyCheck = Vec<u8>;
+
+/// The key of an epoch.
+pub(crate) struct EpochKey {
+    pub number: u32,
+    pub aead: LessSafeKey,
+    pub check: KeyCheck,
+}
+
+impl EpochKey {
+    fn new(number: u32, key: &Key) -> StoreResult<Self> {
+        let of_length = UnboundKey::new(&AES_256_GCM, key.as_slice());
+        let of_length = of_length.map_err(|_| StoreError::KeyRing("a key of the wrong length".to_owned()))?;
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_slice()), b"quittance/v1/epoch-key-check");
+        Ok(Self { number, aead: LessSafeKey::new(of_length), check: tag.as_ref()[..16].to_vec() })
+    }
+}
+
+/// What the database says of the epochs.
+#[derive(Clone, Default)]
+pub(crate) struct KnownEpochs {
+    /// 0: not known yet.
+    pub current: u32,
+    /// Those whose keys are still needed.
+    pub living: BTreeMap<u32, KeyCheck>,
+    /// Those whose keys are destroyed: should a copy come back, it is not used.
+    pub destroyed: BTreeMap<u32, KeyCheck>,
+}
+
+#[derive(Default)]
+struct Epochs {
+    known: KnownEpochs,
+    keys: BTreeMap<u32, Arc<EpochKey>>,
+}
+
 pub struct KeyRing {
-    epochs: BTreeMap<u32, Key>,
+    folder: PathBuf,
+    epochs: RwLock<Epochs>,
     pseudonyms: BTreeMap<u32, Key>,
 }
 
 impl std::fmt::Debug for KeyRing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "KeyRing({} epochs)", self.epochs.len())
+        write!(f, "KeyRing({} epochs)", self.epochs().known.living.len())
     }
 }
 
@@ -50,62 +91,212 @@ fn bad(path: &Path, what: &str) -> StoreError {
     StoreError::KeyRing(format!("{}: {what}", path.display()))
 }
 
+fn another_key(path: &Path) -> StoreError {
+    bad(path, "is another key than this store was sealed with")
+}
+
+fn io_failed(path: &Path) -> impl Fn(io::Error) -> StoreError + '_ {
+    |e| bad(path, &e.to_string())
+}
+
+/// What a file of the folder is, by its name. `None`: none of ours.
+fn kind_and_number(path: &Path) -> StoreResult<Option<(&str, u32)>> {
+    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    let Some((kind, number)) = name.strip_suffix(".key").and_then(|n| n.split_once('-')) else { return Ok(None) };
+    if kind != "epoch" && kind != "pseudonym" {
+        return Err(bad(path, "is of no known kind"));
+    }
+    Ok(Some((kind, number.parse().map_err(|_| bad(path, "its name has no number"))?)))
+}
+
+/// `None`: there is no such file.
+fn read_key(path: &Path) -> StoreResult<Option<Key>> {
+    let mut file = match fs::File::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(io_failed(path))?,
+    };
+    let about = file.metadata().map_err(io_failed(path))?;
+    if about.permissions().mode() & 0o077 != 0 {
+        return Err(bad(path, "others can read it; run chmod 600 on it"));
+    }
+    let mut key: Key = Zeroizing::new([0; 32]);
+    if about.len() != 32 {
+        return Err(bad(path, "is not 32 bytes long"));
+    }
+    file.read_exact(key.as_mut_slice()).map_err(io_failed(path))?;
+    Ok(Some(key))
+}
+
 impl KeyRing {
     /// Opens the folder. `create`: make it with a first key of each sort where it is empty; pass it only for an empty store.
     pub fn open(folder: &Path, create: bool) -> StoreResult<Self> {
         if create && !folder.exists() {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-            made.map_err(|e| bad(folder, &e.to_string()))?;
+            made.map_err(io_failed(folder))?;
         }
-        let about = fs::metadata(folder).map_err(|e| bad(folder, &e.to_string()))?;
+        let about = fs::metadata(folder).map_err(io_failed(folder))?;
         if about.permissions().mode() & 0o077 != 0 {
             return Err(bad(folder, "others can read it; run chmod 700 on it"));
         }
-        let mut ring = Self { epochs: BTreeMap::new(), pseudonyms: BTreeMap::new() };
-        for entry in fs::read_dir(folder).map_err(|e| bad(folder, &e.to_string()))? {
-            let path = entry.map_err(|e| bad(folder, &e.to_string()))?.path();
-            ring.read(&path)?;
-        }
-        if ring.epochs.is_empty() || ring.pseudonyms.is_empty() {
+        let mut ring = Self { folder: folder.to_owned(), epochs: RwLock::default(), pseudonyms: BTreeMap::new() };
+        let (mut epochs, mut pseudonyms) = ring.numbers()?;
+        if epochs.is_empty() || pseudonyms.is_empty() {
             if !create {
                 return Err(bad(
                     folder,
                     "holds no keys for a store that is not empty; restore it from where it was kept",
                 ));
             }
-            ring.epochs.insert(1, write_key(&folder.join("epoch-1.key"))?);
-            ring.pseudonyms.insert(1, write_key(&folder.join("pseudonym-1.key"))?);
-            fs::File::open(folder).and_then(|f| f.sync_all()).map_err(|e| bad(folder, &e.to_string()))?;
+            for name in ["epoch-1.key", "pseudonym-1.key"] {
+                make_key(folder, name)?;
+            }
+            (epochs, pseudonyms) = ring.numbers()?;
+        }
+        // All are looked at, so that what is wrong with one is told at the start.
+        for number in epochs {
+            ring.read(number)?;
+        }
+        for number in pseudonyms {
+            let path = folder.join(format!("pseudonym-{number}.key"));
+            let key = read_key(&path)?.ok_or_else(|| bad(&path, "is gone"))?;
+            ring.pseudonyms.insert(number, key);
         }
         Ok(ring)
     }
 
-    fn read(&mut self, path: &Path) -> StoreResult<()> {
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        let Some((kind, number)) = name.strip_suffix(".key").and_then(|n| n.split_once('-')) else { return Ok(()) };
-        let number: u32 = number.parse().map_err(|_| bad(path, "its name has no number"))?;
-        let about = fs::metadata(path).map_err(|e| bad(path, &e.to_string()))?;
-        if about.permissions().mode() & 0o077 != 0 {
-            return Err(bad(path, "others can read it; run chmod 600 on it"));
+    /// Of epoch keys and of pseudonym keys, in their order.
+    fn numbers(&self) -> StoreResult<(Vec<u32>, Vec<u32>)> {
+        let (mut epochs, mut pseudonyms) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(&self.folder).map_err(io_failed(&self.folder))? {
+            match kind_and_number(&entry.map_err(io_failed(&self.folder))?.path())? {
+                Some(("epoch", number)) => epochs.push(number),
+                Some((_, number)) => pseudonyms.push(number),
+                None => {}
+            }
         }
-        let bytes = Zeroizing::new(fs::read(path).map_err(|e| bad(path, &e.to_string()))?);
-        let key: [u8; 32] = bytes.as_slice().try_into().map_err(|_| bad(path, "is not 32 bytes long"))?;
-        match kind {
-            "epoch" => self.epochs.insert(number, Zeroizing::new(key)),
-            "pseudonym" => self.pseudonyms.insert(number, Zeroizing::new(key)),
-            _ => return Err(bad(path, "is of no known kind")),
-        };
+        epochs.sort_unstable();
+        pseudonyms.sort_unstable();
+        Ok((epochs, pseudonyms))
+    }
+
+    fn epochs(&self) -> RwLockReadGuard<'_, Epochs> {
+        // Nothing is done under the lock that could leave it half done.
+        self.epochs.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn epochs_mut(&self) -> RwLockWriteGuard<'_, Epochs> {
+        self.epochs.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, epoch: u32) -> PathBuf {
+        self.folder.join(format!("epoch-{epoch}.key"))
+    }
+
+    /// The key that the folder has, whatever the database says of it.
+    fn read(&self, epoch: u32) -> StoreResult<Option<EpochKey>> {
+        read_key(&self.path(epoch))?.map(|key| EpochKey::new(epoch, &key)).transpose()
+    }
+
+    /// Every epoch whose key the folder has, for a store that knows of none yet.
+    pub(crate) fn all(&self) -> StoreResult<Vec<EpochKey>> {
+        let mut keys = Vec::new();
+        for number in self.numbers()?.0 {
+            keys.extend(self.read(number)?);
+        }
+        Ok(keys)
+    }
+
+    /// Takes over what the database says. A key of the folder that is another one than the database knows is a wrong folder: nothing must be
+    /// sealed with it. A copy of a destroyed key that has come back is destroyed again.
+    pub(crate) fn know(&self, known: KnownEpochs) -> StoreResult<()> {
+        for (number, check) in &known.living {
+            let held = self.epochs().keys.get(number).map(|key| key.check == *check);
+            let fits = match held {
+                Some(fits) => fits,
+                None => self.read(*number)?.is_none_or(|key| key.check == *check),
+            };
+            if !fits {
+                return Err(another_key(&self.path(*number)));
+            }
+        }
+        let before = self.epochs().known.destroyed.clone();
+        for (number, check) in known.destroyed.iter().filter(|(number, _)| !before.contains_key(number)) {
+            if self.destroy(*number, check)? {
+                tracing::warn!(
+                    epoch = number,
+                    "the key ring still had a destroyed epoch key, or had it again: it is gone now"
+                );
+            }
+        }
+        let mut epochs = self.epochs_mut();
+        epochs.keys.retain(|number, _| known.living.contains_key(number));
+        epochs.known = known;
         Ok(())
     }
 
-    /// New requests are sealed under the newest epoch.
-    pub(crate) fn current_epoch(&self) -> StoreResult<(u32, &Key)> {
-        let newest = self.epochs.last_key_value().map(|(n, key)| (*n, key));
-        newest.ok_or_else(|| StoreError::KeyRing("holds no epoch key".to_owned()))
+    /// Keeps nothing in memory: each key is read again when it is needed, if it is still there.
+    pub fn drop_keys(&self) {
+        self.epochs_mut().keys.clear();
     }
 
-    pub(crate) fn epoch(&self, number: u32) -> Option<&Key> {
-        self.epochs.get(&number)
+    /// What is sealed now is sealed under this.
+    pub(crate) fn current(&self) -> StoreResult<Arc<EpochKey>> {
+        let current = self.epochs().known.current;
+        self.epoch(current)
+    }
+
+    /// From memory, or from the folder: another replica may have put it there.
+    pub(crate) fn epoch(&self, number: u32) -> StoreResult<Arc<EpochKey>> {
+        {
+            let epochs = self.epochs();
+            if let Some(key) = epochs.keys.get(&number) {
+                return Ok(key.clone());
+            }
+            if epochs.known.destroyed.contains_key(&number) {
+                return Err(StoreError::NoEpochKey(number));
+            }
+        }
+        let key = Arc::new(self.read(number)?.ok_or(StoreError::NoEpochKey(number))?);
+        let mut epochs = self.epochs_mut();
+        // One that the database has not told us of yet opens what was sealed with it, and is not kept.
+        if let Some(check) = epochs.known.living.get(&number) {
+            if *check != key.check {
+                return Err(another_key(&self.path(number)));
+            }
+            epochs.keys.insert(number, key.clone());
+        }
+        Ok(key)
+    }
+
+    /// Puts a key for an epoch into the folder, where none is there yet, and gives its check. It is durable then.
+    pub(crate) fn make(&self, epoch: u32) -> StoreResult<KeyCheck> {
+        make_key(&self.folder, &format!("epoch-{epoch}.key"))?;
+        Ok(self.read(epoch)?.ok_or_else(|| bad(&self.path(epoch), "is gone"))?.check)
+    }
+
+    /// Overwrites a key and removes it, from memory as well. Answers whether it was there; another key of that number is left alone. Done
+    /// again, it goes on where it was interrupted.
+    pub(crate) fn destroy(&self, epoch: u32, check: &KeyCheck) -> StoreResult<bool> {
+        self.epochs_mut().keys.remove(&epoch);
+        let path = self.path(epoch);
+        let held = self.read(epoch)?.is_some_and(|key| key.check == *check);
+        if held {
+            // Under another name first: half overwritten, it must not be taken for a key.
+            match fs::rename(&path, self.folder.join(format!("epoch-{epoch}.key.destroyed"))) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                renamed => renamed.map_err(io_failed(&path))?,
+            }
+            sync_folder(&self.folder)?;
+        }
+        let left_over = format!("epoch-{epoch}.key.");
+        for entry in fs::read_dir(&self.folder).map_err(io_failed(&self.folder))? {
+            let entry = entry.map_err(io_failed(&self.folder))?;
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with(&left_over)) {
+                overwrite_and_remove(&entry.path())?;
+            }
+        }
+        sync_folder(&self.folder)?;
+        Ok(held)
     }
 
     fn pseudonym_key(&self, purpose: &[&str]) -> hmac::Key {
@@ -165,16 +356,46 @@ impl MaskPseudonyms {
     }
 }
 
-fn write_key(path: &Path) -> StoreResult<Key> {
+fn overwrite_and_remove(path: &Path) -> StoreResult<()> {
+    let overwritten = fs::OpenOptions::new().write(true).open(path).and_then(|mut file| {
+        for over in [random(), [0; 32]] {
+            file.rewind()?;
+            file.write_all(&over)?;
+            file.sync_all()?;
+        }
+        fs::remove_file(path)
+    });
+    match overwritten {
+        // Another replica was faster.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done.map_err(io_failed(path)),
+    }
+}
+
+fn sync_folder(folder: &Path) -> StoreResult<()> {
+    fs::File::open(folder).and_then(|f| f.sync_all()).map_err(io_failed(folder))
+}
+
+/// Makes a key where none of that name is there. It appears whole and durable, or not at all, and never replaces another one: whoever makes
+/// it at the same moment finds the same key.
+fn make_key(folder: &Path, name: &str) -> StoreResult<()> {
+    let (path, made) = (folder.join(name), folder.join(format!("{name}.{}", Uuid::new_v4().simple())));
     let key: Key = Zeroizing::new(random());
     let written = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(path)
+        .open(&made)
         .and_then(|mut file| file.write_all(key.as_slice()).and_then(|()| file.sync_all()));
-    written.map_err(|e| bad(path, &e.to_string()))?;
-    Ok(key)
+    let linked = written.and_then(|()| fs::hard_link(&made, &path));
+    // Another name of the same file, or a key that nobody knows.
+    let removed = fs::remove_file(&made);
+    match linked {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        linked => linked.map_err(io_failed(&path))?,
+    }
+    removed.map_err(io_failed(&made))?;
+    sync_folder(folder)
 }
 
 #[cfg(test)]

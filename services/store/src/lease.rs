@@ -11,9 +11,8 @@ use quittance_sql::{Column, Engine, Row, Rows, Tx, Val};
 use crate::{
     Store, StoreError, StoreResult, SubjectSecrets,
     agreements::time_zone,
-    intake::wrapped_key,
     replan::system_id,
-    seal::{RequestKey, SealedColumn},
+    seal::{RequestKey, SealedColumn, WrappedKey},
     tx::{parsed, time, us},
 };
 
@@ -139,7 +138,7 @@ impl Store {
                 continue;
             }
             let request = RequestId::new(id);
-            let wrapped = wrapped_key(&row.text(5)?, row.bytes(6)?)?;
+            let wrapped = WrappedKey::read(&row.text(5)?, row.bytes(6)?)?.ok_or(StoreError::Forgotten)?;
             let request_key = RequestKey::unwrap(self.ring(), &ready.customer, request, &wrapped)?;
             let sealed = row.opt_bytes(10)?;
             let place = ready.system.as_str();

@@ -11,8 +11,10 @@ mod agreements;
 mod changes;
 mod customers;
 mod deadlines;
+mod epochs;
 mod error;
 mod evidence;
+mod forgetting;
 mod intake;
 mod keyring;
 mod lease;
@@ -34,7 +36,9 @@ mod tx;
 pub use changes::{ChangeCursor, ChangePlace};
 pub use customers::{CustomerRow, NewCustomer};
 pub use deadlines::{DeadlineStatement, RunningLate};
+pub use epochs::{EpochRow, EpochState};
 pub use error::{StoreError, StoreResult};
+pub use forgetting::{Forgetting, KeyTurn};
 pub use intake::{Intake, IntakeContext, IntakeItem, Taken};
 pub use keyring::{KeyRing, MaskPseudonyms};
 pub use lease::{LeaseQuery, LeasedBatch, LeasedTask, ReadyWork};
@@ -90,11 +94,12 @@ impl Store {
         }
         let write = Pool::open(&write_options)?;
         let read = if exclusive.is_some() { Pool::open(&options.connect)? } else { write.clone() };
-        let empty = first_connection(&write).await?;
-        let ring = KeyRing::open(&options.key_ring, empty)?;
+        first_connection(&write).await?;
+        let ring = KeyRing::open(&options.key_ring, !epochs::holds_sealed(&write).await?)?;
         let store =
             Self { inner: Arc::new(Inner { write, read, ring, growth: Default::default(), _exclusive: exclusive }) };
         store.check_row_security().await?;
+        store.begin_epochs().await?;
         store.know_cluster().await?;
         store.know_statistics().await?;
         Ok(store)
@@ -130,7 +135,7 @@ fn lock_exclusively(path: &str) -> StoreResult<fs::File> {
 }
 
 /// A server that starts at the same time as we do gets a little while.
-async fn first_connection(pool: &Pool) -> StoreResult<bool> {
+async fn first_connection(pool: &Pool) -> StoreResult<()> {
     let mut tries = 0;
     loop {
         match migrate::migrate(pool).await {

@@ -16,13 +16,13 @@ use quittance_sql::{Engine, Tx, Val};
 
 use crate::{
     Store, StoreError, StoreResult, SubjectSecrets, Topology, changes,
-    intake::{mark_restrictions, planned_event, refusal, restrict_new_names, wrapped_key},
+    intake::{mark_restrictions, planned_event, refusal, restrict_new_names},
     ledger::Staging,
     lines::{self, Closed, forget_closed},
     replan::{Insertion, insert_tasks},
     report::release_free,
     requests::read_request,
-    seal::RequestKey,
+    seal::{RequestKey, WrappedKey},
     systems::hold_generation,
     tx::{parsed, us},
 };
@@ -310,7 +310,7 @@ impl Store {
         let sql =
             "SELECT key_epoch, wrapped_key, sealed_subject FROM requests WHERE customer_id = $1 AND request_id = $2";
         let row = tx.fetch_one(sql, key(customer, id)).await?.ok_or(StoreError::NotFound("the request"))?;
-        let wrapped = wrapped_key(&row.text(0)?, row.bytes(1)?)?;
+        let wrapped = WrappedKey::read(&row.text(0)?, row.bytes(1)?)?.ok_or(StoreError::Forgotten)?;
         let request_key = RequestKey::unwrap(self.ring(), customer, id, &wrapped)?;
         SubjectSecrets::open(&request_key, &row.bytes(2)?)
     }

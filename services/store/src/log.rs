@@ -16,7 +16,11 @@ use quittance_ledger::{
 use quittance_sql::{Column, Engine, Row, Rows, Tx};
 use uuid::Uuid;
 
-use crate::{Store, StoreError, StoreResult, SubjectSecrets, intake::wrapped_key, seal::RequestKey, tx::us};
+use crate::{
+    Store, StoreError, StoreResult, SubjectSecrets,
+    seal::{RequestKey, WrappedKey},
+    tx::us,
+};
 
 /// An entry of a bundle is its length in two bytes and the leaf.
 const BUNDLED_BYTES: usize = 2 + HASH_BYTES;
@@ -246,20 +250,16 @@ impl Store {
         rows.iter().map(one).collect()
     }
 
-    /// Whom a request is about, for its customer. `None`: its key is destroyed, and nobody knows any more.
+    /// Whom a request is about, for its customer. `None`: it is forgotten, and nobody knows any more.
     pub async fn subject(&self, customer: &CustomerId, request: RequestId) -> StoreResult<Option<SubjectSecrets>> {
         let mut tx = self.customer_read(customer).await?;
         let sql =
             "SELECT key_epoch, wrapped_key, sealed_subject FROM requests WHERE customer_id = $1 AND request_id = $2";
         let row = tx.fetch_one(sql, vec![customer.as_str().into(), request.uuid().into()]).await?;
         let row = row.ok_or(StoreError::NotFound("the request"))?;
-        let wrapped = wrapped_key(&row.text(0)?, row.bytes(1)?)?;
-        let sealed = row.bytes(2)?;
-        match RequestKey::unwrap(self.ring(), customer, request, &wrapped) {
-            Ok(key) => SubjectSecrets::open(&key, &sealed).map(Some),
-            Err(StoreError::Unsealable(_)) => Ok(None),
-            Err(e) => Err(e),
-        }
+        let Some(wrapped) = WrappedKey::read(&row.text(0)?, row.bytes(1)?)? else { return Ok(None) };
+        let key = RequestKey::unwrap(self.ring(), customer, request, &wrapped)?;
+        SubjectSecrets::open(&key, &row.bytes(2)?).map(Some)
     }
 
     pub async fn certificate(

@@ -27,6 +27,12 @@ const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("migrations/0003_ledger.postgres.sql"),
     },
     Migration {
+        number: 4,
+        name: "forgetting",
+        sql: include_str!("migrations/0004_forgetting.sql"),
+        postgres: include_str!("migrations/0004_forgetting.postgres.sql"),
+    },
+    Migration {
         number: 7,
         name: "deadline_statements",
         sql: include_str!("migrations/0007_deadline_statements.sql"),
@@ -60,12 +66,12 @@ fn for_engine(engine: Engine, migration: &Migration) -> String {
     sql
 }
 
-/// Brings the store to this build's schema. Answers whether it was empty.
-pub(crate) async fn migrate(pool: &Pool) -> StoreResult<bool> {
+/// Brings the store to this build's schema.
+pub(crate) async fn migrate(pool: &Pool) -> StoreResult<()> {
     migrate_to(pool, SCHEMA_VERSION).await
 }
 
-async fn migrate_to(pool: &Pool, wanted: i64) -> StoreResult<bool> {
+async fn migrate_to(pool: &Pool, wanted: i64) -> StoreResult<()> {
     // Row-level security would hide every customer's rows from a migration that moves them.
     let mut tx = pool.begin_with_settings("SET LOCAL quittance.scope = 'deployment'").await?;
     tx.execute(
@@ -89,8 +95,7 @@ async fn migrate_to(pool: &Pool, wanted: i64) -> StoreResult<bool> {
         tx.execute_script(&for_engine(tx.engine(), migration)).await?;
         tx.execute("UPDATE schema_version SET version = $1 WHERE id = 1", vec![Val::from(migration.number)]).await?;
     }
-    tx.commit().await?;
-    Ok(version == 0)
+    Ok(tx.commit().await?)
 }
 
 #[cfg(test)]

@@ -50,6 +50,7 @@ impl Store {
     ) -> StoreResult<()> {
         let keys = self.request_keys(customer, [request].into_iter()).await?;
         let key = keys.get(&request).ok_or(StoreError::NotFound("the request"))?;
+        let key = key.as_ref().ok_or(StoreError::Forgotten)?;
         let mut numbers = Vec::with_capacity(records.len());
         let mut sealed = Vec::with_capacity(records.len());
         let mut third_party = Vec::with_capacity(records.len());
@@ -150,6 +151,7 @@ impl Store {
     ) -> StoreResult<Vec<PackageRow>> {
         let keys = self.request_keys(customer, [request].into_iter()).await?;
         let key = keys.get(&request).ok_or(StoreError::NotFound("the request"))?;
+        let key = key.as_ref().ok_or(StoreError::Forgotten)?;
         let mut tx = self.customer_read(customer).await?;
         let sql = format!(
             "SELECT p.system_id, p.number, p.sealed {CONFIRMED} AND (p.system_id, p.number) > ($3, $4)

@@ -16,11 +16,11 @@ use uuid::Uuid;
 
 use crate::{
     Store, StoreError, StoreResult, SubjectSecrets, Topology, changes,
-    intake::{planned_event, wrapped_key},
+    intake::planned_event,
     ledger::Staging,
     lines::{self, Closed, forget_closed},
     requests::read_list,
-    seal::RequestKey,
+    seal::{RequestKey, WrappedKey},
     systems::hold_generation,
     tx::{parsed, time, us},
 };
@@ -226,7 +226,7 @@ impl Store {
             let id = RequestId::new(row.uuid(0)?);
             let action = parsed(row, 1, "requests", Action::parse)?;
             let due = time(row.i64(2)?, "requests")?;
-            let wrapped = wrapped_key(&row.text(3)?, row.bytes(4)?)?;
+            let wrapped = WrappedKey::read(&row.text(3)?, row.bytes(4)?)?.ok_or(StoreError::Forgotten)?;
             let key = RequestKey::unwrap(self.ring(), customer, id, &wrapped)?;
             let secrets = SubjectSecrets::open(&key, &row.bytes(5)?)?;
             let kinds = secrets.identifiers.iter().map(|i| i.kind()).collect();

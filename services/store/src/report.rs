@@ -17,13 +17,12 @@ use uuid::Uuid;
 
 use crate::{
     LeasedTask, Store, StoreError, StoreResult, SubjectSecrets, changes,
-    intake::wrapped_key,
     lease::lease_rows,
     ledger::Staging,
     lifecycle::locked_state,
     lines::{Closed, forget_closed},
     replan::{bump_ready, system_id},
-    seal::{RequestKey, SealedColumn},
+    seal::{RequestKey, SealedColumn, WrappedKey},
     systems::{held_generation, hold_generation},
     tx::{parsed, time, us},
 };
@@ -93,8 +92,10 @@ impl Store {
         let mut unknown = Vec::new();
         for (request, lease, plain) in match_sets {
             match keys.get(&request) {
-                Some(key) => sealed.push((request, lease, key.seal(SealedColumn::MatchSet, system.as_str(), &plain)?)),
-                None => unknown.push(request),
+                Some(Some(key)) => {
+                    sealed.push((request, lease, key.seal(SealedColumn::MatchSet, system.as_str(), &plain)?))
+                }
+                Some(None) | None => unknown.push(request),
             }
         }
         let mut lost = self.save_sealed(customer, system, now, sealed).await?;
@@ -139,11 +140,12 @@ impl Store {
         Ok(ids.into_iter().filter(|id| !kept.contains(&id.uuid())).collect())
     }
 
+    /// `None` of a request: it is forgotten.
     pub(crate) async fn request_keys(
         &self,
         customer: &CustomerId,
         ids: impl Iterator<Item = RequestId>,
-    ) -> StoreResult<HashMap<RequestId, RequestKey>> {
+    ) -> StoreResult<HashMap<RequestId, Option<RequestKey>>> {
         let mut tx = self.customer_read(customer).await?;
         let rows = tx
             .fetch_rows(
@@ -156,8 +158,9 @@ impl Store {
         let mut keys = HashMap::with_capacity(rows.len());
         for row in rows {
             let id = RequestId::new(row.uuid(0)?);
-            let wrapped = wrapped_key(&row.text(1)?, row.bytes(2)?)?;
-            keys.insert(id, RequestKey::unwrap(self.ring(), customer, id, &wrapped)?);
+            let wrapped = WrappedKey::read(&row.text(1)?, row.bytes(2)?)?;
+            let unwrap = |wrapped| RequestKey::unwrap(self.ring(), customer, id, &wrapped);
+            keys.insert(id, wrapped.map(unwrap).transpose()?);
         }
         Ok(keys)
     }
@@ -306,7 +309,7 @@ impl Store {
         let (mut ids, mut sealed) = (Vec::new(), Vec::new());
         for row in rows {
             let id = RequestId::new(row.uuid(0)?);
-            let wrapped = wrapped_key(&row.text(1)?, row.bytes(2)?)?;
+            let wrapped = WrappedKey::read(&row.text(1)?, row.bytes(2)?)?.ok_or(StoreError::Forgotten)?;
             let key = RequestKey::unwrap(self.ring(), customer, id, &wrapped)?;
             let mut secrets = SubjectSecrets::open(&key, &row.bytes(3)?)?;
             let before = secrets.identifiers.len();

@@ -42,6 +42,8 @@ pub struct RequestRow {
     pub objection: Option<(String, Timestamp)>,
     pub identifier_changes: Vec<ChangedIdentifier>,
     pub notices: Vec<Notice>,
+    /// Since when its identifiers, match sets and records are gone.
+    pub forgotten_at: Option<Timestamp>,
 }
 
 /// That a rectification changes an identifier, and where it was named.
@@ -128,9 +130,9 @@ impl TimelinessFilter {
 
 pub(crate) const COLUMNS: &str = "request_id, action, state, instruction, reference, restriction_ground, agreement_version, created_us,
     changed_us, first_due_us, due_us, subject_asked_us, subject_informed_us, controller_due_us, closed_us, closing_reason,
-    objection_reason, objection_us, identifier_changes, notices";
+    objection_reason, objection_us, identifier_changes, notices, forgotten_us";
 /// How many they are.
-pub(crate) const COLUMNS_LEN: usize = 20;
+pub(crate) const COLUMNS_LEN: usize = 21;
 const TABLE: &str = "requests";
 
 pub(crate) fn read(row: &Row) -> StoreResult<RequestRow> {
@@ -159,6 +161,7 @@ pub(crate) fn read(row: &Row) -> StoreResult<RequestRow> {
         objection,
         identifier_changes: read_list(&row.text(18)?)?,
         notices: read_list(&row.text(19)?)?,
+        forgotten_at: opt_time(row.opt_i64(20)?, TABLE)?,
     })
 }
 

@@ -9,7 +9,7 @@ use quittance_domain::ids::{CustomerId, RequestId};
 
 use crate::{
     StoreError, StoreResult,
-    keyring::{Key, KeyRing, random},
+    keyring::{EpochKey, Key, KeyRing, random},
 };
 
 /// The sealed columns. Part of the additional data: names never change.
@@ -76,24 +76,52 @@ pub(crate) struct WrappedKey {
     pub wrapped: Vec<u8>,
 }
 
-impl RequestKey {
-    pub fn generate(ring: &KeyRing, customer: &CustomerId, request: RequestId) -> StoreResult<(Self, WrappedKey)> {
-        let raw: Key = Key::new(random());
-        let (epoch, epoch_key) = ring.current_epoch()?;
+impl WrappedKey {
+    /// As `requests.key_epoch` and `requests.wrapped_key` have it. `None`: it is forgotten.
+    pub fn read(epoch: &str, wrapped: Vec<u8>) -> StoreResult<Option<Self>> {
+        if epoch.is_empty() {
+            return Ok(None);
+        }
+        let epoch = epoch
+            .parse()
+            .map_err(|_| StoreError::Inconsistent { table: "requests", what: "an epoch is not a number" })?;
+        Ok(Some(Self { epoch, wrapped }))
+    }
+
+    /// The same key under another epoch. What is sealed with it stays as it is.
+    pub fn rewrap(
+        &self,
+        ring: &KeyRing,
+        customer: &CustomerId,
+        request: RequestId,
+        to: &EpochKey,
+    ) -> StoreResult<Self> {
         let aad = aad(customer, request, SealedColumn::DataKey, "");
-        let wrapped = encrypt(&aead(epoch_key)?, &aad, raw.as_slice())?;
+        let raw = unwrap(ring, &aad, self)?;
+        Ok(Self { epoch: to.number, wrapped: encrypt(&to.aead, &aad, raw.as_slice())? })
+    }
+}
+
+fn unwrap(ring: &KeyRing, aad: &[u8], key: &WrappedKey) -> StoreResult<Key> {
+    let epoch = ring.epoch(key.epoch)?;
+    let raw = zeroize::Zeroizing::new(decrypt(&epoch.aead, aad, &key.wrapped, SealedColumn::DataKey)?);
+    let raw = raw.as_slice().try_into().map_err(|_| StoreError::Unsealable(SealedColumn::DataKey.name()))?;
+    Ok(Key::new(raw))
+}
+
+impl RequestKey {
+    pub fn generate(epoch: &EpochKey, customer: &CustomerId, request: RequestId) -> StoreResult<(Self, WrappedKey)> {
+        let raw: Key = Key::new(random());
+        let aad = aad(customer, request, SealedColumn::DataKey, "");
+        let wrapped = encrypt(&epoch.aead, &aad, raw.as_slice())?;
         let key = aead(&raw)?;
-        Ok((Self { customer: customer.clone(), request, raw, key }, WrappedKey { epoch, wrapped }))
+        Ok((Self { customer: customer.clone(), request, raw, key }, WrappedKey { epoch: epoch.number, wrapped }))
     }
 
     pub fn unwrap(ring: &KeyRing, customer: &CustomerId, request: RequestId, key: &WrappedKey) -> StoreResult<Self> {
-        let unsealable = || StoreError::Unsealable(SealedColumn::DataKey.name());
-        let epoch = ring.epoch(key.epoch).ok_or_else(unsealable)?;
-        let aad = aad(customer, request, SealedColumn::DataKey, "");
-        let raw = zeroize::Zeroizing::new(decrypt(&aead(epoch)?, &aad, &key.wrapped, SealedColumn::DataKey)?);
-        let raw: [u8; 32] = raw.as_slice().try_into().map_err(|_| unsealable())?;
+        let raw = unwrap(ring, &aad(customer, request, SealedColumn::DataKey, ""), key)?;
         let key = aead(&raw)?;
-        Ok(Self { customer: customer.clone(), request, raw: Key::new(raw), key })
+        Ok(Self { customer: customer.clone(), request, raw, key })
     }
 
     /// `place`: what tells values of one column of one request apart, as the system.
@@ -123,7 +151,8 @@ mod tests {
         let ring = KeyRing::open(&dir.path().join("keys"), true).unwrap();
         let (a, b) = (CustomerId::new("a").unwrap(), CustomerId::new("b").unwrap());
         let id = RequestId::new(Uuid::from_u128(1));
-        let (key, wrapped) = RequestKey::generate(&ring, &a, id).unwrap();
+        let first = ring.all().unwrap().remove(0);
+        let (key, wrapped) = RequestKey::generate(&first, &a, id).unwrap();
         let sealed = key.seal(SealedColumn::MatchSet, "crm", b"rows").unwrap();
         let again = RequestKey::unwrap(&ring, &a, id, &wrapped).unwrap();
         assert_eq!(again.open(SealedColumn::MatchSet, "crm", &sealed).unwrap(), b"rows");

@@ -67,11 +67,11 @@ pub(crate) async fn hold_generation(tx: &mut Tx) -> StoreResult<i64> {
     Ok(row.ok_or(NO_GENERATION)?.i64(0)?)
 }
 
-/// As a statement may have it among others.
+/// As a statement may have it among others; with the current epoch, for whoever seals a key under it.
 pub(crate) const fn held_generation(engine: Engine) -> &'static str {
     match engine {
-        Engine::Postgres => "SELECT systems_generation FROM deployment WHERE id = 1 FOR SHARE",
-        Engine::Sqlite | Engine::MySql => "SELECT systems_generation FROM deployment WHERE id = 1",
+        Engine::Postgres => "SELECT systems_generation, key_epoch FROM deployment WHERE id = 1 FOR SHARE",
+        Engine::Sqlite | Engine::MySql => "SELECT systems_generation, key_epoch FROM deployment WHERE id = 1",
     }
 }
 

@@ -42,6 +42,8 @@ acme.yaml:
   agreement:
     signed_time: 2026-01-01T00:00:00Z
     window_days: 30
+    # How long after its closing a request's identifiers and package are kept.
+    retention_days: 30
     time_zone: Europe/Amsterdam
     allowed_countries: [EEA, CH]
     contacts:
@@ -78,7 +80,7 @@ pub struct AddAgreement {
 #[derive(Args)]
 struct AgreementArgs {
     /// All of it from a YAML file; `-` is standard input.
-    #[arg(long, short, conflicts_with_all = ["time_zone", "country", "signed", "window_days", "contact"])]
+    #[arg(long, short, conflicts_with_all = ["time_zone", "country", "signed", "window_days", "retention_days", "contact"])]
     file: Option<PathBuf>,
     /// IANA name, as Europe/Amsterdam. The window's days are days there.
     #[arg(long, required_unless_present = "file")]
@@ -92,6 +94,9 @@ struct AgreementArgs {
     /// How many days a request may take; 1 to 90.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=90))]
     window_days: u32,
+    /// How many days after its closing a request's identifiers and package are kept; then they are forgotten. 0 to 366.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=366))]
+    retention_days: u32,
     /// Who is told, as privacy=dpo@acme.example. Repeat for more.
     #[arg(long, required_unless_present = "file", value_parser = contact, value_name = "ROLE=EMAIL")]
     contact: Vec<v1::Contact>,
@@ -119,6 +124,7 @@ struct AgreementFile {
     signed_time: String,
     #[serde(default)]
     window_days: u32,
+    retention_days: Option<u32>,
     time_zone: String,
     allowed_countries: Vec<String>,
     contacts: Vec<ContactFile>,
@@ -168,6 +174,7 @@ impl AgreementFile {
             version: 0,
             signed_time: Some(signed),
             window_days: self.window_days,
+            retention_days: self.retention_days,
             time_zone: self.time_zone,
             allowed_countries: self.allowed_countries,
             contacts: self
@@ -207,6 +214,7 @@ impl AgreementArgs {
             version: 0,
             signed_time: self.signed,
             window_days: self.window_days,
+            retention_days: Some(self.retention_days),
             time_zone: self.time_zone.unwrap_or_default(),
             allowed_countries: self.country,
             contacts: self.contact,

@@ -2,6 +2,7 @@
 
 pub mod customers;
 pub mod evidence;
+pub mod keys;
 pub mod ledger;
 pub mod packages;
 pub mod requests;

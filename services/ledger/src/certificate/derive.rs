@@ -230,6 +230,8 @@ impl Collected {
                 }
             }
             Event::Closed { .. } => return Err(CertificateFault::Closed),
+            // Of the customer, whatever id it bears.
+            Event::KeyDestroyed { .. } => return Err(entry.fault(EntryFault::OtherRequest)),
         }
         Ok(())
     }

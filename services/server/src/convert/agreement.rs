@@ -27,11 +27,20 @@ pub fn agreement_from(a: &v1::Agreement, field: &str) -> ApiResult<Agreement> {
         let message = format!("must be between 1 and {}", Agreement::WINDOW_DAYS_MAX);
         return Err(ApiError::field(at("window_days"), message));
     }
+    let retention_days = match a.retention_days {
+        None => Agreement::RETENTION_DAYS_DEFAULT,
+        Some(days) => u16::try_from(days).unwrap_or(u16::MAX),
+    };
+    if retention_days > Agreement::RETENTION_DAYS_MAX {
+        let message = format!("must be between 0 and {}", Agreement::RETENTION_DAYS_MAX);
+        return Err(ApiError::field(at("retention_days"), message));
+    }
     window::zone(&a.time_zone).map_err(|e| ApiError::field(at("time_zone"), e))?;
     Ok(Agreement {
         version: 0,
         signed_at: time_from(required(a.signed_time.as_ref(), &at("signed_time"))?, &at("signed_time"))?,
         window_days,
+        retention_days,
         time_zone: a.time_zone.clone(),
         allowed_countries: countries(&a.allowed_countries, &at("allowed_countries"))?,
         contacts: contacts(&a.contacts, &at("contacts"))?,
@@ -123,6 +132,7 @@ pub fn agreement_to(a: &Agreement) -> v1::Agreement {
         version: a.version,
         signed_time: Some(time_to(a.signed_at)),
         window_days: a.window_days.into(),
+        retention_days: Some(a.retention_days.into()),
         time_zone: a.time_zone.clone(),
         allowed_countries: a.allowed_countries.iter().map(|c| c.as_str().to_owned()).collect(),
         contacts: a

@@ -158,6 +158,7 @@ pub fn request_to(
             .collect(),
         notify_recipients: r.notices.iter().map(|notice| notice.recipient.as_str().to_owned()).collect(),
         recipients: Vec::new(),
+        forget_time: r.forgotten_at.map(time_to),
         etag: format!("{:x}", r.changed_at.as_microsecond()),
     }
 }

@@ -5,6 +5,7 @@ pub mod connector;
 pub mod customer;
 pub mod evidence;
 pub mod intake;
+pub mod key;
 pub mod package;
 pub mod preview;
 pub mod request;

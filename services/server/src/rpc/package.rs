@@ -10,6 +10,7 @@ use quittance_domain::{
     ids::{CustomerId, RequestId, parse_request_name, request_name},
     request::RequestState,
 };
+use quittance_store::StoreError;
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
@@ -70,6 +71,7 @@ async fn read(app: &App, customer: &CustomerId, request: RequestId) -> ApiResult
     let summary = app.store.package(customer, request).await?;
     let done = matches!(row.state, RequestState::Completed | RequestState::CompletedWithExceptions);
     let state = match (done, summary.released_at, summary.third_party) {
+        _ if row.forgotten_at.is_some() => v1::PackageState::Forgotten,
         (false, ..) => v1::PackageState::Compiling,
         (true, None, 1..) => v1::PackageState::AwaitingReview,
         (true, ..) => v1::PackageState::Released,
@@ -100,6 +102,7 @@ async fn review(app: &App, request: Request<v1::ReviewPackageRequest>) -> ApiRes
         v1::PackageState::Released => {
             return Err(ApiError::WrongState("the package is released already".to_owned()));
         }
+        v1::PackageState::Forgotten => return Err(StoreError::Forgotten.into()),
         v1::PackageState::Compiling | v1::PackageState::Unspecified => {
             return Err(ApiError::WrongState(
                 "systems are still being asked: wait for the request to complete".to_owned(),
@@ -115,6 +118,7 @@ async fn download(app: &Arc<App>, request: Request<v1::DownloadPackageRequest>) 
     match package.state() {
         v1::PackageState::Released => {}
         v1::PackageState::AwaitingReview => return Err(ApiError::PackageAwaitingReview),
+        v1::PackageState::Forgotten => return Err(StoreError::Forgotten.into()),
         v1::PackageState::Compiling | v1::PackageState::Unspecified => {
             return Err(ApiError::WrongState(
                 "systems are still being asked: wait for the request to complete".to_owned(),
@@ -177,7 +181,7 @@ async fn stream_out(
 }
 
 fn record_to(system: String, stored: &[u8]) -> ApiResult<v1::PackageRecord> {
-    let broken = |_| quittance_store::StoreError::Inconsistent { table: "package_records", what: "it does not parse" };
+    let broken = |_| StoreError::Inconsistent { table: "package_records", what: "it does not parse" };
     let record: Record = serde_json::from_slice(stored).map_err(broken)?;
     let field =
         |f: quittance_connectors::RecordField| v1::RecordField { name: f.name, category: f.category, value: f.value };

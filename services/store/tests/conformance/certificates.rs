@@ -11,7 +11,7 @@ use quittance_ledger::{
     },
 };
 use quittance_sql::Val;
-use quittance_store::ReportResult;
+use quittance_store::{IssuedCertificate, ReportResult};
 
 use crate::{harness::TestStore, world::*};
 
@@ -159,4 +159,18 @@ pub async fn the_subject_opening_opens_what_was_staged(t: &TestStore) {
     let said = certified(t, &acme, id, at(5)).await.unwrap();
     let committed = quittance_ledger::subject_commitment(&task.subject.commitment_salt, task.subject.instructed());
     assert_eq!(said.request.subject, committed);
+}
+
+/// What a certificate says needs nothing of what is forgotten: it is the same before and after, issued for the first time or again.
+pub async fn a_forgotten_request_is_certified_all_the_same(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = acme.instruct(at(1), erasure("mara")).await;
+    acme.confirm_next(&crm, at(2)).await;
+    let before = certified(t, &acme, id, day(30)).await.unwrap();
+    let issued = IssuedCertificate { content: b"signed".to_vec(), issued_at: day(30) };
+    t.keep_certificate(&acme.id, id, issued.clone()).await.unwrap();
+    crate::forgetting::rotate(t, day(31)).await;
+    assert!(acme.request(id).await.forgotten_at.is_some());
+    assert_eq!(certified(t, &acme, id, day(30)).await.unwrap(), before);
+    assert_eq!(t.certificate(&acme.id, id).await.unwrap(), Some(issued));
 }

@@ -3,7 +3,7 @@
 use std::{ops::Deref, path::PathBuf, sync::Mutex};
 
 use quittance_sql::{ConnectOptions, Engine, Pool, Row, Tx, Val};
-use quittance_store::{KeyRing, Store, StoreOptions, StoreResult};
+use quittance_store::{Store, StoreOptions, StoreResult};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -38,10 +38,6 @@ impl TestStore {
             Engine::Sqlite | Engine::MySql => format!("sqlite:{}", folder.path().join("store.db").display()),
         };
         let mut store = Self { store: None, engine, url, folder, worn: false };
-        if store.is_postgres() {
-            // A database that was used before has its tables already, and a store in use is given no new keys.
-            KeyRing::open(&store.file("keys"), true).unwrap();
-        }
         store.open("keys").await.unwrap();
         Some(store)
     }
@@ -50,6 +46,12 @@ impl TestStore {
         self.close().await;
         if self.is_postgres() && !self.worn {
             self.empty().await;
+            // The next case has a key ring of its own.
+            self.change(
+                "DELETE FROM key_epochs; UPDATE deployment SET key_epoch = 0;
+                 UPDATE key_rotation SET held_by = '', held_until_us = 0, asked = 0",
+            )
+            .await;
             FREE.lock().unwrap().push(self.url);
         }
     }
@@ -104,6 +106,35 @@ impl TestStore {
     /// A transaction that sees every customer.
     pub async fn raw(&self) -> Tx {
         self.raw_pool().begin_with_settings("SET LOCAL quittance.scope = 'deployment'").await.unwrap()
+    }
+
+    /// PostgreSQL: reads everything, past row-level security.
+    pub fn superuser_pool(&self) -> Option<Pool> {
+        let (own, admin) = (self.url.rsplit_once('/')?.1.to_owned(), std::env::var(SERVER).ok()?);
+        let database = own.split('?').next()?;
+        let (server, rest) = admin.rsplit_once('/')?;
+        let query = rest.split_once('?').map_or_else(String::new, |(_, query)| format!("?{query}"));
+        let url = format!("{server}/{database}{query}");
+        self.is_postgres()
+            .then(|| Pool::open(&ConnectOptions { connections_max: 1, ..ConnectOptions::new(url) }).unwrap())
+    }
+
+    /// PostgreSQL: how far its write-ahead log has come.
+    pub async fn wal_position(&self) -> String {
+        let Some(superuser) = self.superuser_pool() else { return String::new() };
+        let row =
+            superuser.begin().await.unwrap().fetch_one("SELECT pg_walfile_name(pg_current_wal_lsn())", vec![]).await;
+        row.unwrap().unwrap().text(0).unwrap()
+    }
+
+    /// Whether any file of the write-ahead log since then holds these bytes.
+    pub async fn wal_holds(&self, since: &str, needle: &[u8]) -> bool {
+        let Some(superuser) = self.superuser_pool() else { return false };
+        let sql = "SELECT count(*) FROM pg_ls_waldir() w
+                   WHERE w.name >= $1 AND w.name <= pg_walfile_name(pg_current_wal_lsn()) AND length(w.name) = 24
+                     AND position($2 IN pg_read_binary_file('pg_wal/' || w.name)) > 0";
+        let row = superuser.begin().await.unwrap().fetch_one(sql, vec![since.into(), needle.into()]).await.unwrap();
+        row.unwrap().i64(0).unwrap() > 0
     }
 
     pub async fn rows(&self, sql: &str, args: Vec<Val>) -> Vec<Row> {

@@ -11,8 +11,18 @@ use quittance_store::{
 use crate::{harness::TestStore, statements::by_the_case, world::*};
 
 /// Tables that are the deployment's: small, of all customers, and reference tables on Citus. Every other one is a customer's.
-pub const DEPLOYMENT_WIDE: &[&str] =
-    &["customers", "data_maps", "deployment", "ledger_log", "ledger_tiles", "ready", "schema_version", "systems"];
+pub const DEPLOYMENT_WIDE: &[&str] = &[
+    "customers",
+    "data_maps",
+    "deployment",
+    "key_epochs",
+    "key_rotation",
+    "ledger_log",
+    "ledger_tiles",
+    "ready",
+    "schema_version",
+    "systems",
+];
 
 pub async fn customer_tables(t: &TestStore) -> Vec<(String, Vec<String>)> {
     let tables = t.tables().await;
@@ -86,6 +96,8 @@ async fn neighbours(t: &TestStore) -> Neighbours {
     for person in ["siu", "failed", "running", "awaiting", "mara"] {
         acme.instruct(at(5), access(person)).await;
     }
+    // Until a key's destruction is on record.
+    t.change("INSERT INTO key_epoch_uses (customer_id, epoch, forgotten, rewrapped) VALUES ('bolt', 7, 1, 2)").await;
     let rows = all_rows_of(t, &bolt).await;
     assert!(rows.values().all(|rows| !rows.is_empty()), "{rows:?}");
     Neighbours { attention: failed.key.request, exported: request, acme, bolt, crm, running, awaiting, held, pending }

@@ -3,10 +3,12 @@
 //! `QUITTANCE_TEST_POSTGRES_URL` names a server on which databases and roles may be made (`tests/with-servers.sh` starts one).
 //! Without it the suite fails, lest it be taken for passed; with `QUITTANCE_TEST_WITHOUT_SERVERS=1` it runs on SQLite alone.
 
+mod attacker;
 mod certificates;
 mod completion;
 mod deadlines;
 mod engines;
+mod forgetting;
 mod harness;
 mod intake;
 mod isolation;
@@ -53,12 +55,16 @@ macro_rules! suite {
 
 suite! {
     both {
+        attacker {
+            with_everything_but_the_destroyed_key_nothing_that_was_forgotten_opens,
+        }
         certificates {
             a_completed_request_can_be_certified_from_its_entries,
             an_open_request_can_be_stated_at_any_time,
             what_was_late_is_certified_as_late,
             of_what_was_declined_nothing_is_certified,
             the_subject_opening_opens_what_was_staged,
+            a_forgotten_request_is_certified_all_the_same,
         }
         completion {
             a_request_completes_with_its_last_confirmation,
@@ -85,6 +91,20 @@ suite! {
             a_store_of_a_newer_build_is_refused,
             migrating_twice_changes_nothing,
             a_claim_costs_nothing_for_what_is_finished,
+        }
+        forgetting {
+            what_is_over_is_forgotten_and_what_lives_lives_on,
+            a_forgotten_request_is_still_known_by_its_id,
+            an_epoch_ends_by_itself_and_no_sooner,
+            the_agreement_in_force_says_how_long_is_kept,
+            a_rotation_goes_on_wherever_it_was_interrupted,
+            what_the_folder_has_before_the_database_is_taken,
+            a_destroyed_key_that_comes_back_is_destroyed_again,
+            a_key_that_something_needs_is_not_destroyed,
+            what_a_worker_still_holds_is_not_forgotten_under_its_hands,
+            a_package_of_any_size_is_forgotten,
+            the_log_tells_every_customer_of_a_destroyed_key_once,
+            what_is_taken_in_while_keys_rotate_is_never_lost,
         }
         intake {
             the_same_instruction_twice_is_one_request,
@@ -231,7 +251,8 @@ suite! {
         }
         sealing {
             no_column_holds_personal_data_in_the_clear,
-            another_key_ring_opens_nothing,
+            another_key_ring_is_refused,
+            without_its_key_nothing_opens_and_nothing_is_lost,
             a_store_in_use_is_not_given_new_keys,
             a_sealed_value_opens_in_its_own_row_only,
         }
@@ -249,6 +270,10 @@ suite! {
             a_claim_reads_nothing_that_is_finished,
             customers_tables_keep_the_rules_of_citus,
             replicas_that_start_at_once_migrate_once,
+        }
+        forgetting {
+            a_replica_seals_nothing_under_an_old_key_and_keeps_none,
+            a_replica_with_a_folder_of_its_own_seals_nothing,
         }
         leases {
             a_hint_survives_a_claim_that_did_not_see_its_work,

@@ -119,7 +119,23 @@ pub async fn no_byte_of_the_files_holds_personal_data_in_the_clear(t: &TestStore
     }
 }
 
-pub async fn another_key_ring_opens_nothing(t: &mut TestStore) {
+/// Were another ring's keys used, what is sealed would be lost with it, and what was sealed would seem destroyed.
+pub async fn another_key_ring_is_refused(t: &mut TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = acme.instruct(at(1), erasure("mara")).await;
+    drop(acme);
+    t.close().await;
+    KeyRing::open(&t.file("other-keys"), true).unwrap();
+    let refused = t.another("other-keys").await;
+    assert!(matches!(&refused, Err(StoreError::KeyRing(text)) if text.contains("another key")), "{refused:?}");
+    // And with the right ring, all is as it was.
+    t.open("keys").await.unwrap();
+    let task = claim_one(t, &crm, at(4)).await;
+    assert_eq!((task.key.request, task.subject.identifiers), (id, vec![email("mara")]));
+}
+
+/// A ring that lacks a key, as one that was restored from an old copy: nothing is lost by it, and what needs no key goes on.
+pub async fn without_its_key_nothing_opens_and_nothing_is_lost(t: &mut TestStore) {
     let (acme, crm) = acme_and_crm(t).await;
     let sent = erasure("mara");
     let id = acme.instruct(at(1), sent.clone()).await;
@@ -128,27 +144,24 @@ pub async fn another_key_ring_opens_nothing(t: &mut TestStore) {
         referred.referred = Some("please".to_owned());
         acme.instruct(at(1), referred).await
     };
-    KeyRing::open(&t.file("other-keys"), true).unwrap();
-    drop(acme);
-    t.close().await;
-    t.open("other-keys").await.unwrap();
-    let customer = t.customer(&quittance_domain::ids::CustomerId::new("acme").unwrap()).await.unwrap();
-    let acme = Customer { store: (**t).clone(), id: customer.id, agreement: customer.agreement };
+    let key = t.file("keys").join("epoch-1.key");
+    let kept = fs::read(&key).unwrap();
+    fs::rename(&key, t.file("away")).unwrap();
+    t.ring().drop_keys();
+    let missing = |e: StoreError| assert_eq!(e, StoreError::NoEpochKey(1));
     let ready = t.ready_work(at(2), std::slice::from_ref(&crm)).await.unwrap();
     let query = LeaseQuery { worker: "worker", now: at(2), expires_at: at(60), tasks_max: 10 };
-    assert!(matches!(t.lease(&ready[0], &query).await, Err(StoreError::Unsealable(_))));
+    missing(t.lease(&ready[0], &query).await.map(|_| ()).unwrap_err());
     assert_eq!(acme.task(id, &crm).await.attempts, 0, "the claim is rolled back");
-    assert!(matches!(acme.authorise(awaiting, at(2)).await, Err(StoreError::Unsealable(_))));
+    missing(acme.authorise(awaiting, at(2)).await.unwrap_err());
     let records = vec![(b"{}".to_vec(), false)];
-    let refused = t.add_records(&acme.id, id, &crm, 1, at(2), 0, records).await;
-    assert!(matches!(refused, Err(StoreError::Unsealable(_))));
-    // What needs no key goes on: the repetition is known by its id alone.
-    assert_eq!(acme.take(at(3), vec![sent]).await.unwrap(), vec![Ok(Taken::Repeated(id))]);
+    missing(t.add_records(&acme.id, id, &crm, 1, at(2), 0, records).await.unwrap_err());
+    missing(acme.take_once(at(3), vec![erasure("siu")]).await.map(|_| ()).unwrap_err());
     assert_eq!(acme.request(id).await.id, id);
-    drop(acme);
-    // And with the right ring, all is as it was.
-    t.close().await;
-    t.open("keys").await.unwrap();
+    // Back, it is used at once.
+    fs::rename(t.file("away"), &key).unwrap();
+    assert_eq!(fs::read(&key).unwrap(), kept);
+    assert_eq!(acme.take(at(3), vec![sent]).await.unwrap(), vec![Ok(Taken::Repeated(id))]);
     let task = claim_one(t, &crm, at(4)).await;
     assert_eq!(task.subject.identifiers, [email("mara")]);
 }

@@ -57,6 +57,7 @@ pub fn agreement() -> Agreement {
         version: 1,
         signed_at: at(0),
         window_days: 30,
+        retention_days: 30,
         time_zone: "Europe/Amsterdam".to_owned(),
         allowed_countries: BTreeSet::from([Country::parse("NL").unwrap()]),
         contacts: Vec::new(),
@@ -170,7 +171,7 @@ impl Customer {
         again!(self.take_once(now, items.clone()))
     }
 
-    async fn take_once(&self, now: Timestamp, items: Vec<Intake>) -> StoreResult<Vec<IntakeItem>> {
+    pub async fn take_once(&self, now: Timestamp, items: Vec<Intake>) -> StoreResult<Vec<IntakeItem>> {
         let topology = self.store.topology().await?;
         let ctx = IntakeContext {
             customer: &self.id,
