@@ -1,7 +1,8 @@
 //! The key ring: epoch keys and pseudonym keys, outside the database and its backups (I7).
 //!
 //! For the embedded default it is a folder that only the service's user can read: `epoch-{n}.key` wraps the keys of requests,
-//! `pseudonym-{n}.key` makes keyed pseudonyms. Losing it loses every identifier in the store; copying it into the database's
+//! `pseudonym-{n}.key` makes the pseudonyms that open requests and masked rows are told by, `suppression-{n}.key` those of
+//! suppressions, by generations ([`crate::SuppressionKeys`]). Losing it loses every identifier in the store; copying it into the database's
 //! backups undoes forgetting.
 
 use std::{
@@ -27,6 +28,9 @@ use crate::{StoreError, StoreResult};
 
 pub(crate) type Key = Zeroizing<[u8; 32]>;
 
+/// The sort of key that [`crate::SuppressionKeys`] reads.
+pub(crate) const SUPPRESSION: &str = "suppression";
+
 /// All keys of the ring, in memory.
 pub struct KeyRing {
     epochs: BTreeMap<u32, Key>,
@@ -46,7 +50,7 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-fn bad(path: &Path, what: &str) -> StoreError {
+pub(crate) fn bad(path: &Path, what: &str) -> StoreError {
     StoreError::KeyRing(format!("{}: {what}", path.display()))
 }
 
@@ -84,15 +88,10 @@ impl KeyRing {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         let Some((kind, number)) = name.strip_suffix(".key").and_then(|n| n.split_once('-')) else { return Ok(()) };
         let number: u32 = number.parse().map_err(|_| bad(path, "its name has no number"))?;
-        let about = fs::metadata(path).map_err(|e| bad(path, &e.to_string()))?;
-        if about.permissions().mode() & 0o077 != 0 {
-            return Err(bad(path, "others can read it; run chmod 600 on it"));
-        }
-        let bytes = Zeroizing::new(fs::read(path).map_err(|e| bad(path, &e.to_string()))?);
-        let key: [u8; 32] = bytes.as_slice().try_into().map_err(|_| bad(path, "is not 32 bytes long"))?;
         match kind {
-            "epoch" => self.epochs.insert(number, Zeroizing::new(key)),
-            "pseudonym" => self.pseudonyms.insert(number, Zeroizing::new(key)),
+            "epoch" => self.epochs.insert(number, read_key(path)?),
+            "pseudonym" => self.pseudonyms.insert(number, read_key(path)?),
+            SUPPRESSION => None,
             _ => return Err(bad(path, "is of no known kind")),
         };
         Ok(())
@@ -109,14 +108,11 @@ impl KeyRing {
     }
 
     fn pseudonym_key(&self, purpose: &[&str]) -> hmac::Key {
+        // Always the first generation: another would make strangers of those whose requests are open or whose restrictions stand, and
+        // a rerun would write other masks than the first run. What rotates are the suppressions' keys.
         // `open` has made sure of one; an empty key would still be no leak, only a useless pseudonym.
-        let root = self.pseudonyms.last_key_value().map_or([0_u8; 32].as_slice(), |(_, key)| key.as_slice());
-        let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, root));
-        for part in purpose {
-            context.update(part.as_bytes());
-            context.update(&[0]);
-        }
-        hmac::Key::new(hmac::HMAC_SHA256, context.sign().as_ref())
+        let root = self.pseudonyms.first_key_value().map_or([0_u8; 32].as_slice(), |(_, key)| key.as_slice());
+        derived_key(root, purpose)
     }
 
     /// Tells that two open requests of a customer are about one person, without the person.
@@ -130,7 +126,17 @@ impl KeyRing {
     }
 }
 
-fn identifier_tag(key: &hmac::Key, identifier: &Identifier) -> hmac::Tag {
+/// A key for one purpose alone.
+pub(crate) fn derived_key(root: &[u8], purpose: &[&str]) -> hmac::Key {
+    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, root));
+    for part in purpose {
+        context.update(part.as_bytes());
+        context.update(&[0]);
+    }
+    hmac::Key::new(hmac::HMAC_SHA256, context.sign().as_ref())
+}
+
+pub(crate) fn identifier_tag(key: &hmac::Key, identifier: &Identifier) -> hmac::Tag {
     let mut context = hmac::Context::with_key(key);
     context.update(identifier.kind().as_str().as_bytes());
     context.update(b"\0");
@@ -165,7 +171,17 @@ impl MaskPseudonyms {
     }
 }
 
-fn write_key(path: &Path) -> StoreResult<Key> {
+pub(crate) fn read_key(path: &Path) -> StoreResult<Key> {
+    let about = fs::metadata(path).map_err(|e| bad(path, &e.to_string()))?;
+    if about.permissions().mode() & 0o077 != 0 {
+        return Err(bad(path, "others can read it; run chmod 600 on it"));
+    }
+    let bytes = Zeroizing::new(fs::read(path).map_err(|e| bad(path, &e.to_string()))?);
+    let key: [u8; 32] = bytes.as_slice().try_into().map_err(|_| bad(path, "is not 32 bytes long"))?;
+    Ok(Zeroizing::new(key))
+}
+
+pub(crate) fn write_key(path: &Path) -> StoreResult<Key> {
     let key: Key = Zeroizing::new(random());
     let written = fs::OpenOptions::new()
         .write(true)

@@ -26,6 +26,12 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("migrations/0003_ledger.sql"),
         postgres: include_str!("migrations/0003_ledger.postgres.sql"),
     },
+    Migration {
+        number: 5,
+        name: "replays",
+        sql: include_str!("migrations/0005_replays.sql"),
+        postgres: include_str!("migrations/0005_replays.postgres.sql"),
+    },
 ];
 
 /// The version that this build writes.

@@ -65,6 +65,7 @@ pub fn new_request(r: &v1::Request, now: Timestamp, field: &str) -> ApiResult<Ne
             kind => instruction_from(kind, &at("instruction"))?,
         },
         notices: Vec::new(),
+        follow_up: None,
     };
     request.check(now).map_err(|e| ApiError::from(e).below(field))?;
     Ok(request)
