@@ -14,6 +14,8 @@ mod heartbeat;
 mod limits;
 mod registry;
 pub mod remote;
+mod replay;
+mod suppressions;
 mod topology;
 
 pub use clock::{Clock, SystemClock};
@@ -21,4 +23,6 @@ pub use deadlines::Deadlines;
 pub use dispatcher::{DispatchHandle, Dispatcher};
 pub use limits::DispatchLimits;
 pub use registry::{ConnectorFactory, ConnectorRegistry};
+pub use replay::{KeyMatcher, Replays, UnknownCustomer};
+pub use suppressions::Suppressions;
 pub use topology::TopologyCache;

@@ -121,16 +121,6 @@ impl Store {
         tx.commit().await?;
         Ok(instructed)
     }
-
-    /// Matches that are still to become requests, and follow-ups that are not closed.
-    pub async fn replay_remains(&self, customer: &CustomerId, id: ReplayId) -> StoreResult<(u64, u64)> {
-        let mut tx = self.customer_read(customer).await?;
-        let sql = "SELECT (SELECT count(*) FROM replay_matches WHERE customer_id = $1 AND replay_id = $2 AND state = 'OPEN'),
-                     (SELECT count(*) FROM requests WHERE customer_id = $1 AND replay_id = $2 AND closed_us IS NULL)";
-        let row = tx.fetch_one(sql, vec![customer.as_str().into(), id.uuid().into()]).await?;
-        let row = row.ok_or(StoreError::NotFound("the replay"))?;
-        Ok((super::count(row.i64(0)?), super::count(row.i64(1)?)))
-    }
 }
 
 /// `None`: nothing any more, or it is done or under way.

@@ -137,24 +137,17 @@ struct Match {
 }
 
 impl Store {
-    /// Begins, or begins anew after a crash. Gives the customers that something is kept of at the system: nobody else's keys matter.
-    pub async fn begin_matching(&self, lease: &ReplayLease) -> StoreResult<Vec<CustomerId>> {
-        let replay = &lease.replay;
-        let customers = self.customers_suppressed(&replay.system).await?;
-        for customer in &customers {
-            self.open_share(customer, replay).await?;
-        }
-        Ok(customers)
-    }
-
-    async fn customers_suppressed(&self, system: &SystemId) -> StoreResult<Vec<CustomerId>> {
+    /// Customers that something is kept of at the system: nobody else's keys matter.
+    pub async fn customers_suppressed(&self, system: &SystemId) -> StoreResult<Vec<CustomerId>> {
         let mut tx = self.deployment_read().await?;
         let sql = "SELECT c.customer_id FROM customers c WHERE EXISTS (SELECT 1 FROM suppressions s
                      WHERE s.customer_id = c.customer_id AND s.system_id = $1) ORDER BY c.customer_id";
         tx.fetch(sql, vec![system.as_str().into()]).await?.iter().map(customer_id).collect()
     }
 
-    async fn open_share(&self, customer: &CustomerId, replay: &ReplayRow) -> StoreResult<()> {
+    /// The customer's part begins, or begins anew after a crash.
+    pub async fn open_share(&self, customer: &CustomerId, lease: &ReplayLease) -> StoreResult<()> {
+        let replay = &lease.replay;
         let (_, wrapped) = RequestKey::generate(self.ring(), customer, RequestId::new(replay.id.uuid()))?;
         let mut tx = self.customer_tx(customer).await?;
         tx.execute(
@@ -248,16 +241,9 @@ impl Store {
         Ok(matched)
     }
 
-    /// All keys were seen: counts what was found, customer by customer.
-    pub async fn count_matches(&self, lease: &ReplayLease) -> StoreResult<u64> {
-        let mut acting = 0;
-        for customer in self.replay_customers(lease.replay.id).await? {
-            acting += self.count_matches_of(&customer, lease.replay.id).await?;
-        }
-        Ok(acting)
-    }
-
-    async fn count_matches_of(&self, customer: &CustomerId, replay: ReplayId) -> StoreResult<u64> {
+    /// All keys were seen: counts what was found. Gives the identifiers that something is to be done for.
+    pub async fn count_matches(&self, customer: &CustomerId, lease: &ReplayLease) -> StoreResult<u64> {
+        let replay = lease.replay.id;
         let mut tx = self.customer_tx(customer).await?;
         let sql = "SELECT what, count(DISTINCT match_id), count(DISTINCT follows_request_id) FROM replay_matches
                    WHERE customer_id = $1 AND replay_id = $2 GROUP BY what";

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{ReplayLease, ReplayRow, count};
 use crate::{
-    Store, StoreResult,
+    Store, StoreError, StoreResult,
     ledger::Staging,
     suppression::customer_id,
     tx::{parsed, us},
@@ -79,6 +79,28 @@ impl Store {
             })
         };
         rows.iter().map(share).collect()
+    }
+
+    /// Matches that are still to become requests, and follow-ups that are not closed.
+    pub async fn replay_remains(&self, id: ReplayId) -> StoreResult<(u64, u64)> {
+        let sql = "SELECT CAST(coalesce(sum((SELECT count(*) FROM replay_matches m
+                       WHERE m.customer_id = c.customer_id AND m.replay_id = $1 AND m.state = 'OPEN')), 0) AS BIGINT),
+                     CAST(coalesce(sum((SELECT count(*) FROM requests r
+                       WHERE r.customer_id = c.customer_id AND r.replay_id = $1 AND r.closed_us IS NULL)), 0) AS BIGINT)
+                   FROM customers c JOIN replay_shares s ON s.customer_id = c.customer_id WHERE s.replay_id = $1";
+        let mut tx = self.deployment_read().await?;
+        let row = tx.fetch_one(sql, vec![id.uuid().into()]).await?.ok_or(StoreError::NotFound("the replay"))?;
+        Ok((count(row.i64(0)?), count(row.i64(1)?)))
+    }
+
+    /// Customers of whom something can become requests now.
+    pub async fn replay_due(&self, id: ReplayId, now: Timestamp) -> StoreResult<Vec<CustomerId>> {
+        let sql = "SELECT c.customer_id FROM customers c WHERE EXISTS (SELECT 1 FROM replay_matches m
+                     WHERE m.customer_id = c.customer_id AND m.replay_id = $1 AND m.state = 'OPEN' AND m.run_at_us <= $2)
+                   ORDER BY c.customer_id LIMIT $3";
+        let mut tx = self.deployment_read().await?;
+        let rows = tx.fetch(sql, vec![id.uuid().into(), us(now).into(), SHARES_MAX.into()]).await?;
+        rows.iter().map(customer_id).collect()
     }
 
     /// Requests that a person must look at: rectifications that the customer instructs anew, and what nothing led to.

@@ -6,7 +6,7 @@ use quittance_domain::{
     Timestamp,
     action::{Action, IdentifierChange, RestrictionGround},
     identifier::Identifier,
-    ids::{ReplayId, RequestId, SystemId},
+    ids::{CustomerId, ReplayId, RequestId, SystemId},
     outcome::OutcomeKind,
     replay::{ReplayGuard, ReplayState},
     request::RequestState,
@@ -71,7 +71,7 @@ async fn lease(t: &Store, system: &SystemId, now: Timestamp) -> Option<ReplayLea
 pub async fn matched(t: &Store, new: &NewReplay, held: &[(&Customer, &[Identifier])], now: Timestamp) -> ReplayLease {
     t.start_replay(new, now).await.unwrap();
     let lease = lease(t, &new.system, now).await.expect("it is due");
-    let concerned = t.begin_matching(&lease).await.unwrap();
+    let concerned = begin(t, &lease).await;
     let (mut read, mut found) = (0, 0);
     for (customer, keys) in held {
         read += keys.len() as u64;
@@ -80,8 +80,22 @@ pub async fn matched(t: &Store, new: &NewReplay, held: &[(&Customer, &[Identifie
         }
     }
     assert!(t.hold_replay(&lease, now, Some((read, found))).await.unwrap());
-    t.count_matches(&lease).await.unwrap();
+    count(t, &lease).await;
     lease
+}
+
+async fn begin(t: &Store, lease: &ReplayLease) -> Vec<CustomerId> {
+    let concerned = t.customers_suppressed(&lease.replay.system).await.unwrap();
+    for customer in &concerned {
+        t.open_share(customer, lease).await.unwrap();
+    }
+    concerned
+}
+
+async fn count(t: &Store, lease: &ReplayLease) {
+    for customer in t.replay_customers(lease.replay.id).await.unwrap() {
+        t.count_matches(&customer, lease).await.unwrap();
+    }
 }
 
 async fn instruct(customer: &Customer, lease: &ReplayLease, now: Timestamp) -> FollowUps {
@@ -140,7 +154,7 @@ pub async fn an_erasure_is_carried_out_again_by_a_request_of_its_own(t: &mut Tes
     assert!(acme.report(&task, at(23), done(&crm)).await.is_empty());
     let (row, tasks) = t.request(&acme.id, task.key.request).await.unwrap();
     assert_eq!((row.state, tasks.len()), (RequestState::Completed, 1));
-    assert_eq!(t.replay_remains(&acme.id, lease.replay.id).await.unwrap(), (0, 0));
+    assert_eq!(t.replay_remains(lease.replay.id).await.unwrap(), (0, 0));
     ended(t, &lease, at(24)).await;
     // Of a system that is added later it knows nothing.
     registered(t, with_backups("late")).await;
@@ -209,12 +223,12 @@ pub async fn a_restriction_is_not_redone_behind_what_is_instructed_meanwhile(t: 
     let lifting = acme.instruct(at(21), lifting("mara")).await;
     instruct(&acme, &lease, at(22)).await;
     assert!(follow_ups(&acme).await.is_empty(), "it would restrict again what the customer has lifted");
-    assert_eq!(t.replay_remains(&acme.id, lease.replay.id).await.unwrap(), (1, 0));
+    assert_eq!(t.replay_remains(lease.replay.id).await.unwrap(), (1, 0));
     assert!(instruct(&acme, &lease, at(23)).await.intakes.is_empty(), "not looked at again at once");
     assert_eq!(acme.confirm_next(&crm, at(24)).await, lifting);
     instruct(&acme, &lease, at(30)).await;
     assert!(follow_ups(&acme).await.is_empty());
-    assert_eq!(t.replay_remains(&acme.id, lease.replay.id).await.unwrap(), (0, 0), "nothing is left to do");
+    assert_eq!(t.replay_remains(lease.replay.id).await.unwrap(), (0, 0), "nothing is left to do");
 }
 
 pub async fn an_erasure_again_waits_for_the_customer_where_a_restriction_stands(t: &mut TestStore) {
@@ -375,9 +389,9 @@ pub async fn a_replay_that_is_run_again_instructs_nothing_twice(t: &mut TestStor
     assert!(!t.hold_replay(&lease, at(90), None).await.unwrap(), "the first one has lost it");
     let lost = t.match_held(&lease, &acme.id, &names).await;
     assert!(matches!(lost, Err(StoreError::LeaseLost)), "{lost:?}");
-    t.begin_matching(&other).await.unwrap();
+    begin(t, &other).await;
     assert_eq!(t.match_held(&other, &acme.id, &names).await.unwrap(), 5);
-    t.count_matches(&other).await.unwrap();
+    count(t, &other).await;
     assert_eq!(shares(t, &other).await[0].counts.erasures, 5);
     while instruct(&acme, &other, at(91)).await.looked_at > 0 {}
     assert_eq!(follow_ups(&acme).await.len(), 5);
