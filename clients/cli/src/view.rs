@@ -349,6 +349,10 @@ pub struct Request {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub recipients: Vec<Recipient>,
     #[serde(skip_serializing_if = "String::is_empty")]
+    pub follows: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub replay: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub etag: String,
 }
 
@@ -403,6 +407,8 @@ impl From<v1::Request> for Request {
             closing_reason: request.closing_reason,
             identifier_changes: request.identifier_changes.into_iter().map(Into::into).collect(),
             recipients: request.recipients.into_iter().map(Into::into).collect(),
+            follows: request.follows,
+            replay: request.replay,
             etag: request.etag,
         }
     }
@@ -437,6 +443,7 @@ impl Request {
             table.field("first due", seconds(self.first_due_time.as_ref()));
         }
         table.field("completed", seconds(self.complete_time.as_ref()));
+        table.field("carries out again", &self.follows);
         table.field("ground", &self.restriction_ground);
         table.field("changes identifier", IdentifierChange::line(&self.identifier_changes));
         let recipients = |told: bool| {

@@ -24,10 +24,16 @@ impl Suppressions {
             match self.store.sweep_suppressions(self.clock.now()).await {
                 Ok(swept) => {
                     for generation in &swept.destroyed {
-                        tracing::warn!(generation, "the key of a generation of suppressions was destroyed: nothing is kept under it");
+                        tracing::warn!(
+                            generation,
+                            "the key of a generation of suppressions was destroyed: nothing is kept under it"
+                        );
                     }
                     if swept.suppressions > 0 {
-                        tracing::info!(suppressions = swept.suppressions, "suppressions whose backups are gone were deleted");
+                        tracing::info!(
+                            suppressions = swept.suppressions,
+                            "suppressions whose backups are gone were deleted"
+                        );
                     }
                 }
                 Err(error) => tracing::warn!(%error, "suppressions could not be swept: tried again soon"),

@@ -99,7 +99,10 @@ pub fn net(snapshot: Timestamp, past: &[Past]) -> Net {
     let marks = |p: &&&Past| matches!(p.action, Action::Restriction | Action::LiftRestriction);
     let was_restricted = || match since.iter().find(marks).map(|p| p.action) {
         Some(Action::LiftRestriction) => true,
-        _ => before.iter().rfind(|p| p.action == Action::Erasure || marks(p)).map(|p| p.action) == Some(Action::Restriction),
+        _ => {
+            before.iter().rfind(|p| p.action == Action::Erasure || marks(p)).map(|p| p.action)
+                == Some(Action::Restriction)
+        }
     };
     let act = since.iter().rfind(marks).filter(|last| last.action == Action::Restriction || was_restricted());
     Net {

@@ -4,7 +4,7 @@ use crate::{
     Timestamp,
     action::{Action, Correction, IdentifierChange, InstructionKind, RestrictionGround},
     identifier::Identifier,
-    ids::{RecipientId, RequestId, ReplayId, SystemId},
+    ids::{RecipientId, ReplayId, RequestId, SystemId},
     text_enum,
 };
 

@@ -8,7 +8,8 @@ use quittance_api::v1::{
     request_service_server::RequestServiceServer, system_service_server::SystemServiceServer,
 };
 use quittance_dispatch::{
-    Clock as _, ConnectorRegistry, Deadlines, Dispatcher, SystemClock, TopologyCache, remote::RemoteDesk,
+    Clock as _, ConnectorRegistry, Deadlines, Dispatcher, Replays, Suppressions, SystemClock, TopologyCache,
+    remote::RemoteDesk,
 };
 use quittance_store::Store;
 use tokio::{
@@ -61,7 +62,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         config.dispatch.clone(),
         topology.clone(),
         connectors.clone(),
-        worker,
+        worker.clone(),
     );
     let drain = CancellationToken::new();
     let app = Arc::new(App {
@@ -85,9 +86,21 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     }
     let working = config.roles.contains(&RunRole::Worker).then(|| {
         let (store, clock, every) = (store.clone(), app.clock.clone(), config.dispatch.deadline_sweep());
+        let swept =
+            Suppressions::new(store.clone(), clock.clone(), config.dispatch.suppression_sweep()).run(drain.clone());
+        let replays = Replays::new(
+            store.clone(),
+            clock.clone(),
+            config.dispatch.clone(),
+            app.topology.clone(),
+            app.connectors.clone(),
+            app.dispatch.clone(),
+            worker,
+        );
+        let replays = replays.run(drain.clone());
         let deadlines = Deadlines::new(store, clock, app.at_risk().unsigned_abs(), every).run(drain.clone());
         let dispatching = dispatcher.run(drain.clone());
-        tokio::spawn(async move { tokio::join!(dispatching, deadlines) })
+        tokio::spawn(async move { tokio::join!(dispatching, deadlines, swept, replays) })
     });
     let signalled = drain.clone();
     let mut terminate = signal(SignalKind::terminate())?;

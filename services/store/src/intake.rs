@@ -91,8 +91,7 @@ struct Prepared {
 impl Prepared {
     /// To restrict again, or to lift again, undoes what was instructed meanwhile. So it comes when nothing else about the person is open.
     fn comes_alone(&self) -> bool {
-        self.request.follow_up.is_some()
-            && matches!(self.request.action, Action::Restriction | Action::LiftRestriction)
+        self.request.follow_up.is_some() && matches!(self.request.action, Action::Restriction | Action::LiftRestriction)
     }
 }
 

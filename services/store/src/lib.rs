@@ -23,8 +23,8 @@ mod log;
 mod migrate;
 mod packages;
 mod replan;
-mod report;
 mod replays;
+mod report;
 mod requests;
 mod seal;
 mod statistics;
@@ -45,7 +45,8 @@ pub use lifecycle::Extension;
 pub use log::{IssuedCertificate, LedgerEntryRow, LogAppend, LogCheckpoint, LogState, StagedLeaf};
 pub use packages::{PackageRow, PackageSummary};
 pub use replays::{
-    FindingPlace, FollowUps, NewReplay, ReplayFinding, ReplayFindingKind, ReplayLease, ReplayRow, ReplayShare, ReplayWork,
+    FindingPlace, FollowUps, NewReplay, ReplayFinding, ReplayFindingKind, ReplayLease, ReplayRow, ReplayShare,
+    ReplayWork,
 };
 pub use report::{Report, ReportResult};
 pub use requests::{ChangedIdentifier, RequestFilter, RequestRow, TaskRow, TimelinessFilter};

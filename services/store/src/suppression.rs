@@ -17,11 +17,8 @@ use quittance_domain::{
 use quittance_sql::{Column, Part, Row, Rows, Tx};
 
 use crate::{
-    Store, StoreError, StoreResult, SubjectSecrets,
-    intake::wrapped_key,
-    seal::RequestKey,
-    suppression_keys::SuppressionPseudonyms,
-    tx::us,
+    Store, StoreError, StoreResult, SubjectSecrets, intake::wrapped_key, seal::RequestKey,
+    suppression_keys::SuppressionPseudonyms, tx::us,
 };
 
 /// Suppressions that are deleted in one transaction.
@@ -137,7 +134,8 @@ impl Suppressing {
             // Ended by hand, since nothing leads to the system: said when the system is restored.
             names.insert(Vec::new(), None);
         }
-        let one = |(pseudonym, renamed_to)| NewSuppression { request: c.request, action: c.action, pseudonym, renamed_to };
+        let one =
+            |(pseudonym, renamed_to)| NewSuppression { request: c.request, action: c.action, pseudonym, renamed_to };
         all.extend(names.into_iter().map(one));
         Ok(())
     }
@@ -220,7 +218,9 @@ impl Store {
                      WHERE s.customer_id = c.customer_id AND s.generation > $1)) FROM customers c";
         let mut tx = self.deployment_read().await?;
         let (mut found, mut after) = (Vec::new(), -1_i64);
-        while let Some(generation) = tx.fetch_one(sql, vec![after.into()]).await?.map(|r| r.opt_i64(0)).transpose()?.flatten() {
+        while let Some(generation) =
+            tx.fetch_one(sql, vec![after.into()]).await?.map(|r| r.opt_i64(0)).transpose()?.flatten()
+        {
             found.push(u32::try_from(generation).unwrap_or(u32::MAX));
             after = generation;
         }

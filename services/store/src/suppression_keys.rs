@@ -127,7 +127,8 @@ impl SuppressionKeys {
         let numbers = self.numbers();
         let Some((newest, older)) = numbers.split_last() else { return Ok(Vec::new()) };
         let newest = path(&self.folder, *newest);
-        let made = fs::metadata(&newest).and_then(|about| about.modified()).map_err(|e| bad(&newest, &e.to_string()))?;
+        let made =
+            fs::metadata(&newest).and_then(|about| about.modified()).map_err(|e| bad(&newest, &e.to_string()))?;
         let age = SystemTime::now().duration_since(made).unwrap_or_default();
         Ok(if age < since { Vec::new() } else { older.to_vec() })
     }

@@ -4,6 +4,7 @@ pub mod customers;
 pub mod evidence;
 pub mod ledger;
 pub mod packages;
+pub mod replays;
 pub mod requests;
 pub mod systems;
 pub mod tasks;

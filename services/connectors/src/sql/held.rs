@@ -57,7 +57,9 @@ pub(super) async fn page(
             if key == place.key {
                 // A key whose text does not lead back to it: rather nothing than the same page for ever.
                 let name = &plan.map_of(place.collection).name;
-                return Err(ConnectorError::Refused(format!("collection {name}: its rows cannot be paged by their key")));
+                return Err(ConnectorError::Refused(format!(
+                    "collection {name}: its rows cannot be paged by their key"
+                )));
             }
             Some(HeldPlace { collection: place.collection, key })
         }

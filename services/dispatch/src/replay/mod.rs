@@ -176,12 +176,7 @@ impl Replays {
         Ok(())
     }
 
-    async fn page(
-        &self,
-        connector: &dyn Connector,
-        after: Option<&HeldPlace>,
-        matcher: &KeyMatcher,
-    ) -> Step<HeldPage> {
+    async fn page(&self, connector: &dyn Connector, after: Option<&HeldPlace>, matcher: &KeyMatcher) -> Step<HeldPage> {
         let mut tries = 1;
         loop {
             match connector.held(after, self.limits.replay_page, self.limits.target_time_limit()).await {

@@ -103,9 +103,10 @@ impl Context<'_> {
         };
         let commitment = request.subject.to_string();
         let ground = request.restriction_ground.map(|ground| self.language.restriction_ground(ground).to_owned());
-        let again = request.follow_up.as_ref().map(|f| {
-            fill(t.follow_up_of, &[("request", &f.follows.to_string()), ("system", f.system.as_str())])
-        });
+        let again = request
+            .follow_up
+            .as_ref()
+            .map(|f| fill(t.follow_up_of, &[("request", &f.follows.to_string()), ("system", f.system.as_str())]));
         let follow_up = again.unwrap_or_default();
         let facts = [
             (t.controller, format!("{controller} (customers/{})", customer.id)),

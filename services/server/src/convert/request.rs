@@ -6,7 +6,7 @@ use quittance_domain::{
     action::{Correction, CorrectionTarget, InstructionKind},
     agreement::Recipient,
     identifier::{Identifier, IdentifierKind},
-    ids::{CustomerId, TaskKey, request_name},
+    ids::{CustomerId, TaskKey, replay_name, request_name},
     request::NewRequest,
     task::TaskState,
     window,
@@ -159,6 +159,8 @@ pub fn request_to(
             .collect(),
         notify_recipients: r.notices.iter().map(|notice| notice.recipient.as_str().to_owned()).collect(),
         recipients: Vec::new(),
+        follows: r.follow_up.as_ref().map(|f| request_name(customer, f.follows)).unwrap_or_default(),
+        replay: r.follow_up.as_ref().map(|f| replay_name(&f.system, f.replay)).unwrap_or_default(),
         etag: format!("{:x}", r.changed_at.as_microsecond()),
     }
 }

@@ -7,6 +7,7 @@ pub mod evidence;
 pub mod intake;
 pub mod package;
 pub mod preview;
+pub mod replay;
 pub mod request;
 pub mod system;
 pub mod watch;

@@ -219,12 +219,8 @@ async fn mark(
         "WITH v(what, follows, match_id) AS ({{rows}}) UPDATE replay_matches SET state = $3, sealed = NULL, follow_up_request_id = {id}
          FROM v WHERE {THESE}"
     );
-    let args = vec![
-        customer.as_str().into(),
-        replay.uuid().into(),
-        state.into(),
-        Val::Uuid(follow_up.map(RequestId::uuid)),
-    ];
+    let args =
+        vec![customer.as_str().into(), replay.uuid().into(), state.into(), Val::Uuid(follow_up.map(RequestId::uuid))];
     tx.execute_rows(&sql, args, match_rows(matches)).await?;
     Ok(())
 }

@@ -129,7 +129,8 @@ impl Store {
         let generation = known.last().copied().unwrap_or_default();
         let mut tx = self.deployment_tx().await?;
         if let Some(asked) = one(&mut tx, "idempotency_id = $1", vec![new.idempotency.uuid().into()]).await? {
-            let same = asked.system == new.system && asked.snapshot_at == new.snapshot_at && asked.dry_run == new.dry_run;
+            let same =
+                asked.system == new.system && asked.snapshot_at == new.snapshot_at && asked.dry_run == new.dry_run;
             return if same { Ok(asked) } else { Err(StoreError::RequestIdReused) };
         }
         let since = time(Self::suppressed_since(&mut tx).await?, "deployment")?;
@@ -165,7 +166,8 @@ impl Store {
                 ],
             )
             .await?;
-        let busy = || StoreError::WrongState("another replay of this system was asked for at the same moment".to_owned());
+        let busy =
+            || StoreError::WrongState("another replay of this system was asked for at the same moment".to_owned());
         let asked = read(&inserted.ok_or_else(busy)?)?;
         tx.commit().await?;
         Ok(asked)
@@ -251,6 +253,12 @@ impl Store {
         now: Timestamp,
         expires_at: Timestamp,
     ) -> StoreResult<Option<ReplayLease>> {
+        // Nearly always there is none, and who looks every second writes nothing.
+        let due = "SELECT replay_id FROM replays WHERE recorded = 0 AND state <> 'AWAITING_APPROVAL' AND run_at_us <= $1 LIMIT 1";
+        if self.deployment_read().await?.fetch_one(due, vec![us(now).into()]).await?.is_none() {
+            return Ok(None);
+        }
+        self.inner.suppression_keys.reload()?;
         let mut tx = self.deployment_tx().await?;
         let skip_locked = if tx.engine() == Engine::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
         let (which, systems) = match work {
@@ -282,6 +290,7 @@ impl Store {
         epoch: i64,
         now: Timestamp,
     ) -> StoreResult<ReplayLease> {
+        self.inner.suppression_keys.reload()?;
         let mut tx = self.deployment_read().await?;
         let sql = format!(
             "SELECT {COLUMNS} FROM replays WHERE replay_id = $1 AND system_id = $2 AND epoch = $3 AND state = 'MATCHING' AND run_at_us > $4"

@@ -299,7 +299,9 @@ pub async fn what_nothing_leads_to_is_listed(t: &mut TestStore) {
     let pbx = registered(t, pbx).await;
     let id = acme.instruct(at(10), erasure("mara")).await;
     acme.confirm_next(&crm, at(11)).await;
-    t.resolve_task(&acme.key(id, &pbx), confirmation(&pbx, OutcomeKind::Unconfirmed), "operator/ops", at(12)).await.unwrap();
+    t.resolve_task(&acme.key(id, &pbx), confirmation(&pbx, OutcomeKind::Unconfirmed), "operator/ops", at(12))
+        .await
+        .unwrap();
     let lease = matched(t, &asked(&pbx, at(5)), &[(&acme, &[])], at(20)).await;
     let listed = t.replay_findings(&lease.replay, None, 10).await.unwrap();
     assert_eq!(listed.len(), 1);
@@ -382,7 +384,13 @@ pub async fn a_replay_that_is_run_again_instructs_nothing_twice(t: &mut TestStor
     // It dies after the requests were made, and before that was noted.
     let topology = t.topology().await.unwrap();
     let drafted = t.next_follow_ups(&lease, &acme.id, 3, at(21)).await.unwrap();
-    let ctx = IntakeContext { customer: &acme.id, by: "operator/ops", now: at(21), agreement: &acme.agreement, topology: &topology };
+    let ctx = IntakeContext {
+        customer: &acme.id,
+        by: "operator/ops",
+        now: at(21),
+        agreement: &acme.agreement,
+        topology: &topology,
+    };
     t.create_requests(&ctx, &drafted.intakes).await.unwrap();
     acme.confirm_next(&crm, at(22)).await;
     let other = self::lease(t, &crm, at(20 + LEASE_S)).await.unwrap();

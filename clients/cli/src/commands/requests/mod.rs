@@ -7,7 +7,7 @@ mod create;
 mod follow;
 mod list;
 mod subjects;
-mod wait;
+pub mod wait;
 mod watch;
 
 use std::path::PathBuf;
