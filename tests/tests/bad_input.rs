@@ -210,7 +210,13 @@ async fn a_lease_that_has_passed_writes_nothing() {
     let worker = s.deployment.client(&s.deployment.connector_token("print")).await;
     let lease_one = async || {
         let wait = Some(prost_types::Duration { seconds: 10, nanos: 0 });
-        let lease = v1::LeaseTasksRequest { system: "systems/print".into(), worker: "w".into(), tasks_max: 1, wait };
+        let lease = v1::LeaseTasksRequest {
+            system: "systems/print".into(),
+            worker: "w".into(),
+            tasks_max: 1,
+            wait,
+            replays: false,
+        };
         worker.connectors().lease_tasks(lease).await.unwrap().into_inner().tasks.remove(0)
     };
     let first = lease_one().await;

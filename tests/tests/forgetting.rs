@@ -155,7 +155,7 @@ async fn keys_are_rotated_under_traffic(store: StoreKind) {
         let request = completed(&s.acme, name).await;
         assert_eq!(request.state(), v1::RequestState::Completed, "{request:#?}");
     }
-    assert_eq!(s.key_files(), ["epoch-3.key", "pseudonym-1.key"].map(str::to_owned).into());
+    assert_eq!(s.key_files(), ["epoch-3.key", "pseudonym-1.key", "suppression-1.key"].map(str::to_owned).into());
 
     // What was over is forgotten; that it was done can be shown as before.
     for name in [&erased, &shown] {
@@ -181,7 +181,7 @@ async fn keys_are_rotated_under_traffic(store: StoreKind) {
     for name in &sent {
         wait_for(&s.acme, name, |request| request.forget_time.is_some()).await;
     }
-    assert_eq!(s.key_files(), ["epoch-4.key", "pseudonym-1.key"].map(str::to_owned).into());
+    assert_eq!(s.key_files(), ["epoch-4.key", "pseudonym-1.key", "suppression-1.key"].map(str::to_owned).into());
     for _ in 0..100 {
         if s.destructions(store).await == 3 {
             break;

@@ -2,7 +2,7 @@
 
 use quittance_api::v1::{
     Action, ConnectorKind, EvidenceKind, Grade, IdentifierKind, InstructionKind, KeyEpochState, OutcomeKind,
-    PackageState, RequestState, RestrictionGround, SystemRole, TaskState, Timeliness,
+    PackageState, ReplayFindingKind, ReplayState, RequestState, RestrictionGround, SystemRole, TaskState, Timeliness,
 };
 
 pub trait ShortName: Sized + Copy + TryFrom<i32> {
@@ -54,6 +54,8 @@ short_name!(
     KeyEpochState "KEY_EPOCH_STATE_",
     OutcomeKind "OUTCOME_KIND_",
     PackageState "PACKAGE_STATE_",
+    ReplayFindingKind "REPLAY_FINDING_KIND_",
+    ReplayState "REPLAY_STATE_",
     RequestState "REQUEST_STATE_",
     RestrictionGround "RESTRICTION_GROUND_",
     SystemRole "SYSTEM_ROLE_",

@@ -10,7 +10,7 @@ use std::{
 use quittance_client::{
     Client,
     api::{connector_service_server::*, task_report::Result as Came, *},
-    worker::{Backend, BackendError, ReadBack, RecordSink, Worker, WorkerOptions},
+    worker::{Backend, BackendError, KeySink, ReadBack, RecordSink, Worker, WorkerOptions},
 };
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -101,6 +101,28 @@ impl ConnectorService for Service {
         Ok(Response::new(UploadRecordsResponse { record_count }))
     }
 
+    async fn upload_held_keys(
+        &self,
+        request: Request<Streaming<UploadHeldKeysRequest>>,
+    ) -> Result<Response<UploadHeldKeysResponse>, Status> {
+        use upload_held_keys_request::Part;
+        let mut parts = request.into_inner();
+        let mut key_count = 0;
+        while let Some(part) = parts.message().await? {
+            match part.part.unwrap() {
+                Part::Lease(lease) => assert_eq!(lease.lease, 7),
+                Part::Keys(page) => key_count += page.keys.len() as u64,
+                Part::End(end) => {
+                    self.log.add(format!("held {key_count} of {}", end.key_count));
+                    return Ok(Response::new(UploadHeldKeysResponse { key_count }));
+                }
+                Part::NeedsAttention(failed) => self.log.add(format!("attention {}", failed.reason)),
+            }
+        }
+        self.log.add("held keys were cut");
+        Err(Status::unavailable("cut"))
+    }
+
     async fn report_outcomes(
         &self,
         request: Request<ReportOutcomesRequest>,
@@ -146,6 +168,17 @@ impl Backend for Scripted {
         Ok(())
     }
 
+    fn can_tell_held_keys(&self) -> bool {
+        true
+    }
+
+    async fn held_keys(&self, sink: &mut KeySink) -> Result<(), BackendError> {
+        for n in 0..1234 {
+            sink.send("acme", Identifier { value: format!("U-{n}"), ..Identifier::default() }).await?;
+        }
+        Ok(())
+    }
+
     async fn records(&self, task: &LeasedTask, _: &[u8], sink: RecordSink) -> Result<(), BackendError> {
         for _ in 0..100 {
             sink.send(PackageRecord::default()).await?;
@@ -157,6 +190,19 @@ impl Backend for Scripted {
         let count = if records > 0 { records } else { match_set.len() as u64 };
         Ok(ReadBack::Done(TaskDone { outcomes: vec![Outcome { count, ..Outcome::default() }], evidence: None }))
     }
+}
+
+#[tokio::test]
+async fn what_a_system_holds_is_said_with_its_end() {
+    let replay = |key: &str| LeasedTask {
+        name: "systems/files/replays/1".to_owned(),
+        work: Work::Replay.into(),
+        ..task(key, Action::Unspecified)
+    };
+    let running = run(vec![replay("all")], false, 0).await;
+    running.log.until("held 1234 of 1234").await;
+    let all = running.end().await;
+    assert!(!all.iter().any(|line| line.starts_with("beat") || line.starts_with("done")), "{all:?}");
 }
 
 fn task(key: &str, action: Action) -> LeasedTask {

@@ -85,6 +85,35 @@ impl std::fmt::Debug for RecordField {
     }
 }
 
+/// An identifier that a system holds in a column by which it finds rows; whose it is says the customer's key, where customers share it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HeldKey {
+    pub customer_key: Option<String>,
+    pub identifier: Identifier,
+}
+
+/// Where the next page of them begins.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HeldPlace {
+    pub(crate) collection: usize,
+    /// Of the last row, as text; empty at the beginning of the collection. As much personal data as the row.
+    pub(crate) key: Vec<String>,
+}
+
+impl std::fmt::Debug for HeldPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "HeldPlace({}, …)", self.collection)
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct HeldPage {
+    /// The same one as often as there are rows with it.
+    pub keys: Vec<HeldKey>,
+    /// `None`: that was all.
+    pub next: Option<HeldPlace>,
+}
+
 /// The whole batch failed; nothing of it is confirmed. Texts name schema objects and codes, never values (I10).
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ConnectorError {
@@ -174,4 +203,12 @@ pub trait Connector: Send + Sync {
         after: Option<u64>,
         records_max: usize,
     ) -> Result<SubjectResult<(Exported, Option<u64>)>, ConnectorError>;
+
+    /// Says which identifiers the system holds, read on the primary, `rows_max` rows a page at most.
+    async fn held(
+        &self,
+        after: Option<&HeldPlace>,
+        rows_max: usize,
+        time_limit: Duration,
+    ) -> Result<HeldPage, ConnectorError>;
 }

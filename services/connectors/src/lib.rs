@@ -9,7 +9,7 @@ mod match_set;
 pub mod sql;
 
 pub use connector::{
-    BatchContext, Connector, ConnectorError, Exported, Finding, FindingSeverity, Found, Record, RecordField, Subject,
-    SubjectError, SubjectResult,
+    BatchContext, Connector, ConnectorError, Exported, Finding, FindingSeverity, Found, HeldKey, HeldPage, HeldPlace,
+    Record, RecordField, Subject, SubjectError, SubjectResult,
 };
 pub use match_set::{MatchSet, MatchedRow, RowFate, Via};

@@ -15,6 +15,8 @@ mod keys;
 mod limits;
 mod registry;
 pub mod remote;
+mod replay;
+mod suppressions;
 mod topology;
 
 pub use clock::{Clock, SystemClock};
@@ -23,4 +25,6 @@ pub use dispatcher::{DispatchHandle, Dispatcher};
 pub use keys::KeyKeeper;
 pub use limits::DispatchLimits;
 pub use registry::{ConnectorFactory, ConnectorRegistry};
+pub use replay::{KeyMatcher, Replays, UnknownCustomer};
+pub use suppressions::Suppressions;
 pub use topology::TopologyCache;

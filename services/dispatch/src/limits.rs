@@ -26,6 +26,15 @@ pub struct DispatchLimits {
     pub export_page: usize,
     /// How often requests are looked for whose time runs out.
     pub deadline_sweep_s: u64,
+    /// Rows that a restored system is asked for at once, when it says what it holds.
+    pub replay_page: usize,
+    /// Identifiers that become requests at once when what was instructed at a restored system is carried out again, how long it then
+    /// rests, and how many such requests may be open: the customers' own come in between.
+    pub replay_chunk: u32,
+    pub replay_pause_ms: u64,
+    pub replay_open_max: u64,
+    /// How often suppressions are looked for that no backup can bring back any more.
+    pub suppression_sweep_s: u64,
     /// How long running batches may finish at a drain, before they are handed back.
     pub drain_s: u64,
 }
@@ -45,6 +54,11 @@ impl Default for DispatchLimits {
             breaker_open_max_s: 120,
             export_page: 500,
             deadline_sweep_s: 60,
+            replay_page: 1000,
+            replay_chunk: 200,
+            replay_pause_ms: 1000,
+            replay_open_max: 1000,
+            suppression_sweep_s: 600,
             drain_s: 20,
         }
     }
@@ -67,6 +81,14 @@ impl DispatchLimits {
 
     pub fn deadline_sweep(&self) -> Duration {
         Duration::from_secs(self.deadline_sweep_s.max(1))
+    }
+
+    pub fn replay_pause(&self) -> Duration {
+        Duration::from_millis(self.replay_pause_ms)
+    }
+
+    pub fn suppression_sweep(&self) -> Duration {
+        Duration::from_secs(self.suppression_sweep_s.max(1))
     }
 
     pub fn retry_base(&self) -> Duration {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use quittance_domain::{Timestamp, ids::SystemId};
-use quittance_store::{LeaseQuery, LeasedBatch, Store, StoreResult};
+use quittance_store::{LeaseQuery, LeasedBatch, ReplayLease, ReplayWork, Store, StoreResult};
 
 use crate::{Clock, DispatchLimits};
 
@@ -28,6 +28,17 @@ impl RemoteDesk {
     /// When a lease or heartbeat made now passes.
     pub fn lease_expiry(&self) -> Timestamp {
         self.clock.now().checked_add(self.limits.lease()).unwrap_or(Timestamp::MAX)
+    }
+
+    /// How long a lease lives after each heartbeat.
+    pub fn lease_for(&self) -> Duration {
+        self.limits.lease()
+    }
+
+    /// Leases the replay of its system that waits for it to say what it holds, if there is one.
+    pub async fn lease_replay(&self, system: &SystemId, worker: &str) -> StoreResult<Option<ReplayLease>> {
+        let work = ReplayWork::Remote { system };
+        self.store.lease_replay(work, worker, self.clock.now(), self.lease_expiry()).await
     }
 
     /// Leases a batch, or waits for one; `None` when the wait is over.

@@ -137,6 +137,10 @@ uuid_id!(
     /// One entry that the ledger holds or will hold.
     EntryId
 );
+uuid_id!(
+    /// One replay of what was instructed at a system since a snapshot of it.
+    ReplayId
+);
 
 /// One instruction at one system. A request has exactly one for every system (I3), so the pair is its key.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -164,6 +168,19 @@ pub fn parse_request_name(name: &str) -> Result<(CustomerId, RequestId), IdError
         }
         _ => Err(IdError::Form(REQUEST_FORM)),
     }
+}
+
+const REPLAY_FORM: &str = "systems/{system}/replays/{replay}";
+
+/// `systems/{system}/replays/{replay}`
+pub fn replay_name(system: &SystemId, replay: ReplayId) -> String {
+    format!("systems/{system}/replays/{replay}")
+}
+
+pub fn parse_replay_name(name: &str) -> Result<(SystemId, ReplayId), IdError> {
+    let (system, replay) = name.split_once("/replays/").ok_or(IdError::Form(REPLAY_FORM))?;
+    let system = SystemId::from_resource_name(system).map_err(|_| IdError::Form(REPLAY_FORM))?;
+    Ok((system, ReplayId::parse(replay).map_err(|_| IdError::Form(REPLAY_FORM))?))
 }
 
 impl TaskKey {

@@ -13,6 +13,7 @@ pub mod identifier;
 pub mod ids;
 pub mod outcome;
 pub mod plan;
+pub mod replay;
 pub mod request;
 pub mod sealed;
 pub mod system;

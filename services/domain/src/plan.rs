@@ -31,10 +31,11 @@ pub struct SystemFacts {
     pub recipient: bool,
 }
 
-/// Of a customer's systems, those that a request has tasks at.
-pub fn concerned(systems: &[SystemFacts], notices: &[Notice]) -> Vec<SystemFacts> {
+/// Of a customer's systems, those that a request has tasks at. `only`: a follow-up is about one system.
+pub fn concerned(systems: &[SystemFacts], notices: &[Notice], only: Option<&SystemId>) -> Vec<SystemFacts> {
     let told = |s: &SystemFacts| notices.iter().any(|notice| notice.system == s.id);
-    systems.iter().filter(|s| !s.recipient || told(s)).cloned().collect()
+    let asked = |s: &&SystemFacts| only.is_none_or(|id| *id == s.id) && (!s.recipient || told(s));
+    systems.iter().filter(asked).cloned().collect()
 }
 
 /// What a wait ends with.
@@ -286,7 +287,7 @@ mod tests {
         let systems = [bank.clone(), system("crm", &[Email], &[UserId]), system("pbx", &[Phone], &[])];
         let notice = Notice { recipient: crate::ids::RecipientId::new("bank").unwrap(), system: bank.id };
         let plan = |notices: &[Notice]| {
-            let systems = concerned(&systems, notices);
+            let systems = concerned(&systems, notices, None);
             plan(Action::Erasure, &kinds(&[Email]), &systems, Timestamp::UNIX_EPOCH).unwrap()
         };
         assert_eq!(plan(&[]).len(), 2);

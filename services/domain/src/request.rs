@@ -4,7 +4,7 @@ use crate::{
     Timestamp,
     action::{Action, Correction, IdentifierChange, InstructionKind, RestrictionGround},
     identifier::Identifier,
-    ids::{RecipientId, SystemId},
+    ids::{RecipientId, ReplayId, RequestId, SystemId},
     text_enum,
 };
 
@@ -95,6 +95,15 @@ pub struct Notice {
     pub system: SystemId,
 }
 
+/// That a request carries out again, at one system, what an earlier one had instructed: the system was restored from a backup since.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct FollowUp {
+    pub follows: RequestId,
+    /// It has no task elsewhere.
+    pub system: SystemId,
+    pub replay: ReplayId,
+}
+
 /// An instruction as it was taken in: valid, normalised, not yet planned.
 #[derive(Clone, Debug)]
 pub struct NewRequest {
@@ -110,6 +119,7 @@ pub struct NewRequest {
     pub reference: String,
     pub instruction: InstructionKind,
     pub notices: Vec<Notice>,
+    pub follow_up: Option<FollowUp>,
 }
 
 /// What is wrong with an instruction, by the field's path in the contract.

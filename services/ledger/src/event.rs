@@ -2,8 +2,9 @@
 
 use quittance_domain::{
     action::{Action, InstructionKind, RestrictionGround},
-    ids::{CustomerId, RequestId, SystemId},
+    ids::{CustomerId, ReplayId, RequestId, SystemId},
     outcome::Confirmation,
+    replay::ReplayState,
     request::RequestState,
 };
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,9 @@ pub enum Event {
         subject_informed_us: Option<i64>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         controller_due_us: Option<i64>,
+        /// It carries out again what another had instructed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        follow_up: Option<FollowedUp>,
     },
     /// The fan-out; again when a system was added meanwhile.
     Planned {
@@ -90,6 +94,41 @@ pub enum Event {
         rewrapped: u64,
         destroyed_us: i64,
     },
+    /// A restored system was asked what it holds of the customer's, and what came of it. Its entry stands under the replay's own id.
+    Replayed {
+        system: SystemId,
+        /// What the system was restored from.
+        snapshot_us: i64,
+        by: String,
+        asked_us: i64,
+        dry_run: bool,
+        state: ReplayState,
+        counts: ReplayCounts,
+        at_us: i64,
+    },
+}
+
+/// Why a request carries out again what another had instructed, and where.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FollowedUp {
+    pub follows: RequestId,
+    pub system: SystemId,
+    pub replay: ReplayId,
+}
+
+/// Of one customer. The first three count identifiers, the others requests.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct ReplayCounts {
+    pub erasures: u64,
+    pub restrictions: u64,
+    pub liftings: u64,
+    /// Undone by the restore, and to be instructed anew.
+    pub rectifications: u64,
+    /// Ended by hand since nothing led to the system, which therefore cannot be matched.
+    pub unreachable: u64,
+    /// Follow-up requests that were made.
+    pub instructed: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -150,6 +189,7 @@ impl Event {
             Self::Completed { .. } => "completed",
             Self::Closed { .. } => "closed",
             Self::KeyDestroyed { .. } => "key_destroyed",
+            Self::Replayed { .. } => "replayed",
         }
     }
 

@@ -148,6 +148,7 @@ mod tests {
             subject_asked_us: at,
             subject_informed_us: at,
             controller_due_us: at,
+            follow_up: None,
         };
         let long = "{\"action\":\"LIFT_RESTRICTION\",\"instruction\":\"CUSTOMER_REQUEST\",\"subject\":\"SUBJECT\",\
                     \"by\":\"b\",\"referred\":false,\"received_us\":1,\"first_due_us\":2,\"agreement\":3"

@@ -228,6 +228,10 @@ impl Config {
         self.secrets_dir.clone().unwrap_or_else(|| self.data_dir.join("secrets"))
     }
 
+    pub fn key_ring(&self) -> PathBuf {
+        self.key_ring.clone().unwrap_or_else(|| self.data_dir.join("keys"))
+    }
+
     pub fn store(&self) -> Result<StoreOptions, ConfigError> {
         let url = match &self.store_url_file {
             Some(file) => {
@@ -240,6 +244,6 @@ impl Config {
         let mut connect = ConnectOptions::new(url);
         connect.connections_max = self.limits.store_connections;
         connect.acquire_timeout = Duration::from_secs(self.limits.store_wait_s);
-        Ok(StoreOptions { connect, key_ring: self.key_ring.clone().unwrap_or_else(|| self.data_dir.join("keys")) })
+        Ok(StoreOptions { connect, key_ring: self.key_ring() })
     }
 }

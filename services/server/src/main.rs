@@ -22,6 +22,7 @@ use clap::{Args, Parser, Subcommand};
 use config::Config;
 use quittance_domain::ids::{CustomerId, SystemId};
 use quittance_sequencer::LogKeyRing;
+use quittance_store::SuppressionKeys;
 use serve::Failure;
 use tokens::{NewToken, RoleName, TokenTable};
 
@@ -74,11 +75,23 @@ enum Command {
         #[command(subcommand)]
         command: TokenCommand,
     },
+    /// The key ring
+    Keys {
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
     /// The log's keys
     Ledger {
         #[command(subcommand)]
         command: LedgerCommand,
     },
+}
+
+#[derive(Subcommand)]
+enum KeysCommand {
+    /// Add a generation of the keys that suppressions are written with; every quittanced takes it up by itself. The older ones recognise
+    /// what was written with them, and are destroyed once nothing is kept under them
+    RotatePseudonyms,
 }
 
 #[derive(Subcommand)]
@@ -135,6 +148,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
             let systems = system.iter().map(|s| SystemId::new(s)).collect::<Result<BTreeSet<_>, _>>()?;
             let token = TokenTable::add(&config.tokens(), NewToken { name, role, customer, systems })?;
             writeln!(std::io::stdout(), "{token}")?;
+            Ok(())
+        }
+        Some(Command::Keys { command: KeysCommand::RotatePseudonyms }) => {
+            let generation = SuppressionKeys::rotate(&config.key_ring())?;
+            writeln!(std::io::stdout(), "generation {generation}")?;
             Ok(())
         }
         Some(Command::Ledger { command }) => manage_log_keys(&config, &command),

@@ -9,7 +9,8 @@ use quittance_api::v1::{
     system_service_server::SystemServiceServer,
 };
 use quittance_dispatch::{
-    Clock as _, ConnectorRegistry, Deadlines, Dispatcher, KeyKeeper, SystemClock, TopologyCache, remote::RemoteDesk,
+    Clock as _, ConnectorRegistry, Deadlines, Dispatcher, KeyKeeper, Replays, Suppressions, SystemClock, TopologyCache,
+    remote::RemoteDesk,
 };
 use quittance_store::Store;
 use tokio::{
@@ -64,7 +65,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         config.dispatch.clone(),
         topology.clone(),
         connectors.clone(),
-        worker,
+        worker.clone(),
     );
     let drain = CancellationToken::new();
     let app = Arc::new(App {
@@ -91,11 +92,23 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     tokio::spawn(keeper.clone().look(drain.clone()));
     let working = config.roles.contains(&RunRole::Worker).then(|| {
         let (store, clock, every) = (store.clone(), app.clock.clone(), config.dispatch.deadline_sweep());
+        let swept =
+            Suppressions::new(store.clone(), clock.clone(), config.dispatch.suppression_sweep()).run(drain.clone());
+        let replays = Replays::new(
+            store.clone(),
+            clock.clone(),
+            config.dispatch.clone(),
+            app.topology.clone(),
+            app.connectors.clone(),
+            app.dispatch.clone(),
+            worker,
+        );
+        let replays = replays.run(drain.clone());
         let deadlines = Deadlines::new(store, clock, app.at_risk().unsigned_abs(), every).run(drain.clone());
         let dispatching = dispatcher.run(drain.clone());
         let statements = deadline_statements::run(app.clone(), every);
         let forgetting = keeper.forget(Uuid::new_v4().to_string(), config.keys.epoch(), drain.clone());
-        tokio::spawn(async move { tokio::join!(dispatching, deadlines, statements, forgetting) })
+        tokio::spawn(async move { tokio::join!(dispatching, deadlines, statements, forgetting, swept, replays) })
     });
     let signalled = drain.clone();
     let mut terminate = signal(SignalKind::terminate())?;

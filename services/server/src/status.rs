@@ -44,7 +44,7 @@ fn describe_store(error: &StoreError) -> (Code, ErrorReason, String) {
         StoreError::NotFound(_) => (Code::NotFound, R::NotFound, text),
         StoreError::AlreadyExists(_) => (Code::AlreadyExists, R::AlreadyExists, text),
         StoreError::RequestIdReused => (Code::AlreadyExists, R::RequestIdReused, text),
-        StoreError::WrongState(_) => (Code::FailedPrecondition, R::WrongState, text),
+        StoreError::WrongState(_) | StoreError::SubjectBusy => (Code::FailedPrecondition, R::WrongState, text),
         StoreError::Refused(reason) if reason == "NO_SYSTEMS" => (
             Code::FailedPrecondition,
             R::NoSystems,

@@ -16,6 +16,9 @@ pub enum StoreError {
     WrongState(String),
     #[error("{0}")]
     Refused(String),
+    /// It comes alone, and something else about the person is open.
+    #[error("another instruction about the same person is under way")]
+    SubjectBusy,
     #[error("the lease has passed, or the task is somebody else's by now")]
     LeaseLost,
     /// A row that our own code can't have written.

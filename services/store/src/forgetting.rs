@@ -186,6 +186,11 @@ impl Forgetting {
                 return Ok(KeyTurn::TurnedOver { epoch: epoch.number, forgotten, rewrapped });
             }
         }
+        let shares = self.store.turn_over_shares(epoch.number, current.number).await?;
+        walk.unopenable += shares.unopenable;
+        if shares.rewrapped > 0 {
+            return Ok(KeyTurn::TurnedOver { epoch: epoch.number, forgotten: 0, rewrapped: shares.rewrapped });
+        }
         if self.store.close_rewrapped(epoch.number, now).await? {
             return Ok(KeyTurn::Rewrapped(epoch.number));
         }
@@ -197,7 +202,8 @@ impl Forgetting {
 
 /// A customer that has something under the epoch `$1`.
 const UNDER: &str = "SELECT c.customer_id FROM customers c WHERE EXISTS (SELECT 1 FROM requests r
-     WHERE r.customer_id = c.customer_id AND r.key_epoch = CAST($1 AS TEXT) AND r.key_epoch <> '')";
+     WHERE r.customer_id = c.customer_id AND r.key_epoch = CAST($1 AS TEXT) AND r.key_epoch <> '')
+   OR EXISTS (SELECT 1 FROM replay_shares s WHERE s.customer_id = c.customer_id AND s.key_epoch = CAST($1 AS TEXT))";
 
 impl Store {
     async fn rotation_is_asked(&self) -> StoreResult<bool> {
@@ -289,6 +295,54 @@ impl Store {
             }
         }
         note_use(&mut tx, customer, from, &batch).await?;
+        tx.commit().await?;
+        Ok(batch)
+    }
+
+    /// Replays keep what they have matched under a key of each customer's, until it is part of a request. Of one that has ended, nothing
+    /// is sealed any more: its key goes.
+    async fn turn_over_shares(&self, from: u32, to: u32) -> StoreResult<Batch> {
+        let mut tx = self.deployment_read().await?;
+        let sql = "SELECT c.customer_id FROM customers c WHERE EXISTS (SELECT 1 FROM replay_shares s
+                     WHERE s.customer_id = c.customer_id AND s.key_epoch = $1) ORDER BY c.customer_id LIMIT 1";
+        let row = tx.fetch_one(sql, vec![from.to_string().into()]).await?;
+        drop(tx);
+        let mut batch = Batch::default();
+        let Some(row) = row else { return Ok(batch) };
+        let broken = |_| StoreError::Inconsistent { table: "customers", what: "an id is not one" };
+        let customer = CustomerId::new(&row.text(0)?).map_err(broken)?;
+        let mut tx = self.customer_tx(&customer).await?;
+        if hold_epoch(&mut tx).await? != i64::from(to) {
+            return Err(StoreError::WrongState("another epoch has begun".to_owned()));
+        }
+        let sealing = self.ring().epoch(to)?;
+        let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE OF s" } else { "" };
+        let sql = format!(
+            "SELECT s.replay_id, s.wrapped_key, r.ended_us FROM replay_shares s JOIN replays r ON r.replay_id = s.replay_id
+             WHERE s.customer_id = $1 AND s.key_epoch = $2 LIMIT {BATCH} {lock}"
+        );
+        for row in tx.fetch(&sql, vec![customer.as_str().into(), from.to_string().into()]).await? {
+            let replay = row.uuid(0)?;
+            let (epoch, wrapped) = if row.opt_i64(2)?.is_some() {
+                (String::new(), Vec::new())
+            } else {
+                let wrapped = WrappedKey { epoch: from, wrapped: row.bytes(1)? };
+                match wrapped.rewrap(self.ring(), &customer, RequestId::new(replay), &sealing) {
+                    Ok(wrapped) => (wrapped.epoch.to_string(), wrapped.wrapped),
+                    Err(StoreError::Unsealable(_) | StoreError::NoEpochKey(_)) => {
+                        batch.unopenable += 1;
+                        continue;
+                    }
+                    Err(e) => return Err(e),
+                }
+            };
+            tx.execute(
+                "UPDATE replay_shares SET key_epoch = $3, wrapped_key = $4 WHERE customer_id = $1 AND replay_id = $2",
+                vec![customer.as_str().into(), replay.into(), epoch.into(), wrapped.into()],
+            )
+            .await?;
+            batch.rewrapped += 1;
+        }
         tx.commit().await?;
         Ok(batch)
     }

@@ -15,7 +15,7 @@ use quittance_domain::{
     request::{NewRequest, Notice, RequestState},
     window,
 };
-use quittance_ledger::{Event, Hex, PlannedSystem, subject_commitment};
+use quittance_ledger::{Event, FollowedUp, Hex, PlannedSystem, subject_commitment};
 use quittance_sql::{Column, Part, Rows, Tx, Val};
 use uuid::Uuid;
 
@@ -69,7 +69,7 @@ type TakenIn = (Vec<IntakeItem>, Option<(RequestRow, Vec<TaskRow>)>);
 const UNANSWERED: StoreError = StoreError::Inconsistent { table: "requests", what: "an item was left unanswered" };
 
 /// What a plan depends on beside the customer's systems.
-type PlanKey = (Action, BTreeSet<IdentifierKind>, Timestamp, Vec<Notice>);
+type PlanKey = (Action, BTreeSet<IdentifierKind>, Timestamp, Vec<Notice>, Option<SystemId>);
 
 struct Prepared {
     at: usize,
@@ -88,6 +88,13 @@ struct Prepared {
     tasks: Vec<PlannedTask>,
 }
 
+impl Prepared {
+    /// To restrict again, or to lift again, undoes what was instructed meanwhile. So it comes when nothing else about the person is open.
+    fn comes_alone(&self) -> bool {
+        self.request.follow_up.is_some() && matches!(self.request.action, Action::Restriction | Action::LiftRestriction)
+    }
+}
+
 /// What a repetition must repeat. Not stored: only its MAC under the request's key is.
 fn content(intake: &Intake) -> Vec<u8> {
     let r = &intake.request;
@@ -103,6 +110,9 @@ fn content(intake: &Intake) -> Vec<u8> {
     for notice in &r.notices {
         content.extend_from_slice(notice.recipient.as_str().as_bytes());
         content.push(0);
+    }
+    if let Some(f) = &r.follow_up {
+        content.extend_from_slice(format!("{} {} {}", f.follows, f.system, f.replay).as_bytes());
     }
     content
 }
@@ -157,6 +167,10 @@ impl Store {
             return Err(StoreError::WrongState("systems changed meanwhile".to_owned()));
         }
         self.drop_repeated(ctx.customer, items, known.requests, &mut prepared, &mut results)?;
+        let alone = prepared.iter().any(Prepared::comes_alone);
+        if alone {
+            put_off_behind_open(&mut tx, ctx.customer, &mut prepared, &mut results).await?;
+        }
         let restricted = await_customer_where_restricted(&known.restrictions, &mut prepared);
         let requests = insert_requests(ctx, changes::seq(&tx), &prepared)?;
         let started = prepared.iter().filter(|p| p.state == RequestState::InProgress);
@@ -165,6 +179,10 @@ impl Store {
             .collect();
         let generation = ctx.topology.generation;
         let planned = insert_tasks(&mut tx, ctx.customer, ctx.now, generation, &insertions, vec![requests]).await?;
+        if alone && prepared.iter().any(|p| p.comes_alone() && planned.behind.contains(&p.id)) {
+            // An instruction about the person came meanwhile.
+            return Ok(None);
+        }
         // What they stand behind may be a restriction that was on its way when we looked. Now that they stand there, it is committed.
         let behind_erases =
             prepared.iter().any(|p| p.request.action == Action::Erasure && planned.behind.contains(&p.id));
@@ -217,7 +235,7 @@ impl Store {
         let zone = window::zone(&ctx.agreement.time_zone).map_err(|e| StoreError::Refused(e.to_string()))?;
         let all = ctx.topology.facts_for(ctx.customer);
         // Most name nobody to be told.
-        let own = concerned(&all, &[]);
+        let own = concerned(&all, &[], None);
         let subject_keys = self.ring().subject_keys(ctx.customer);
         // Most of a chunk asks for the same with the same kinds of identifier: planned and dated once.
         let mut plans: HashMap<PlanKey, Result<Vec<PlannedTask>, PlanError>> = HashMap::new();
@@ -235,12 +253,13 @@ impl Store {
             };
             let secrets = SubjectSecrets::of(request, item.referred.clone(), random());
             let kinds: BTreeSet<_> = secrets.identifiers.iter().map(|i| i.kind()).collect();
-            let systems: Cow<'_, [SystemFacts]> = match request.notices.as_slice() {
-                [] => Cow::Borrowed(&own),
-                notices => Cow::Owned(concerned(&all, notices)),
+            let only = request.follow_up.as_ref().map(|f| &f.system);
+            let systems: Cow<'_, [SystemFacts]> = match (request.notices.as_slice(), only) {
+                ([], None) => Cow::Borrowed(&own),
+                (notices, only) => Cow::Owned(concerned(&all, notices, only)),
             };
             let planned = plans
-                .entry((request.action, kinds.clone(), due, request.notices.clone()))
+                .entry((request.action, kinds.clone(), due, request.notices.clone(), only.cloned()))
                 .or_insert_with(|| plan(request.action, &kinds, &systems, due));
             let mut tasks = match planned {
                 Ok(tasks) => tasks.clone(),
@@ -310,6 +329,36 @@ impl Store {
         });
         Ok(())
     }
+}
+
+/// Leaves out what comes alone and would not.
+async fn put_off_behind_open(
+    tx: &mut Tx,
+    customer: &CustomerId,
+    prepared: &mut Vec<Prepared>,
+    results: &mut [Option<IntakeItem>],
+) -> StoreResult<()> {
+    let asked: BTreeSet<&Vec<u8>> = prepared.iter().filter(|p| p.comes_alone()).flat_map(|p| &p.pseudonyms).collect();
+    let rows = tx
+        .fetch_rows(
+            "WITH v(pseudonym) AS ({rows}) SELECT h.pseudonym FROM v
+             JOIN subject_heads h ON h.customer_id = $1 AND h.pseudonym = v.pseudonym",
+            vec![customer.as_str().into()],
+            Rows::new(vec![Column::bytes(asked.into_iter().cloned())]),
+        )
+        .await?;
+    let mut open = rows.iter().map(|row| row.bytes(0)).collect::<Result<HashSet<Vec<u8>>, _>>()?;
+    prepared.retain(|p| {
+        let waits = p.comes_alone() && p.pseudonyms.iter().any(|pseudonym| open.contains(pseudonym));
+        if waits {
+            results[p.at] = Some(Err(StoreError::SubjectBusy));
+        } else {
+            // Those of this chunk come before it, too.
+            open.extend(p.pseudonyms.iter().cloned());
+        }
+        !waits
+    });
+    Ok(())
 }
 
 pub(crate) fn refusal(error: PlanError) -> StoreError {
@@ -527,18 +576,21 @@ fn insert_requests(ctx: &IntakeContext<'_>, seq: &str, prepared: &[Prepared]) ->
         Column::I64(p.iter().map(|p| opt_us(p.request.controller_due_at)).collect()),
         Column::texts(changes),
         Column::texts(notices),
+        Column::Uuid(p.iter().map(|p| p.request.follow_up.as_ref().map(|f| f.follows.uuid())).collect()),
+        Column::Text(p.iter().map(|p| p.request.follow_up.as_ref().map(|f| f.system.to_string())).collect()),
+        Column::Uuid(p.iter().map(|p| p.request.follow_up.as_ref().map(|f| f.replay.uuid())).collect()),
     ]);
     let sql = format!(
         "WITH v(request_id, idempotency_id, content_mac, action, state, instruction, reference, ground, key_epoch, wrapped_key,
                 sealed_subject, open_tasks, due_us, asked_us, informed_us, controller_due_us, identifier_changes,
-                notices) AS ({{rows}})
+                notices, follows, only_system, replay_id) AS ({{rows}})
          INSERT INTO requests (customer_id, request_id, idempotency_id, content_mac, action, state, instruction, reference,
                 restriction_ground, key_epoch, wrapped_key, sealed_subject, agreement_version, systems_generation, open_tasks,
                 exceptions, created_us, changed_us, first_due_us, due_us, subject_asked_us, subject_informed_us,
-                controller_due_us, identifier_changes, notices, changed_seq)
+                controller_due_us, identifier_changes, notices, follows_request_id, only_system, replay_id, changed_seq)
          SELECT $1, request_id, idempotency_id, content_mac, action, state, instruction, reference, ground, key_epoch,
                 wrapped_key, sealed_subject, $2, $3, open_tasks, 0, $4, $4, due_us, due_us, asked_us, informed_us,
-                controller_due_us, identifier_changes, notices, {seq}
+                controller_due_us, identifier_changes, notices, follows, only_system, replay_id, {seq}
          FROM v"
     );
     let args = vec![
@@ -567,6 +619,11 @@ fn stage(staging: &mut Staging, ctx: &IntakeContext<'_>, p: &Prepared) {
             subject_asked_us: p.request.subject_asked_at.map(us),
             subject_informed_us: p.request.subject_informed_at.map(us),
             controller_due_us: p.request.controller_due_at.map(us),
+            follow_up: p.request.follow_up.as_ref().map(|f| FollowedUp {
+                follows: f.follows,
+                system: f.system.clone(),
+                replay: f.replay,
+            }),
         },
     );
     if p.state == RequestState::InProgress {

@@ -1,8 +1,9 @@
 //! The key ring: epoch keys and pseudonym keys, outside the database and its backups (I7).
 //!
 //! For the embedded default it is a folder that only the service's user can read: `epoch-{n}.key` wraps the keys of requests,
-//! `pseudonym-{n}.key` makes keyed pseudonyms. All replicas share it, and write to it: epoch keys come and go there (`forgetting.rs`).
-//! Losing it loses every identifier in the store; copying it into the database's backups undoes forgetting.
+//! `pseudonym-{n}.key` makes the pseudonyms that open requests and masked rows are told by, `suppression-{n}.key` those of
+//! suppressions, by generations ([`crate::SuppressionKeys`]). All replicas share it, and write to it: epoch keys come and go there
+//! (`forgetting.rs`). Losing it loses every identifier in the store; copying it into the database's backups undoes forgetting.
 //!
 //! Which epochs there are, and which is current, the database says; the folder has the keys, and memory only what was used of them.
 
@@ -31,6 +32,9 @@ use zeroize::Zeroizing;
 use crate::{StoreError, StoreResult};
 
 pub(crate) type Key = Zeroizing<[u8; 32]>;
+
+/// The sort of key that [`crate::SuppressionKeys`] reads.
+pub(crate) const SUPPRESSION: &str = "suppression";
 
 /// Tells a key from another one, and nothing about it: kept in the database, so that a wrong folder is noticed.
 pub(crate) type KeyCheck = Vec<u8>;
@@ -87,7 +91,7 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-fn bad(path: &Path, what: &str) -> StoreError {
+pub(crate) fn bad(path: &Path, what: &str) -> StoreError {
     StoreError::KeyRing(format!("{}: {what}", path.display()))
 }
 
@@ -103,14 +107,14 @@ fn io_failed(path: &Path) -> impl Fn(io::Error) -> StoreError + '_ {
 fn kind_and_number(path: &Path) -> StoreResult<Option<(&str, u32)>> {
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     let Some((kind, number)) = name.strip_suffix(".key").and_then(|n| n.split_once('-')) else { return Ok(None) };
-    if kind != "epoch" && kind != "pseudonym" {
+    if !["epoch", "pseudonym", SUPPRESSION].contains(&kind) {
         return Err(bad(path, "is of no known kind"));
     }
     Ok(Some((kind, number.parse().map_err(|_| bad(path, "its name has no number"))?)))
 }
 
 /// `None`: there is no such file.
-fn read_key(path: &Path) -> StoreResult<Option<Key>> {
+pub(crate) fn read_key(path: &Path) -> StoreResult<Option<Key>> {
     let mut file = match fs::File::open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(io_failed(path))?,
@@ -170,8 +174,8 @@ impl KeyRing {
         for entry in fs::read_dir(&self.folder).map_err(io_failed(&self.folder))? {
             match kind_and_number(&entry.map_err(io_failed(&self.folder))?.path())? {
                 Some(("epoch", number)) => epochs.push(number),
-                Some((_, number)) => pseudonyms.push(number),
-                None => {}
+                Some(("pseudonym", number)) => pseudonyms.push(number),
+                _ => {}
             }
         }
         epochs.sort_unstable();
@@ -300,14 +304,11 @@ impl KeyRing {
     }
 
     fn pseudonym_key(&self, purpose: &[&str]) -> hmac::Key {
+        // Always the first generation: another would make strangers of those whose requests are open or whose restrictions stand, and
+        // a rerun would write other masks than the first run. What rotates are the suppressions' keys.
         // `open` has made sure of one; an empty key would still be no leak, only a useless pseudonym.
-        let root = self.pseudonyms.last_key_value().map_or([0_u8; 32].as_slice(), |(_, key)| key.as_slice());
-        let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, root));
-        for part in purpose {
-            context.update(part.as_bytes());
-            context.update(&[0]);
-        }
-        hmac::Key::new(hmac::HMAC_SHA256, context.sign().as_ref())
+        let root = self.pseudonyms.first_key_value().map_or([0_u8; 32].as_slice(), |(_, key)| key.as_slice());
+        derived_key(root, purpose)
     }
 
     /// Tells that two open requests of a customer are about one person, without the person.
@@ -321,7 +322,17 @@ impl KeyRing {
     }
 }
 
-fn identifier_tag(key: &hmac::Key, identifier: &Identifier) -> hmac::Tag {
+/// A key for one purpose alone.
+pub(crate) fn derived_key(root: &[u8], purpose: &[&str]) -> hmac::Key {
+    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, root));
+    for part in purpose {
+        context.update(part.as_bytes());
+        context.update(&[0]);
+    }
+    hmac::Key::new(hmac::HMAC_SHA256, context.sign().as_ref())
+}
+
+pub(crate) fn identifier_tag(key: &hmac::Key, identifier: &Identifier) -> hmac::Tag {
     let mut context = hmac::Context::with_key(key);
     context.update(identifier.kind().as_str().as_bytes());
     context.update(b"\0");
@@ -356,7 +367,7 @@ impl MaskPseudonyms {
     }
 }
 
-fn overwrite_and_remove(path: &Path) -> StoreResult<()> {
+pub(crate) fn overwrite_and_remove(path: &Path) -> StoreResult<()> {
     let overwritten = fs::OpenOptions::new().write(true).open(path).and_then(|mut file| {
         for over in [random(), [0; 32]] {
             file.rewind()?;
@@ -372,13 +383,13 @@ fn overwrite_and_remove(path: &Path) -> StoreResult<()> {
     }
 }
 
-fn sync_folder(folder: &Path) -> StoreResult<()> {
+pub(crate) fn sync_folder(folder: &Path) -> StoreResult<()> {
     fs::File::open(folder).and_then(|f| f.sync_all()).map_err(io_failed(folder))
 }
 
 /// Makes a key where none of that name is there. It appears whole and durable, or not at all, and never replaces another one: whoever makes
 /// it at the same moment finds the same key.
-fn make_key(folder: &Path, name: &str) -> StoreResult<()> {
+pub(crate) fn make_key(folder: &Path, name: &str) -> StoreResult<()> {
     let (path, made) = (folder.join(name), folder.join(format!("{name}.{}", Uuid::new_v4().simple())));
     let key: Key = Zeroizing::new(random());
     let written = fs::OpenOptions::new()

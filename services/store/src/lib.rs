@@ -25,11 +25,14 @@ mod log;
 mod migrate;
 mod packages;
 mod replan;
+mod replays;
 mod report;
 mod requests;
 mod seal;
 mod statistics;
 mod subject;
+mod suppression;
+mod suppression_keys;
 mod systems;
 mod tx;
 
@@ -45,9 +48,15 @@ pub use lease::{LeaseQuery, LeasedBatch, LeasedTask, ReadyWork};
 pub use lifecycle::Extension;
 pub use log::{IssuedCertificate, LedgerEntryRow, LogAppend, LogCheckpoint, LogState, StagedBatch};
 pub use packages::{PackageRow, PackageSummary};
+pub use replays::{
+    FindingPlace, FollowUps, NewReplay, ReplayFinding, ReplayFindingKind, ReplayLease, ReplayRow, ReplayShare,
+    ReplayWork,
+};
 pub use report::{Report, ReportResult};
 pub use requests::{ChangedIdentifier, RequestFilter, RequestRow, TaskRow, TimelinessFilter};
 pub use subject::SubjectSecrets;
+pub use suppression::Swept;
+pub use suppression_keys::SuppressionKeys;
 pub use systems::Topology;
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
@@ -73,6 +82,8 @@ struct Inner {
     write: Pool,
     read: Pool,
     ring: KeyRing,
+    suppression_keys: SuppressionKeys,
+    kept_of_systems: suppression::KeptOfSystems,
     growth: statistics::Growth,
     /// Held while we live: a second process on the same SQLite file is refused.
     _exclusive: Option<fs::File>,
@@ -96,8 +107,18 @@ impl Store {
         let read = if exclusive.is_some() { Pool::open(&options.connect)? } else { write.clone() };
         first_connection(&write).await?;
         let ring = KeyRing::open(&options.key_ring, !epochs::holds_sealed(&write).await?)?;
-        let store =
-            Self { inner: Arc::new(Inner { write, read, ring, growth: Default::default(), _exclusive: exclusive }) };
+        let suppression_keys = suppression_keys(&write, &options.key_ring).await?;
+        let store = Self {
+            inner: Arc::new(Inner {
+                write,
+                read,
+                ring,
+                suppression_keys,
+                kept_of_systems: Default::default(),
+                growth: Default::default(),
+                _exclusive: exclusive,
+            }),
+        };
         store.check_row_security().await?;
         store.begin_epochs().await?;
         store.know_cluster().await?;
@@ -132,6 +153,21 @@ fn lock_exclusively(path: &str) -> StoreResult<fs::File> {
         ))
     })?;
     Ok(file)
+}
+
+/// Where the ring has none, the first is of no generation that something is kept of: what is recognised by a lost key is never taken for
+/// another's.
+async fn suppression_keys(pool: &Pool, folder: &Path) -> StoreResult<SuppressionKeys> {
+    let first = match SuppressionKeys::are_there(folder)? {
+        true => None,
+        false => {
+            let mut tx = pool.begin_with_settings("SET LOCAL quittance.scope = 'deployment'").await?;
+            let sql = "SELECT max((SELECT max(s.generation) FROM suppressions s WHERE s.customer_id = c.customer_id)) FROM customers c";
+            let newest = tx.fetch_one(sql, vec![]).await?.map(|row| row.opt_i64(0)).transpose()?.flatten();
+            Some(u32::try_from(newest.unwrap_or(0)).unwrap_or(u32::MAX).saturating_add(1))
+        }
+    };
+    SuppressionKeys::open(folder, first)
 }
 
 /// A server that starts at the same time as we do gets a little while.

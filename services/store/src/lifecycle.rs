@@ -115,7 +115,8 @@ impl Store {
                 version = i64::from(agreement.version);
             }
             let kinds: BTreeSet<_> = secrets.identifiers.iter().map(|i| i.kind()).collect();
-            let systems = concerned(&topology.facts_for(customer), &request.notices);
+            let only = request.follow_up.as_ref().map(|f| &f.system);
+            let systems = concerned(&topology.facts_for(customer), &request.notices, only);
             let mut tasks = plan(request.action, &kinds, &systems, due).map_err(refusal)?;
             carry_after_named(&mut tasks, &systems, &secrets.identifier_changes);
             let subject_keys = self.ring().subject_keys(customer);
@@ -330,6 +331,7 @@ fn marked(action: Action, ground: Option<RestrictionGround>, secrets: &SubjectSe
         reference: String::new(),
         instruction: InstructionKind::CustomerRequest,
         notices: Vec::new(),
+        follow_up: None,
     }
 }
 

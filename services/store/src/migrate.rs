@@ -33,6 +33,12 @@ const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("migrations/0004_forgetting.postgres.sql"),
     },
     Migration {
+        number: 5,
+        name: "replays",
+        sql: include_str!("migrations/0005_replays.sql"),
+        postgres: include_str!("migrations/0005_replays.postgres.sql"),
+    },
+    Migration {
         number: 7,
         name: "deadline_statements",
         sql: include_str!("migrations/0007_deadline_statements.sql"),

@@ -198,7 +198,8 @@ impl Store {
         }
         let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE" } else { "" };
         let sql = format!(
-            "SELECT request_id, action, due_us, key_epoch, wrapped_key, sealed_subject, exceptions, open_tasks, notices FROM requests
+            "SELECT request_id, action, due_us, key_epoch, wrapped_key, sealed_subject, exceptions, open_tasks, notices, only_system
+               FROM requests
              WHERE customer_id = $1 AND closed_us IS NULL AND state = 'IN_PROGRESS' AND systems_generation < $2
              ORDER BY systems_generation, request_id LIMIT $3 {lock}"
         );
@@ -233,7 +234,8 @@ impl Store {
             let none = HashMap::new();
             let have = have.get(&id.uuid()).unwrap_or(&none);
             // What is planned stays as it was planned; only what is missing is added.
-            let systems = concerned(&all, &read_list::<Notice>(&row.text(8)?)?);
+            let only = row.opt_text(9)?.map(|id| system_id(&id)).transpose()?;
+            let systems = concerned(&all, &read_list::<Notice>(&row.text(8)?)?, only.as_ref());
             let mut added = plan(action, &kinds, &systems, due).unwrap_or_default();
             carry_after_named(&mut added, &systems, &secrets.identifier_changes);
             added.retain(|t| !have.contains_key(&t.system));

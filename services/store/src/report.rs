@@ -23,6 +23,7 @@ use crate::{
     lines::{Closed, forget_closed},
     replan::{bump_ready, system_id},
     seal::{RequestKey, SealedColumn, WrappedKey},
+    suppression::{self, SUBJECT_COLUMNS, Suppressing},
     systems::{held_generation, hold_generation},
     tx::{parsed, time, us},
 };
@@ -173,6 +174,7 @@ impl Store {
         now: Timestamp,
         reports: &[Report],
     ) -> StoreResult<Vec<RequestId>> {
+        let suppressing = self.suppressing(customer, system).await?;
         let mut tx = self.customer_tx(customer).await?;
         let mut lost: Vec<RequestId> = Vec::new();
         let mut done = Vec::new();
@@ -194,8 +196,9 @@ impl Store {
             }
         }
         put_off(&mut tx, customer, system, now, &later, &mut lost).await?;
-        let confirmed = fence_done(&mut tx, customer, system, now, done, &mut lost).await?;
-        confirm(&mut tx, customer, system, now, confirmed).await?;
+        let subjects = suppressing.is_some();
+        let confirmed = fence_done(&mut tx, customer, system, now, done, &mut lost, subjects).await?;
+        self.confirm(&mut tx, customer, system, now, confirmed, suppressing.as_ref()).await?;
         if !resolved.is_empty() {
             self.resolve(&mut tx, customer, system, now, resolved, &mut lost).await?;
         }
@@ -211,6 +214,7 @@ impl Store {
         by: &str,
         now: Timestamp,
     ) -> StoreResult<()> {
+        let suppressing = self.suppressing(&key.customer, &key.system).await?;
         let mut tx = self.customer_tx(&key.customer).await?;
         let generation = hold_generation(&mut tx).await?;
         let changed = tx
@@ -227,8 +231,8 @@ impl Store {
         staging.add(key.request, &operated(key, Operation::Resolved, by, now));
         staging.write(&mut tx).await?;
         let done = [Done { request: key.request, lease: 0, confirmation: &confirmation }];
-        let confirmed = take_off(&mut tx, &key.customer, now, generation, &done).await?;
-        confirm(&mut tx, &key.customer, &key.system, now, confirmed).await?;
+        let confirmed = take_off(&mut tx, &key.customer, now, generation, &done, suppressing.is_some()).await?;
+        self.confirm(&mut tx, &key.customer, &key.system, now, confirmed, suppressing.as_ref()).await?;
         Ok(tx.commit().await?)
     }
 
@@ -406,7 +410,7 @@ async fn touch_requests(tx: &mut Tx, customer: &CustomerId, now: Timestamp, ids:
     Ok(())
 }
 
-/// What its request has become of a task that is confirmed: id, state, due time and action.
+/// What its request has become of a task that is confirmed: id, state, due time and action, and where it was asked for, its sealed subject.
 type Confirmed<'a> = (Done<'a>, Row);
 
 /// Confirms tasks whose lease still holds, and takes them off their requests. Zero rows mean that it does not: nothing is recorded for
@@ -418,6 +422,7 @@ async fn fence_done<'a>(
     now: Timestamp,
     done: Vec<Done<'a>>,
     lost: &mut Vec<RequestId>,
+    subjects: bool,
 ) -> StoreResult<Vec<Confirmed<'a>>> {
     let mut known = HashSet::with_capacity(done.len());
     // A task that stands twice in a report is confirmed by the first.
@@ -439,17 +444,18 @@ async fn fence_done<'a>(
         let (kept, gone): (Vec<_>, Vec<_>) =
             done.into_iter().partition(|d| fenced.contains(&(d.request.uuid(), d.lease)));
         lost.extend(gone.iter().map(|d| d.request));
-        return take_off(tx, customer, now, generation, &kept).await;
+        return take_off(tx, customer, now, generation, &kept, subjects).await;
     }
     let sql = format!(
         "WITH v(request_id, lease, exceptions) AS ({{rows}}), held AS ({}), fenced AS ({fence}, v.exceptions) {}, v.lease",
         held_generation(tx.engine()),
-        taking_off(changes::seq(tx), "fenced v, held", "$3", "held.systems_generation")
+        taking_off(changes::seq(tx), "fenced v, held", "$3", "held.systems_generation", subjects)
     );
+    let lease_at = if subjects { SUBJECT_AT + 3 } else { SUBJECT_AT };
     let updated = tx.fetch_rows(&sql, args, done_rows(&done)).await?;
     let mut by_lease = HashMap::with_capacity(updated.len());
     for row in updated {
-        by_lease.insert((row.uuid(0)?, row.i64(4)?), row);
+        by_lease.insert((row.uuid(0)?, row.i64(lease_at)?), row);
     }
     let mut confirmed = Vec::with_capacity(by_lease.len());
     for d in done {
@@ -474,8 +480,12 @@ fn done_rows(done: &[Done<'_>]) -> Rows {
     ])
 }
 
+/// Where a confirmed task's row has the sealed subject.
+const SUBJECT_AT: usize = 4;
+
 /// Takes confirmed tasks off their requests, and closes those of which it was the last. A batch has one task of a request, so each request stands in it once.
-fn taking_off(seq: &str, batch: &str, now: &str, generation: &str) -> String {
+fn taking_off(seq: &str, batch: &str, now: &str, generation: &str, subjects: bool) -> String {
+    let subjects = if subjects { format!(", {SUBJECT_COLUMNS}") } else { String::new() };
     let closes = format!(
         "requests.open_tasks = 1 AND requests.systems_generation = {generation} AND requests.state = 'IN_PROGRESS'"
     );
@@ -489,7 +499,7 @@ fn taking_off(seq: &str, batch: &str, now: &str, generation: &str) -> String {
            state = CASE WHEN {closes} AND requests.exceptions + v.exceptions = 0 THEN 'COMPLETED'
                         WHEN {closes} THEN 'COMPLETED_WITH_EXCEPTIONS' ELSE requests.state END
          FROM {batch} WHERE requests.customer_id = $1 AND requests.request_id = v.request_id
-         RETURNING requests.request_id, requests.state, requests.due_us, requests.action"
+         RETURNING requests.request_id, requests.state, requests.due_us, requests.action{subjects}"
     )
 }
 
@@ -500,10 +510,11 @@ async fn take_off<'a>(
     now: Timestamp,
     generation: i64,
     done: &[Done<'a>],
+    subjects: bool,
 ) -> StoreResult<Vec<Confirmed<'a>>> {
     let sql = format!(
         "WITH v(request_id, lease, exceptions) AS ({{rows}}) {}",
-        taking_off(changes::seq(tx), "v", "$2", "$3")
+        taking_off(changes::seq(tx), "v", "$2", "$3", subjects)
     );
     let args = vec![customer.as_str().into(), us(now).into(), generation.into()];
     let mut updated = HashMap::with_capacity(done.len());
@@ -517,40 +528,49 @@ async fn take_off<'a>(
     done.iter().map(taken_off).collect()
 }
 
-/// The one place where confirmations are recorded, and where requests complete.
-async fn confirm(
-    tx: &mut Tx,
-    customer: &CustomerId,
-    system: &SystemId,
-    now: Timestamp,
-    confirmed: Vec<Confirmed<'_>>,
-) -> StoreResult<()> {
-    if confirmed.is_empty() {
-        return Ok(());
-    }
-    let mut staging = Staging::new(customer);
-    let mut bodies = Vec::with_capacity(confirmed.len());
-    let mut closed = Vec::new();
-    for (c, row) in &confirmed {
-        let late = now > time(row.i64(2)?, "requests")?;
-        staging.add(c.request, &Event::Confirmed { confirmation: c.confirmation.clone(), late });
-        let body = serde_json::to_string(c.confirmation)
-            .map_err(|_| StoreError::Inconsistent { table: "confirmations", what: "it does not serialise" })?;
-        bodies.push((c.request, body, late));
-        let state = parsed(row, 1, "requests", RequestState::parse)?;
-        if matches!(state, RequestState::Completed | RequestState::CompletedWithExceptions) {
-            staging.add(c.request, &Event::Completed { state, at_us: us(now), late });
-            let action = parsed(row, 3, "requests", Action::parse)?;
-            closed.push(Closed::done(c.request, action));
+impl Store {
+    /// The one place where confirmations are recorded, and where requests complete.
+    async fn confirm(
+        &self,
+        tx: &mut Tx,
+        customer: &CustomerId,
+        system: &SystemId,
+        now: Timestamp,
+        confirmed: Vec<Confirmed<'_>>,
+        suppressing: Option<&Suppressing>,
+    ) -> StoreResult<()> {
+        if confirmed.is_empty() {
+            return Ok(());
         }
+        let mut staging = Staging::new(customer);
+        let mut bodies = Vec::with_capacity(confirmed.len());
+        let mut closed = Vec::new();
+        let mut suppressed = Vec::new();
+        for (c, row) in &confirmed {
+            let late = now > time(row.i64(2)?, "requests")?;
+            staging.add(c.request, &Event::Confirmed { confirmation: c.confirmation.clone(), late });
+            let body = serde_json::to_string(c.confirmation)
+                .map_err(|_| StoreError::Inconsistent { table: "confirmations", what: "it does not serialise" })?;
+            bodies.push((c.request, body, late));
+            let action = parsed(row, 3, "requests", Action::parse)?;
+            suppressed.push(suppression::Confirmed { request: c.request, action, row, at: SUBJECT_AT });
+            let state = parsed(row, 1, "requests", RequestState::parse)?;
+            if matches!(state, RequestState::Completed | RequestState::CompletedWithExceptions) {
+                staging.add(c.request, &Event::Completed { state, at_us: us(now), late });
+                closed.push(Closed::done(c.request, action));
+            }
+        }
+        let mut writes = forget_closed(tx.engine(), customer, &closed);
+        writes.push(insert_confirmations(customer, system, now, bodies));
+        writes.extend(staging.parts());
+        if let Some(suppressing) = suppressing {
+            writes.push(suppressing.part(self, customer, system, now, &suppressed)?);
+        }
+        // Not before the requests are written: only then all who wait for these tasks are there to be seen.
+        let ids: Vec<RequestId> = confirmed.iter().map(|(c, _)| c.request).collect();
+        let ended = tx.fetch_with(ended_waits(customer, system, "CONFIRMED", &ids), writes).await?;
+        go_on(tx, customer, system, now, &ended, &[]).await
     }
-    let mut writes = forget_closed(tx.engine(), customer, &closed);
-    writes.push(insert_confirmations(customer, system, now, bodies));
-    writes.extend(staging.parts());
-    // Not before the requests are written: only then all who wait for these tasks are there to be seen.
-    let ids: Vec<RequestId> = confirmed.iter().map(|(c, _)| c.request).collect();
-    let ended = tx.fetch_with(ended_waits(customer, system, "CONFIRMED", &ids), writes).await?;
-    go_on(tx, customer, system, now, &ended, &[]).await
 }
 
 fn insert_confirmations(

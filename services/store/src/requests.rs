@@ -6,9 +6,9 @@ use quittance_domain::{
     Timestamp,
     action::{Action, IdentifierChange, InstructionKind, RestrictionGround},
     identifier::IdentifierKind,
-    ids::{CustomerId, RequestId, SystemId},
+    ids::{CustomerId, ReplayId, RequestId, SystemId},
     outcome::Confirmation,
-    request::{Notice, RequestState},
+    request::{FollowUp, Notice, RequestState},
     task::TaskState,
     window::Timeliness,
 };
@@ -44,6 +44,7 @@ pub struct RequestRow {
     pub notices: Vec<Notice>,
     /// Since when its identifiers, match sets and records are gone.
     pub forgotten_at: Option<Timestamp>,
+    pub follow_up: Option<FollowUp>,
 }
 
 /// That a rectification changes an identifier, and where it was named.
@@ -130,15 +131,23 @@ impl TimelinessFilter {
 
 pub(crate) const COLUMNS: &str = "request_id, action, state, instruction, reference, restriction_ground, agreement_version, created_us,
     changed_us, first_due_us, due_us, subject_asked_us, subject_informed_us, controller_due_us, closed_us, closing_reason,
-    objection_reason, objection_us, identifier_changes, notices, forgotten_us";
+    objection_reason, objection_us, identifier_changes, notices, follows_request_id, only_system, replay_id, forgotten_us";
 /// How many they are.
-pub(crate) const COLUMNS_LEN: usize = 21;
+pub(crate) const COLUMNS_LEN: usize = 24;
 const TABLE: &str = "requests";
 
 pub(crate) fn read(row: &Row) -> StoreResult<RequestRow> {
     let ground = row.opt_text(5)?;
     let objection = match (row.opt_text(16)?, opt_time(row.opt_i64(17)?, TABLE)?) {
         (Some(reason), Some(at)) => Some((reason, at)),
+        _ => None,
+    };
+    let follow_up = match (row.opt_uuid(20)?, row.opt_text(21)?, row.opt_uuid(22)?) {
+        (Some(follows), Some(system), Some(replay)) => Some(FollowUp {
+            follows: RequestId::new(follows),
+            system: system_id(&system)?,
+            replay: ReplayId::new(replay),
+        }),
         _ => None,
     };
     Ok(RequestRow {
@@ -161,7 +170,8 @@ pub(crate) fn read(row: &Row) -> StoreResult<RequestRow> {
         objection,
         identifier_changes: read_list(&row.text(18)?)?,
         notices: read_list(&row.text(19)?)?,
-        forgotten_at: opt_time(row.opt_i64(20)?, TABLE)?,
+        forgotten_at: opt_time(row.opt_i64(23)?, TABLE)?,
+        follow_up,
     })
 }
 

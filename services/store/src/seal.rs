@@ -19,6 +19,7 @@ pub(crate) enum SealedColumn {
     Subject,
     MatchSet,
     PackageRecord,
+    HeldIdentifier,
 }
 
 impl SealedColumn {
@@ -28,6 +29,7 @@ impl SealedColumn {
             Self::Subject => "requests.sealed_subject",
             Self::MatchSet => "match_sets.sealed",
             Self::PackageRecord => "package_records.sealed",
+            Self::HeldIdentifier => "replay_matches.sealed",
         }
     }
 }

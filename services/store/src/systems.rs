@@ -119,8 +119,9 @@ impl Store {
         let generation = hold_generation(&mut tx).await?;
         let sql = format!("{SELECT} ORDER BY s.system_id LIMIT $1");
         let rows = tx.fetch(&sql, vec![SYSTEMS_MAX.into()]).await?;
-        let systems: StoreResult<Vec<_>> = rows.iter().map(|row| read(row).map(Arc::new)).collect();
-        Ok(Topology { generation, systems: systems? })
+        let systems = rows.iter().map(|row| read(row).map(Arc::new)).collect::<StoreResult<Vec<_>>>()?;
+        self.inner.kept_of_systems.know(&systems);
+        Ok(Topology { generation, systems })
     }
 
     /// Whether a cached topology is still the present one.

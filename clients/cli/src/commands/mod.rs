@@ -5,6 +5,7 @@ pub mod evidence;
 pub mod keys;
 pub mod ledger;
 pub mod packages;
+pub mod replays;
 pub mod requests;
 pub mod systems;
 pub mod tasks;

@@ -7,7 +7,7 @@ use quittance_api::v1;
 use quittance_client::{ClientError, retrying};
 use serde::Deserialize;
 
-use super::missing;
+use super::{missing, replays};
 use crate::{
     args::{Global, RequestId},
     failure::{Done, End, Failure},
@@ -31,7 +31,28 @@ pub enum Command {
     Test { system: String },
     /// Adds a version of the data map. Requests that are under way keep theirs.
     UpdateMap(UpdateMap),
+    /// After the system was restored from a backup, or moved: carries out again what was confirmed there since the snapshot.
+    #[command(after_help = REPLAY_HELP)]
+    Replay(replays::Start),
+    /// Replays of a system, newest first.
+    Replays { system: String },
+    /// One replay, with what it found.
+    GetReplay(replays::Named),
+    /// Lets a replay go on that the guard has stopped.
+    ApproveReplay(replays::Approve),
+    /// Instructs nothing more; what is instructed by now is carried out.
+    CancelReplay(replays::Named),
 }
+
+const REPLAY_HELP: &str = "\
+Run it before anybody uses the restored system: what came in since the restore cannot be told from what the backup brought back.
+
+Examples:
+  quittance systems replay crm-nl --snapshot-time 2026-03-01T02:00:00Z --dry-run --wait
+  quittance systems replay crm-nl --snapshot-time 2026-03-01T02:00:00Z --wait
+
+Exit codes with --wait: 0 done; 1 failed or cancelled; 3 done, and requests are listed that a person must look at; 4 it waits for
+`approve-replay`, or the time was over.";
 
 const REGISTER_HELP: &str = "\
 The data map is a file of its own (`data_map`, from the folder of the system's file) or inline (`data_map_yaml`). It is checked against
@@ -272,6 +293,11 @@ pub async fn run(command: Command, global: &Global, out: &mut Output) -> Done {
             let answer = answer.await?.into_inner();
             show(answer.system, answer.findings, out)?;
         }
+        Command::Replay(start) => return replays::start(start, global, out).await,
+        Command::Replays { system } => return replays::list(&system, global, out).await,
+        Command::GetReplay(named) => return replays::get(named, global, out).await,
+        Command::ApproveReplay(approve) => return replays::approve(approve, global, out).await,
+        Command::CancelReplay(named) => return replays::cancel(named, global, out).await,
     }
     Ok(End::Fine)
 }

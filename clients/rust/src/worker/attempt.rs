@@ -71,7 +71,7 @@ async fn run<B: Backend>(shared: &Shared<B>, task: &LeasedTask) -> Result<task_r
             return Ok(task_report::Result::Resolved(TaskResolved { identifiers }));
         }
         Work::Act => {}
-        Work::Unspecified => {
+        Work::Replay | Work::Unspecified => {
             let reason = "the worker does not know this sort of work: update the worker";
             return Err(BackendError::NeedsAttention(reason.to_owned()).into());
         }

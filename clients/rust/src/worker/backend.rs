@@ -11,7 +11,10 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use crate::api::{Identifier, LeasedTask, PackageRecord, TaskDone, UploadRecordsRequest, upload_records_request};
+use crate::api::{
+    HeldKey, HeldKeys, Identifier, LeasedTask, PackageRecord, TaskDone, UploadHeldKeysRequest, UploadRecordsRequest,
+    upload_held_keys_request, upload_records_request,
+};
 
 /// Why a task could not be done. The reason goes to the service: no personal data (I10).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +64,55 @@ pub trait Backend: Send + Sync + 'static {
     fn resolve(&self, task: &LeasedTask) -> impl Future<Output = Result<Vec<Identifier>, BackendError>> + Send {
         let _ = task;
         async { Ok(Vec::new()) }
+    }
+
+    /// Whether [`Backend::held_keys`] is written: else a replay of this system waits for a worker that can.
+    fn can_tell_held_keys(&self) -> bool {
+        false
+    }
+
+    /// Hands over every identifier by which something would be found here, with the customer's key, after the system was restored from a
+    /// backup. Changes nothing. A key may come twice. One that is left out is not erased again: rather fail than guess.
+    fn held_keys(&self, sink: &mut KeySink) -> impl Future<Output = Result<(), BackendError>> + Send {
+        let _ = sink;
+        async { Err(BackendError::NeedsAttention("this worker cannot say what its system holds".to_owned())) }
+    }
+}
+
+/// Keys of one message.
+const KEYS_MAX: usize = 500;
+
+/// Takes held keys and sends them on as they come; waits when the service is slower.
+pub struct KeySink {
+    sender: mpsc::Sender<UploadHeldKeysRequest>,
+    sent: u64,
+    waiting: Vec<HeldKey>,
+}
+
+impl KeySink {
+    pub(super) const fn new(sender: mpsc::Sender<UploadHeldKeysRequest>) -> Self {
+        Self { sender, sent: 0, waiting: Vec::new() }
+    }
+
+    pub(super) const fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// `customer_key`: as tasks of the customer have it.
+    pub async fn send(&mut self, customer_key: &str, identifier: Identifier) -> Result<(), BackendError> {
+        self.waiting.push(HeldKey { identifier: Some(identifier), customer_key: customer_key.to_owned() });
+        if self.waiting.len() < KEYS_MAX { Ok(()) } else { self.flush().await }
+    }
+
+    /// What waits goes out.
+    pub(super) async fn flush(&mut self) -> Result<(), BackendError> {
+        let keys = std::mem::take(&mut self.waiting);
+        let count = keys.len() as u64;
+        let part = Some(upload_held_keys_request::Part::Keys(HeldKeys { keys }));
+        let sent = self.sender.send(UploadHeldKeysRequest { part }).await;
+        sent.map_err(|_| BackendError::Retry("the upload of the keys was cut".to_owned()))?;
+        self.sent += count;
+        Ok(())
     }
 }
 

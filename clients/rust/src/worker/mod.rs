@@ -9,12 +9,13 @@
 
 mod attempt;
 mod backend;
+mod held;
 mod leases;
 mod outbox;
 
 use std::{sync::Arc, time::Duration};
 
-pub use backend::{Backend, BackendError, ReadBack, RecordSink};
+pub use backend::{Backend, BackendError, KeySink, ReadBack, RecordSink};
 use tokio::{
     sync::Semaphore,
     task::JoinSet,
@@ -30,7 +31,7 @@ use self::{
 };
 use crate::{
     Backoff, Client, ClientError,
-    api::{Lease, LeaseTasksRequest, LeaseTasksResponse, LeasedTask, TaskMatchSet, TaskReport, task_report},
+    api::{Lease, LeaseTasksRequest, LeaseTasksResponse, LeasedTask, TaskMatchSet, TaskReport, Work, task_report},
 };
 
 /// How hard to work.
@@ -185,6 +186,7 @@ impl<B: Backend> Worker<B> {
             worker: self.name.clone(),
             tasks_max: u32::try_from(room).unwrap_or(u32::MAX),
             wait: prost_types::Duration::try_from(wait).ok(),
+            replays: self.backend.can_tell_held_keys(),
         });
         request.set_timeout(wait + Duration::from_secs(15));
         Ok(self.client.connectors().lease_tasks(request).await?.into_inner())
@@ -197,6 +199,12 @@ fn take<B: Backend>(shared: &Arc<Shared<B>>, tasks: &mut JoinSet<()>, answer: Le
         tracing::debug!(tasks = answer.tasks.len(), "leased");
     }
     for task in answer.tasks {
+        if task.work() == Work::Replay {
+            // Kept by what is sent of it, not by the heartbeat.
+            let shared = shared.clone();
+            tasks.spawn(async move { held::tell(&shared, &task).await });
+            continue;
+        }
         let lost = shared.leases.hold(&task.name, task.lease, answer.lease_expire_time);
         let shared = shared.clone();
         tasks.spawn(async move {

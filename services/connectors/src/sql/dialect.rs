@@ -100,6 +100,24 @@ impl Dialect {
         if safe { self.equals(column, value) } else { self.text_equals(column, value) }
     }
 
+    /// What rows are put in order by, and what its text is compared with as: `{value}` stands for that text.
+    pub fn ordered(self, column: &Column) -> (String, String) {
+        let (name, value) = (self.column(column), "{value}".to_owned());
+        match (self.engine, column.class, &column.cast) {
+            (Engine::Postgres, _, Some(cast)) => (name, format!("{value}::{cast}")),
+            (Engine::Postgres, _, None) => (format!("{} COLLATE \"C\"", self.text(column)), value),
+            (Engine::MySql, Class::Bytes, _) => (name, format!("UNHEX({value})")),
+            (Engine::MySql, Class::Text, Some(charset)) => {
+                (name, format!("CONVERT({value} USING {charset}) COLLATE {}", column.collation))
+            }
+            (Engine::MySql, Class::Text, None) | (Engine::MySql, _, None) => (self.text(column), value),
+            (Engine::MySql, _, Some(cast)) => (name, format!("CAST({value} AS {cast})")),
+            // The column's affinity makes of the text what it made of the stored value; a column without one keeps any.
+            (Engine::Sqlite, Class::Bytes, _) | (Engine::Sqlite, _, None) => (self.text(column), value),
+            (Engine::Sqlite, _, Some(_)) => (name, value),
+        }
+    }
+
     fn text_equals(self, column: &Column, value: &str) -> String {
         let text = self.text(column);
         match self.engine {

@@ -14,6 +14,7 @@ mod explained;
 mod export;
 mod fate;
 mod find;
+mod held;
 mod identify;
 mod outcomes;
 mod plan;
@@ -38,7 +39,8 @@ use quittance_sql::{Engine, Pool, SqlError, Tx};
 
 use self::{erase::Acting, plan::Plan, schema::Schema};
 use crate::{
-    BatchContext, Connector, ConnectorError, Exported, Finding, Found, MatchSet, Subject, SubjectError, SubjectResult,
+    BatchContext, Connector, ConnectorError, Exported, Finding, Found, HeldPage, HeldPlace, MatchSet, Subject,
+    SubjectError, SubjectResult,
 };
 
 /// One database under one version of its data map.
@@ -128,13 +130,13 @@ impl SqlConnector {
         })
     }
 
-    /// Within the batch's time; after an error that may be the schema's, the plan is made anew.
+    /// Within the time that there is; after an error that may be the schema's, the plan is made anew.
     async fn bounded<T>(
         &self,
-        ctx: &BatchContext,
+        limit: Duration,
         work: impl Future<Output = Result<T, ConnectorError>>,
     ) -> Result<T, ConnectorError> {
-        let done = match tokio::time::timeout(ctx.time_limit, work).await {
+        let done = match tokio::time::timeout(limit, work).await {
             Ok(done) => done,
             Err(_) => Err(ConnectorError::Unavailable("it took longer than the lease allows".to_owned())),
         };
@@ -177,7 +179,7 @@ impl Connector for SqlConnector {
         subjects: &[Subject],
     ) -> Result<Vec<SubjectResult<Found>>, ConnectorError> {
         self.confined(ctx)?;
-        self.bounded(ctx, async {
+        self.bounded(ctx.time_limit, async {
             let plan = self.plan().await?;
             let mut tx = self.pool.begin_read().await.map_err(failure)?;
             let found = find::find(&plan, ctx, subjects, &mut tx).await?;
@@ -200,7 +202,7 @@ impl Connector for SqlConnector {
         if ctx.action == Action::Access {
             return Ok(vec![Ok(()); subjects.len()]);
         }
-        self.bounded(ctx, async {
+        self.bounded(ctx.time_limit, async {
             let plan = self.plan().await?;
             let mut tx = self.begin(&plan, ctx.time_limit).await.map_err(failure)?;
             let mut acting = Acting { plan: &plan, ctx, subjects, sets: match_sets, tx: &mut tx };
@@ -225,7 +227,7 @@ impl Connector for SqlConnector {
     ) -> Result<Vec<SubjectResult<Vec<Outcome>>>, ConnectorError> {
         self.confined(ctx)?;
         one_each(subjects, match_sets)?;
-        self.bounded(ctx, async {
+        self.bounded(ctx.time_limit, async {
             let plan = self.plan().await?;
             let mut tx = self.begin_on_primary().await?;
             read_back::read_back(&plan, ctx, subjects, match_sets, &mut tx).await
@@ -242,11 +244,25 @@ impl Connector for SqlConnector {
         records_max: usize,
     ) -> Result<SubjectResult<(Exported, Option<u64>)>, ConnectorError> {
         self.confined(ctx)?;
-        self.bounded(ctx, async {
+        self.bounded(ctx.time_limit, async {
             let plan = self.plan().await?;
             let mut tx = self.pool.begin_read().await.map_err(failure)?;
             let page = export::page(&plan, ctx, (subject, match_set), after.unwrap_or(0), records_max, &mut tx).await?;
             Ok(Ok::<_, SubjectError>(page))
+        })
+        .await
+    }
+
+    async fn held(
+        &self,
+        after: Option<&HeldPlace>,
+        rows_max: usize,
+        time_limit: Duration,
+    ) -> Result<HeldPage, ConnectorError> {
+        self.bounded(time_limit, async {
+            let plan = self.plan().await?;
+            let mut tx = self.begin_on_primary().await?;
+            held::page(&plan, after, rows_max, &mut tx).await
         })
         .await
     }

@@ -7,6 +7,7 @@
 mod checks;
 mod erasure;
 mod harness;
+mod held;
 mod holds;
 mod names;
 mod ownership;

@@ -103,6 +103,11 @@ impl Context<'_> {
         };
         let commitment = request.subject.to_string();
         let ground = request.restriction_ground.map(|ground| self.language.restriction_ground(ground).to_owned());
+        let again = request
+            .follow_up
+            .as_ref()
+            .map(|f| fill(t.follow_up_of, &[("request", &f.follows.to_string()), ("system", f.system.as_str())]));
+        let follow_up = again.unwrap_or_default();
         let facts = [
             (t.controller, format!("{controller} (customers/{})", customer.id)),
             (t.representative, customer.representative.clone()),
@@ -115,6 +120,7 @@ impl Context<'_> {
             (t.basis, self.language.instruction(request.instruction).to_owned()),
             (t.restriction_ground, ground.unwrap_or_default()),
             (t.instructed_by, by),
+            (t.follow_up, follow_up),
             (t.person, fill(t.person_commitment, &[("commitment", &commitment)])),
             (t.issued, self.told(&c.issued)),
         ];

@@ -67,6 +67,8 @@ pub static TEXTS: Texts = Texts {
     basis: "Instruction",
     restriction_ground: "Ground of the restriction",
     instructed_by: "Instructed by",
+    follow_up: "Carried out again",
+    follow_up_of: "What request {request} had instructed, at {system}, which was restored from a backup",
     instructed_by_referred: "{by}; it did not come from the controller, and was referred to it (section 8)",
     person: "Person concerned",
     person_commitment: "Not named here; commitment {commitment}",

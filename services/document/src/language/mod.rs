@@ -83,6 +83,8 @@ texts!(
     restriction_ground,
     instructed_by,
     instructed_by_referred,
+    follow_up,
+    follow_up_of,
     person,
     person_commitment,
     issued,

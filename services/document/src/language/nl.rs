@@ -68,6 +68,8 @@ pub static TEXTS: Texts = Texts {
     basis: "Instructie",
     restriction_ground: "Grond van de beperking",
     instructed_by: "Gegeven door",
+    follow_up: "Opnieuw uitgevoerd",
+    follow_up_of: "Wat verzoek {request} had opgedragen, bij {system}, dat vanuit een back-up is hersteld",
     instructed_by_referred: "{by}; het kwam niet van de verwerkingsverantwoordelijke en is aan haar voorgelegd (onderdeel 8)",
     person: "Betrokkene",
     person_commitment: "Hier niet genoemd; vastlegging {commitment}",

@@ -167,6 +167,7 @@ impl Collected {
                 subject_asked_us,
                 subject_informed_us,
                 controller_due_us,
+                follow_up,
             } => {
                 let request = Instruction {
                     id,
@@ -174,6 +175,7 @@ impl Collected {
                     instruction: *instruction,
                     reference: reference.clone(),
                     restriction_ground: *restriction_ground,
+                    follow_up: follow_up.clone(),
                     instructed_by: by.clone(),
                     referred: *referred,
                     subject: *subject,
@@ -232,6 +234,7 @@ impl Collected {
             Event::Closed { .. } => return Err(CertificateFault::Closed),
             // Of the customer, whatever id it bears.
             Event::KeyDestroyed { .. } => return Err(entry.fault(EntryFault::OtherRequest)),
+            Event::Replayed { .. } => return Err(entry.fault(EntryFault::NoRequest)),
         }
         Ok(())
     }

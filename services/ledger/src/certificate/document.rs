@@ -11,7 +11,7 @@ use quittance_domain::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Hex, SALT_BYTES};
+use crate::{FollowedUp, Hex, SALT_BYTES};
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -134,6 +134,9 @@ pub struct Instruction {
     pub reference: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restriction_ground: Option<RestrictionGround>,
+    /// It carries out again, at one system that was restored from a backup, what another request had instructed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follow_up: Option<FollowedUp>,
     /// The principal that sent it.
     pub instructed_by: String,
     /// It came from somebody else, and was referred to the customer.

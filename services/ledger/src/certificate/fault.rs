@@ -78,6 +78,8 @@ pub enum EntryFault {
     ConfirmedTwice(SystemId),
     #[error("it says more than is known: {0}")]
     Overstated(#[from] OutcomeError),
+    #[error("it tells of no request")]
+    NoRequest,
     #[error("a time is out of range")]
     Time,
     #[error("a digest is not one")]

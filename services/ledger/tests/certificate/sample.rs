@@ -139,6 +139,7 @@ pub fn instructed(action: Action) -> Event {
         subject_asked_us: Some(us("2026-03-01T18:40:00Z")),
         subject_informed_us: None,
         controller_due_us: None,
+        follow_up: None,
     }
 }
 

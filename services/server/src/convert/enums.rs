@@ -5,11 +5,14 @@ use quittance_domain::{
     action::{Action, InstructionKind, RestrictionGround},
     identifier::IdentifierKind,
     outcome::{EvidenceKind, Grade, OutcomeKind},
+    replay::ReplayState,
     request::RequestState,
     system::{ConnectorKind, SystemRole},
     task::{TaskState, Work},
     window::Timeliness,
 };
+
+use quittance_store::ReplayFindingKind;
 
 use crate::error::{ApiError, ApiResult};
 
@@ -64,6 +67,25 @@ pub const fn task_state_to(state: TaskState) -> i32 {
         TaskState::AwaitingConfirmation => v1::TaskState::AwaitingConfirmation,
         TaskState::NeedsAttention => v1::TaskState::NeedsAttention,
         TaskState::Confirmed => v1::TaskState::Confirmed,
+    }) as i32
+}
+
+pub const fn replay_state_to(state: ReplayState) -> i32 {
+    (match state {
+        ReplayState::Matching => v1::ReplayState::Matching,
+        ReplayState::AwaitingApproval => v1::ReplayState::AwaitingApproval,
+        ReplayState::Instructing => v1::ReplayState::Instructing,
+        ReplayState::Confirming => v1::ReplayState::Confirming,
+        ReplayState::Completed => v1::ReplayState::Completed,
+        ReplayState::Cancelled => v1::ReplayState::Cancelled,
+        ReplayState::Failed => v1::ReplayState::Failed,
+    }) as i32
+}
+
+pub const fn finding_to(kind: ReplayFindingKind) -> i32 {
+    (match kind {
+        ReplayFindingKind::Rectification => v1::ReplayFindingKind::Rectification,
+        ReplayFindingKind::Unreachable => v1::ReplayFindingKind::Unreachable,
     }) as i32
 }
 

@@ -3,13 +3,15 @@
 mod agreement;
 mod enums;
 mod evidence;
+mod replay;
 mod request;
 mod system;
 
 pub use agreement::{agreement_from, agreement_to, customer_to};
 pub use enums::{action_from, request_state_from, timeliness_from};
-pub use enums::{action_to, task_state_to, work_to};
+pub use enums::{action_to, identifier_kind_from, task_state_to, work_to};
 pub use evidence::{confirmation_to, evidence_from, outcomes_from};
+pub use replay::{finding_of, replay_to};
 pub use request::{
     correction_to, identifier_change_to, identifier_from, identifier_to, new_request, recipients_to, request_to,
     task_to,

@@ -6,7 +6,7 @@ use quittance_domain::{
     action::{Correction, CorrectionTarget, InstructionKind},
     agreement::Recipient,
     identifier::{Identifier, IdentifierKind},
-    ids::{CustomerId, TaskKey, request_name},
+    ids::{CustomerId, TaskKey, replay_name, request_name},
     request::NewRequest,
     task::TaskState,
     window,
@@ -65,6 +65,7 @@ pub fn new_request(r: &v1::Request, now: Timestamp, field: &str) -> ApiResult<Ne
             kind => instruction_from(kind, &at("instruction"))?,
         },
         notices: Vec::new(),
+        follow_up: None,
     };
     request.check(now).map_err(|e| ApiError::from(e).below(field))?;
     Ok(request)
@@ -159,6 +160,8 @@ pub fn request_to(
         notify_recipients: r.notices.iter().map(|notice| notice.recipient.as_str().to_owned()).collect(),
         recipients: Vec::new(),
         forget_time: r.forgotten_at.map(time_to),
+        follows: r.follow_up.as_ref().map(|f| request_name(customer, f.follows)).unwrap_or_default(),
+        replay: r.follow_up.as_ref().map(|f| replay_name(&f.system, f.replay)).unwrap_or_default(),
         etag: format!("{:x}", r.changed_at.as_microsecond()),
     }
 }

@@ -1,19 +1,26 @@
 //! `ConnectorService`: remote workers, on the same leases as the ones in this process.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::SignedDuration;
 use quittance_api::v1::{
-    self, connector_service_server::ConnectorService, task_report::Result as TaskResult, upload_records_request::Part,
+    self, connector_service_server::ConnectorService, task_report::Result as TaskResult,
+    upload_held_keys_request::Part as HeldPart, upload_records_request::Part,
 };
 use quittance_connectors::{Record, RecordField};
+use quittance_dispatch::KeyMatcher;
 use quittance_domain::{
     action::{Action, IdentifierChange},
-    ids::{CustomerId, RequestId, SystemId, TaskKey},
+    identifier::Identifier,
+    ids::{CustomerId, RequestId, SystemId, TaskKey, parse_replay_name, replay_name},
     outcome::{Confirmation, EvidenceKind, OutcomeKind},
+    replay::ReplayState,
     system::System,
 };
-use quittance_store::{LeasedBatch, Report, ReportResult};
+use quittance_store::{LeasedBatch, ReplayLease, Report, ReportResult};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::answer;
@@ -21,12 +28,14 @@ use crate::{
     app::App,
     auth::{Caller, caller},
     convert::{
-        action_to, correction_to, evidence_from, id, identifier_from, identifier_to, outcomes_from, required,
-        required_text, text_within, time_to, work_to,
+        action_to, correction_to, evidence_from, id, identifier_from, identifier_kind_from, identifier_to,
+        outcomes_from, required, required_text, text_within, time_to, work_to,
     },
     error::{ApiError, ApiResult},
 };
 
+/// How often a waiting worker's system is looked at for a replay.
+const LOOK_FOR_REPLAYS: Duration = Duration::from_secs(2);
 const WAIT_MAX: Duration = Duration::from_secs(60);
 const TASKS_DEFAULT: u32 = 100;
 const TASKS_MAX: u32 = 1000;
@@ -65,6 +74,13 @@ impl ConnectorService for Connectors {
         request: Request<Streaming<v1::UploadRecordsRequest>>,
     ) -> Result<Response<v1::UploadRecordsResponse>, Status> {
         answer(upload(&self.0, request).await)
+    }
+
+    async fn upload_held_keys(
+        &self,
+        request: Request<Streaming<v1::UploadHeldKeysRequest>>,
+    ) -> Result<Response<v1::UploadHeldKeysResponse>, Status> {
+        answer(upload_held_keys(&self.0, request).await)
     }
 
     async fn report_outcomes(
@@ -129,11 +145,36 @@ async fn lease(app: &App, request: Request<v1::LeaseTasksRequest>) -> ApiResult<
     };
     let wait = r.wait.map_or(Duration::ZERO, |w| Duration::try_from(w).unwrap_or(WAIT_MAX)).min(WAIT_MAX);
     let principal = format!("{}/{worker}", caller.principal());
-    let leased = tokio::select! {
-        leased = app.remote.lease(&system.id, &principal, tasks_max, wait) => leased?,
-        () = app.drain.cancelled() => None,
+    let until = Instant::now() + wait;
+    loop {
+        if r.replays
+            && let Some(lease) = app.remote.lease_replay(&system.id, &principal).await?
+        {
+            return Ok(replay_task(app, &lease));
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        let wait = if r.replays { left.min(LOOK_FOR_REPLAYS) } else { left };
+        let leased = tokio::select! {
+            leased = app.remote.lease(&system.id, &principal, tasks_max, wait) => leased?,
+            () = app.drain.cancelled() => return Ok(v1::LeaseTasksResponse::default()),
+        };
+        match leased {
+            Some(batch) => return Ok(batch_to(&system, batch)),
+            None if wait == left => return Ok(v1::LeaseTasksResponse::default()),
+            None => {}
+        }
+    }
+}
+
+/// About nobody: what the system holds is asked for, whosever it is.
+fn replay_task(app: &App, lease: &ReplayLease) -> v1::LeaseTasksResponse {
+    let task = v1::LeasedTask {
+        name: replay_name(&lease.replay.system, lease.replay.id),
+        lease: u64::try_from(lease.epoch).unwrap_or_default(),
+        work: v1::Work::Replay.into(),
+        ..v1::LeasedTask::default()
     };
-    Ok(leased.map_or_else(v1::LeaseTasksResponse::default, |batch| batch_to(&system, batch)))
+    v1::LeaseTasksResponse { tasks: vec![task], lease_expire_time: Some(time_to(app.remote.lease_expiry())) }
 }
 
 fn batch_to(system: &System, batch: LeasedBatch) -> v1::LeaseTasksResponse {
@@ -249,6 +290,61 @@ async fn store_page(
     app.store.add_records(&key.customer, key.request, &key.system, lease, app.now(), *stored, page).await?;
     *stored += count;
     Ok(())
+}
+
+async fn upload_held_keys(
+    app: &App,
+    request: Request<Streaming<v1::UploadHeldKeysRequest>>,
+) -> ApiResult<v1::UploadHeldKeysResponse> {
+    let caller = caller(&request)?;
+    let mut stream = request.into_inner();
+    let cut = |_| ApiError::Unavailable("the stream was cut: the work is leased again".to_owned());
+    let first = stream.message().await.map_err(cut)?.and_then(|m| m.part);
+    let Some(HeldPart::Lease(lease)) = first else { return Err(ApiError::field("lease", "comes first")) };
+    let (system, replay) = id(parse_replay_name(&lease.task), "lease.task")?;
+    let system = system_of(app, &caller, &system.resource_name()).await?;
+    let epoch = i64::try_from(lease.lease).unwrap_or(i64::MAX);
+    let lease = app.store.replay_lease(&system.id, replay, epoch, app.now()).await?;
+    let (store, clock, lease_for) = (app.store.clone(), app.clock.clone(), app.remote.lease_for());
+    let mut matcher = KeyMatcher::begin(store, clock, lease_for, lease.clone(), &system).await?;
+    let mut sent = 0_u64;
+    loop {
+        match stream.message().await.map_err(cut)?.and_then(|m| m.part) {
+            Some(HeldPart::Keys(page)) => {
+                bounded(&page.keys, "keys.keys")?;
+                for (i, key) in page.keys.into_iter().enumerate() {
+                    take_key(&mut matcher, key, &format!("keys.keys[{i}]")).await?;
+                    sent += 1;
+                }
+                matcher.hold().await?;
+            }
+            Some(HeldPart::End(end)) if end.key_count == sent => break,
+            Some(HeldPart::End(_)) => {
+                return Err(ApiError::Unavailable("not all keys came: the work is leased again".to_owned()));
+            }
+            Some(HeldPart::NeedsAttention(failed)) => {
+                let reason = required_text(&failed.reason, REASON_BYTES_MAX, "needs_attention.reason")?;
+                let now = app.now();
+                app.store.move_replay(&lease, ReplayState::Failed, &reason, now, now).await?;
+                return Ok(v1::UploadHeldKeysResponse { key_count: sent });
+            }
+            Some(HeldPart::Lease(_)) => return Err(ApiError::field("lease", "comes once")),
+            // A stream that is reset ends like one that is through: the end is said.
+            None => return Err(ApiError::Unavailable("the stream was cut: the work is leased again".to_owned())),
+        }
+    }
+    matcher.finish().await?;
+    Ok(v1::UploadHeldKeysResponse { key_count: sent })
+}
+
+/// What is no identifier of its kind leads to nobody, and is left out.
+async fn take_key(matcher: &mut KeyMatcher, key: v1::HeldKey, field: &str) -> ApiResult<()> {
+    let sent = required(key.identifier.as_ref(), &format!("{field}.identifier"))?;
+    let kind = identifier_kind_from(sent.kind, &format!("{field}.identifier.kind"))?;
+    let Ok(identifier) = Identifier::normalise(kind, &sent.value) else { return Ok(()) };
+    let whose = Some(key.customer_key.as_str()).filter(|key| !key.is_empty());
+    let known = matcher.take(whose, identifier).await?;
+    known.map_err(|unknown| ApiError::field(format!("{field}.customer_key"), unknown))
 }
 
 fn record_from(system: &System, r: v1::PackageRecord, number: i64) -> ApiResult<(Vec<u8>, bool)> {

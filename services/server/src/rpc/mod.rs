@@ -8,6 +8,7 @@ pub mod intake;
 pub mod key;
 pub mod package;
 pub mod preview;
+pub mod replay;
 pub mod request;
 pub mod system;
 pub mod watch;

@@ -11,7 +11,7 @@ use quittance_domain::{
 };
 use tonic::{Request, Response, Status};
 
-use super::answer;
+use super::{answer, replay};
 use crate::{
     app::{App, check_country},
     auth::caller,
@@ -57,6 +57,48 @@ impl SystemService for Systems {
         request: Request<v1::UpdateDataMapRequest>,
     ) -> Result<Response<v1::UpdateDataMapResponse>, Status> {
         answer(update_map(&self.0, request).await)
+    }
+
+    async fn replay_erasures(
+        &self,
+        request: Request<v1::ReplayErasuresRequest>,
+    ) -> Result<Response<v1::ReplayErasuresResponse>, Status> {
+        answer(replay::start(&self.0, request).await)
+    }
+
+    async fn get_replay(
+        &self,
+        request: Request<v1::GetReplayRequest>,
+    ) -> Result<Response<v1::GetReplayResponse>, Status> {
+        answer(replay::get(&self.0, request).await)
+    }
+
+    async fn list_replays(
+        &self,
+        request: Request<v1::ListReplaysRequest>,
+    ) -> Result<Response<v1::ListReplaysResponse>, Status> {
+        answer(replay::list(&self.0, request).await)
+    }
+
+    async fn approve_replay(
+        &self,
+        request: Request<v1::ApproveReplayRequest>,
+    ) -> Result<Response<v1::ApproveReplayResponse>, Status> {
+        answer(replay::approve(&self.0, request).await)
+    }
+
+    async fn cancel_replay(
+        &self,
+        request: Request<v1::CancelReplayRequest>,
+    ) -> Result<Response<v1::CancelReplayResponse>, Status> {
+        answer(replay::cancel(&self.0, request).await)
+    }
+
+    async fn list_replay_findings(
+        &self,
+        request: Request<v1::ListReplayFindingsRequest>,
+    ) -> Result<Response<v1::ListReplayFindingsResponse>, Status> {
+        answer(replay::findings(&self.0, request).await)
     }
 }
 

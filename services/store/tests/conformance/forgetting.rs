@@ -62,7 +62,7 @@ fn key_files(t: &TestStore) -> BTreeSet<String> {
 }
 
 fn ring_of(epochs: &[u32]) -> BTreeSet<String> {
-    epochs.iter().map(|n| format!("epoch-{n}.key")).chain(["pseudonym-1.key".to_owned()]).collect()
+    epochs.iter().map(|n| format!("epoch-{n}.key")).chain(["pseudonym-1.key", "suppression-1.key"].map(str::to_owned)).collect()
 }
 
 async fn sealed_under(t: &TestStore, epoch: &str) -> i64 {

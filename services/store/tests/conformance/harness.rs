@@ -63,11 +63,11 @@ impl TestStore {
 
     /// As it was when it was new, without the time that a new one takes.
     pub async fn empty(&self) {
-        let others = ["ready", "data_maps", "systems", "customers"];
+        let others = ["ready", "replays", "data_maps", "systems", "customers"];
         // Tasks refer to requests.
         let tables = ["tasks"].iter().chain(CUSTOMERS_TABLES).chain(&others);
         let mut script: String = tables.map(|table| format!("DELETE FROM {table};")).collect();
-        script.push_str("UPDATE deployment SET systems_generation = 1");
+        script.push_str("UPDATE deployment SET systems_generation = 1, suppressed_since_us = 0");
         self.change(&script).await;
     }
 

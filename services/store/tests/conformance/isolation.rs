@@ -8,7 +8,12 @@ use quittance_store::{
     StoreError,
 };
 
-use crate::{harness::TestStore, statements::by_the_case, world::*};
+use crate::{
+    harness::TestStore,
+    replays::{acme_bolt_and_crm, asked, matched},
+    statements::by_the_case,
+    world::*,
+};
 
 /// Tables that are the deployment's: small, of all customers, and reference tables on Citus. Every other one is a customer's.
 pub const DEPLOYMENT_WIDE: &[&str] = &[
@@ -20,6 +25,7 @@ pub const DEPLOYMENT_WIDE: &[&str] = &[
     "ledger_log",
     "ledger_tiles",
     "ready",
+    "replays",
     "schema_version",
     "systems",
 ];
@@ -62,8 +68,7 @@ struct Neighbours {
 
 /// Both have requests about the same persons at the same system; `bolt` has one in every state, and rows in every table.
 async fn neighbours(t: &TestStore) -> Neighbours {
-    let (acme, crm) = acme_and_crm(t).await;
-    let bolt = customer(t, "bolt").await;
+    let (acme, bolt, crm) = acme_bolt_and_crm(t).await;
     let lease = async |intake| {
         let id = bolt.instruct(at(1), intake).await;
         let task = claim_one(t, &crm, at(2)).await;
@@ -98,6 +103,8 @@ async fn neighbours(t: &TestStore) -> Neighbours {
     }
     // Until a key's destruction is on record.
     t.change("INSERT INTO key_epoch_uses (customer_id, epoch, forgotten, rewrapped) VALUES ('bolt', 7, 1, 2)").await;
+    let restored = asked(&crm, at(0));
+    matched(t, &restored, &[(&bolt, &[email("siu")])], at(5)).await;
     let rows = all_rows_of(t, &bolt).await;
     assert!(rows.values().all(|rows| !rows.is_empty()), "{rows:?}");
     Neighbours { attention: failed.key.request, exported: request, acme, bolt, crm, running, awaiting, held, pending }

@@ -20,6 +20,7 @@ mod liveness;
 mod order;
 mod packages;
 mod renaming;
+mod replays;
 mod resolving;
 mod restrictions;
 mod round_trips;
@@ -226,6 +227,31 @@ suite! {
             what_is_instructed_under_the_new_name_waits_for_the_change,
             a_restriction_stands_under_the_new_name,
         }
+        replays {
+            an_erasure_is_carried_out_again_by_a_request_of_its_own,
+            a_follow_up_that_is_open_is_not_planned_elsewhere,
+            only_what_was_confirmed_since_the_snapshot_is_carried_out_again,
+            a_person_who_is_found_by_two_names_is_one_request,
+            a_restriction_is_carried_out_again_and_a_lifted_one_is_not,
+            a_lifting_of_what_the_snapshot_has_restricted_is_carried_out_again,
+            a_restriction_is_not_redone_behind_what_is_instructed_meanwhile,
+            an_erasure_again_waits_for_the_customer_where_a_restriction_stands,
+            rectifications_are_listed_for_the_customer,
+            what_was_instructed_under_a_new_name_is_carried_out_under_the_old_one,
+            what_nothing_leads_to_is_listed,
+            nothing_sealed_of_the_original_is_needed,
+            a_rotation_in_between_does_not_matter,
+            a_generation_goes_with_the_last_that_was_kept_under_it,
+            what_an_open_replay_needs_stays,
+            a_replay_that_is_run_again_instructs_nothing_twice,
+            a_dry_run_keeps_nothing_of_what_it_saw,
+            a_replay_is_asked_for_once,
+            nothing_is_replayed_from_before_anything_was_kept,
+            a_lost_key_is_said_before_anything_is_matched,
+            every_replay_is_on_record_with_counts_alone,
+            a_cancelled_replay_instructs_nothing_more,
+            nothing_is_kept_where_no_backup_lives,
+        }
         resolving {
             what_a_system_yields_reaches_those_that_wait_for_it,
             in_an_erasure_the_yielding_system_acts_last,
@@ -281,6 +307,9 @@ suite! {
         listing {
             a_change_that_commits_late_is_seen_once_it_has,
             a_watch_goes_on_after_the_store_was_moved,
+        }
+        replays {
+            what_is_kept_costs_no_round_trip,
         }
         isolation {
             a_connection_without_settings_sees_no_row,

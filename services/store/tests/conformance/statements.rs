@@ -21,10 +21,13 @@ pub const CUSTOMERS_TABLES: &[&str] = &[
     "match_sets",
     "package_records",
     "packages",
+    "replay_matches",
+    "replay_shares",
     "requests",
     "restrictions",
     "subject_heads",
     "subject_lines",
+    "suppressions",
     "task_waits",
     "tasks",
 ];

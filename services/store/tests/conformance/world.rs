@@ -142,6 +142,7 @@ pub fn intake(action: Action, identifiers: &[Identifier]) -> Intake {
             reference: String::new(),
             instruction: InstructionKind::CustomerRequest,
             notices: Vec::new(),
+            follow_up: None,
         },
         referred: None,
     }

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use quittance_client::{
-    api::{Action, Evidence, EvidenceKind, Grade, LeasedTask, Outcome, OutcomeKind, TaskDone},
-    worker::{Backend, BackendError, ReadBack, RecordSink},
+    api::{Action, Evidence, EvidenceKind, Grade, IdentifierKind, LeasedTask, Outcome, OutcomeKind, TaskDone},
+    worker::{Backend, BackendError, KeySink, ReadBack, RecordSink},
 };
 use tokio::time::sleep;
 
@@ -194,7 +194,31 @@ fn find(layout: &Layout, task: &LeasedTask) -> Result<Vec<u8>, BackendError> {
     found.write()
 }
 
+const KINDS: [IdentifierKind; 5] = [
+    IdentifierKind::Email,
+    IdentifierKind::Phone,
+    IdentifierKind::UserId,
+    IdentifierKind::DirectoryObjectId,
+    IdentifierKind::CustomerKey,
+];
+
 impl Backend for Files {
+    fn can_tell_held_keys(&self) -> bool {
+        true
+    }
+
+    async fn held_keys(&self, sink: &mut KeySink) -> Result<(), BackendError> {
+        for customer in self.step(Layout::customers).await? {
+            for kind in KINDS {
+                let whose = customer.clone();
+                for identifier in self.step(move |layout| layout.held(&whose, kind)).await? {
+                    sink.send(&customer, identifier).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn find(&self, task: &LeasedTask) -> Result<Vec<u8>, BackendError> {
         let task = task.clone();
         self.step(move |layout| find(layout, &task)).await

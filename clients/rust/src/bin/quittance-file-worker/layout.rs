@@ -54,6 +54,24 @@ pub fn encode(text: &str) -> String {
     name
 }
 
+/// What [`encode`] made a name of. `None` for a name of other people's making, which nothing is looked for under either.
+fn decode(name: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        if *first == b'%' {
+            let digits = std::str::from_utf8(after.get(..2)?).ok()?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &after[2..];
+        } else {
+            bytes.push(*first);
+            rest = after;
+        }
+    }
+    let text = String::from_utf8(bytes).ok()?;
+    (!text.is_empty() && encode(&text) == name).then_some(text)
+}
+
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -116,6 +134,42 @@ impl Layout {
             return Err(not_allowed("the task names no customer key: set one for the customer at this system"));
         }
         Ok(encode(&task.customer_key))
+    }
+
+    /// The customers that have a folder, by their keys.
+    pub fn customers(&self) -> Result<Vec<String>, BackendError> {
+        Ok(self.folders_in(&self.root)?.iter().filter_map(|name| decode(name)).collect())
+    }
+
+    /// Whose folders there are: the identifiers of a kind that a customer's subjects have.
+    pub fn held(&self, customer_key: &str, kind: IdentifierKind) -> Result<Vec<Identifier>, BackendError> {
+        let Some(kind_name) = kind_name(kind) else { return Ok(Vec::new()) };
+        let names = self.folders_in(&self.root.join(encode(customer_key)).join(kind_name))?;
+        if names.iter().any(|name| name.starts_with('~')) {
+            return Err(not_allowed(
+                "a folder is named by the digest of a long identifier, which cannot be said: look at it by hand",
+            ));
+        }
+        let held = |name: &String| Some(Identifier { kind: kind.into(), value: decode(name)? });
+        Ok(names.iter().filter_map(held).collect())
+    }
+
+    /// Names of folders, links left out. None where the folder is not there.
+    fn folders_in(&self, place: &Path) -> Result<Vec<String>, BackendError> {
+        let entries = match fs::read_dir(place) {
+            Ok(entries) => entries,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(trouble("a folder cannot be read")(error)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(trouble("a folder cannot be read"))?;
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            names.extend(entry.file_name().into_string().ok().filter(|_| is_folder));
+        }
+        Ok(names)
     }
 
     /// The folders that may hold the subject's files, one per identifier; whether they are there is another matter.
@@ -238,6 +292,16 @@ mod tests {
         }
         let long = encode(&"/".repeat(256));
         assert!(long.len() < 100 && long.starts_with('~') && !long.contains('/'));
+    }
+
+    #[test]
+    fn names_lead_back_to_whom_they_name() {
+        for text in ["anna@example.com", "..", "a/b", "a%2Fb", "Åsa", "+31612345678"] {
+            assert_eq!(decode(&encode(text)).as_deref(), Some(text));
+        }
+        for name in ["%", "", "%4", "anna@example.com", "%40%zz", "%ff"] {
+            assert_eq!(decode(name), None, "{name}");
+        }
     }
 
     #[test]

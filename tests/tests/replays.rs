@@ -1,0 +1,422 @@
+//! An application database is restored from a copy that was taken before: what was erased since comes back, and goes again.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
+
+use quittance_api::v1;
+use quittance_client::Client;
+use quittance_domain::Timestamp;
+use quittance_sql::{ConnectOptions, Engine, Pool};
+use quittance_tests::{
+    AppDatabase, Deployment, StoreKind,
+    deployment::binary,
+    scenario::{by_email, completed, create, create_customer, get, new_id, outcomes, rectify, register, system},
+};
+use serde_json::Value;
+use tonic::Code;
+
+const SUBJECTS: u64 = 100;
+const ERASED: u64 = 50;
+
+/// Customers share it; whose a row is says `tenant`.
+const MAP: &str = "
+version: 1
+collections:
+  person:
+    key: [id]
+    customer_field: tenant
+    identifiers:
+      - {kind: email, field: email}
+    fields: {email: email, name: display_name}
+    erase: delete
+    restriction: {field: restricted, set: 'yes', clear: 'no'}
+  note:
+    key: [id]
+    owned_by:
+      - {collection: person, fields: {person: id}}
+    fields: {body: message}
+    erase: delete
+    restriction: {field: restricted, set: 'yes', clear: 'no'}
+";
+
+fn email(n: u64) -> String {
+    format!("Subject{n}@Example.com")
+}
+
+struct Scene {
+    deployment: Deployment,
+    app: AppDatabase,
+    operator: Client,
+    acme: Client,
+}
+
+async fn scene(store: StoreKind, engine: Engine) -> Scene {
+    let deployment = Deployment::start_with(store, &[("QUITTANCED_DISPATCH__REPLAY_PAUSE_MS", "50")]).await;
+    let app = AppDatabase::crm(engine, deployment.folder.path(), 0).await;
+    let no = "VARCHAR(5) NOT NULL DEFAULT 'no'";
+    let mut script = format!(
+        "CREATE TABLE person (id INTEGER PRIMARY KEY, tenant VARCHAR(20), email VARCHAR(100), name VARCHAR(50), restricted {no});
+         CREATE TABLE note (id INTEGER PRIMARY KEY, person INTEGER, body VARCHAR(50), restricted {no});"
+    );
+    for (tenant, first) in [("acme", 0), ("bolt", 1000)] {
+        for n in 0..SUBJECTS {
+            let id = first + n;
+            script.push_str(&format!(
+                "INSERT INTO person (id, tenant, email, name) VALUES ({id}, '{tenant}', '{}', 'Name {n}');
+                 INSERT INTO note (id, person, body) VALUES ({id}, {id}, 'Note {n}');",
+                email(n)
+            ));
+        }
+    }
+    app.pool.run_script(&script).await.unwrap();
+    deployment.secret("app", &app.url);
+    let operator = deployment.operator().await;
+    for customer in ["acme", "bolt"] {
+        create_customer(&operator, customer).await;
+    }
+    let shared = v1::System {
+        customers: ["acme", "bolt"]
+            .map(|c| v1::SystemCustomer { customer: format!("customers/{c}"), key: String::new() })
+            .into(),
+        ..system("acme", v1::ConnectorKind::Sql, "app", MAP)
+    };
+    register(&operator, "app", shared).await.unwrap();
+    let acme = deployment.client(&deployment.customer_token("acme")).await;
+    Scene { deployment, app, operator, acme }
+}
+
+impl Scene {
+    async fn backup(&self) -> String {
+        let copy = "CREATE TABLE person_copy AS SELECT * FROM person; CREATE TABLE note_copy AS SELECT * FROM note;";
+        self.app.pool.run_script(copy).await.unwrap();
+        Timestamp::now().to_string()
+    }
+
+    async fn restore(&self) {
+        let script = "DELETE FROM note; DELETE FROM person;
+             INSERT INTO person SELECT * FROM person_copy; INSERT INTO note SELECT * FROM note_copy;";
+        self.app.pool.run_script(script).await.unwrap();
+    }
+
+    async fn done(&self, request: v1::Request) -> v1::Request {
+        let taken = create(&self.acme, request).await.unwrap();
+        let request = completed(&self.acme, &taken.name).await;
+        assert_eq!(request.state(), v1::RequestState::Completed, "{request:#?}");
+        request
+    }
+
+    async fn people(&self, condition: &str) -> BTreeMap<String, Vec<Option<String>>> {
+        let text = if self.app.pool.engine() == Engine::MySql { "CHAR" } else { "TEXT" };
+        let sql = format!("SELECT CAST(id AS {text}), name, email, restricted FROM person WHERE {condition}");
+        self.app.rows(&sql, 4).await
+    }
+
+    /// The store's own tables, behind the service's back.
+    async fn in_store(&self, script: &str) {
+        let url = match fs::read_to_string(self.deployment.path("store-url")) {
+            Ok(url) => url,
+            Err(_) => format!("sqlite:{}", self.deployment.data().join("quittance.db").display()),
+        };
+        let pool = Pool::open(&ConnectOptions::new(url)).unwrap();
+        let mut tx = pool.begin_with_settings("SET LOCAL quittance.scope = 'deployment'").await.unwrap();
+        tx.execute_script(script).await.unwrap();
+        tx.commit().await.unwrap();
+        pool.close().await;
+    }
+
+    fn quittance(&self, args: &[&str]) -> Output {
+        Command::new(binary("quittance"))
+            .args(["--endpoint", &self.deployment.endpoint(), "--output", "json", "--timeout", "90s", "systems"])
+            .args(args)
+            .env("QUITTANCE_TOKEN", self.deployment.operator_token())
+            .output()
+            .unwrap()
+    }
+
+    /// Runs it, and gives exit code and document.
+    fn replay(&self, args: &[&str]) -> (Option<i32>, Value) {
+        let ran = self.quittance(args);
+        let shown = serde_json::from_slice(&ran.stdout);
+        (ran.status.code(), shown.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&ran.stderr))))
+    }
+
+    /// All follow-up requests of acme.
+    async fn follow_ups(&self) -> Vec<v1::Request> {
+        let list = v1::ListRequestsRequest { page_size: 1000, ..Default::default() };
+        let all = self.acme.requests().list_requests(list).await.unwrap().into_inner().requests;
+        all.into_iter().filter(|r| !r.follows.is_empty()).collect()
+    }
+}
+
+async fn what_a_restore_brought_back_goes_again(store: StoreKind, engine: Engine) {
+    let s = scene(store, engine).await;
+    let snapshot = s.backup().await;
+    let whole = s.people("tenant = 'bolt'").await;
+    let neighbours = format!("tenant = 'acme' AND id >= {ERASED} AND id <> 61");
+    let unmarked = s.people(&neighbours).await;
+    let mut originals = Vec::new();
+    for n in 0..ERASED {
+        originals.push(create(&s.acme, by_email(v1::Action::Erasure, email(n))).await.unwrap().name);
+    }
+    for name in &originals {
+        assert_eq!(completed(&s.acme, name).await.state(), v1::RequestState::Completed);
+    }
+    let who = by_email(v1::Action::Access, email(60)).identifiers;
+    let rectified = s.done(rectify(who, ("person", "name"), "Name 60", "Named 60")).await;
+    let restrict = |n| v1::Request {
+        restriction_ground: v1::RestrictionGround::AccuracyContested.into(),
+        ..by_email(v1::Action::Restriction, email(n))
+    };
+    let restricted = s.done(restrict(61)).await;
+    s.done(restrict(62)).await;
+    let informed = Some(prost_types::Timestamp { seconds: 1_760_000_000, nanos: 0 });
+    s.done(v1::Request { subject_informed_time: informed, ..by_email(v1::Action::LiftRestriction, email(62)) }).await;
+
+    // Forgotten meanwhile, all of it, and the generation of the pseudonyms is another one.
+    let empty = if store == StoreKind::Postgres { "''::bytea" } else { "x''" };
+    s.in_store(&format!("UPDATE requests SET sealed_subject = {empty}, wrapped_key = {empty}; DELETE FROM match_sets"))
+        .await;
+    let rotated = Command::new(binary("quittanced"))
+        .arg("--data-dir")
+        .arg(s.deployment.data())
+        .args(["keys", "rotate-pseudonyms"])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&rotated.stdout), "generation 2\n");
+    s.restore().await;
+    assert_eq!(s.app.count("SELECT count(*) FROM person").await, 2 * SUBJECTS as i64);
+
+    let (code, asked) = s.replay(&["replay", "app", "--snapshot-time", &snapshot, "--dry-run", "--wait"]);
+    assert_eq!((code, asked["state"].as_str()), (Some(3), Some("completed")), "{asked:#}");
+    assert_eq!(asked["keys_read"], 2 * SUBJECTS, "{asked:#}");
+    let share = &asked["shares"][0];
+    assert_eq!(
+        (&share["customer"], &share["erasures"], &share["restrictions"], &share["liftings"]),
+        (&"customers/acme".into(), &ERASED.into(), &1.into(), &0.into())
+    );
+    assert_eq!(asked["shares"].as_array().unwrap().len(), 1, "nothing of bolt's was instructed");
+    assert_eq!(s.app.count("SELECT count(*) FROM person").await, 2 * SUBJECTS as i64, "nothing is touched");
+
+    let (code, stopped) = s.replay(&["replay", "app", "--snapshot-time", &snapshot, "--wait"]);
+    assert_eq!((code, stopped["state"].as_str()), (Some(4), Some("awaiting_approval")), "{stopped:#}");
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(s.follow_ups().await.is_empty(), "a quarter of all is for a person to look at");
+
+    let (code, ended) = s.replay(&["approve-replay", stopped["name"].as_str().unwrap(), "--wait"]);
+    assert_eq!((code, ended["state"].as_str()), (Some(3), Some("completed")), "{ended:#}");
+    let look_at = &ended["findings"];
+    assert_eq!(look_at.as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&look_at[0]["request"], &look_at[0]["kind"]),
+        (&rectified.name.clone().into(), &"rectification".into())
+    );
+    // The data are what they were, but for the rectification; bolt's are untouched, down to the letter.
+    assert_eq!(s.people("tenant = 'bolt'").await, whole);
+    assert_eq!(s.people(&neighbours).await, unmarked);
+    assert!(s.people(&format!("tenant = 'acme' AND id < {ERASED}")).await.is_empty());
+    assert_eq!(s.app.count("SELECT count(*) FROM note").await, (2 * SUBJECTS - ERASED) as i64);
+    let marked = s.people("restricted = 'yes'").await;
+    assert_eq!(marked.keys().collect::<Vec<_>>(), ["61"]);
+
+    // Each by a request of its own, confirmed in the ordinary way.
+    let follow_ups = s.follow_ups().await;
+    assert_eq!(follow_ups.len() as u64, ERASED + 1);
+    for follow_up in &follow_ups {
+        let follow_up = get(&s.acme, &follow_up.name).await;
+        assert_eq!(follow_up.state(), v1::RequestState::Completed);
+        assert_eq!(follow_up.replay, ended["name"].as_str().unwrap());
+        let expected = if follow_up.follows == restricted.name {
+            ["app note message RESTRICTED VERIFIED 1", "app person display_name RESTRICTED VERIFIED 1"]
+        } else {
+            assert!(originals.contains(&follow_up.follows));
+            ["app note message ERASED VERIFIED 1", "app person display_name ERASED VERIFIED 1"]
+        };
+        let lines = outcomes(&follow_up);
+        assert!(expected.iter().all(|line| lines.contains(&(*line).to_owned())), "{lines:?}");
+    }
+    let certificate = v1::GetCertificateRequest { name: follow_ups[0].name.clone(), ..Default::default() };
+    let until = Instant::now() + Duration::from_secs(20);
+    let certificate = loop {
+        match s.acme.evidence().get_certificate(certificate.clone()).await {
+            Ok(certificate) => break certificate.into_inner(),
+            Err(e) => assert!(Instant::now() < until, "{e:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    let text = String::from_utf8_lossy(&certificate.certificate).into_owned();
+    let follows = follow_ups[0].follows.rsplit('/').next().unwrap();
+    assert!(text.contains("\"follow_up\"") && text.contains(follows), "it says what it carries out again");
+
+    // Another time there is nothing left to be done, though all is matched again in the log of what was instructed.
+    let (code, again) = s.replay(&["replay", "app", "--snapshot-time", &snapshot, "--wait"]);
+    assert_eq!(code, Some(3), "{again:#}");
+    assert_eq!(again["shares"][0]["erasures"], 0, "{again:#}");
+    let log = s.deployment.log();
+    assert!(log.contains("a replay was asked for"), "every use is told of");
+    assert!(!log.to_lowercase().contains("@example.com"), "no personal data in the log (I10)");
+}
+
+#[tokio::test]
+async fn what_a_restore_brought_back_goes_again_postgres() {
+    what_a_restore_brought_back_goes_again(StoreKind::Postgres, Engine::Postgres).await;
+}
+
+#[tokio::test]
+async fn what_a_restore_brought_back_goes_again_mariadb() {
+    what_a_restore_brought_back_goes_again(StoreKind::Sqlite, Engine::MySql).await;
+}
+
+#[tokio::test]
+async fn what_a_restore_brought_back_goes_again_sqlite() {
+    what_a_restore_brought_back_goes_again(StoreKind::Sqlite, Engine::Sqlite).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_replayed_is_refused_and_says_why() {
+    let s = scene(StoreKind::Sqlite, Engine::Sqlite).await;
+    let mut plain = system("acme", v1::ConnectorKind::Sql, "app", MAP);
+    plain.backup_retention = None;
+    register(&s.operator, "plain", plain).await.unwrap();
+    let at = |seconds: i64| {
+        let now = Timestamp::now().as_second();
+        Some(prost_types::Timestamp { seconds: now - seconds, nanos: 0 })
+    };
+    let ask = |system: &str, snapshot_time| v1::ReplayErasuresRequest {
+        request_id: new_id(),
+        system: format!("systems/{system}"),
+        snapshot_time,
+        dry_run: true,
+        ..Default::default()
+    };
+    let refused = async |client: &Client, request| client.systems().replay_erasures(request).await.unwrap_err();
+    let answer = refused(&s.operator, ask("plain", at(60))).await;
+    assert_eq!(answer.code(), Code::FailedPrecondition);
+    assert!(answer.message().contains("backup_retention"), "{answer:?}");
+    assert_eq!(refused(&s.operator, ask("nowhere", at(60))).await.code(), Code::NotFound);
+    for snapshot in [None, at(-60), at(15 * 86_400)] {
+        assert_eq!(refused(&s.operator, ask("app", snapshot)).await.code(), Code::InvalidArgument);
+    }
+    assert_eq!(refused(&s.acme, ask("app", at(60))).await.code(), Code::PermissionDenied, "operators alone");
+    let mut once = ask("app", at(60));
+    let first = s.operator.systems().replay_erasures(once.clone()).await.unwrap().into_inner().replay.unwrap();
+    let again = s.operator.systems().replay_erasures(once.clone()).await.unwrap().into_inner().replay.unwrap();
+    assert_eq!(again.name, first.name);
+    once.dry_run = false;
+    assert_eq!(refused(&s.operator, once).await.code(), Code::AlreadyExists);
+    let get = |name: String| v1::GetReplayRequest { name };
+    let other = s.acme.systems().get_replay(get(first.name.clone())).await.unwrap_err();
+    assert_eq!(other.code(), Code::PermissionDenied);
+    let elsewhere = first.name.replace("systems/app", "systems/plain");
+    assert_eq!(s.operator.systems().get_replay(get(elsewhere)).await.unwrap_err().code(), Code::NotFound);
+}
+
+/// Nothing leads into the network where the files are: their worker says what it holds.
+#[tokio::test]
+async fn a_remote_system_says_what_it_holds() {
+    let deployment = Deployment::start_with(StoreKind::Sqlite, &[("QUITTANCED_DISPATCH__LEASE_S", "4")]).await;
+    let operator = deployment.operator().await;
+    for customer in ["acme", "bolt"] {
+        create_customer(&operator, customer).await;
+    }
+    let map = "version: 1\ncollections:\n  files:\n    fields:\n      content: file\n";
+    let print = v1::System {
+        accepts: vec![v1::IdentifierKind::Email.into()],
+        display_name: "Print shop".to_owned(),
+        all_customers: true,
+        customers: Vec::new(),
+        ..system("acme", v1::ConnectorKind::Remote, "", map)
+    };
+    register(&operator, "print", print).await.unwrap();
+    let root = deployment.path("files");
+    let put = |whose: &str, who: &str| {
+        let folder = root.join(format!("{whose}/email/{who}%40example.com"));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("letter.txt"), "Dear").unwrap();
+    };
+    let all = ["anna", "ben", "cid"];
+    all.iter().for_each(|who| ["acme", "bolt"].iter().for_each(|whose| put(whose, who)));
+    let snapshot = Timestamp::now().to_string();
+    let acme = deployment.client(&deployment.customer_token("acme")).await;
+    let mut worker = deployment.file_worker("print", &deployment.connector_token("print"), &root, &[]);
+    let erased = create(&acme, by_email(v1::Action::Erasure, "anna@example.com")).await.unwrap();
+    completed(&acme, &erased.name).await;
+    assert!(!root.join("acme/email/anna%40example.com").exists());
+    put("acme", "anna");
+    let ran = Command::new(binary("quittance"))
+        .args(["--endpoint", &deployment.endpoint(), "--timeout", "60s", "systems", "replay", "print"])
+        .args(["--snapshot-time", &snapshot, "--wait"])
+        .env("QUITTANCE_TOKEN", deployment.operator_token())
+        .output()
+        .unwrap();
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    let shown = String::from_utf8_lossy(&ran.stdout);
+    assert_eq!(ran.status.code(), Some(0), "{shown}{}", String::from_utf8_lossy(&ran.stderr));
+    assert!(shown.contains("keys read") && shown.contains("customers/acme"), "{shown}");
+    assert!(!root.join("acme/email/anna%40example.com").exists(), "gone again");
+    for path in ["acme/email/ben", "acme/email/cid", "bolt/email/anna", "bolt/email/ben"] {
+        assert!(root.join(format!("{path}%40example.com/letter.txt")).exists(), "{path}");
+    }
+}
+
+/// A stream that is cut is never taken for all that there is.
+#[tokio::test]
+async fn half_of_what_a_system_holds_is_nothing() {
+    use v1::upload_held_keys_request::Part;
+    let deployment = Deployment::start_with(StoreKind::Sqlite, &[("QUITTANCED_DISPATCH__LEASE_S", "4")]).await;
+    let operator = deployment.operator().await;
+    create_customer(&operator, "acme").await;
+    let map = "version: 1\ncollections:\n  files:\n    fields:\n      content: file\n";
+    let print = v1::System {
+        accepts: vec![v1::IdentifierKind::Email.into()],
+        ..system("acme", v1::ConnectorKind::Remote, "", map)
+    };
+    register(&operator, "print", v1::System { display_name: "Print shop".to_owned(), ..print }).await.unwrap();
+    let worker = deployment.client(&deployment.connector_token("print")).await;
+    let now = Timestamp::now().as_second();
+    let ask = v1::ReplayErasuresRequest {
+        request_id: new_id(),
+        system: "systems/print".to_owned(),
+        snapshot_time: Some(prost_types::Timestamp { seconds: now - 5, nanos: 0 }),
+        ..Default::default()
+    };
+    let replay = operator.systems().replay_erasures(ask).await.unwrap().into_inner().replay.unwrap();
+    let lease = async |replays: bool| {
+        let wait = Some(prost_types::Duration { seconds: if replays { 20 } else { 0 }, nanos: 0 });
+        let (system, worker_name) = ("systems/print".to_owned(), "w".to_owned());
+        let lease = v1::LeaseTasksRequest { system, worker: worker_name, tasks_max: 1, wait, replays };
+        worker.connectors().lease_tasks(lease).await.unwrap().into_inner().tasks.pop()
+    };
+    assert!(lease(false).await.is_none(), "only who can say so is asked");
+    let key = |value: &str| v1::HeldKey {
+        identifier: Some(v1::Identifier { kind: v1::IdentifierKind::Email.into(), value: value.to_owned() }),
+        customer_key: "acme".to_owned(),
+    };
+    let keys = |values: &[&str]| Part::Keys(v1::HeldKeys { keys: values.iter().map(|v| key(v)).collect() });
+    let upload = async |task: &v1::LeasedTask, parts: Vec<Part>| {
+        let first = Part::Lease(v1::Lease { task: task.name.clone(), lease: task.lease });
+        let parts = std::iter::once(first).chain(parts).map(|p| v1::UploadHeldKeysRequest { part: Some(p) });
+        let parts: Vec<_> = parts.collect();
+        worker.connectors().upload_held_keys(tokio_stream::iter(parts)).await.map(|a| a.into_inner().key_count)
+    };
+    let task = lease(true).await.unwrap();
+    assert_eq!((task.work(), &task.name), (v1::Work::Replay, &replay.name));
+    let end = |key_count| Part::End(v1::HeldKeysEnd { key_count });
+    let cut = upload(&task, vec![keys(&["a@example.com"])]).await.unwrap_err();
+    assert_eq!(cut.code(), Code::Unavailable);
+    let short = upload(&task, vec![keys(&["a@example.com"]), end(2)]).await.unwrap_err();
+    assert_eq!(short.code(), Code::Unavailable);
+    let get = v1::GetReplayRequest { name: replay.name.clone() };
+    let state = async || operator.systems().get_replay(get.clone()).await.unwrap().into_inner().replay.unwrap().state();
+    assert_eq!(state().await, v1::ReplayState::Matching);
+    // The lease passes, and it begins anew; under the old one nothing is taken any more.
+    let again = lease(true).await.expect("it comes back");
+    assert_eq!(upload(&task, vec![end(0)]).await.unwrap_err().code(), Code::Aborted);
+    let what_is_no_email = ["a@example.com", "not an address"];
+    assert_eq!(upload(&again, vec![keys(&what_is_no_email), end(2)]).await.unwrap(), 2);
+    assert_eq!(state().await, v1::ReplayState::Completed);
+}
