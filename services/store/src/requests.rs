@@ -129,7 +129,7 @@ impl TimelinessFilter {
 
 pub(crate) const COLUMNS: &str = "request_id, action, state, instruction, reference, restriction_ground, agreement_version, created_us,
     changed_us, first_due_us, due_us, subject_asked_us, subject_informed_us, controller_due_us, closed_us, closing_reason,
-    objection_reason, objection_us, identifier_changes, notices, follows_request_id, only_system, replay_id";
+    objection_reason, objection_us, identifier_changes, notices, repeats_request_id, only_system, replay_id";
 /// How many they are.
 pub(crate) const COLUMNS_LEN: usize = 23;
 const TABLE: &str = "requests";
