@@ -583,14 +583,14 @@ fn insert_requests(ctx: &IntakeContext<'_>, seq: &str, prepared: &[Prepared]) ->
     let sql = format!(
         "WITH v(request_id, idempotency_id, content_mac, action, state, instruction, reference, ground, key_epoch, wrapped_key,
                 sealed_subject, open_tasks, due_us, asked_us, informed_us, controller_due_us, identifier_changes,
-                notices, follows, only_system, replay_id) AS ({{rows}})
+                notices, repeats, only_system, replay_id) AS ({{rows}})
          INSERT INTO requests (customer_id, request_id, idempotency_id, content_mac, action, state, instruction, reference,
                 restriction_ground, key_epoch, wrapped_key, sealed_subject, agreement_version, systems_generation, open_tasks,
                 exceptions, created_us, changed_us, first_due_us, due_us, subject_asked_us, subject_informed_us,
-                controller_due_us, identifier_changes, notices, follows_request_id, only_system, replay_id, changed_seq)
+                controller_due_us, identifier_changes, notices, repeats_request_id, only_system, replay_id, changed_seq)
          SELECT $1, request_id, idempotency_id, content_mac, action, state, instruction, reference, ground, key_epoch,
                 wrapped_key, sealed_subject, $2, $3, open_tasks, 0, $4, $4, due_us, due_us, asked_us, informed_us,
-                controller_due_us, identifier_changes, notices, follows, only_system, replay_id, {seq}
+                controller_due_us, identifier_changes, notices, repeats, only_system, replay_id, {seq}
          FROM v"
     );
     let args = vec![

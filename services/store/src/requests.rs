@@ -131,7 +131,11 @@ impl TimelinessFilter {
 
 pub(crate) const COLUMNS: &str = "request_id, action, state, instruction, reference, restriction_ground, agreement_version, created_us,
     changed_us, first_due_us, due_us, subject_asked_us, subject_informed_us, controller_due_us, closed_us, closing_reason,
+<<<<<<< HEAD
     objection_reason, objection_us, identifier_changes, notices, follows_request_id, only_system, replay_id, forgotten_us";
+=======
+    objection_reason, objection_us, identifier_changes, notices, repeats_request_id, only_system, replay_id";
+>>>>>>> h-replay
 /// How many they are.
 pub(crate) const COLUMNS_LEN: usize = 24;
 const TABLE: &str = "requests";

@@ -75,7 +75,8 @@ async fn a_page_at_a_time_whatever_the_key_is_made_of(db: &Db) {
         Engine::Sqlite => "blob",
     };
     let literal = |n: u32| if db.engine == Engine::Postgres { format!("'\\x{n:04x}'") } else { format!("x'{n:04x}'") };
-    let keys: [(&str, &str, Box<dyn Fn(u32) -> String>); 6] = [
+    type Key<'a> = (&'a str, &'a str, Box<dyn Fn(u32) -> String + 'a>);
+    let keys: [Key<'_>; 6] = [
         ("n", "n integer", Box::new(|n| format!("{}", i64::from(n) - 11))),
         ("n", "n bigint", Box::new(|n| format!("{}", 9_000_000_000_000_000_000_u64 + u64::from(n)))),
         ("n", "n varchar(20)", Box::new(|n| format!("'K{}-ß'", n * 7))),

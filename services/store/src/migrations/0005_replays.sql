@@ -89,7 +89,7 @@ CREATE INDEX replay_matches_open ON replay_matches (customer_id, replay_id, foll
 CREATE INDEX replay_matches_until ON replay_matches (customer_id, until_us);
 
 -- A request that carries out again what another had instructed, at one system alone.
-ALTER TABLE requests ADD COLUMN follows_request_id {uuid};
+ALTER TABLE requests ADD COLUMN repeats_request_id {uuid};
 ALTER TABLE requests ADD COLUMN only_system TEXT;
 ALTER TABLE requests ADD COLUMN replay_id {uuid};
 CREATE INDEX requests_replayed ON requests (customer_id, replay_id) WHERE replay_id IS NOT NULL;
