@@ -260,6 +260,9 @@ suite! {
         engines {
             a_second_handle_on_the_same_file_is_refused,
         }
+        forgetting {
+            a_database_from_before_a_rotation_is_of_use_again,
+        }
         sealing {
             no_byte_of_the_files_holds_personal_data_in_the_clear,
         }
