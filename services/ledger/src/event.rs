@@ -38,6 +38,9 @@ pub enum Event {
         subject_informed_us: Option<i64>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         controller_due_us: Option<i64>,
+        /// A hold has ended: the request whose confirmation this one carries on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        follows: Option<RequestId>,
     },
     /// The fan-out; again when a system was added meanwhile.
     Planned {

@@ -61,6 +61,8 @@ pub struct LeasedTask {
     pub subject: SubjectSecrets,
     /// What an earlier attempt stored.
     pub match_set: Option<Vec<u8>>,
+    /// A hold has ended: its match set is all there is to go by, and nobody knows who the subject is.
+    pub follows: Option<RequestId>,
     pub(crate) request_key: RequestKey,
 }
 
@@ -167,6 +169,7 @@ impl Store {
                 due_at: time(row.i64(8)?, "requests")?,
                 subject: SubjectSecrets::open(&request_key, &row.bytes(7)?)?,
                 match_set,
+                follows: row.opt_uuid(12)?.map(RequestId::new),
                 request_key,
             });
         }
@@ -257,7 +260,7 @@ async fn claim(
         format!(
             "SELECT t.request_id, t.lease, t.attempts, t.map_version, t.reason, r.key_epoch, r.wrapped_key, r.sealed_subject,
                r.due_us, r.closed_us, (SELECT m.sealed FROM match_sets m
-                 WHERE m.customer_id = $1 AND m.request_id = r.request_id AND m.system_id = $2), {time_zone}
+                 WHERE m.customer_id = $1 AND m.request_id = r.request_id AND m.system_id = $2), {time_zone}, r.follows_request_id
              FROM {claimed} JOIN requests r ON r.customer_id = $1 AND r.request_id = t.request_id"
         )
     };

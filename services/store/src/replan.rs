@@ -198,7 +198,8 @@ impl Store {
         }
         let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE" } else { "" };
         let sql = format!(
-            "SELECT request_id, action, due_us, key_epoch, wrapped_key, sealed_subject, exceptions, open_tasks, notices FROM requests
+            "SELECT request_id, action, due_us, key_epoch, wrapped_key, sealed_subject, exceptions, open_tasks, notices,
+               follows_request_id FROM requests
              WHERE customer_id = $1 AND closed_us IS NULL AND state = 'IN_PROGRESS' AND systems_generation < $2
              ORDER BY systems_generation, request_id LIMIT $3 {lock}"
         );
@@ -236,6 +237,9 @@ impl Store {
             let systems = concerned(&all, &read_list::<Notice>(&row.text(8)?)?);
             let mut added = plan(action, &kinds, &systems, due).unwrap_or_default();
             carry_after_named(&mut added, &systems, &secrets.identifier_changes);
+            // Where a hold has ended, no other system is concerned.
+            let follows = row.opt_uuid(9)?.is_some();
+            added.retain(|_| !follows);
             added.retain(|t| !have.contains_key(&t.system));
             added.iter_mut().for_each(|t| wait_for_no_past(t, have));
             let open = row.i64(7)?;

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     LeasedTask, Store, StoreError, StoreResult, SubjectSecrets, changes,
+    kept::{Kept, release},
     lease::lease_rows,
     ledger::Staging,
     lifecycle::locked_state,
@@ -38,6 +39,8 @@ pub struct Report {
 #[derive(Clone, Debug)]
 pub enum ReportResult {
     Done(Confirmation),
+    /// Done, and some of it is held until a day: what is needed then is kept.
+    Held(Confirmation, Kept),
     /// Identifiers for other systems; the act comes later.
     Resolved(Vec<Identifier>),
     /// Instructed; look again then.
@@ -53,6 +56,9 @@ pub enum ReportResult {
         reason: String,
     },
 }
+
+/// How often a report is made again that met a new epoch.
+const REPORT_TRIES: u32 = 3;
 
 /// A task of the batch's system that is done.
 #[derive(Clone, Copy)]
@@ -173,6 +179,30 @@ impl Store {
         now: Timestamp,
         reports: &[Report],
     ) -> StoreResult<Vec<RequestId>> {
+        let kept = reports.iter().filter_map(|report| match &report.result {
+            ReportResult::Held(_, kept) => Some((report.request, kept)),
+            _ => None,
+        });
+        let kept: Vec<(RequestId, &Kept)> = kept.collect();
+        for _ in 1..REPORT_TRIES {
+            if let Some(lost) = self.report_once(customer, system, now, reports, &kept).await? {
+                return Ok(lost);
+            }
+        }
+        let moved = StoreError::Inconsistent { table: "deployment", what: "a new epoch begins at every try" };
+        self.report_once(customer, system, now, reports, &kept).await?.ok_or(moved)
+    }
+
+    /// `None`: a new epoch began, and what is to be kept is sealed again.
+    async fn report_once(
+        &self,
+        customer: &CustomerId,
+        system: &SystemId,
+        now: Timestamp,
+        reports: &[Report],
+        kept: &[(RequestId, &Kept)],
+    ) -> StoreResult<Option<Vec<RequestId>>> {
+        let kept = self.seal_kept(customer, system, kept).await?;
         let mut tx = self.customer_tx(customer).await?;
         let mut lost: Vec<RequestId> = Vec::new();
         let mut done = Vec::new();
@@ -180,7 +210,7 @@ impl Store {
         let mut resolved = Vec::new();
         for Report { request, lease, result } in reports {
             match result {
-                ReportResult::Done(confirmation) => done.push(Done { request: *request, lease: *lease, confirmation }),
+                ReportResult::Done(confirmation) | ReportResult::Held(confirmation, _) => done.push(Done { request: *request, lease: *lease, confirmation }),
                 ReportResult::Resolved(found) => resolved.push((*request, *lease, found.as_slice())),
                 ReportResult::Awaiting { check_at, reference } => {
                     later.push((*request, *lease, "AWAITING_CONFIRMATION", us(*check_at), reference.as_str()));
@@ -195,12 +225,17 @@ impl Store {
         }
         put_off(&mut tx, customer, system, now, &later, &mut lost).await?;
         let confirmed = fence_done(&mut tx, customer, system, now, done, &mut lost).await?;
+        if !kept.insert(&mut tx, customer, system, confirmed.iter().map(|(done, _)| done.request)).await? {
+            drop(tx);
+            self.refresh_keys().await?;
+            return Ok(None);
+        }
         confirm(&mut tx, customer, system, now, confirmed).await?;
         if !resolved.is_empty() {
             self.resolve(&mut tx, customer, system, now, resolved, &mut lost).await?;
         }
         tx.commit().await?;
-        Ok(lost)
+        Ok(Some(lost))
     }
 
     /// An operator confirms a task that needs attention, with evidence or as `UNCONFIRMED`.
@@ -406,7 +441,7 @@ async fn touch_requests(tx: &mut Tx, customer: &CustomerId, now: Timestamp, ids:
     Ok(())
 }
 
-/// What its request has become of a task that is confirmed: id, state, due time and action.
+/// What its request has become of a task that is confirmed: id, state, due time, action, and the request that it follows.
 type Confirmed<'a> = (Done<'a>, Row);
 
 /// Confirms tasks whose lease still holds, and takes them off their requests. Zero rows mean that it does not: nothing is recorded for
@@ -449,7 +484,7 @@ async fn fence_done<'a>(
     let updated = tx.fetch_rows(&sql, args, done_rows(&done)).await?;
     let mut by_lease = HashMap::with_capacity(updated.len());
     for row in updated {
-        by_lease.insert((row.uuid(0)?, row.i64(4)?), row);
+        by_lease.insert((row.uuid(0)?, row.i64(5)?), row);
     }
     let mut confirmed = Vec::with_capacity(by_lease.len());
     for d in done {
@@ -489,7 +524,7 @@ fn taking_off(seq: &str, batch: &str, now: &str, generation: &str) -> String {
            state = CASE WHEN {closes} AND requests.exceptions + v.exceptions = 0 THEN 'COMPLETED'
                         WHEN {closes} THEN 'COMPLETED_WITH_EXCEPTIONS' ELSE requests.state END
          FROM {batch} WHERE requests.customer_id = $1 AND requests.request_id = v.request_id
-         RETURNING requests.request_id, requests.state, requests.due_us, requests.action"
+         RETURNING requests.request_id, requests.state, requests.due_us, requests.action, requests.follows_request_id"
     )
 }
 
@@ -530,7 +565,7 @@ async fn confirm(
     }
     let mut staging = Staging::new(customer);
     let mut bodies = Vec::with_capacity(confirmed.len());
-    let mut closed = Vec::new();
+    let (mut closed, mut followed) = (Vec::new(), Vec::new());
     for (c, row) in &confirmed {
         let late = now > time(row.i64(2)?, "requests")?;
         staging.add(c.request, &Event::Confirmed { confirmation: c.confirmation.clone(), late });
@@ -542,11 +577,13 @@ async fn confirm(
             staging.add(c.request, &Event::Completed { state, at_us: us(now), late });
             let action = parsed(row, 3, "requests", Action::parse)?;
             closed.push(Closed::done(c.request, action));
+            followed.extend(row.opt_uuid(4)?.map(|_| c.request));
         }
     }
     let mut writes = forget_closed(tx.engine(), customer, &closed);
     writes.push(insert_confirmations(customer, system, now, bodies));
     writes.push(staging.part());
+    writes.push(release(customer, &followed));
     // Not before the requests are written: only then all who wait for these tasks are there to be seen.
     let ids: Vec<RequestId> = confirmed.iter().map(|(c, _)| c.request).collect();
     let ended = tx.fetch_with(ended_waits(customer, system, "CONFIRMED", &ids), writes).await?;

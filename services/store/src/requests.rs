@@ -44,6 +44,8 @@ pub struct RequestRow {
     pub notices: Vec<Notice>,
     /// Since when its identifiers, match sets and records are gone.
     pub forgotten_at: Option<Timestamp>,
+    /// A hold has ended: the request that it carries on.
+    pub follows: Option<RequestId>,
 }
 
 /// That a rectification changes an identifier, and where it was named.
@@ -130,9 +132,9 @@ impl TimelinessFilter {
 
 pub(crate) const COLUMNS: &str = "request_id, action, state, instruction, reference, restriction_ground, agreement_version, created_us,
     changed_us, first_due_us, due_us, subject_asked_us, subject_informed_us, controller_due_us, closed_us, closing_reason,
-    objection_reason, objection_us, identifier_changes, notices, forgotten_us";
+    objection_reason, objection_us, identifier_changes, notices, forgotten_us, follows_request_id";
 /// How many they are.
-pub(crate) const COLUMNS_LEN: usize = 21;
+pub(crate) const COLUMNS_LEN: usize = 22;
 const TABLE: &str = "requests";
 
 pub(crate) fn read(row: &Row) -> StoreResult<RequestRow> {
@@ -162,6 +164,7 @@ pub(crate) fn read(row: &Row) -> StoreResult<RequestRow> {
         identifier_changes: read_list(&row.text(18)?)?,
         notices: read_list(&row.text(19)?)?,
         forgotten_at: opt_time(row.opt_i64(20)?, TABLE)?,
+        follows: row.opt_uuid(21)?.map(RequestId::new),
     })
 }
 

@@ -167,6 +167,7 @@ impl Collected {
                 subject_asked_us,
                 subject_informed_us,
                 controller_due_us,
+                follows,
             } => {
                 let request = Instruction {
                     id,
@@ -176,6 +177,7 @@ impl Collected {
                     restriction_ground: *restriction_ground,
                     instructed_by: by.clone(),
                     referred: *referred,
+                    follows: *follows,
                     subject: *subject,
                 };
                 if self.request.replace(request).is_some() {

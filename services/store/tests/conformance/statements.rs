@@ -14,6 +14,7 @@ pub const CUSTOMERS_TABLES: &[&str] = &[
     "certificates",
     "confirmations",
     "extensions",
+    "kept_rows",
     "key_epoch_uses",
     "ledger_entries",
     "match_sets",
