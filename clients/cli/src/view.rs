@@ -355,6 +355,8 @@ pub struct Request {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forget_time: Option<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
+    pub follows: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub etag: String,
 }
 
@@ -410,6 +412,7 @@ impl From<v1::Request> for Request {
             identifier_changes: request.identifier_changes.into_iter().map(Into::into).collect(),
             recipients: request.recipients.into_iter().map(Into::into).collect(),
             forget_time: text_or_none(request.forget_time.as_ref()),
+            follows: request.follows,
             etag: request.etag,
         }
     }
@@ -444,6 +447,7 @@ impl Request {
             table.field("first due", seconds(self.first_due_time.as_ref()));
         }
         table.field("completed", seconds(self.complete_time.as_ref()));
+        table.field("follows", &self.follows);
         table.field("forgotten", seconds(self.forget_time.as_ref()));
         table.field("ground", &self.restriction_ground);
         table.field("changes identifier", IdentifierChange::line(&self.identifier_changes));

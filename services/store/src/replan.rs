@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::{
     Store, StoreError, StoreResult, SubjectSecrets, Topology, changes,
     intake::planned_event,
+    kept::release,
     ledger::Staging,
     lines::{self, Closed, forget_closed},
     requests::read_list,
@@ -284,9 +285,11 @@ impl Store {
             done,
         )
         .await?;
+        let follow_ups: Vec<RequestId> = closed.iter().map(|(id, ..)| *id).collect();
         let closed: Vec<_> = closed.iter().map(|(id, _, action)| Closed::done(*id, *action)).collect();
         let mut writes = forget_closed(tx.engine(), customer, &closed);
         writes.push(staging.part());
+        writes.push(release(customer, &follow_ups));
         tx.execute_together(writes).await?;
         tx.commit().await?;
         self.grown(missing.iter().map(|(.., tasks)| tasks.len()).sum()).await;

@@ -159,6 +159,7 @@ pub fn request_to(
         notify_recipients: r.notices.iter().map(|notice| notice.recipient.as_str().to_owned()).collect(),
         recipients: Vec::new(),
         forget_time: r.forgotten_at.map(time_to),
+        follows: r.follows.map(|id| request_name(customer, id)).unwrap_or_default(),
         etag: format!("{:x}", r.changed_at.as_microsecond()),
     }
 }
