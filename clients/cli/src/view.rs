@@ -450,8 +450,8 @@ impl Request {
             table.field("first due", seconds(self.first_due_time.as_ref()));
         }
         table.field("completed", seconds(self.complete_time.as_ref()));
+        table.field("follows", &self.follows);
         table.field("forgotten", seconds(self.forget_time.as_ref()));
-        table.field("carries out again", &self.follows);
         table.field("ground", &self.restriction_ground);
         table.field("changes identifier", IdentifierChange::line(&self.identifier_changes));
         let recipients = |told: bool| {

@@ -100,6 +100,18 @@ impl MatchedRow {
         *self = Self { rules, filled, ..later };
     }
 
+    /// What is needed of it on the day its hold ends, and the earliest such day: key, links and the hold itself. `None`: nothing of it is held.
+    fn held_at(&self, now: Timestamp) -> Option<(Self, Timestamp)> {
+        if self.fate_at(now) == RowFate::Hold {
+            return Some((self.clone(), self.held_until?));
+        }
+        let held_fields: Vec<_> = self.held_fields.iter().filter(|(_, until)| *until > now).copied().collect();
+        let until = held_fields.iter().map(|(_, until)| *until).min()?;
+        // What was done to its other fields is confirmed already.
+        let filled = held_fields.iter().map(|(field, _)| *field).collect();
+        Some((Self { held_fields, filled, ..self.clone() }, until))
+    }
+
     /// What is to happen at `now`: a hold that has ended gives way to what was to follow it.
     pub fn fate_at(&self, now: Timestamp) -> RowFate {
         match (self.fate, self.then) {
@@ -126,6 +138,20 @@ impl MatchSet {
 
     pub fn is_empty(&self) -> bool {
         self.collections.values().all(Vec::is_empty)
+    }
+
+    /// The part that is held at `now`, and when the first of it is not any more. Without identifiers: by its keys and marks it is found again.
+    pub fn held_at(&self, now: Timestamp) -> Option<(Self, Timestamp)> {
+        let mut held = Self { collections: BTreeMap::new(), pseudonym: self.pseudonym.clone() };
+        let mut ends = Vec::new();
+        for (name, rows) in &self.collections {
+            let (rows, until): (Vec<_>, Vec<_>) = rows.iter().filter_map(|row| row.held_at(now)).unzip();
+            ends.extend(until);
+            if !rows.is_empty() {
+                held.collections.insert(name.clone(), rows);
+            }
+        }
+        Some((held, ends.into_iter().min()?))
     }
 
     /// Adds what a later find saw. A row that both hold keeps what was known first: it was whole then. But one that was shared, and is
@@ -169,5 +195,38 @@ impl std::fmt::Debug for MatchSet {
 impl std::fmt::Debug for MatchedRow {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "MatchedRow({:?})", self.fate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn what_is_held_is_kept_until_the_first_of_it_ends() {
+        let row = |key: &str, fate| MatchedRow::new(vec![key.to_owned()], fate);
+        let held = |key: &str, until| MatchedRow {
+            held_until: Some(at(until)),
+            then: Some(RowFate::Delete),
+            ..row(key, RowFate::Hold)
+        };
+        let fields = MatchedRow {
+            filled: vec![0, 1, 2],
+            held_fields: vec![(1, at(50)), (2, at(5))],
+            ..row("fields", RowFate::Mask)
+        };
+        let orders = vec![row("gone", RowFate::Delete), held("ended", 5), held("longer", 90), held("held", 60), fields];
+        let set = MatchSet { collections: [("orders".to_owned(), orders)].into(), pseudonym: "anon-1".to_owned() };
+        let (kept, until) = set.held_at(at(10)).unwrap();
+        assert_eq!((until, kept.pseudonym.as_str()), (at(50), "anon-1"));
+        let keys: Vec<&str> = kept.collections["orders"].iter().map(|row| row.key[0].as_str()).collect();
+        assert_eq!(keys, ["longer", "held", "fields"]);
+        assert_eq!(kept.collections["orders"][2].filled, [1]);
+        assert_eq!(kept.held_at(at(60)).unwrap().1, at(90));
+        assert!(kept.held_at(at(90)).is_none());
     }
 }

@@ -13,7 +13,7 @@ use quittance_domain::{
     system::{SubjectShare, System},
     task::Work,
 };
-use quittance_store::{LeasedTask, MaskPseudonyms, Report, ReportResult, Store, StoreError};
+use quittance_store::{Kept, LeasedTask, MaskPseudonyms, Report, ReportResult, Store, StoreError};
 
 use crate::{Clock, DispatchLimits};
 
@@ -191,14 +191,17 @@ impl Execution<'_> {
     fn step<'t>(&self, task: &'t LeasedTask, pseudonyms: &MaskPseudonyms) -> Result<Step<'t>, String> {
         let SubjectShare { identifiers, corrections, identifier_changes } =
             self.system.share(&task.subject.identifiers, &task.subject.corrections, &task.subject.identifier_changes);
-        // The least one: the same in every run, whatever was yielded in which order.
-        let Some(first) = identifiers.iter().min() else { return Err(NO_USABLE_IDENTIFIER.to_owned()) };
-        let pseudonym = pseudonyms.of(first);
-        let match_set = match &task.match_set {
+        let match_set: MatchSet = match &task.match_set {
             None => MatchSet::default(),
             Some(bytes) => {
                 serde_json::from_slice(bytes).map_err(|_| "the stored match set does not parse".to_owned())?
             }
+        };
+        // The least one: the same in every run, whatever was yielded in which order.
+        let pseudonym = match identifiers.iter().min() {
+            Some(first) => pseudonyms.of(first),
+            None if task.follows.is_some() => match_set.pseudonym.clone(),
+            None => return Err(NO_USABLE_IDENTIFIER.to_owned()),
         };
         let subject = Subject { identifiers, pseudonym, corrections, identifier_changes };
         Ok(Step { task, subject, match_set })
@@ -270,8 +273,10 @@ impl Execution<'_> {
     ) -> Result<Vec<Step<'t>>, Stop> {
         let (mut steps, mut again) = (steps, Vec::new());
         for round in 1..=ROUNDS_MAX {
-            let found = self.find(ctx, steps, reports).await?;
-            let going: Vec<Step<'_>> = found.into_iter().map(|(step, _)| step).collect();
+            // Where a hold has ended nobody is looked for: the person may be a customer again by now.
+            let (known, sought): (Vec<_>, Vec<_>) = steps.into_iter().partition(|step| step.task.follows.is_some());
+            let found = self.find(ctx, sought, reports).await?;
+            let going: Vec<Step<'_>> = found.into_iter().map(|(step, _)| step).chain(known).collect();
             let acted = self.act(ctx, going, &mut again, reports).await?;
             let settled = self.settle(acted, reports).await;
             steps = self.read_back(ctx, settled, round == ROUNDS_MAX, reports).await?;
@@ -341,7 +346,7 @@ impl Execution<'_> {
         let mut again = Vec::new();
         for (step, seen) in apart.steps().zip(seen) {
             match seen {
-                Ok(outcomes) => reports.push(self.confirmed(step.task, outcomes, asked_at)),
+                Ok(outcomes) => reports.push(self.kept(ctx, &step, self.confirmed(step.task, outcomes, asked_at))),
                 Err(SubjectError::NotYet { .. }) if !last => again.push(step),
                 Err(error) => reports.push(self.subject_failed(step.task, &error)),
             }
@@ -400,6 +405,18 @@ impl Execution<'_> {
         let outcomes: Vec<Outcome> = totals.into_iter().map(exported).collect();
         let outcomes = if outcomes.is_empty() { vec![not_held()] } else { outcomes };
         Ok(self.confirmed(task, outcomes, asked_at))
+    }
+
+    /// What is held goes with its confirmation: without it, nobody would find it on the day the hold ends.
+    fn kept(&self, ctx: &BatchContext, step: &Step<'_>, report: Report) -> Report {
+        let held = (ctx.action == Action::Erasure).then(|| step.match_set.held_at(ctx.now)).flatten();
+        match (report.result, held) {
+            (ReportResult::Done(confirmation), Some((held, due_at))) => {
+                let kept = Kept { rows: encode(&held), due_at };
+                Report { result: ReportResult::Held(confirmation, kept), ..report }
+            }
+            (result, _) => Report { result, ..report },
+        }
     }
 
     fn confirmed(&self, task: &LeasedTask, outcomes: Vec<Outcome>, asked_at: Timestamp) -> Report {

@@ -42,6 +42,9 @@ pub enum Event {
         /// It carries out again what another had instructed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         follow_up: Option<FollowedUp>,
+        /// A hold has ended: the request whose confirmation this one carries on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        follows: Option<RequestId>,
     },
     /// The fan-out; again when a system was added meanwhile.
     Planned {

@@ -9,8 +9,8 @@ use quittance_api::v1::{
     system_service_server::SystemServiceServer,
 };
 use quittance_dispatch::{
-    Clock as _, ConnectorRegistry, Deadlines, Dispatcher, KeyKeeper, Replays, Suppressions, SystemClock, TopologyCache,
-    remote::RemoteDesk,
+    Clock as _, ConnectorRegistry, Deadlines, Dispatcher, EndsOfHolds, KeyKeeper, Replays, Suppressions, SystemClock,
+    TopologyCache, remote::RemoteDesk,
 };
 use quittance_store::Store;
 use tokio::{
@@ -105,10 +105,12 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         );
         let replays = replays.run(drain.clone());
         let deadlines = Deadlines::new(store, clock, app.at_risk().unsigned_abs(), every).run(drain.clone());
+        let holds =
+            EndsOfHolds::new(app.store.clone(), app.clock.clone(), app.topology.clone(), every).run(drain.clone());
         let dispatching = dispatcher.run(drain.clone());
         let statements = deadline_statements::run(app.clone(), every);
         let forgetting = keeper.forget(Uuid::new_v4().to_string(), config.keys.epoch(), drain.clone());
-        tokio::spawn(async move { tokio::join!(dispatching, deadlines, statements, forgetting, swept, replays) })
+        tokio::spawn(async move { tokio::join!(dispatching, deadlines, holds, statements, forgetting, swept, replays) })
     });
     let signalled = drain.clone();
     let mut terminate = signal(SignalKind::terminate())?;

@@ -19,7 +19,8 @@ use crate::{
     epochs::hold_epoch,
     ledger::Staging,
     lines::{Closed, forget_closed},
-    seal::WrappedKey,
+    replan::system_id,
+    seal::{KeyOf, WrappedKey},
     tx::{opt_time, us},
 };
 
@@ -76,8 +77,25 @@ pub struct Forgetting {
     walk: Option<Walk>,
 }
 
+/// What keys are wrapped for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Table {
+    Requests,
+    KeptRows,
+}
+
+impl Table {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::KeptRows => "kept_rows",
+        }
+    }
+}
+
 struct Walk {
     epoch: u32,
+    table: Table,
     customer: String,
     request: Uuid,
     unopenable: u64,
@@ -85,7 +103,7 @@ struct Walk {
 
 impl Walk {
     fn begin(epoch: u32) -> Self {
-        Self { epoch, customer: String::new(), request: Uuid::nil(), unopenable: 0 }
+        Self { epoch, table: Table::Requests, customer: String::new(), request: Uuid::nil(), unopenable: 0 }
     }
 }
 
@@ -94,6 +112,8 @@ struct Batch {
     records: u64,
     forgotten: u64,
     rewrapped: u64,
+    /// Of what is kept of requests.
+    kept: u64,
     unopenable: u64,
     /// Where the next one begins; `None`: the customer has no more.
     next: Option<Uuid>,
@@ -101,7 +121,7 @@ struct Batch {
 
 impl Batch {
     const fn did_something(&self) -> bool {
-        self.records + self.forgotten + self.rewrapped > 0
+        self.records + self.forgotten + self.rewrapped + self.kept > 0
     }
 }
 
@@ -171,12 +191,23 @@ impl Forgetting {
     async fn turn_over(&mut self, epoch: &EpochRow, current: &EpochRow, now: Timestamp) -> StoreResult<KeyTurn> {
         let mut walk =
             self.walk.take().filter(|w| w.epoch == epoch.number).unwrap_or_else(|| Walk::begin(epoch.number));
-        while let Some(customer) = self.store.customer_under(epoch.number, &walk.customer, walk.request).await? {
+        loop {
+            let next = self.store.customer_under(walk.table, epoch.number, &walk.customer, walk.request).await?;
+            let Some(customer) = next else {
+                if walk.table == Table::KeptRows {
+                    break;
+                }
+                walk = Walk { table: Table::KeptRows, unopenable: walk.unopenable, ..Walk::begin(epoch.number) };
+                continue;
+            };
             if customer.as_str() != walk.customer {
                 (walk.customer, walk.request) = (customer.as_str().to_owned(), Uuid::nil());
             }
-            let batch =
-                self.store.turn_over_batch(&customer, (epoch.number, current.number), walk.request, now).await?;
+            let epochs = (epoch.number, current.number);
+            let batch = match walk.table {
+                Table::Requests => self.store.turn_over_batch(&customer, epochs, walk.request, now).await?,
+                Table::KeptRows => self.store.rewrap_kept(&customer, epochs, walk.request).await?,
+            };
             walk.unopenable += batch.unopenable;
             // Behind the last one there is no more of this customer's.
             walk.request = batch.next.unwrap_or(Uuid::max());
@@ -202,8 +233,9 @@ impl Forgetting {
 
 /// A customer that has something under the epoch `$1`.
 const UNDER: &str = "SELECT c.customer_id FROM customers c WHERE EXISTS (SELECT 1 FROM requests r
-     WHERE r.customer_id = c.customer_id AND r.key_epoch = CAST($1 AS TEXT) AND r.key_epoch <> '')
-   OR EXISTS (SELECT 1 FROM replay_shares s WHERE s.customer_id = c.customer_id AND s.key_epoch = CAST($1 AS TEXT))";
+       WHERE r.customer_id = c.customer_id AND r.key_epoch = CAST($1 AS TEXT) AND r.key_epoch <> '')
+     OR EXISTS (SELECT 1 FROM kept_rows k WHERE k.customer_id = c.customer_id AND k.key_epoch = CAST($1 AS TEXT))
+     OR EXISTS (SELECT 1 FROM replay_shares s WHERE s.customer_id = c.customer_id AND s.key_epoch = CAST($1 AS TEXT))";
 
 impl Store {
     async fn rotation_is_asked(&self) -> StoreResult<bool> {
@@ -226,13 +258,22 @@ impl Store {
     }
 
     /// The next customer that has something under the epoch: `customer` itself if it has behind `request`, or one after it.
-    async fn customer_under(&self, epoch: u32, customer: &str, request: Uuid) -> StoreResult<Option<CustomerId>> {
+    async fn customer_under(
+        &self,
+        table: Table,
+        epoch: u32,
+        customer: &str,
+        request: Uuid,
+    ) -> StoreResult<Option<CustomerId>> {
         let mut tx = self.deployment_read().await?;
-        let sql = "SELECT c.customer_id FROM customers c WHERE c.customer_id >= $2 AND EXISTS (SELECT 1 FROM requests r
-                     WHERE r.customer_id = c.customer_id AND r.key_epoch = $1 AND r.key_epoch <> ''
-                       AND (c.customer_id > $2 OR r.request_id > $3))
-                   ORDER BY c.customer_id LIMIT 1";
-        let row = tx.fetch_one(sql, vec![epoch.to_string().into(), customer.into(), request.into()]).await?;
+        let sql = format!(
+            "SELECT c.customer_id FROM customers c WHERE c.customer_id >= $2 AND EXISTS (SELECT 1 FROM {} r
+               WHERE r.customer_id = c.customer_id AND r.key_epoch = $1 AND r.key_epoch <> ''
+                 AND (c.customer_id > $2 OR r.request_id > $3))
+             ORDER BY c.customer_id LIMIT 1",
+            table.name()
+        );
+        let row = tx.fetch_one(&sql, vec![epoch.to_string().into(), customer.into(), request.into()]).await?;
         let broken = |_| StoreError::Inconsistent { table: "customers", what: "an id is not one" };
         row.map(|row| CustomerId::new(&row.text(0)?).map_err(broken)).transpose()
     }
@@ -274,7 +315,7 @@ impl Store {
                 continue;
             }
             let wrapped = WrappedKey { epoch: from, wrapped: row.bytes(1)? };
-            match wrapped.rewrap(self.ring(), customer, id, &sealing) {
+            match wrapped.rewrap(self.ring(), customer, id, KeyOf::Request, &sealing) {
                 Ok(wrapped) => rewrapped.push((id, wrapped.wrapped)),
                 Err(StoreError::Unsealable(_) | StoreError::NoEpochKey(_)) => batch.unopenable += 1,
                 Err(e) => return Err(e),
@@ -327,7 +368,7 @@ impl Store {
                 (String::new(), Vec::new())
             } else {
                 let wrapped = WrappedKey { epoch: from, wrapped: row.bytes(1)? };
-                match wrapped.rewrap(self.ring(), &customer, RequestId::new(replay), &sealing) {
+                match wrapped.rewrap(self.ring(), &customer, RequestId::new(replay), KeyOf::Request, &sealing) {
                     Ok(wrapped) => (wrapped.epoch.to_string(), wrapped.wrapped),
                     Err(StoreError::Unsealable(_) | StoreError::NoEpochKey(_)) => {
                         batch.unopenable += 1;
@@ -343,6 +384,49 @@ impl Store {
             .await?;
             batch.rewrapped += 1;
         }
+        tx.commit().await?;
+        Ok(batch)
+    }
+
+    /// Re-wraps what is kept of requests that may long be forgotten: it lives until it is confirmed that nothing is held any more.
+    async fn rewrap_kept(&self, customer: &CustomerId, (from, to): (u32, u32), after: Uuid) -> StoreResult<Batch> {
+        let mut tx = self.customer_tx(customer).await?;
+        if hold_epoch(&mut tx).await? != i64::from(to) {
+            return Err(StoreError::WrongState("another epoch has begun".to_owned()));
+        }
+        let sealing = self.ring().epoch(to)?;
+        let lock = if tx.engine() == Engine::Postgres { "FOR NO KEY UPDATE OF k SKIP LOCKED" } else { "" };
+        let sql = format!(
+            "SELECT k.request_id, k.system_id, k.wrapped_key FROM kept_rows k
+             WHERE k.customer_id = $1 AND k.key_epoch = $2 AND k.request_id > $3 ORDER BY k.request_id LIMIT {BATCH} {lock}"
+        );
+        let rows = tx.fetch(&sql, vec![customer.as_str().into(), from.to_string().into(), after.into()]).await?;
+        let (mut ids, mut systems, mut keys, mut batch) = (Vec::new(), Vec::new(), Vec::new(), Batch::default());
+        for row in &rows {
+            let (id, system) = (RequestId::new(row.uuid(0)?), system_id(&row.text(1)?)?);
+            let wrapped = WrappedKey { epoch: from, wrapped: row.bytes(2)? };
+            match wrapped.rewrap(self.ring(), customer, id, KeyOf::KeptRows(&system), &sealing) {
+                Ok(wrapped) => {
+                    ids.push(id.uuid());
+                    systems.push(system.as_str().to_owned());
+                    keys.push(wrapped.wrapped);
+                }
+                Err(StoreError::Unsealable(_) | StoreError::NoEpochKey(_)) => batch.unopenable += 1,
+                Err(e) => return Err(e),
+            }
+        }
+        // What is left of the last request's, at other systems, is met on the next walk.
+        batch.next = rows.last().filter(|_| rows.len() == BATCH).map(|row| row.uuid(0)).transpose()?;
+        batch.kept = ids.len() as u64;
+        tx.execute_rows(
+            "WITH v(request_id, system_id, wrapped_key) AS ({rows})
+             UPDATE kept_rows SET key_epoch = $3, wrapped_key = v.wrapped_key FROM v
+             WHERE kept_rows.customer_id = $1 AND kept_rows.request_id = v.request_id AND kept_rows.system_id = v.system_id
+               AND kept_rows.key_epoch = $2",
+            vec![customer.as_str().into(), from.to_string().into(), to.to_string().into()],
+            Rows::new(vec![Column::uuids(ids), Column::texts(systems), Column::bytes(keys)]),
+        )
+        .await?;
         tx.commit().await?;
         Ok(batch)
     }

@@ -25,7 +25,7 @@ use crate::{
     ledger::Staging,
     replan::{Insertion, insert_tasks},
     requests::{ChangedIdentifier, list_text, read_with_tasks},
-    seal::{RequestKey, WrappedKey},
+    seal::{KeyOf, RequestKey, WrappedKey},
     systems::{NO_GENERATION, held_generation},
     tx::us,
 };
@@ -71,21 +71,22 @@ const UNANSWERED: StoreError = StoreError::Inconsistent { table: "requests", wha
 /// What a plan depends on beside the customer's systems.
 type PlanKey = (Action, BTreeSet<IdentifierKind>, Timestamp, Vec<Notice>, Option<SystemId>);
 
-struct Prepared {
-    at: usize,
-    id: RequestId,
-    idempotency: IdempotencyId,
-    request: NewRequest,
-    state: RequestState,
-    referred: bool,
-    key: WrappedKey,
-    mac: Vec<u8>,
-    sealed: Vec<u8>,
-    commitment: Hex<32>,
-    pseudonyms: Vec<Vec<u8>>,
-    renamed: Vec<(Vec<u8>, Vec<u8>)>,
-    due: Timestamp,
-    tasks: Vec<PlannedTask>,
+pub(crate) struct Prepared {
+    pub at: usize,
+    pub id: RequestId,
+    pub idempotency: IdempotencyId,
+    pub request: NewRequest,
+    pub state: RequestState,
+    pub referred: bool,
+    pub follows: Option<RequestId>,
+    pub key: WrappedKey,
+    pub mac: Vec<u8>,
+    pub sealed: Vec<u8>,
+    pub commitment: Hex<32>,
+    pub pseudonyms: Vec<Vec<u8>>,
+    pub renamed: Vec<(Vec<u8>, Vec<u8>)>,
+    pub due: Timestamp,
+    pub tasks: Vec<PlannedTask>,
 }
 
 impl Prepared {
@@ -270,13 +271,14 @@ impl Store {
             };
             carry_after_named(&mut tasks, &systems, &request.identifier_changes);
             let id = RequestId::new(Uuid::now_v7());
-            let (key, wrapped) = RequestKey::generate(epoch, ctx.customer, id)?;
+            let (key, wrapped) = RequestKey::generate(epoch, ctx.customer, id, KeyOf::Request)?;
             prepared.push(Prepared {
                 at,
                 id,
                 idempotency: item.idempotency,
                 state: if item.referred.is_some() { RequestState::AwaitingCustomer } else { RequestState::InProgress },
                 referred: item.referred.is_some(),
+                follows: None,
                 mac: key.content_mac(&content(item)),
                 sealed: secrets.seal(&key)?,
                 commitment: subject_commitment(&secrets.commitment_salt, secrets.instructed()),
@@ -370,7 +372,7 @@ pub(crate) fn refusal(error: PlanError) -> StoreError {
 
 /// What stands against a chunk's erasures.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Restricted {
+pub(crate) enum Restricted {
     No,
     /// There are restrictions, and none keeps anybody's data from being erased.
     Noted,
@@ -379,7 +381,7 @@ enum Restricted {
 }
 
 /// The grounds of the restrictions that stand, by pseudonym.
-type Restrictions = HashMap<Vec<u8>, Vec<String>>;
+pub(crate) type Restrictions = HashMap<Vec<u8>, Vec<String>>;
 
 /// A request that was taken in before under one of the chunk's ids.
 struct KnownRequest {
@@ -434,7 +436,11 @@ async fn look(tx: &mut Tx, customer: &CustomerId, prepared: &[Prepared]) -> Stor
 }
 
 /// What restricts the subjects of the erasures among them.
-async fn restrictions(tx: &mut Tx, customer: &CustomerId, prepared: &[Prepared]) -> StoreResult<Restrictions> {
+pub(crate) async fn restrictions(
+    tx: &mut Tx,
+    customer: &CustomerId,
+    prepared: &[Prepared],
+) -> StoreResult<Restrictions> {
     let mut found = Restrictions::new();
     for row in tx.fetch_together(vec![restrictions_part(customer, prepared)]).await? {
         found.entry(row.bytes(4)?).or_default().push(row.text(5)?);
@@ -455,7 +461,7 @@ fn restrictions_part(customer: &CustomerId, prepared: &[Prepared]) -> Part {
 }
 
 /// An erasure waits for the customer where the subject had asked for its data to be kept (Art. 18(1)(b), (c)).
-fn await_customer_where_restricted(restrictions: &Restrictions, prepared: &mut [Prepared]) -> Restricted {
+pub(crate) fn await_customer_where_restricted(restrictions: &Restrictions, prepared: &mut [Prepared]) -> Restricted {
     let mut restricted_here: HashSet<Vec<u8>> = HashSet::new();
     let (mut noted, mut waits) = (false, false);
     for p in prepared.iter_mut().filter(|p| p.state == RequestState::InProgress) {
@@ -547,7 +553,7 @@ pub(crate) async fn restrict_new_names(
     Ok(())
 }
 
-fn insert_requests(ctx: &IntakeContext<'_>, seq: &str, prepared: &[Prepared]) -> StoreResult<Part> {
+pub(crate) fn insert_requests(ctx: &IntakeContext<'_>, seq: &str, prepared: &[Prepared]) -> StoreResult<Part> {
     let opt_us = |t: Option<Timestamp>| t.map(us);
     let p = prepared;
     let changes = p.iter().map(|p| {
@@ -579,18 +585,19 @@ fn insert_requests(ctx: &IntakeContext<'_>, seq: &str, prepared: &[Prepared]) ->
         Column::Uuid(p.iter().map(|p| p.request.follow_up.as_ref().map(|f| f.follows.uuid())).collect()),
         Column::Text(p.iter().map(|p| p.request.follow_up.as_ref().map(|f| f.system.to_string())).collect()),
         Column::Uuid(p.iter().map(|p| p.request.follow_up.as_ref().map(|f| f.replay.uuid())).collect()),
+        Column::Uuid(p.iter().map(|p| p.follows.map(RequestId::uuid)).collect()),
     ]);
     let sql = format!(
         "WITH v(request_id, idempotency_id, content_mac, action, state, instruction, reference, ground, key_epoch, wrapped_key,
                 sealed_subject, open_tasks, due_us, asked_us, informed_us, controller_due_us, identifier_changes,
-                notices, repeats, only_system, replay_id) AS ({{rows}})
+                notices, repeats, only_system, replay_id, follows) AS ({{rows}})
          INSERT INTO requests (customer_id, request_id, idempotency_id, content_mac, action, state, instruction, reference,
                 restriction_ground, key_epoch, wrapped_key, sealed_subject, agreement_version, systems_generation, open_tasks,
                 exceptions, created_us, changed_us, first_due_us, due_us, subject_asked_us, subject_informed_us,
-                controller_due_us, identifier_changes, notices, repeats_request_id, only_system, replay_id, changed_seq)
+                controller_due_us, identifier_changes, notices, repeats_request_id, only_system, replay_id, follows_request_id, changed_seq)
          SELECT $1, request_id, idempotency_id, content_mac, action, state, instruction, reference, ground, key_epoch,
                 wrapped_key, sealed_subject, $2, $3, open_tasks, 0, $4, $4, due_us, due_us, asked_us, informed_us,
-                controller_due_us, identifier_changes, notices, repeats, only_system, replay_id, {seq}
+                controller_due_us, identifier_changes, notices, repeats, only_system, replay_id, follows, {seq}
          FROM v"
     );
     let args = vec![
@@ -602,7 +609,7 @@ fn insert_requests(ctx: &IntakeContext<'_>, seq: &str, prepared: &[Prepared]) ->
     Ok(Part::new(sql, args, rows))
 }
 
-fn stage(staging: &mut Staging, ctx: &IntakeContext<'_>, p: &Prepared) {
+pub(crate) fn stage(staging: &mut Staging, ctx: &IntakeContext<'_>, p: &Prepared) {
     staging.add(
         p.id,
         &Event::Instructed {
@@ -624,6 +631,7 @@ fn stage(staging: &mut Staging, ctx: &IntakeContext<'_>, p: &Prepared) {
                 system: f.system.clone(),
                 replay: f.replay,
             }),
+            follows: p.follows,
         },
     );
     if p.state == RequestState::InProgress {

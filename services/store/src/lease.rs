@@ -1,5 +1,7 @@
 //! Leases: who may work on a task, until when. A row with an epoch (`lease`), never a lock that lives in a connection.
 
+use std::time::Duration;
+
 use quittance_domain::{
     Timestamp,
     action::Action,
@@ -59,9 +61,13 @@ pub struct LeasedTask {
     pub subject: SubjectSecrets,
     /// What an earlier attempt stored.
     pub match_set: Option<Vec<u8>>,
+    /// A hold has ended: its match set is all there is to go by, and nobody knows who the subject is.
+    pub follows: Option<RequestId>,
     pub(crate) request_key: RequestKey,
 }
 
+/// When a task is tried again whose key was not in the ring.
+const KEYLESS_AGAIN: Duration = Duration::from_secs(60);
 /// Kinds of ready work that a scan gives at most: enough to keep a process busy until its next look, however many customers wait.
 const READY_SCAN_MAX: i64 = 256;
 
@@ -108,7 +114,7 @@ impl Store {
         if claimed < query.tasks_max as usize {
             settle_ready(&mut tx, ready, key()).await?;
         }
-        let (tasks, time_zone) = self.open_leased(&mut tx, ready, rows).await?;
+        let (tasks, time_zone) = self.open_leased(&mut tx, ready, query.now, rows).await?;
         tx.commit().await?;
         Ok(LeasedBatch {
             customer: ready.customer.clone(),
@@ -126,11 +132,12 @@ impl Store {
         &self,
         tx: &mut Tx,
         ready: &ReadyWork,
+        now: Timestamp,
         rows: Vec<Row>,
     ) -> StoreResult<(Vec<LeasedTask>, String)> {
         let mut tasks = Vec::with_capacity(rows.len());
         let mut time_zone = String::new();
-        let mut closed = Vec::new();
+        let (mut closed, mut keyless) = (Vec::new(), Vec::new());
         for row in rows {
             let id = row.uuid(0)?;
             if row.opt_i64(9)?.is_some() {
@@ -139,7 +146,14 @@ impl Store {
             }
             let request = RequestId::new(id);
             let wrapped = WrappedKey::read(&row.text(5)?, row.bytes(6)?)?.ok_or(StoreError::Forgotten)?;
-            let request_key = RequestKey::unwrap(self.ring(), &ready.customer, request, &wrapped)?;
+            let request_key = match RequestKey::unwrap(self.ring(), &ready.customer, request, &wrapped) {
+                Err(StoreError::NoEpochKey(epoch)) => {
+                    tracing::warn!(customer = %ready.customer, %request, epoch, "the key of a request's epoch is missing");
+                    keyless.push(id);
+                    continue;
+                }
+                unwrapped => unwrapped?,
+            };
             let sealed = row.opt_bytes(10)?;
             let place = ready.system.as_str();
             let match_set = sealed.map(|s| request_key.open(SealedColumn::MatchSet, place, &s)).transpose()?;
@@ -155,10 +169,12 @@ impl Store {
                 due_at: time(row.i64(8)?, "requests")?,
                 subject: SubjectSecrets::open(&request_key, &row.bytes(7)?)?,
                 match_set,
+                follows: row.opt_uuid(12)?.map(RequestId::new),
                 request_key,
             });
         }
         leave_closed(tx, ready, closed).await?;
+        put_aside(tx, ready, now, keyless).await?;
         tasks.sort_by_key(|t| t.key.request);
         Ok((tasks, time_zone))
     }
@@ -244,7 +260,7 @@ async fn claim(
         format!(
             "SELECT t.request_id, t.lease, t.attempts, t.map_version, t.reason, r.key_epoch, r.wrapped_key, r.sealed_subject,
                r.due_us, r.closed_us, (SELECT m.sealed FROM match_sets m
-                 WHERE m.customer_id = $1 AND m.request_id = r.request_id AND m.system_id = $2), {time_zone}
+                 WHERE m.customer_id = $1 AND m.request_id = r.request_id AND m.system_id = $2), {time_zone}, r.follows_request_id
              FROM {claimed} JOIN requests r ON r.customer_id = $1 AND r.request_id = t.request_id"
         )
     };
@@ -276,6 +292,19 @@ async fn leave_closed(tx: &mut Tx, ready: &ReadyWork, closed: Vec<uuid::Uuid>) -
          WHERE tasks.customer_id = $1 AND tasks.system_id = $2 AND tasks.request_id = v.request_id",
         vec![ready.customer.as_str().into(), ready.system.as_str().into()],
         Rows::new(vec![Column::uuids(closed)]),
+    )
+    .await?;
+    Ok(())
+}
+
+/// What cannot be opened does not hold up the rest. Its key may come back: it is tried again.
+async fn put_aside(tx: &mut Tx, ready: &ReadyWork, now: Timestamp, keyless: Vec<uuid::Uuid>) -> StoreResult<()> {
+    let again_at = now.checked_add(KEYLESS_AGAIN).unwrap_or(Timestamp::MAX);
+    tx.execute_rows(
+        "WITH v(request_id) AS ({rows}) UPDATE tasks SET state = 'PENDING', run_at_us = $3, reason = 'KEY_MISSING' FROM v
+         WHERE tasks.customer_id = $1 AND tasks.system_id = $2 AND tasks.request_id = v.request_id",
+        vec![ready.customer.as_str().into(), ready.system.as_str().into(), us(again_at).into()],
+        Rows::new(vec![Column::uuids(keyless)]),
     )
     .await?;
     Ok(())

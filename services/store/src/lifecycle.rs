@@ -17,6 +17,7 @@ use quittance_sql::{Engine, Tx, Val};
 use crate::{
     Store, StoreError, StoreResult, SubjectSecrets, Topology, changes,
     intake::{mark_restrictions, planned_event, refusal, restrict_new_names},
+    kept::release,
     ledger::Staging,
     lines::{self, Closed, forget_closed},
     replan::{Insertion, insert_tasks},
@@ -114,18 +115,25 @@ impl Store {
                 due = extended.map_or(first_due, |extended| extended.max(first_due));
                 version = i64::from(agreement.version);
             }
-            let kinds: BTreeSet<_> = secrets.identifiers.iter().map(|i| i.kind()).collect();
-            let only = request.follow_up.as_ref().map(|f| &f.system);
-            let systems = concerned(&topology.facts_for(customer), &request.notices, only);
-            let mut tasks = plan(request.action, &kinds, &systems, due).map_err(refusal)?;
-            carry_after_named(&mut tasks, &systems, &secrets.identifier_changes);
             let subject_keys = self.ring().subject_keys(customer);
-            let pseudonyms: Vec<Vec<u8>> = secrets.names().map(|i| subject_keys.of(i)).collect();
+            let (tasks, pseudonyms) = match request.follows {
+                Some(_) => self.plan_follow_up(&mut tx, customer, id).await?,
+                None => {
+                    let kinds: BTreeSet<_> = secrets.identifiers.iter().map(|i| i.kind()).collect();
+                    let only = request.follow_up.as_ref().map(|f| &f.system);
+                    let systems = concerned(&topology.facts_for(customer), &request.notices, only);
+                    let mut tasks = plan(request.action, &kinds, &systems, due).map_err(refusal)?;
+                    carry_after_named(&mut tasks, &systems, &secrets.identifier_changes);
+                    (tasks, secrets.names().map(|i| subject_keys.of(i)).collect())
+                }
+            };
             let insertion = Insertion { id, action: request.action, tasks: &tasks, pseudonyms: &pseudonyms };
             let planned = insert_tasks(&mut tx, customer, now, topology.generation, &[insertion], Vec::new()).await?;
             tx.execute_together(planned.writes).await?;
             let instruction = marked(request.action, request.restriction_ground, &secrets);
-            mark_restrictions(&mut tx, customer, &[(id, &instruction, &pseudonyms)]).await?;
+            if request.follows.is_none() {
+                mark_restrictions(&mut tx, customer, &[(id, &instruction, &pseudonyms)]).await?;
+            }
             restrict_new_names(&mut tx, customer, &subject_keys.renamed(&secrets.identifier_changes)).await?;
             let mut args = key(customer, id);
             args.push(i64::try_from(tasks.len()).unwrap_or(i64::MAX).into());
@@ -370,6 +378,8 @@ async fn close(
         key(customer, id),
     )
     .await?;
+    // Its customer wants what is held to stay: we have no business with it any more.
+    tx.execute_together(vec![release(customer, &[id])]).await?;
     tx.execute("DELETE FROM restrictions WHERE customer_id = $1 AND request_id = $2", key(customer, id)).await?;
     tx.execute(
         "UPDATE restrictions SET ended_by_request_id = NULL WHERE customer_id = $1 AND ended_by_request_id = $2",

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::{
     Store, StoreError, StoreResult, SubjectSecrets, Topology, changes,
     intake::planned_event,
+    kept::release,
     ledger::Staging,
     lines::{self, Closed, forget_closed},
     requests::read_list,
@@ -198,8 +199,8 @@ impl Store {
         }
         let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE" } else { "" };
         let sql = format!(
-            "SELECT request_id, action, due_us, key_epoch, wrapped_key, sealed_subject, exceptions, open_tasks, notices, only_system
-               FROM requests
+            "SELECT request_id, action, due_us, key_epoch, wrapped_key, sealed_subject, exceptions, open_tasks, notices, only_system,
+                follows_request_id FROM requests
              WHERE customer_id = $1 AND closed_us IS NULL AND state = 'IN_PROGRESS' AND systems_generation < $2
              ORDER BY systems_generation, request_id LIMIT $3 {lock}"
         );
@@ -238,6 +239,9 @@ impl Store {
             let systems = concerned(&all, &read_list::<Notice>(&row.text(8)?)?, only.as_ref());
             let mut added = plan(action, &kinds, &systems, due).unwrap_or_default();
             carry_after_named(&mut added, &systems, &secrets.identifier_changes);
+            // Where a hold has ended, no other system is concerned.
+            let follows = row.opt_uuid(10)?.is_some();
+            added.retain(|_| !follows);
             added.retain(|t| !have.contains_key(&t.system));
             added.iter_mut().for_each(|t| wait_for_no_past(t, have));
             let open = row.i64(7)?;
@@ -282,9 +286,11 @@ impl Store {
             done,
         )
         .await?;
+        let follow_ups: Vec<RequestId> = closed.iter().map(|(id, ..)| *id).collect();
         let closed: Vec<_> = closed.iter().map(|(id, _, action)| Closed::done(*id, *action)).collect();
         let mut writes = forget_closed(tx.engine(), customer, &closed);
         writes.extend(staging.parts());
+        writes.push(release(customer, &follow_ups));
         tx.execute_together(writes).await?;
         tx.commit().await?;
         self.grown(missing.iter().map(|(.., tasks)| tasks.len()).sum()).await;

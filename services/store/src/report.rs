@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     LeasedTask, Store, StoreError, StoreResult, SubjectSecrets, changes,
+    kept::{Kept, release},
     lease::lease_rows,
     ledger::Staging,
     lifecycle::locked_state,
@@ -39,6 +40,8 @@ pub struct Report {
 #[derive(Clone, Debug)]
 pub enum ReportResult {
     Done(Confirmation),
+    /// Done, and some of it is held until a day: what is needed then is kept.
+    Held(Confirmation, Kept),
     /// Identifiers for other systems; the act comes later.
     Resolved(Vec<Identifier>),
     /// Instructed; look again then.
@@ -54,6 +57,9 @@ pub enum ReportResult {
         reason: String,
     },
 }
+
+/// How often a report is made again that met a new epoch.
+const REPORT_TRIES: u32 = 3;
 
 /// A task of the batch's system that is done.
 #[derive(Clone, Copy)]
@@ -174,6 +180,30 @@ impl Store {
         now: Timestamp,
         reports: &[Report],
     ) -> StoreResult<Vec<RequestId>> {
+        let kept = reports.iter().filter_map(|report| match &report.result {
+            ReportResult::Held(_, kept) => Some((report.request, kept)),
+            _ => None,
+        });
+        let kept: Vec<(RequestId, &Kept)> = kept.collect();
+        for _ in 1..REPORT_TRIES {
+            if let Some(lost) = self.report_once(customer, system, now, reports, &kept).await? {
+                return Ok(lost);
+            }
+        }
+        let moved = StoreError::Inconsistent { table: "deployment", what: "a new epoch begins at every try" };
+        self.report_once(customer, system, now, reports, &kept).await?.ok_or(moved)
+    }
+
+    /// `None`: a new epoch began, and what is to be kept is sealed again.
+    async fn report_once(
+        &self,
+        customer: &CustomerId,
+        system: &SystemId,
+        now: Timestamp,
+        reports: &[Report],
+        kept: &[(RequestId, &Kept)],
+    ) -> StoreResult<Option<Vec<RequestId>>> {
+        let kept = self.seal_kept(customer, system, kept).await?;
         let suppressing = self.suppressing(customer, system).await?;
         let mut tx = self.customer_tx(customer).await?;
         let mut lost: Vec<RequestId> = Vec::new();
@@ -182,7 +212,9 @@ impl Store {
         let mut resolved = Vec::new();
         for Report { request, lease, result } in reports {
             match result {
-                ReportResult::Done(confirmation) => done.push(Done { request: *request, lease: *lease, confirmation }),
+                ReportResult::Done(confirmation) | ReportResult::Held(confirmation, _) => {
+                    done.push(Done { request: *request, lease: *lease, confirmation })
+                }
                 ReportResult::Resolved(found) => resolved.push((*request, *lease, found.as_slice())),
                 ReportResult::Awaiting { check_at, reference } => {
                     later.push((*request, *lease, "AWAITING_CONFIRMATION", us(*check_at), reference.as_str()));
@@ -198,12 +230,17 @@ impl Store {
         put_off(&mut tx, customer, system, now, &later, &mut lost).await?;
         let subjects = suppressing.is_some();
         let confirmed = fence_done(&mut tx, customer, system, now, done, &mut lost, subjects).await?;
+        if !kept.insert(&mut tx, customer, system, confirmed.iter().map(|(done, _)| done.request)).await? {
+            drop(tx);
+            self.refresh_keys().await?;
+            return Ok(None);
+        }
         self.confirm(&mut tx, customer, system, now, confirmed, suppressing.as_ref()).await?;
         if !resolved.is_empty() {
             self.resolve(&mut tx, customer, system, now, resolved, &mut lost).await?;
         }
         tx.commit().await?;
-        Ok(lost)
+        Ok(Some(lost))
     }
 
     /// An operator confirms a task that needs attention, with evidence or as `UNCONFIRMED`.
@@ -410,7 +447,8 @@ async fn touch_requests(tx: &mut Tx, customer: &CustomerId, now: Timestamp, ids:
     Ok(())
 }
 
-/// What its request has become of a task that is confirmed: id, state, due time and action, and where it was asked for, its sealed subject.
+/// What its request has become of a task that is confirmed: id, state, due time, action, the request that it follows, and where it was asked
+/// for, its sealed subject.
 type Confirmed<'a> = (Done<'a>, Row);
 
 /// Confirms tasks whose lease still holds, and takes them off their requests. Zero rows mean that it does not: nothing is recorded for
@@ -481,7 +519,7 @@ fn done_rows(done: &[Done<'_>]) -> Rows {
 }
 
 /// Where a confirmed task's row has the sealed subject.
-const SUBJECT_AT: usize = 4;
+const SUBJECT_AT: usize = 5;
 
 /// Takes confirmed tasks off their requests, and closes those of which it was the last. A batch has one task of a request, so each request stands in it once.
 fn taking_off(seq: &str, batch: &str, now: &str, generation: &str, subjects: bool) -> String {
@@ -499,7 +537,7 @@ fn taking_off(seq: &str, batch: &str, now: &str, generation: &str, subjects: boo
            state = CASE WHEN {closes} AND requests.exceptions + v.exceptions = 0 THEN 'COMPLETED'
                         WHEN {closes} THEN 'COMPLETED_WITH_EXCEPTIONS' ELSE requests.state END
          FROM {batch} WHERE requests.customer_id = $1 AND requests.request_id = v.request_id
-         RETURNING requests.request_id, requests.state, requests.due_us, requests.action{subjects}"
+         RETURNING requests.request_id, requests.state, requests.due_us, requests.action, requests.follows_request_id{subjects}"
     )
 }
 
@@ -544,7 +582,7 @@ impl Store {
         }
         let mut staging = Staging::new(customer);
         let mut bodies = Vec::with_capacity(confirmed.len());
-        let mut closed = Vec::new();
+        let (mut closed, mut followed) = (Vec::new(), Vec::new());
         let mut suppressed = Vec::new();
         for (c, row) in &confirmed {
             let late = now > time(row.i64(2)?, "requests")?;
@@ -558,11 +596,13 @@ impl Store {
             if matches!(state, RequestState::Completed | RequestState::CompletedWithExceptions) {
                 staging.add(c.request, &Event::Completed { state, at_us: us(now), late });
                 closed.push(Closed::done(c.request, action));
+                followed.extend(row.opt_uuid(4)?.map(|_| c.request));
             }
         }
         let mut writes = forget_closed(tx.engine(), customer, &closed);
         writes.push(insert_confirmations(customer, system, now, bodies));
         writes.extend(staging.parts());
+        writes.push(release(customer, &followed));
         if let Some(suppressing) = suppressing {
             writes.push(suppressing.part(self, customer, system, now, &suppressed)?);
         }

@@ -45,6 +45,8 @@ pub struct RequestRow {
     /// Since when its identifiers, match sets and records are gone.
     pub forgotten_at: Option<Timestamp>,
     pub follow_up: Option<FollowUp>,
+    /// A hold has ended: the request that it carries on.
+    pub follows: Option<RequestId>,
 }
 
 /// That a rectification changes an identifier, and where it was named.
@@ -131,13 +133,10 @@ impl TimelinessFilter {
 
 pub(crate) const COLUMNS: &str = "request_id, action, state, instruction, reference, restriction_ground, agreement_version, created_us,
     changed_us, first_due_us, due_us, subject_asked_us, subject_informed_us, controller_due_us, closed_us, closing_reason,
-<<<<<<< HEAD
-    objection_reason, objection_us, identifier_changes, notices, follows_request_id, only_system, replay_id, forgotten_us";
-=======
-    objection_reason, objection_us, identifier_changes, notices, repeats_request_id, only_system, replay_id";
->>>>>>> h-replay
+    objection_reason, objection_us, identifier_changes, notices, repeats_request_id, only_system, replay_id, forgotten_us,
+    follows_request_id";
 /// How many they are.
-pub(crate) const COLUMNS_LEN: usize = 24;
+pub(crate) const COLUMNS_LEN: usize = 25;
 const TABLE: &str = "requests";
 
 pub(crate) fn read(row: &Row) -> StoreResult<RequestRow> {
@@ -176,6 +175,7 @@ pub(crate) fn read(row: &Row) -> StoreResult<RequestRow> {
         notices: read_list(&row.text(19)?)?,
         forgotten_at: opt_time(row.opt_i64(23)?, TABLE)?,
         follow_up,
+        follows: row.opt_uuid(24)?.map(RequestId::new),
     })
 }
 

@@ -5,7 +5,7 @@ use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
     hmac,
 };
-use quittance_domain::ids::{CustomerId, RequestId};
+use quittance_domain::ids::{CustomerId, RequestId, SystemId};
 
 use crate::{
     StoreError, StoreResult,
@@ -20,6 +20,8 @@ pub(crate) enum SealedColumn {
     MatchSet,
     PackageRecord,
     HeldIdentifier,
+    KeptKey,
+    KeptRows,
 }
 
 impl SealedColumn {
@@ -30,6 +32,8 @@ impl SealedColumn {
             Self::MatchSet => "match_sets.sealed",
             Self::PackageRecord => "package_records.sealed",
             Self::HeldIdentifier => "replay_matches.sealed",
+            Self::KeptKey => "kept_rows.wrapped_key",
+            Self::KeptRows => "kept_rows.sealed",
         }
     }
 }
@@ -64,7 +68,24 @@ fn decrypt(key: &LessSafeKey, aad: &[u8], sealed: &[u8], column: SealedColumn) -
     Ok(plain.to_vec())
 }
 
-/// The key of one request, unwrapped.
+/// What a wrapped key is for, and so where it stands.
+#[derive(Clone, Copy)]
+pub(crate) enum KeyOf<'a> {
+    Request,
+    /// Of what is kept of a request at one system.
+    KeptRows(&'a SystemId),
+}
+
+impl KeyOf<'_> {
+    fn aad(self, customer: &CustomerId, request: RequestId) -> Vec<u8> {
+        match self {
+            Self::Request => aad(customer, request, SealedColumn::DataKey, ""),
+            Self::KeptRows(system) => aad(customer, request, SealedColumn::KeptKey, system.as_str()),
+        }
+    }
+}
+
+/// The key of one request, or of what is kept of it, unwrapped.
 pub(crate) struct RequestKey {
     customer: CustomerId,
     request: RequestId,
@@ -96,9 +117,10 @@ impl WrappedKey {
         ring: &KeyRing,
         customer: &CustomerId,
         request: RequestId,
+        of: KeyOf<'_>,
         to: &EpochKey,
     ) -> StoreResult<Self> {
-        let aad = aad(customer, request, SealedColumn::DataKey, "");
+        let aad = of.aad(customer, request);
         let raw = unwrap(ring, &aad, self)?;
         Ok(Self { epoch: to.number, wrapped: encrypt(&to.aead, &aad, raw.as_slice())? })
     }
@@ -112,16 +134,31 @@ fn unwrap(ring: &KeyRing, aad: &[u8], key: &WrappedKey) -> StoreResult<Key> {
 }
 
 impl RequestKey {
-    pub fn generate(epoch: &EpochKey, customer: &CustomerId, request: RequestId) -> StoreResult<(Self, WrappedKey)> {
+    pub fn generate(
+        epoch: &EpochKey,
+        customer: &CustomerId,
+        request: RequestId,
+        of: KeyOf<'_>,
+    ) -> StoreResult<(Self, WrappedKey)> {
         let raw: Key = Key::new(random());
-        let aad = aad(customer, request, SealedColumn::DataKey, "");
+        let aad = of.aad(customer, request);
         let wrapped = encrypt(&epoch.aead, &aad, raw.as_slice())?;
         let key = aead(&raw)?;
         Ok((Self { customer: customer.clone(), request, raw, key }, WrappedKey { epoch: epoch.number, wrapped }))
     }
 
     pub fn unwrap(ring: &KeyRing, customer: &CustomerId, request: RequestId, key: &WrappedKey) -> StoreResult<Self> {
-        let raw = unwrap(ring, &aad(customer, request, SealedColumn::DataKey, ""), key)?;
+        Self::unwrap_of(ring, customer, request, KeyOf::Request, key)
+    }
+
+    pub fn unwrap_of(
+        ring: &KeyRing,
+        customer: &CustomerId,
+        request: RequestId,
+        of: KeyOf<'_>,
+        key: &WrappedKey,
+    ) -> StoreResult<Self> {
+        let raw = unwrap(ring, &of.aad(customer, request), key)?;
         let key = aead(&raw)?;
         Ok(Self { customer: customer.clone(), request, raw, key })
     }
@@ -154,7 +191,7 @@ mod tests {
         let (a, b) = (CustomerId::new("a").unwrap(), CustomerId::new("b").unwrap());
         let id = RequestId::new(Uuid::from_u128(1));
         let first = ring.all().unwrap().remove(0);
-        let (key, wrapped) = RequestKey::generate(&first, &a, id).unwrap();
+        let (key, wrapped) = RequestKey::generate(&first, &a, id, KeyOf::Request).unwrap();
         let sealed = key.seal(SealedColumn::MatchSet, "crm", b"rows").unwrap();
         let again = RequestKey::unwrap(&ring, &a, id, &wrapped).unwrap();
         assert_eq!(again.open(SealedColumn::MatchSet, "crm", &sealed).unwrap(), b"rows");

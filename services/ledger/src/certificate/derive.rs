@@ -168,6 +168,7 @@ impl Collected {
                 subject_informed_us,
                 controller_due_us,
                 follow_up,
+                follows,
             } => {
                 let request = Instruction {
                     id,
@@ -178,6 +179,7 @@ impl Collected {
                     follow_up: follow_up.clone(),
                     instructed_by: by.clone(),
                     referred: *referred,
+                    follows: *follows,
                     subject: *subject,
                 };
                 if self.request.replace(request).is_some() {

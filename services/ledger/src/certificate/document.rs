@@ -141,6 +141,9 @@ pub struct Instruction {
     pub instructed_by: String,
     /// It came from somebody else, and was referred to the customer.
     pub referred: bool,
+    /// A hold has ended: what was kept then is carried on by this request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<RequestId>,
     /// Commits to whom it is about; a [`super::SubjectOpening`] opens it.
     pub subject: Hex<32>,
 }

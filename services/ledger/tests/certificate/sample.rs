@@ -136,6 +136,7 @@ pub fn instructed(action: Action) -> Event {
         agreement: 2,
         reference: "DSR-2026-0042".to_owned(),
         restriction_ground: None,
+        follows: None,
         subject_asked_us: Some(us("2026-03-01T18:40:00Z")),
         subject_informed_us: None,
         controller_due_us: None,

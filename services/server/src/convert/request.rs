@@ -160,7 +160,11 @@ pub fn request_to(
         notify_recipients: r.notices.iter().map(|notice| notice.recipient.as_str().to_owned()).collect(),
         recipients: Vec::new(),
         forget_time: r.forgotten_at.map(time_to),
-        follows: r.follow_up.as_ref().map(|f| request_name(customer, f.follows)).unwrap_or_default(),
+        follows: r
+            .follows
+            .or(r.follow_up.as_ref().map(|f| f.follows))
+            .map(|id| request_name(customer, id))
+            .unwrap_or_default(),
         replay: r.follow_up.as_ref().map(|f| replay_name(&f.system, f.replay)).unwrap_or_default(),
         etag: format!("{:x}", r.changed_at.as_microsecond()),
     }

@@ -41,3 +41,26 @@ CREATE TABLE key_epoch_uses (
   rewrapped BIGINT NOT NULL,
   PRIMARY KEY (customer_id, epoch)
 );
+
+-- What holds still need of a request: keys of rows and when they may go, and who the subject was by keyed pseudonyms; no identifier. Under a key
+-- of its own, since the request's is forgotten long before (docs/decisions/0004). It goes with the confirmation that nothing is held any more.
+CREATE TABLE kept_rows (
+  customer_id TEXT NOT NULL,
+  request_id {uuid} NOT NULL,
+  system_id TEXT NOT NULL,
+  map_version BIGINT NOT NULL,
+  -- The earliest end of a hold among them.
+  due_us BIGINT NOT NULL,
+  key_epoch TEXT NOT NULL,
+  wrapped_key {bytes} NOT NULL,
+  sealed {bytes} NOT NULL,
+  -- The request that was made for them on that day.
+  follow_request_id {uuid},
+  PRIMARY KEY (customer_id, request_id, system_id)
+);
+CREATE INDEX kept_rows_due ON kept_rows (customer_id, due_us) WHERE follow_request_id IS NULL;
+CREATE INDEX kept_rows_followed ON kept_rows (customer_id, follow_request_id) WHERE follow_request_id IS NOT NULL;
+CREATE INDEX kept_rows_epoch ON kept_rows (customer_id, key_epoch, request_id);
+
+-- The request whose confirmation it carries on.
+ALTER TABLE requests ADD COLUMN follows_request_id {uuid};

@@ -16,7 +16,7 @@ use super::{ReplayLease, ReplayRow};
 use crate::{
     Store, StoreError, StoreResult,
     epochs::hold_epoch,
-    seal::{RequestKey, SealedColumn, WrappedKey},
+    seal::{KeyOf, RequestKey, SealedColumn, WrappedKey},
     suppression::customer_id,
     suppression_keys::SuppressionPseudonyms,
     tx::{parsed, time, us},
@@ -149,7 +149,7 @@ impl Store {
     pub async fn open_share(&self, customer: &CustomerId, lease: &ReplayLease) -> StoreResult<()> {
         let replay = &lease.replay;
         let epoch = self.sealing_epoch().await?;
-        let (_, wrapped) = RequestKey::generate(&epoch, customer, RequestId::new(replay.id.uuid()))?;
+        let (_, wrapped) = RequestKey::generate(&epoch, customer, RequestId::new(replay.id.uuid()), KeyOf::Request)?;
         let mut tx = self.customer_tx(customer).await?;
         if hold_epoch(&mut tx).await? != i64::from(epoch.number) {
             drop(tx);

@@ -62,7 +62,11 @@ fn key_files(t: &TestStore) -> BTreeSet<String> {
 }
 
 fn ring_of(epochs: &[u32]) -> BTreeSet<String> {
-    epochs.iter().map(|n| format!("epoch-{n}.key")).chain(["pseudonym-1.key", "suppression-1.key"].map(str::to_owned)).collect()
+    epochs
+        .iter()
+        .map(|n| format!("epoch-{n}.key"))
+        .chain(["pseudonym-1.key", "suppression-1.key"].map(str::to_owned))
+        .collect()
 }
 
 async fn sealed_under(t: &TestStore, epoch: &str) -> i64 {
@@ -484,7 +488,8 @@ pub async fn a_replica_seals_nothing_under_an_old_key_and_keeps_none(t: &TestSto
     assert_eq!(other.subject(&acme.id, id).await.map(|_| ()), Err(StoreError::NoEpochKey(1)));
     let ready = other.ready_work(at(40), std::slice::from_ref(&crm)).await.unwrap();
     let query = LeaseQuery { worker: "worker", now: at(40), expires_at: at(60), tasks_max: 10 };
-    assert_eq!(other.lease(&ready[0], &query).await.map(|_| ()), Err(StoreError::NoEpochKey(1)));
+    let batch = other.lease(&ready[0], &query).await.unwrap();
+    assert_eq!(batch.tasks.iter().map(|task| task.subject.identifiers.clone()).collect::<Vec<_>>(), [[email("noor")]]);
     other.close().await;
 }
 
@@ -508,4 +513,36 @@ pub async fn a_replica_with_a_folder_of_its_own_seals_nothing(t: &TestStore) {
     assert!(matches!(&refused, Err(StoreError::KeyRing(text)) if text.contains("another key")), "{refused:?}");
     acme.instruct(at(4), erasure("siu")).await;
     other.close().await;
+}
+
+/// A backup from before the last rotation, restored after it: what was sealed is gone, and nothing else is.
+pub async fn a_database_from_before_a_rotation_is_of_use_again(t: &mut TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let over = closed(t, &acme, &crm, "over", at(1)).await;
+    let open = acme.instruct(at(2), erasure("open")).await;
+    drop(acme);
+    t.close().await;
+    fs::copy(t.file("store.db"), t.file("backup.db")).unwrap();
+    t.open("keys").await.unwrap();
+    rotate(t, day(7)).await;
+    t.close().await;
+    fs::copy(t.file("backup.db"), t.file("store.db")).unwrap();
+    t.open("keys").await.unwrap();
+    let acme = again_customer(t, "acme").await;
+    let refused = acme.take_once(day(8), vec![erasure("new")]).await;
+    assert_eq!(refused.map(|_| ()), Err(StoreError::NoEpochKey(1)));
+    assert_eq!(rotate(t, day(8)).await.last(), Some(&KeyTurn::Stuck { epoch: 1, requests: 2 }));
+    // What comes in from now on is done, whatever is due beside it.
+    let new = acme.instruct(day(8), erasure("new")).await;
+    let task = claim_one(t, &crm, day(8)).await;
+    assert_eq!((task.key.request, task.subject.identifiers), (new, vec![email("new")]));
+    assert_eq!(acme.task(open, &crm).await.reason, "KEY_MISSING");
+    assert!(acme.task(over, &crm).await.confirmation.is_some());
+    // And what nobody can open any more is over in its time.
+    acme.cancel(open, day(8)).await.unwrap_err();
+    t.object_to_request(&acme.id, open, "its key is lost", day(8)).await.unwrap();
+    t.decline_request(&acme.id, open, "instructed anew", day(8)).await.unwrap();
+    let turns = turn_all(&mut forgetting(t), day(38)).await;
+    assert_eq!(turns.last(), Some(&KeyTurn::Logged(2)), "{turns:?}");
+    assert_eq!(states(t).await[0], (1, EpochState::Logged));
 }

@@ -12,6 +12,7 @@ mod forgetting;
 mod harness;
 mod intake;
 mod isolation;
+mod kept;
 mod leases;
 mod ledger;
 mod lifecycle;
@@ -130,6 +131,14 @@ suite! {
             the_same_ids_at_two_customers_are_two_requests,
             with_one_customers_id_nothing_of_anothers_is_read,
             with_one_customers_id_nothing_of_anothers_is_changed,
+        }
+        kept {
+            what_is_held_is_erased_on_its_day_though_its_request_is_forgotten,
+            what_is_still_held_is_followed_again,
+            nothing_is_kept_of_a_task_that_was_lost,
+            a_restriction_holds_what_was_held,
+            a_follow_up_is_of_one_system_alone,
+            of_sweeps_that_race_one_follows_up,
         }
         leases {
             workers_that_claim_at_once_never_get_the_same_task,
@@ -286,6 +295,9 @@ suite! {
     sqlite {
         engines {
             a_second_handle_on_the_same_file_is_refused,
+        }
+        forgetting {
+            a_database_from_before_a_rotation_is_of_use_again,
         }
         sealing {
             no_byte_of_the_files_holds_personal_data_in_the_clear,

@@ -15,6 +15,7 @@ pub const CUSTOMERS_TABLES: &[&str] = &[
     "confirmations",
     "deadline_statements",
     "extensions",
+    "kept_rows",
     "key_epoch_uses",
     "ledger_batches",
     "ledger_entries",

@@ -1,0 +1,175 @@
+//! What a hold needs outlives its request, under a key of its own, until the day it ends is confirmed (I7).
+
+use quittance_domain::{
+    Timestamp,
+    action::{InstructionKind, RestrictionGround},
+    ids::{RequestId, SystemId},
+    outcome::{Confirmation, Grade, OutcomeKind},
+    request::RequestState,
+    task::TaskState,
+};
+use quittance_store::{Kept, ReportResult, StoreResult};
+
+use crate::{
+    forgetting::{rotate, states},
+    harness::TestStore,
+    world::*,
+};
+
+/// The day that the hold of these cases ends.
+const END: i64 = 100;
+
+fn retained(system: &SystemId, until: Timestamp) -> Confirmation {
+    let mut confirmation = confirmation(system, OutcomeKind::Retained);
+    for outcome in &mut confirmation.outcomes {
+        (outcome.grade, outcome.until, outcome.basis) = (Grade::RetainedUntil, Some(until), "books".to_owned());
+    }
+    confirmation
+}
+
+fn held(system: &SystemId, rows: &str, until: Timestamp) -> ReportResult {
+    ReportResult::Held(retained(system, until), Kept { rows: rows.as_bytes().to_vec(), due_at: until })
+}
+
+/// An erasure that leaves something held.
+async fn holding(t: &TestStore, acme: &Customer, crm: &SystemId, person: &str) -> RequestId {
+    let mut sent = erasure(person);
+    sent.request.reference = format!("DSR-{person}");
+    let id = acme.instruct(at(1), sent).await;
+    let task = claim_one(t, crm, at(2)).await;
+    assert_eq!(task.follows, None);
+    t.save_match_sets(crm, at(2), &[(&task, b"all rows".to_vec())]).await.unwrap();
+    assert!(acme.report(&task, at(3), held(crm, "held rows", day(END))).await.is_empty());
+    id
+}
+
+async fn follow_up(t: &TestStore, acme: &Customer, now: Timestamp) -> StoreResult<Vec<RequestId>> {
+    let topology = t.topology().await?;
+    t.follow_up(&acme.id, &acme.agreement, &topology, now).await
+}
+
+async fn kept(t: &TestStore) -> i64 {
+    t.count("SELECT count(*) FROM kept_rows").await
+}
+
+pub async fn what_is_held_is_erased_on_its_day_though_its_request_is_forgotten(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let first = holding(t, &acme, &crm, "mara").await;
+    assert_eq!(acme.state(first).await, RequestState::Completed);
+    rotate(t, day(31)).await;
+    assert!(acme.request(first).await.forgotten_at.is_some());
+    assert_eq!((t.count("SELECT count(*) FROM match_sets").await, kept(t).await), (0, 1));
+    rotate(t, day(60)).await;
+    assert_eq!(t.count("SELECT count(*) FROM kept_rows WHERE key_epoch = '3'").await, 1);
+    // Not a day too early, and once.
+    assert!(t.customers_with_ended_holds(day(END - 1)).await.unwrap().is_empty());
+    assert!(follow_up(t, &acme, day(END - 1)).await.unwrap().is_empty());
+    assert_eq!(t.customers_with_ended_holds(day(END)).await.unwrap(), [acme.id.clone()]);
+    let made = follow_up(t, &acme, day(END)).await.unwrap();
+    assert_eq!(made.len(), 1);
+    assert!(follow_up(t, &acme, day(END)).await.unwrap().is_empty());
+    assert!(t.customers_with_ended_holds(day(END)).await.unwrap().is_empty());
+    let request = acme.request(made[0]).await;
+    assert_eq!((request.follows, request.instruction), (Some(first), InstructionKind::AgreementTerm));
+    assert_eq!(request.reference, "DSR-mara");
+    let task = claim_one(t, &crm, day(END)).await;
+    assert_eq!((task.key.request, task.follows), (made[0], Some(first)));
+    assert_eq!((task.match_set.as_deref(), task.subject.identifiers.len()), (Some(b"held rows".as_slice()), 0));
+    assert_eq!(kept(t).await, 1, "until it is confirmed");
+    assert!(acme.report(&task, day(END), done(&crm)).await.is_empty());
+    assert_eq!((acme.state(made[0]).await, kept(t).await), (RequestState::Completed, 0));
+    let kinds = "SELECT count(*) FROM ledger_entries WHERE kind IN ('instructed', 'planned', 'confirmed', 'completed')";
+    assert_eq!(t.count(kinds).await, 8);
+    rotate(t, day(END + 31)).await;
+    assert_eq!(states(t).await.len(), 4);
+    assert_eq!(t.count("SELECT count(*) FROM requests WHERE key_epoch <> ''").await, 0);
+}
+
+/// Each row has an end of its own: what is held still is kept for its own day, and so on.
+pub async fn what_is_still_held_is_followed_again(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let first = holding(t, &acme, &crm, "mara").await;
+    rotate(t, day(31)).await;
+    let second = follow_up(t, &acme, day(END)).await.unwrap()[0];
+    let task = claim_one(t, &crm, day(END)).await;
+    assert!(acme.report(&task, day(END), held(&crm, "the rest", day(2 * END))).await.is_empty());
+    assert_eq!((acme.state(second).await, kept(t).await), (RequestState::Completed, 1));
+    rotate(t, day(END + 31)).await;
+    let third = follow_up(t, &acme, day(2 * END)).await.unwrap()[0];
+    assert_eq!(acme.request(third).await.follows, Some(second));
+    let task = claim_one(t, &crm, day(2 * END)).await;
+    assert_eq!(task.match_set.as_deref(), Some(b"the rest".as_slice()));
+    // It is about the same person still: what is instructed meanwhile waits for it.
+    let access = acme.instruct(day(2 * END), access("mara")).await;
+    assert_eq!(acme.task_state(access, &crm).await, TaskState::Waiting);
+    assert!(acme.report(&task, day(2 * END), done(&crm)).await.is_empty());
+    assert_eq!(acme.task_state(access, &crm).await, TaskState::Pending);
+    assert_eq!(kept(t).await, 0);
+    assert!(acme.request(first).await.follows.is_none());
+}
+
+pub async fn nothing_is_kept_of_a_task_that_was_lost(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    acme.instruct(at(1), erasure("mara")).await;
+    let task = claim_one(t, &crm, at(2)).await;
+    let late = at(2 + LEASE_S + 1);
+    assert_eq!(acme.report(&task, late, held(&crm, "rows", day(END))).await, [task.key.request]);
+    assert_eq!(kept(t).await, 0);
+}
+
+/// The subject asked for its data to be kept since (Art. 18): then its customer is asked, as with any erasure.
+pub async fn a_restriction_holds_what_was_held(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    holding(t, &acme, &crm, "mara").await;
+    holding(t, &acme, &crm, "noor").await;
+    holding(t, &acme, &crm, "siu").await;
+    for person in ["mara", "noor"] {
+        acme.instruct(day(1), restriction(person, RestrictionGround::NeededForLegalClaims)).await;
+        acme.confirm_next(&crm, day(1)).await;
+    }
+    rotate(t, day(31)).await;
+    let made = follow_up(t, &acme, day(END)).await.unwrap();
+    let mut waiting = Vec::new();
+    for id in &made {
+        if acme.state(*id).await == RequestState::AwaitingCustomer {
+            waiting.push(*id);
+        }
+    }
+    assert_eq!((made.len(), waiting.len()), (3, 2));
+    assert_eq!(acme.confirm_next(&crm, day(END)).await, *made.iter().find(|id| !waiting.contains(id)).unwrap());
+    assert!(claim(t, &crm, day(END)).await.is_none());
+    acme.authorise(waiting[0], day(END)).await.unwrap();
+    let task = claim_one(t, &crm, day(END)).await;
+    assert_eq!((task.key.request, task.match_set.as_deref()), (waiting[0], Some(b"held rows".as_slice())));
+    assert!(acme.report(&task, day(END), done(&crm)).await.is_empty());
+    // It stays where the customer says so, and is no business of ours any more.
+    t.decline_request(&acme.id, waiting[1], "the claim is open", day(END)).await.unwrap();
+    assert_eq!(kept(t).await, 0);
+    assert!(follow_up(t, &acme, day(END + 1)).await.unwrap().is_empty());
+}
+
+/// Systems that were registered since have nothing to do with it.
+pub async fn a_follow_up_is_of_one_system_alone(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    holding(t, &acme, &crm, "mara").await;
+    register(t, "shop", &[Email], &[]).await;
+    let id = follow_up(t, &acme, day(END)).await.unwrap()[0];
+    register(t, "mailer", &[Email], &[]).await;
+    acme.replan(day(END)).await;
+    assert_eq!(acme.tasks(id).await.len(), 1);
+    assert_eq!(acme.confirm_next(&crm, day(END)).await, id);
+    assert_eq!((acme.state(id).await, kept(t).await), (RequestState::Completed, 0));
+}
+
+/// Two replicas look at the same moment.
+pub async fn of_sweeps_that_race_one_follows_up(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    for person in ["a", "b", "c"] {
+        holding(t, &acme, &crm, person).await;
+    }
+    let now = day(END);
+    let made = tokio::join!(follow_up(t, &acme, now), follow_up(t, &acme, now), follow_up(t, &acme, now));
+    let made: usize = [made.0, made.1, made.2].into_iter().map(|made| made.map_or(0, |made| made.len())).sum();
+    assert_eq!(made, 3);
+    assert_eq!(t.count("SELECT count(*) FROM requests WHERE follows_request_id IS NOT NULL").await, 3);
+}
