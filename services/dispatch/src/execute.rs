@@ -148,7 +148,7 @@ impl Execution<'_> {
 
     fn retry(&self, task: &LeasedTask, reason: &str) -> Report {
         let attempt = task.attempts.saturating_sub(1);
-        let wait = full_jitter(attempt, self.limits.retry_base(), self.limits.retry_cap(), rand::random());
+        let wait = full_jitter(attempt, self.limits.retry_base(), self.limits.retry_cap(), self.clock.chance());
         let at = self.clock.now().checked_add(wait).unwrap_or(Timestamp::MAX);
         report(task, ReportResult::Retry { at, reason: reason.to_owned() })
     }
@@ -314,7 +314,7 @@ impl Execution<'_> {
             steps.into_iter().partition(|s| settle.is_zero() || s.task.reason == SETTLING || s.match_set.is_empty());
         if settle <= SETTLE_IN_BATCH_MAX {
             if !fresh.is_empty() {
-                tokio::time::sleep(settle).await;
+                self.clock.sleep(settle).await;
             }
             return settled.into_iter().chain(fresh).collect();
         }

@@ -18,7 +18,7 @@ mod topology;
 
 pub use clock::{Clock, SystemClock};
 pub use deadlines::Deadlines;
-pub use dispatcher::{DispatchHandle, Dispatcher};
+pub use dispatcher::{DispatchHandle, Dispatcher, Lookout};
 pub use limits::DispatchLimits;
 pub use registry::{ConnectorFactory, ConnectorRegistry};
 pub use topology::TopologyCache;
