@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help demo test lint proto bench fmt release-proto
+.PHONY: help demo test simulate lint proto bench fmt release-proto
 
 help: ## What there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -15,6 +15,10 @@ demo: ## Build, start everything embedded, run one request of each kind and a bu
 test: lint proto ## Formatting, lints, contract, and all tests on real servers that it starts itself
 	$(CARGO) build --workspace
 	tests/with-servers.sh $(CARGO) test --workspace
+
+simulate: ## Seeds of the simulation: SEEDS=10000 FROM=0; or one again, told step by step: REPLAY=…
+	$(CARGO) build --workspace
+	target/debug/quittance-simulation $(if $(REPLAY),--replay '$(REPLAY)',--seeds $(or $(SEEDS),10000) --from $(or $(FROM),0))
 
 lint: ## Formatting and clippy, warnings denied
 	$(CARGO) fmt --all --check

@@ -44,6 +44,8 @@ impl Workshop {
         let clock = self.clock.as_ref();
         let lost = heartbeat::until_lost(&self.store, clock, &self.limits, &batch.customer, &system.id, &leases);
         let (reports, available) = tokio::select! {
+            // What is done counts as done, though the lease was lost at the same moment: the report finds out.
+            biased;
             ran = self.work_and_report(system, &batch) => return ran,
             reason = lost => (hand_back(&leases, clock.now(), reason), true),
             () = self.hand_back.cancelled() => (hand_back(&leases, clock.now(), "handed back at a drain"), true),
@@ -112,6 +114,7 @@ impl Workshop {
             time_zone: batch.time_zone.clone(),
             action: batch.action,
             work: batch.work,
+            stored: Default::default(),
         };
         let part = execution.run(tasks).await;
         ran.reports.extend(part.reports);
@@ -129,7 +132,7 @@ impl Workshop {
                 }
                 Err(error) if error.is_transient() => {
                     tracing::warn!(system = %system.id, %error, "a report could not be stored, trying again");
-                    tokio::time::sleep(self.limits.retry_base()).await;
+                    self.clock.sleep(self.limits.retry_base()).await;
                 }
                 Err(error) => {
                     tracing::error!(system = %system.id, %error, "a report was refused by the store");

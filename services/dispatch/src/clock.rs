@@ -1,19 +1,48 @@
-//! The one clock of the services; tests hand in their own.
+//! Time and chance, as the services have them; tests hand in their own.
 
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
 use quittance_domain::Timestamp;
 
+#[async_trait]
 pub trait Clock: Send + Sync {
     fn now(&self) -> Timestamp;
+
+    /// Time since some moment, for what is measured: it never steps, whatever is done to the machine's clock.
+    fn steady(&self) -> Duration;
+
+    async fn sleep(&self, time: Duration);
+
+    /// A number in `[0, 1)`, so that who failed together does not come back together.
+    fn chance(&self) -> f64;
 }
 
 /// The machine's. What it says is `ASSERTED` (I9).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
+#[async_trait]
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         // Microseconds: what the store keeps.
         let now = Timestamp::now();
         Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+    }
+
+    fn steady(&self) -> Duration {
+        static FIRST: OnceLock<Instant> = OnceLock::new();
+        FIRST.get_or_init(Instant::now).elapsed()
+    }
+
+    async fn sleep(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+
+    fn chance(&self) -> f64 {
+        rand::random()
     }
 }

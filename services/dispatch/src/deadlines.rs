@@ -30,12 +30,13 @@ impl Deadlines {
             }
             tokio::select! {
                 () = drain.cancelled() => {}
-                () = tokio::time::sleep(self.every) => {}
+                () = self.clock.sleep(self.every) => {}
             }
         }
     }
 
-    async fn sweep(&self, drain: &CancellationToken) -> StoreResult<()> {
+    /// One look at all customers.
+    pub async fn sweep(&self, drain: &CancellationToken) -> StoreResult<()> {
         for customer in self.store.customers_running_late(self.clock.now(), self.at_risk).await? {
             loop {
                 let late = self.store.running_late(&customer, self.clock.now(), self.at_risk).await?;

@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
@@ -31,15 +31,25 @@ const SWEEP_EVERY: Duration = Duration::from_secs(30);
 const SCAN_AGE_MAX: Duration = Duration::from_millis(50);
 
 /// Ready work of the last scan that is still to be looked at.
+#[derive(Debug, Default)]
 struct Backlog {
-    scanned_at: Instant,
+    /// By the steady clock.
+    scanned_at: Duration,
     work: Vec<ReadyWork>,
 }
 
 impl Backlog {
-    fn is_stale(&self) -> bool {
-        self.work.is_empty() || self.scanned_at.elapsed() > SCAN_AGE_MAX
+    fn is_stale(&self, steady: Duration) -> bool {
+        self.work.is_empty() || steady.saturating_sub(self.scanned_at) > SCAN_AGE_MAX
     }
+}
+
+/// What is remembered from one look to the next.
+#[derive(Debug, Default)]
+pub struct Lookout {
+    /// When requests were last looked at that lack a system, and of which generation of systems that was.
+    swept: Option<(Duration, i64)>,
+    backlog: Backlog,
 }
 
 /// What one system may take at once.
@@ -138,19 +148,19 @@ impl Dispatcher {
     /// Runs until `drain` is cancelled, then lets running batches finish or hands them back.
     pub async fn run(self, drain: CancellationToken) {
         let mut running = JoinSet::new();
-        let mut swept: Option<(Instant, i64)> = None;
-        let mut backlog = Backlog { scanned_at: Instant::now(), work: Vec::new() };
+        let mut lookout = Lookout::default();
         while !drain.is_cancelled() {
-            if let Err(error) = self.pass(&mut running, &mut swept, &mut backlog).await {
-                tracing::warn!(%error, "the store could not be asked for due work");
+            match self.look(&mut lookout).await {
+                Ok(batches) => batches.into_iter().for_each(|batch| drop(running.spawn(batch))),
+                Err(error) => tracing::warn!(%error, "the store could not be asked for due work"),
             }
             // A wake-up that was answered from an older scan has not been answered yet.
             let poll = Duration::from_millis(self.limits.poll_ms);
-            let next_look = if backlog.work.is_empty() { poll } else { poll.min(SCAN_AGE_MAX) };
+            let next_look = if lookout.backlog.work.is_empty() { poll } else { poll.min(SCAN_AGE_MAX) };
             tokio::select! {
                 () = drain.cancelled() => {}
                 () = self.notify.notified() => {}
-                () = tokio::time::sleep(next_look) => {}
+                () = self.clock.sleep(next_look) => {}
             }
             while running.try_join_next().is_some() {}
         }
@@ -162,21 +172,23 @@ impl Dispatcher {
         }
     }
 
-    async fn pass(
-        &self,
-        running: &mut JoinSet<()>,
-        swept: &mut Option<(Instant, i64)>,
-        backlog: &mut Backlog,
-    ) -> StoreResult<()> {
+    /// One look at what is due. Gives the batches that may be worked on now: each leases its tasks, runs them and reports, at whatever
+    /// pace it is driven.
+    pub async fn look(&self, lookout: &mut Lookout) -> StoreResult<Vec<impl Future<Output = ()> + Send + use<>>> {
         let topology = self.topology.get().await?;
-        if swept.is_none_or(|(at, generation)| generation != topology.generation || at.elapsed() > SWEEP_EVERY) {
+        let (swept, now) = (lookout.swept, self.clock.steady());
+        if swept
+            .is_none_or(|(at, generation)| generation != topology.generation || now.saturating_sub(at) > SWEEP_EVERY)
+        {
             self.sweep(&topology).await?;
-            *swept = Some((Instant::now(), topology.generation));
+            lookout.swept = Some((self.clock.steady(), topology.generation));
         }
+        let mut batches = Vec::new();
         if self.batches.available_permits() == 0 {
-            return Ok(());
+            return Ok(batches);
         }
-        if backlog.is_stale() {
+        let backlog = &mut lookout.backlog;
+        if backlog.is_stale(self.clock.steady()) {
             self.scan(&topology, backlog).await?;
         }
         // Stable: among customers with equally many batches, who has waited longest.
@@ -197,18 +209,18 @@ impl Dispatcher {
                 continue;
             };
             if let Some(permit) = self.admit(system, &work) {
-                self.spawn(running, system.clone(), work, (slot, permit));
+                batches.push(self.batch(system.clone(), work, (slot, permit)));
             }
         }
         backlog.work = later;
-        Ok(())
+        Ok(batches)
     }
 
     /// What waits at systems that can take some. A system that is full or slow keeps nobody else's work out of sight.
     async fn scan(&self, topology: &Topology, backlog: &mut Backlog) -> StoreResult<()> {
         let in_process = topology.systems.iter().filter(|s| s.connector == ConnectorKind::Sql);
         let systems: Vec<SystemId> = in_process.map(|s| s.id.clone()).filter(|id| !self.takes_nothing(id)).collect();
-        backlog.scanned_at = Instant::now();
+        backlog.scanned_at = self.clock.steady();
         backlog.work.clear();
         if !systems.is_empty() {
             backlog.work = self.store.ready_work(self.clock.now(), &systems).await?;
@@ -239,17 +251,16 @@ impl Dispatcher {
         Some(permit)
     }
 
-    fn spawn(
+    fn batch(
         &self,
-        running: &mut JoinSet<()>,
         system: Arc<System>,
         work: ReadyWork,
         permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
-    ) {
+    ) -> impl Future<Output = ()> + Send + use<> {
         let (store, clock, workshop) = (self.store.clone(), self.clock.clone(), self.workshop.clone());
         let (desk, notify, worker) = (self.desk.clone(), self.notify.clone(), self.worker.clone());
         let lease = self.limits.lease();
-        running.spawn(async move {
+        async move {
             let now = clock.now();
             let tasks_max = system.limits.batch_size;
             let expires_at = now.checked_add(lease).unwrap_or(Timestamp::MAX);
@@ -289,7 +300,7 @@ impl Dispatcher {
             if verdict.is_some() {
                 notify.notify_one();
             }
-        });
+        }
     }
 
     /// Open requests get the tasks that they lack since systems were added, before they can complete (I3).

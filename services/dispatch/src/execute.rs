@@ -1,6 +1,10 @@
 //! One batch at one system: find, store the match sets, act, read back. What read-back says is all that is reported (I5).
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use quittance_connectors::{BatchContext, Connector, ConnectorError, Found, MatchSet, Subject, SubjectError};
 use quittance_domain::{
@@ -39,6 +43,8 @@ pub(crate) struct Execution<'a> {
     pub time_zone: String,
     pub action: Action,
     pub work: Work,
+    /// Match sets that this run has stored. What is attempted again goes on from them: rows that are gone by then are not found any more.
+    pub stored: Mutex<HashMap<RequestId, Vec<u8>>>,
 }
 
 /// What a run came to.
@@ -148,7 +154,7 @@ impl Execution<'_> {
 
     fn retry(&self, task: &LeasedTask, reason: &str) -> Report {
         let attempt = task.attempts.saturating_sub(1);
-        let wait = full_jitter(attempt, self.limits.retry_base(), self.limits.retry_cap(), rand::random());
+        let wait = full_jitter(attempt, self.limits.retry_base(), self.limits.retry_cap(), self.clock.chance());
         let at = self.clock.now().checked_add(wait).unwrap_or(Timestamp::MAX);
         report(task, ReportResult::Retry { at, reason: reason.to_owned() })
     }
@@ -191,7 +197,8 @@ impl Execution<'_> {
     fn step<'t>(&self, task: &'t LeasedTask, pseudonyms: &MaskPseudonyms) -> Result<Step<'t>, String> {
         let SubjectShare { identifiers, corrections, identifier_changes } =
             self.system.share(&task.subject.identifiers, &task.subject.corrections, &task.subject.identifier_changes);
-        let match_set: MatchSet = match &task.match_set {
+        let stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        let match_set: MatchSet = match stored.get(&task.key.request).or(task.match_set.as_ref()) {
             None => MatchSet::default(),
             Some(bytes) => {
                 serde_json::from_slice(bytes).map_err(|_| "the stored match set does not parse".to_owned())?
@@ -233,6 +240,8 @@ impl Execution<'_> {
             }
         }
         let lost = self.store.save_match_sets(&self.system.id, self.clock.now(), &to_save).await?;
+        let kept = to_save.into_iter().map(|(task, bytes)| (task.key.request, bytes));
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner).extend(kept);
         // Nothing may be changed for those; their lease's new holder reports them.
         going.retain(|(step, _)| !lost.contains(&step.task.key.request));
         Ok(going)
@@ -319,7 +328,7 @@ impl Execution<'_> {
             steps.into_iter().partition(|s| settle.is_zero() || s.task.reason == SETTLING || s.match_set.is_empty());
         if settle <= SETTLE_IN_BATCH_MAX {
             if !fresh.is_empty() {
-                tokio::time::sleep(settle).await;
+                self.clock.sleep(settle).await;
             }
             return settled.into_iter().chain(fresh).collect();
         }

@@ -1,7 +1,5 @@
 //! Keeps the leases of a batch alive while it is worked on.
 
-use std::time::Instant;
-
 use quittance_domain::{
     Timestamp,
     ids::{CustomerId, RequestId, SystemId},
@@ -19,10 +17,10 @@ pub(crate) async fn until_lost(
     system: &SystemId,
     leases: &[(RequestId, i64)],
 ) -> &'static str {
-    let mut good_until = Instant::now() + limits.lease();
+    let mut good_until = clock.steady() + limits.lease();
     loop {
-        tokio::time::sleep(limits.heartbeat()).await;
-        let asked = Instant::now();
+        clock.sleep(limits.heartbeat()).await;
+        let asked = clock.steady();
         let now = clock.now();
         let expires_at = now.checked_add(limits.lease()).unwrap_or(Timestamp::MAX);
         match store.extend_leases(customer, system, leases, now, expires_at).await {
@@ -31,7 +29,7 @@ pub(crate) async fn until_lost(
             Err(error) => {
                 tracing::warn!(%customer, %system, %error, "a heartbeat failed");
                 // Stop while the lease still holds: whoever takes over must find us gone.
-                if Instant::now() + limits.heartbeat() >= good_until {
+                if clock.steady() + limits.heartbeat() >= good_until {
                     return "no heartbeat went through";
                 }
             }

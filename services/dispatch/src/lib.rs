@@ -22,7 +22,7 @@ mod topology;
 
 pub use clock::{Clock, SystemClock};
 pub use deadlines::Deadlines;
-pub use dispatcher::{DispatchHandle, Dispatcher};
+pub use dispatcher::{DispatchHandle, Dispatcher, Lookout};
 pub use holds::EndsOfHolds;
 pub use keys::KeyKeeper;
 pub use limits::DispatchLimits;

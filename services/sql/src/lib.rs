@@ -11,6 +11,7 @@ mod params;
 mod pool;
 mod row;
 mod rows;
+mod seam;
 mod together;
 mod val;
 
@@ -18,6 +19,7 @@ pub use error::{SqlError, SqlErrorKind};
 pub use pool::{ConnectOptions, Planner, Pool, Tx, round_trips};
 pub use row::Row;
 pub use rows::{Column, Rows};
+pub use seam::{Ending, Seam, through};
 pub use together::Part;
 pub use val::Val;
 

@@ -11,7 +11,11 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use crate::{Engine, Row, Rows, SqlError, SqlErrorKind, Val, params::rewrite};
+use crate::{
+    Engine, Row, Rows, SqlError, SqlErrorKind, Val,
+    params::rewrite,
+    seam::{self, Ending},
+};
 
 tokio::task_local! {
     static ROUND_TRIPS: Cell<u64>;
@@ -213,6 +217,7 @@ impl Pool {
 
     async fn begin_with(&self, postgres: &str, sqlite: &str) -> Result<Tx, SqlError> {
         count(BEGIN_AND_END);
+        seam::begin().await?;
         let begun = match self {
             Self::Postgres(p) => p.begin_with(AssertSqlSafe(postgres.to_owned())).await.map(Tx::Postgres),
             Self::Sqlite(p) => p.begin_with(AssertSqlSafe(sqlite.to_owned())).await.map(Tx::Sqlite),
@@ -328,10 +333,11 @@ impl Tx {
 
     pub(crate) async fn send(&mut self, sql: &str, args: Vec<Val>) -> Result<u64, SqlError> {
         count(1);
+        let sql = seam::statement(sql).await?.into_owned();
         Ok(match self {
-            Self::Postgres(t) => bind_pg(sql.to_owned(), args).execute(&mut **t).await?.rows_affected(),
-            Self::Sqlite(t) => bind_sqlite(sql.to_owned(), args).execute(&mut **t).await?.rows_affected(),
-            Self::MySql(t) => bind_mysql(sql, args).execute(&mut **t).await?.rows_affected(),
+            Self::Postgres(t) => bind_pg(sql, args).execute(&mut **t).await?.rows_affected(),
+            Self::Sqlite(t) => bind_sqlite(sql, args).execute(&mut **t).await?.rows_affected(),
+            Self::MySql(t) => bind_mysql(&sql, args).execute(&mut **t).await?.rows_affected(),
         })
     }
 
@@ -343,14 +349,11 @@ impl Tx {
 
     pub(crate) async fn send_for_rows(&mut self, sql: &str, args: Vec<Val>) -> Result<Vec<Row>, SqlError> {
         count(1);
+        let sql = seam::statement(sql).await?.into_owned();
         Ok(match self {
-            Self::Postgres(t) => {
-                bind_pg(sql.to_owned(), args).fetch(&mut **t).map_ok(Row::Postgres).try_collect().await?
-            }
-            Self::Sqlite(t) => {
-                bind_sqlite(sql.to_owned(), args).fetch(&mut **t).map_ok(Row::Sqlite).try_collect().await?
-            }
-            Self::MySql(t) => bind_mysql(sql, args).fetch(&mut **t).map_ok(Row::MySql).try_collect().await?,
+            Self::Postgres(t) => bind_pg(sql, args).fetch(&mut **t).map_ok(Row::Postgres).try_collect().await?,
+            Self::Sqlite(t) => bind_sqlite(sql, args).fetch(&mut **t).map_ok(Row::Sqlite).try_collect().await?,
+            Self::MySql(t) => bind_mysql(&sql, args).fetch(&mut **t).map_ok(Row::MySql).try_collect().await?,
         })
     }
 
@@ -389,12 +392,15 @@ impl Tx {
     }
 
     pub async fn commit(self) -> Result<(), SqlError> {
+        if seam::commit().await? == Ending::Pretend {
+            return self.rollback().await;
+        }
         match self {
             Self::Postgres(t) => t.commit().await?,
             Self::Sqlite(t) => t.commit().await?,
             Self::MySql(t) => t.commit().await?,
         }
-        Ok(())
+        seam::committed().await
     }
 
     pub async fn rollback(self) -> Result<(), SqlError> {

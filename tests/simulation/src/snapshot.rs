@@ -1,0 +1,264 @@
+//! What the store holds, read by its own statements and not by the service's.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use quittance_sql::{ConnectOptions, Pool, SqlError};
+use serde::de::DeserializeOwned;
+
+/// Customer and id, the latter in hex.
+pub type Rid = (String, String);
+/// A request at a system.
+pub type TaskId = (Rid, String);
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Request {
+    pub idempotency: String,
+    pub action: String,
+    pub state: String,
+    pub open_tasks: i64,
+    pub exceptions: i64,
+    pub created_us: i64,
+    pub first_due_us: i64,
+    pub due_us: i64,
+    pub closed_us: Option<i64>,
+    pub generation: i64,
+    pub agreement: i64,
+    pub urgency: i64,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Task {
+    pub work: String,
+    pub state: String,
+    pub lease: i64,
+    pub run_at_us: i64,
+    pub reason: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Confirmed {
+    pub at_us: i64,
+    pub late: bool,
+    pub body: String,
+}
+
+/// A ledger entry. It never changes, but that it gets its place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    pub request: Rid,
+    pub kind: String,
+    pub payload: String,
+    pub salt: String,
+    pub leaf: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Log {
+    pub tree_size: i64,
+    pub root: String,
+    pub checkpoint: String,
+    pub checkpoint_size: i64,
+}
+
+/// What did not change since the last one is shared with it.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub generation: i64,
+    pub systems: Arc<BTreeSet<String>>,
+    pub requests: Arc<BTreeMap<Rid, Request>>,
+    pub tasks: Arc<BTreeMap<TaskId, Task>>,
+    pub confirmations: Arc<BTreeMap<TaskId, Confirmed>>,
+    pub match_sets: Arc<BTreeSet<TaskId>>,
+    /// By request, system and lease.
+    pub records: Arc<BTreeMap<(TaskId, i64), u64>>,
+    /// The latest date that each request was extended to.
+    pub extended: Arc<BTreeMap<Rid, i64>>,
+    /// By id: place and leaf.
+    pub places: Arc<BTreeMap<i64, (Option<i64>, String)>>,
+    /// Those that the last snapshot had not.
+    pub new_entries: Arc<Vec<(i64, Entry)>>,
+    pub log: Option<Log>,
+    /// Days of each version of each customer's agreement.
+    pub windows: Arc<BTreeMap<(String, i64), u16>>,
+    /// When the first task of each system may be leased.
+    pub due_us: Arc<BTreeMap<String, i64>>,
+    /// A request under way was planned with older systems.
+    pub lacks_systems: bool,
+    /// An entry waits for its place, or for a checkpoint over it.
+    pub unsigned: bool,
+}
+
+/// Reads them all at once, as lists of lists.
+const SQL: &str = "
+SELECT json_group_array(json_array(customer_id, hex(request_id), hex(idempotency_id), action, state, open_tasks, exceptions, created_us,
+    first_due_us, due_us, closed_us, systems_generation, agreement_version, urgency)) FROM requests
+UNION ALL SELECT json_group_array(json_array(customer_id, hex(request_id), system_id, work, state, lease, run_at_us, reason)) FROM tasks
+UNION ALL SELECT json_group_array(json_array(customer_id, hex(request_id), system_id, confirmed_us, late, body)) FROM confirmations
+UNION ALL SELECT json_group_array(json_array(customer_id, hex(request_id), system_id)) FROM match_sets
+UNION ALL SELECT json_group_array(json_array(customer_id, request_id, system_id, lease, n)) FROM
+    (SELECT customer_id, hex(request_id) AS request_id, system_id, lease, count(*) AS n FROM package_records GROUP BY 1, 2, 3, 4)
+UNION ALL SELECT json_group_array(json_array(customer_id, request_id, due)) FROM
+    (SELECT customer_id, hex(request_id) AS request_id, max(due_us) AS due FROM extensions GROUP BY 1, 2)
+UNION ALL SELECT json_group_array(json_array(e.rowid, b.first_index + e.batch_offset, hex(e.leaf))) FROM ledger_entries e
+    JOIN ledger_batches b ON b.customer_id = e.customer_id AND b.batch_id = e.batch_id
+UNION ALL SELECT json_group_array(json_array(rowid, customer_id, hex(request_id), kind, CAST(payload AS TEXT), hex(salt), hex(leaf)))
+    FROM (SELECT * FROM (SELECT rowid, * FROM ledger_entries) WHERE rowid > $1 ORDER BY rowid)
+UNION ALL SELECT json_group_array(json_array(tree_size, hex(root), checkpoint, checkpoint_size)) FROM ledger_log
+UNION ALL SELECT json_group_array(system_id) FROM systems
+UNION ALL SELECT json_group_array(systems_generation) FROM deployment
+UNION ALL SELECT json_group_array(json_array(customer_id, version, body ->> 'window_days')) FROM agreements";
+
+/// Looks at a store from beside it.
+pub struct Reader {
+    pool: Pool,
+    entries_seen: i64,
+    texts: Vec<String>,
+    last: Snapshot,
+}
+
+type RequestFields = (String, String, String, String, String, i64, i64, i64, i64, i64, Option<i64>, i64, i64, i64);
+type TaskFields = (String, String, String, String, String, i64, i64, String);
+type EntryFields = (i64, String, String, String, String, String, String);
+
+#[expect(clippy::expect_used, reason = "the lists are the statement's own")]
+fn list<T: DeserializeOwned>(text: &str) -> Vec<T> {
+    serde_json::from_str(text).expect("a list of the snapshot")
+}
+
+impl Reader {
+    pub fn open(url: &str) -> Result<Self, SqlError> {
+        let options = ConnectOptions { connections_max: 1, ..ConnectOptions::new(url) };
+        let (texts, last) = (Vec::new(), Snapshot::default());
+        Ok(Self { pool: Pool::open(&options)?, entries_seen: 0, texts, last })
+    }
+
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// `None`: it is as it was.
+    pub async fn read(&mut self) -> Result<Option<Snapshot>, SqlError> {
+        let mut tx = self.pool.begin_read().await?;
+        let rows = tx.fetch(SQL, vec![self.entries_seen.into()]).await?;
+        tx.rollback().await?;
+        let texts: Vec<String> = rows.iter().map(|row| row.text(0)).collect::<Result<_, _>>()?;
+        if texts == self.texts {
+            return Ok(None);
+        }
+        let mut now = self.last.clone();
+        for (n, text) in texts.iter().enumerate() {
+            if self.texts.get(n) != Some(text) {
+                now.take(n, text);
+            }
+        }
+        self.texts = texts;
+        self.entries_seen = now.new_entries.iter().map(|(id, _)| *id).fold(self.entries_seen, i64::max);
+        let older = |r: &Request| r.state == "IN_PROGRESS" && r.generation < now.generation;
+        now.lacks_systems = now.requests.values().any(older);
+        let behind = |log: &Log| log.tree_size > log.checkpoint_size;
+        now.unsigned = now.places.values().any(|(at, _)| at.is_none()) || now.log.as_ref().is_some_and(behind);
+        self.last = now.clone();
+        Ok(Some(now))
+    }
+}
+
+impl Snapshot {
+    /// Takes the `n`-th list of the statement.
+    fn take(&mut self, n: usize, text: &str) {
+        match n {
+            0 => self.requests = Arc::new(list::<RequestFields>(text).into_iter().map(request).collect()),
+            1 => {
+                let task = |(c, r, s, work, state, lease, run_at_us, reason): TaskFields| {
+                    (((c, r), s), Task { work, state, lease, run_at_us, reason })
+                };
+                let tasks: BTreeMap<TaskId, Task> = list(text).into_iter().map(task).collect();
+                let mut due_us: BTreeMap<String, i64> = BTreeMap::new();
+                for ((_, system), task) in tasks.iter().filter(|(_, task)| task.may_be_leased()) {
+                    let due = due_us.entry(system.clone()).or_insert(task.run_at_us);
+                    *due = (*due).min(task.run_at_us);
+                }
+                (self.tasks, self.due_us) = (Arc::new(tasks), Arc::new(due_us));
+            }
+            2 => {
+                let confirmed = |(c, r, s, at_us, late, body): (String, String, String, i64, i64, String)| {
+                    (((c, r), s), Confirmed { at_us, late: late == 1, body })
+                };
+                self.confirmations = Arc::new(list(text).into_iter().map(confirmed).collect());
+            }
+            3 => {
+                let all = list::<(String, String, String)>(text).into_iter();
+                self.match_sets = Arc::new(all.map(|(c, r, s)| ((c, r), s)).collect());
+            }
+            4 => {
+                let all = list::<(String, String, String, i64, u64)>(text).into_iter();
+                self.records = Arc::new(all.map(|(c, r, s, lease, n)| ((((c, r), s), lease), n)).collect());
+            }
+            5 => {
+                let all = list::<(String, String, i64)>(text).into_iter();
+                self.extended = Arc::new(all.map(|(c, r, due)| ((c, r), due)).collect());
+            }
+            6 => {
+                let all = list::<(i64, Option<i64>, String)>(text).into_iter();
+                self.places = Arc::new(all.map(|(id, at, leaf)| (id, (at, leaf))).collect());
+            }
+            7 => {
+                let entry = |(id, customer, request, kind, payload, salt, leaf): EntryFields| {
+                    (id, Entry { request: (customer, request), kind, payload, salt, leaf })
+                };
+                self.new_entries = Arc::new(list(text).into_iter().map(entry).collect());
+            }
+            8 => {
+                let log = list::<(i64, String, String, i64)>(text).into_iter().next();
+                self.log = log.map(|(tree_size, root, checkpoint, checkpoint_size)| Log {
+                    tree_size,
+                    root,
+                    checkpoint,
+                    checkpoint_size,
+                });
+            }
+            9 => self.systems = Arc::new(list(text).into_iter().collect()),
+            10 => self.generation = list::<i64>(text).first().copied().unwrap_or_default(),
+            _ => {
+                let all = list::<(String, i64, u16)>(text).into_iter();
+                self.windows = Arc::new(all.map(|(c, version, days)| ((c, version), days)).collect());
+            }
+        }
+    }
+}
+
+fn request(r: RequestFields) -> (Rid, Request) {
+    let request = Request {
+        idempotency: r.2,
+        action: r.3,
+        state: r.4,
+        open_tasks: r.5,
+        exceptions: r.6,
+        created_us: r.7,
+        first_due_us: r.8,
+        due_us: r.9,
+        closed_us: r.10,
+        generation: r.11,
+        agreement: r.12,
+        urgency: r.13,
+    };
+    ((r.0, r.1), request)
+}
+
+impl Request {
+    pub fn is_open(&self) -> bool {
+        self.closed_us.is_none()
+    }
+
+    pub fn is_completed(&self) -> bool {
+        matches!(self.state.as_str(), "COMPLETED" | "COMPLETED_WITH_EXCEPTIONS")
+    }
+}
+
+impl Task {
+    pub fn may_be_leased(&self) -> bool {
+        matches!(self.state.as_str(), "PENDING" | "RUNNING" | "AWAITING_CONFIRMATION")
+    }
+}
