@@ -48,7 +48,8 @@ impl EndsOfHolds {
         loop {
             let topology = self.topology.get().await?;
             let made = self.store.follow_up(customer, &agreement, &topology, self.clock.now()).await?;
-            made.iter().for_each(|request| tracing::info!(%customer, %request, "a hold has ended: what was held is erased"));
+            made.iter()
+                .for_each(|request| tracing::info!(%customer, %request, "a hold has ended: what was held is erased"));
             if made.is_empty() {
                 return Ok(());
             }

@@ -9,7 +9,8 @@ use quittance_api::v1::{
     system_service_server::SystemServiceServer,
 };
 use quittance_dispatch::{
-    Clock as _, ConnectorRegistry, Deadlines, Dispatcher, EndsOfHolds, KeyKeeper, SystemClock, TopologyCache, remote::RemoteDesk,
+    Clock as _, ConnectorRegistry, Deadlines, Dispatcher, EndsOfHolds, KeyKeeper, SystemClock, TopologyCache,
+    remote::RemoteDesk,
 };
 use quittance_store::Store;
 use tokio::{
@@ -91,7 +92,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let working = config.roles.contains(&RunRole::Worker).then(|| {
         let (store, clock, every) = (store.clone(), app.clock.clone(), config.dispatch.deadline_sweep());
         let deadlines = Deadlines::new(store, clock, app.at_risk().unsigned_abs(), every).run(drain.clone());
-        let holds = EndsOfHolds::new(app.store.clone(), app.clock.clone(), app.topology.clone(), every).run(drain.clone());
+        let holds =
+            EndsOfHolds::new(app.store.clone(), app.clock.clone(), app.topology.clone(), every).run(drain.clone());
         let dispatching = dispatcher.run(drain.clone());
         let forgetting = keeper.forget(Uuid::new_v4().to_string(), config.keys.epoch(), drain.clone());
         tokio::spawn(async move { tokio::join!(dispatching, deadlines, holds, forgetting) })

@@ -387,7 +387,11 @@ async fn look(tx: &mut Tx, customer: &CustomerId, prepared: &[Prepared]) -> Stor
 }
 
 /// What restricts the subjects of the erasures among them.
-pub(crate) async fn restrictions(tx: &mut Tx, customer: &CustomerId, prepared: &[Prepared]) -> StoreResult<Restrictions> {
+pub(crate) async fn restrictions(
+    tx: &mut Tx,
+    customer: &CustomerId,
+    prepared: &[Prepared],
+) -> StoreResult<Restrictions> {
     let mut found = Restrictions::new();
     for row in tx.fetch_together(vec![restrictions_part(customer, prepared)]).await? {
         found.entry(row.bytes(4)?).or_default().push(row.text(5)?);

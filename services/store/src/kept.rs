@@ -386,12 +386,7 @@ fn idempotency(kept: &Opened) -> IdempotencyId {
     IdempotencyId::new(Uuid::from_bytes(id))
 }
 
-fn insert_match_sets(
-    customer: &CustomerId,
-    kept: &[Opened],
-    prepared: &[Prepared],
-    match_sets: Vec<Vec<u8>>,
-) -> Part {
+fn insert_match_sets(customer: &CustomerId, kept: &[Opened], prepared: &[Prepared], match_sets: Vec<Vec<u8>>) -> Part {
     Part::new(
         "WITH v(request_id, system_id, sealed) AS ({rows}) INSERT INTO match_sets (customer_id, request_id, system_id, sealed)
          SELECT $1, request_id, system_id, sealed FROM v",

@@ -210,7 +210,9 @@ impl Store {
         let mut resolved = Vec::new();
         for Report { request, lease, result } in reports {
             match result {
-                ReportResult::Done(confirmation) | ReportResult::Held(confirmation, _) => done.push(Done { request: *request, lease: *lease, confirmation }),
+                ReportResult::Done(confirmation) | ReportResult::Held(confirmation, _) => {
+                    done.push(Done { request: *request, lease: *lease, confirmation })
+                }
                 ReportResult::Resolved(found) => resolved.push((*request, *lease, found.as_slice())),
                 ReportResult::Awaiting { check_at, reference } => {
                     later.push((*request, *lease, "AWAITING_CONFIRMATION", us(*check_at), reference.as_str()));
