@@ -1,4 +1,4 @@
-//! Time and chance, as the services have them; tests hand in their own.
+//! Time and chance, as the services have them; tests hand in their own, or of what stands here what they need not bend.
 
 use std::{
     sync::OnceLock,
@@ -13,26 +13,6 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> Timestamp;
 
     /// Time since some moment, for what is measured: it never steps, whatever is done to the machine's clock.
-    fn steady(&self) -> Duration;
-
-    async fn sleep(&self, time: Duration);
-
-    /// A number in `[0, 1)`, so that who failed together does not come back together.
-    fn chance(&self) -> f64;
-}
-
-/// The machine's. What it says is `ASSERTED` (I9).
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemClock;
-
-#[async_trait]
-impl Clock for SystemClock {
-    fn now(&self) -> Timestamp {
-        // Microseconds: what the store keeps.
-        let now = Timestamp::now();
-        Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
-    }
-
     fn steady(&self) -> Duration {
         static FIRST: OnceLock<Instant> = OnceLock::new();
         FIRST.get_or_init(Instant::now).elapsed()
@@ -42,7 +22,20 @@ impl Clock for SystemClock {
         tokio::time::sleep(time).await;
     }
 
+    /// A number in `[0, 1)`, so that who failed together does not come back together.
     fn chance(&self) -> f64 {
         rand::random()
+    }
+}
+
+/// The machine's. What it says is `ASSERTED` (I9).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        // Microseconds: what the store keeps.
+        let now = Timestamp::now();
+        Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
     }
 }

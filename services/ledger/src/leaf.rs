@@ -149,6 +149,7 @@ mod tests {
             subject_informed_us: at,
             controller_due_us: at,
             follow_up: None,
+            follows: None,
         };
         let long = "{\"action\":\"LIFT_RESTRICTION\",\"instruction\":\"CUSTOMER_REQUEST\",\"subject\":\"SUBJECT\",\
                     \"by\":\"b\",\"referred\":false,\"received_us\":1,\"first_due_us\":2,\"agreement\":3"

@@ -168,6 +168,7 @@ fn what_somebody_else_asked_for_needs_the_customers_word() {
             subject_asked_us: None,
             subject_informed_us: None,
             controller_due_us: None,
+            follows: None,
             follow_up: None,
         },
         other => other,

@@ -64,7 +64,7 @@ pub async fn what_is_held_is_erased_on_its_day_though_its_request_is_forgotten(t
     // Not a day too early, and once.
     assert!(t.customers_with_ended_holds(day(END - 1)).await.unwrap().is_empty());
     assert!(follow_up(t, &acme, day(END - 1)).await.unwrap().is_empty());
-    assert_eq!(t.customers_with_ended_holds(day(END)).await.unwrap(), [acme.id.clone()]);
+    assert_eq!(t.customers_with_ended_holds(day(END)).await.unwrap(), std::slice::from_ref(&acme.id));
     let made = follow_up(t, &acme, day(END)).await.unwrap();
     assert_eq!(made.len(), 1);
     assert!(follow_up(t, &acme, day(END)).await.unwrap().is_empty());
