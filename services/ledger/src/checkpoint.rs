@@ -179,3 +179,19 @@ pub fn verify(
     }
     Ok(VerifiedCheckpoint { checkpoint, log_keys, cosignatures, unknown_signatures: verified.unknown })
 }
+
+/// A head with the note that says it, signed by a key of its log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SignedHead {
+    pub head: TreeHead,
+    pub note: SignedNote,
+}
+
+impl SignedHead {
+    /// Reads and verifies a checkpoint. Signatures of witnesses are neither asked for nor looked at.
+    pub fn read(bytes: &[u8], log: &LogKeys) -> Result<Self, CheckpointError> {
+        let note = SignedNote::parse(bytes)?;
+        let head = *verify(&note, log, &[])?.checkpoint.head();
+        Ok(Self { head, note })
+    }
+}

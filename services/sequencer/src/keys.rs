@@ -3,8 +3,7 @@
 
 use std::{
     fs,
-    io::Write as _,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -15,6 +14,8 @@ use quittance_ledger::{
     checkpoint::LogKeys,
     key::{KeyName, KeyType, SEED_BYTES, SignerKey, VerifierKey},
 };
+
+use crate::durable;
 
 const HISTORY: &str = "history.json";
 
@@ -184,22 +185,8 @@ fn write_history(folder: &Path, history: &[LogKey]) -> Result<(), KeyFileError> 
     write_durably(&path, &text)
 }
 
-/// The old file or the new one, whatever happens; and on disk when it answers.
-pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), KeyFileError> {
-    let part = path.with_extension("part");
-    let written = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&part)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&part, path))
-        .and_then(|()| match path.parent() {
-            Some(folder) => fs::File::open(folder)?.sync_all(),
-            None => Ok(()),
-        });
-    written.map_err(|e| bad(path, e))
+fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), KeyFileError> {
+    durable::write(path, bytes, 0o600).map_err(|e| bad(path, e))
 }
 
 #[cfg(test)]

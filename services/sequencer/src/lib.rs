@@ -4,14 +4,19 @@
 //! epoch; a checkpoint is signed over a head that is committed, kept outside the database, and only then published. So whatever is lost,
 //! or done though it was reported as failed, the next turn reads what stands and goes on from there: no fork, no gap, nothing twice.
 
-mod highest;
+mod checkpoint_file;
+mod durable;
+mod halt;
 mod keys;
 mod publisher;
 mod sequencer;
 mod tiles;
+mod writes;
 
-pub use highest::{Highest, HighestError};
+pub use checkpoint_file::{CheckpointFile, CheckpointFileError};
+pub use halt::{Halt, LogStatus};
 pub use keys::{KeyFileError, LogKeyRing};
 pub use publisher::Publisher;
-pub use sequencer::{Halt, LogStatus, Now, Sequencer, SequencerOptions};
+pub use sequencer::{LogFiles, Now, Sequencer, SequencerOptions};
 pub use tiles::fetch;
+pub use writes::{Direct, Writes};

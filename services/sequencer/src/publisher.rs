@@ -1,4 +1,5 @@
-//! A folder in the shape of C2SP tlog-tiles, for any static web server: tiles first, the checkpoint that needs them last.
+//! A folder in the shape of C2SP tlog-tiles, for any static web server. Tiles lie there before the checkpoint that needs them is even
+//! signed: whatever was signed can be replayed from the folder when the database is lost.
 
 use std::{
     fs, io,
@@ -6,13 +7,12 @@ use std::{
 };
 
 use quittance_ledger::{
-    checkpoint::Checkpoint,
-    note::SignedNote,
+    checkpoint::{LogKeys, SignedHead},
     tile::{Tile, tiles_between},
 };
-use quittance_store::{LogCheckpoint, Store, StoreError};
+use quittance_store::{Store, StoreError};
 
-use crate::fetch;
+use crate::{CheckpointFile, CheckpointFileError, Writes, durable, fetch};
 
 /// Tiles held in memory at once: some two megabytes.
 const TILES_AT_ONCE: usize = 256;
@@ -20,8 +20,9 @@ const TILES_AT_ONCE: usize = 256;
 #[derive(Debug)]
 pub struct Publisher {
     folder: PathBuf,
-    /// What the folder's checkpoint covers.
-    published: u64,
+    checkpoint: CheckpointFile,
+    /// What the folder's tiles cover, as far as we know.
+    tiles: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -29,47 +30,63 @@ pub enum PublishError {
     #[error("{0}: {1}")]
     File(PathBuf, io::Error),
     #[error(transparent)]
+    Checkpoint(#[from] CheckpointFileError),
+    #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the store lacks {0}")]
     Missing(Tile),
 }
 
 impl Publisher {
-    /// Goes on from the folder's own checkpoint: what a crash left out is written with what comes next.
-    pub fn open(folder: &Path) -> Result<Self, PublishError> {
-        fs::create_dir_all(folder).map_err(|e| PublishError::File(folder.to_owned(), e))?;
-        let written = fs::read(folder.join("checkpoint")).ok();
-        let note = written.and_then(|bytes| SignedNote::parse(&bytes).ok());
-        let head = note.and_then(|note| Checkpoint::parse(note.text()).ok()).map(|c| c.head().size);
-        Ok(Self { folder: folder.to_owned(), published: head.unwrap_or(0) })
+    pub fn new(folder: &Path) -> Self {
+        let checkpoint = CheckpointFile::public(folder.join("checkpoint"));
+        Self { folder: folder.to_owned(), checkpoint, tiles: 0 }
     }
 
-    pub async fn publish(&mut self, store: &Store, checkpoint: &LogCheckpoint) -> Result<(), PublishError> {
-        if checkpoint.size <= self.published {
-            return Ok(());
-        }
-        let tiles: Vec<Tile> = tiles_between(self.published, checkpoint.size).collect();
+    /// Begins with the folder's own checkpoint: what a crash left out is written with what comes next.
+    pub fn read(&mut self, log: &LogKeys) -> Result<Option<SignedHead>, CheckpointFileError> {
+        let signed = self.checkpoint.read(log)?;
+        self.tiles = signed.as_ref().map_or(0, |signed| signed.head.size);
+        Ok(signed)
+    }
+
+    /// Every tile that a tree of this size has and the folder has not.
+    pub async fn write_tiles(&mut self, writes: &impl Writes, store: &Store, size: u64) -> Result<(), PublishError> {
+        let tiles: Vec<Tile> = tiles_between(self.tiles, size).collect();
         for some in tiles.chunks(TILES_AT_ONCE) {
-            let found = fetch(store, some.iter().copied()).await?;
-            for tile in some {
-                let bytes = found.get(tile).ok_or(PublishError::Missing(*tile))?;
-                self.write(&tile.to_string(), bytes)?;
-            }
+            let mut found = fetch(store, some.iter().copied()).await?;
+            let some: Result<Vec<_>, _> = some
+                .iter()
+                .map(|tile| found.remove(tile).map(|bytes| (*tile, bytes)).ok_or(PublishError::Missing(*tile)))
+                .collect();
+            let (some, folder, writes) = (some?, self.folder.clone(), writes.clone());
+            // Every file is on disk before the next: not on the threads that serve.
+            let written = tokio::task::spawn_blocking(move || write_all(&writes, &folder, &some)).await;
+            written.map_err(|e| PublishError::File(self.folder.clone(), io::Error::other(e)))??;
         }
-        self.write("checkpoint", checkpoint.note.as_bytes())?;
-        self.published = checkpoint.size;
+        self.tiles = self.tiles.max(size);
         Ok(())
     }
 
-    /// Readers see the old file or the new one.
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), PublishError> {
-        let path = self.folder.join(name);
-        let part = path.with_extension("part");
-        let written = path
-            .parent()
-            .map_or(Ok(()), fs::create_dir_all)
-            .and_then(|()| fs::write(&part, bytes))
-            .and_then(|()| fs::rename(&part, &path));
-        written.map_err(|e| PublishError::File(path, e))
+    /// Last of all, the checkpoint whose tiles are there.
+    pub fn write_checkpoint(
+        &self,
+        writes: &impl Writes,
+        log: &LogKeys,
+        signed: &SignedHead,
+    ) -> Result<(), PublishError> {
+        Ok(self.checkpoint.raise(writes, log, signed)?)
     }
+}
+
+fn write_all(writes: &impl Writes, folder: &Path, tiles: &[(Tile, Vec<u8>)]) -> Result<(), PublishError> {
+    let file = |path: &Path, e| PublishError::File(path.to_owned(), e);
+    fs::create_dir_all(folder).map_err(|e| file(folder, e))?;
+    let lock = durable::lock(folder).map_err(|e| file(folder, e))?;
+    let Some(_lock) = lock else { return Err(CheckpointFileError::Busy(folder.to_owned()).into()) };
+    for (tile, bytes) in tiles {
+        let path = folder.join(tile.to_string());
+        writes.file(&path, bytes, 0o644).map_err(|e| file(&path, e))?;
+    }
+    Ok(())
 }

@@ -1,10 +1,14 @@
 //! The loop: hold the log, append what is staged, sign what was appended.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use quittance_domain::Timestamp;
 use quittance_ledger::{
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, LogKeys, SignedHead},
     integrate::{RightEdge, integrate},
     proof::{consistency, consistency_tiles, verify_consistency},
     tile::right_edge_tiles,
@@ -14,7 +18,10 @@ use quittance_store::{LogCheckpoint, Store, StoreError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Highest, HighestError, LogKeyRing, Publisher, fetch, publisher::PublishError};
+use crate::{
+    CheckpointFile, CheckpointFileError, Direct, Halt, LogKeyRing, LogStatus, Publisher, Writes, fetch,
+    publisher::PublishError,
+};
 
 pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
@@ -48,33 +55,6 @@ impl SequencerOptions {
 /// Batches of one turn: between turns the lease is renewed and checkpoints are signed.
 const BATCHES_OF_A_TURN: u32 = 4;
 
-/// Why nothing is signed any more until a person has looked.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Halt {
-    #[error(
-        "the store's log has {size} entries, and a checkpoint of {signed} was signed: the database was restored from a backup. \
-         Restore a later one (docs/operating.md, The log)"
-    )]
-    Shorter { size: u64, signed: u64 },
-    #[error("the store's log is another one than was signed at {signed} entries: it was altered")]
-    Forked { signed: u64 },
-    #[error("the log's right edge does not make its root: {0}")]
-    Altered(String),
-    #[error("the highest checkpoint cannot be kept outside the database: {0}")]
-    Highest(String),
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum LogStatus {
-    Starting,
-    /// We write.
-    Writing,
-    /// Another replica does.
-    Elsewhere,
-    /// Nobody can: the reason says what to do.
-    Halted(Halt),
-}
-
 #[derive(Debug, thiserror::Error)]
 enum Fault {
     #[error(transparent)]
@@ -85,15 +65,21 @@ enum Fault {
     Other(String),
 }
 
-impl From<HighestError> for Fault {
-    fn from(e: HighestError) -> Self {
-        Self::Halt(Halt::Highest(e.to_string()))
+impl From<CheckpointFileError> for Fault {
+    fn from(e: CheckpointFileError) -> Self {
+        match e {
+            CheckpointFileError::Busy(_) => Self::Other(e.to_string()),
+            e => Halt::File(e.to_string()).into(),
+        }
     }
 }
 
 impl From<PublishError> for Fault {
     fn from(e: PublishError) -> Self {
-        Self::Other(e.to_string())
+        match e {
+            PublishError::Checkpoint(e) => e.into(),
+            e => Self::Other(e.to_string()),
+        }
     }
 }
 
@@ -101,17 +87,28 @@ impl From<PublishError> for Fault {
 struct Held {
     epoch: i64,
     edge: RightEdge,
-    highest: Highest,
     /// What the published checkpoint covers.
     signed: u64,
-    signed_at: Option<std::time::Instant>,
+    signed_at: Option<Instant>,
+    /// Published in the store, and not in the folder yet.
+    to_folder: Option<SignedHead>,
 }
 
-pub struct Sequencer {
+/// Where checkpoints stand outside the database.
+#[derive(Clone, Debug)]
+pub struct LogFiles {
+    /// The highest that was ever signed.
+    pub highest: PathBuf,
+    /// A folder for checkpoint and tiles.
+    pub publish: Option<PathBuf>,
+}
+
+pub struct Sequencer<W = Direct> {
+    writes: W,
     store: Store,
     now: Now,
     keys: Arc<LogKeyRing>,
-    highest: std::path::PathBuf,
+    highest: CheckpointFile,
     publisher: Option<Publisher>,
     options: SequencerOptions,
     status: watch::Sender<LogStatus>,
@@ -119,16 +116,24 @@ pub struct Sequencer {
 }
 
 impl Sequencer {
-    pub fn new(
+    pub fn new(store: Store, now: Now, keys: Arc<LogKeyRing>, files: LogFiles, options: SequencerOptions) -> Self {
+        Self::with_writes(Direct, store, now, keys, files, options)
+    }
+}
+
+impl<W: Writes> Sequencer<W> {
+    pub fn with_writes(
+        writes: W,
         store: Store,
         now: Now,
         keys: Arc<LogKeyRing>,
-        highest: std::path::PathBuf,
-        publisher: Option<Publisher>,
+        files: LogFiles,
         options: SequencerOptions,
     ) -> Self {
         let (status, _) = watch::channel(LogStatus::Starting);
-        Self { store, now, keys, highest, publisher, options, status, held: None }
+        let highest = CheckpointFile::highest(files.highest);
+        let publisher = files.publish.as_deref().map(Publisher::new);
+        Self { writes, store, now, keys, highest, publisher, options, status, held: None }
     }
 
     pub fn status(&self) -> watch::Receiver<LogStatus> {
@@ -192,13 +197,14 @@ impl Sequencer {
     async fn try_turn(&mut self, sign_now: bool) -> Result<bool, Fault> {
         let now = (self.now)();
         let until = now.checked_add(self.options.lease).unwrap_or(Timestamp::MAX);
-        let Some(epoch) = self.store.hold_log(&self.options.holder, now, until).await? else {
+        let Some(epoch) = self.writes.hold(&self.store, &self.options.holder, now, until).await? else {
             self.held = None;
             return Ok(false);
         };
+        let log = self.keys.log_keys().map_err(|e| Fault::Other(e.to_string()))?;
         let mut held = match self.held.take().filter(|held| held.epoch == epoch) {
             Some(held) => held,
-            None => self.load(epoch).await?,
+            None => self.load(epoch, &log).await?,
         };
         let mut more = false;
         for _ in 0..BATCHES_OF_A_TURN {
@@ -209,37 +215,34 @@ impl Sequencer {
         }
         let rested = held.signed_at.is_none_or(|at| at.elapsed() >= self.options.sign_every);
         if held.edge.head().size > held.signed && (rested || sign_now) {
-            self.sign(&mut held).await?;
+            self.sign(&mut held, &log).await?;
         }
+        self.publish(&mut held, &log).await?;
         self.held = Some(held);
         Ok(more)
     }
 
     /// Reads where the log stands, and proves it: against its own root, what was published, and what was ever signed.
-    async fn load(&mut self, epoch: i64) -> Result<Held, Fault> {
-        let log = self.keys.log_keys().map_err(|e| Fault::Other(e.to_string()))?;
+    async fn load(&mut self, epoch: i64, log: &LogKeys) -> Result<Held, Fault> {
         let state = self.store.log_state().await?;
         let tiles = fetch(&self.store, right_edge_tiles(state.head.size)).await?;
         let edge = RightEdge::load(&state.head, &tiles).map_err(|e| Halt::Altered(e.to_string()))?;
-        let (mut highest, signed_head) = Highest::open(&self.highest, &log)?;
-        if let Some(signed_head) = signed_head {
-            self.extends(&signed_head, &state.head).await?;
+        let in_folder = match &mut self.publisher {
+            Some(publisher) => publisher.read(log)?,
+            None => None,
+        };
+        for signed in [self.highest.read(log)?, in_folder].into_iter().flatten() {
+            self.extends(&signed.head, &state.head).await?;
         }
-        let mut signed = 0;
+        let mut held = Held { epoch, edge, signed: 0, signed_at: None, to_folder: None };
         if let Some(published) = &state.checkpoint {
-            let bytes = published.note.as_bytes();
-            let altered = |e: String| Halt::Altered(format!("its published checkpoint: {e}"));
-            let note = quittance_ledger::note::SignedNote::parse(bytes).map_err(|e| altered(e.to_string()))?;
-            let verified = quittance_ledger::checkpoint::verify(&note, &log, &[]);
-            let verified = verified.map_err(|e| altered(e.to_string()))?;
-            self.extends(verified.checkpoint.head(), &state.head).await?;
-            signed = verified.checkpoint.head().size;
-            highest.raise(signed, &published.note)?;
-            if let Some(publisher) = &mut self.publisher {
-                publisher.publish(&self.store, published).await?;
-            }
+            let published = SignedHead::read(published.note.as_bytes(), log);
+            let published = published.map_err(|e| Halt::Altered(format!("its published checkpoint: {e}")))?;
+            self.extends(&published.head, &state.head).await?;
+            self.highest.raise(&self.writes, log, &published)?;
+            (held.signed, held.to_folder) = (published.head.size, Some(published));
         }
-        Ok(Held { epoch, edge, highest, signed, signed_at: None })
+        Ok(held)
     }
 
     async fn extends(&self, signed: &TreeHead, present: &TreeHead) -> Result<(), Fault> {
@@ -266,24 +269,36 @@ impl Sequencer {
         let leaves: Vec<_> = append.staged.iter().flat_map(|batch| batch.leaves.iter().copied()).collect();
         let more = append.staged.len() == self.options.batch as usize;
         let (edge, tiles) = integrate(&held.edge, &leaves).map_err(|e| Fault::Other(e.to_string()))?;
-        append.commit(&edge.head(), &tiles).await?;
+        self.writes.append(append, &edge.head(), &tiles).await?;
         held.edge = edge;
         Ok(more)
     }
 
-    async fn sign(&mut self, held: &mut Held) -> Result<(), Fault> {
+    /// Tiles first, then the highest checkpoint, and only then the published one.
+    async fn sign(&mut self, held: &mut Held, log: &LogKeys) -> Result<(), Fault> {
         let head = held.edge.head();
         let other = |e: &dyn std::fmt::Display| Fault::Other(e.to_string());
-        let checkpoint = Checkpoint::new(self.keys.origin().as_str(), head).map_err(|e| other(&e))?;
-        let note = checkpoint.sign(&self.keys.signers()).map_err(|e| other(&e))?.to_string();
-        held.highest.raise(head.size, &note)?;
-        let checkpoint = LogCheckpoint { size: head.size, note };
-        self.store.publish_checkpoint(held.epoch, &checkpoint).await?;
-        (held.signed, held.signed_at) = (head.size, Some(std::time::Instant::now()));
         if let Some(publisher) = &mut self.publisher {
-            publisher.publish(&self.store, &checkpoint).await?;
+            publisher.write_tiles(&self.writes, &self.store, head.size).await?;
         }
+        let checkpoint = Checkpoint::new(self.keys.origin().as_str(), head).map_err(|e| other(&e))?;
+        let note = checkpoint.sign(&self.keys.signers()).map_err(|e| other(&e))?;
+        let signed = SignedHead { head, note };
+        self.highest.raise(&self.writes, log, &signed)?;
+        let checkpoint = LogCheckpoint { size: head.size, note: signed.note.to_string() };
+        self.writes.publish(&self.store, held.epoch, &checkpoint).await?;
+        (held.signed, held.signed_at, held.to_folder) = (head.size, Some(Instant::now()), Some(signed));
         tracing::debug!(size = head.size, "checkpoint signed");
+        Ok(())
+    }
+
+    async fn publish(&mut self, held: &mut Held, log: &LogKeys) -> Result<(), Fault> {
+        let Some(publisher) = &mut self.publisher else { return Ok(()) };
+        if let Some(signed) = &held.to_folder {
+            publisher.write_tiles(&self.writes, &self.store, signed.head.size).await?;
+            publisher.write_checkpoint(&self.writes, log, signed)?;
+            held.to_folder = None;
+        }
         Ok(())
     }
 }

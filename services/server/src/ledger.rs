@@ -12,7 +12,7 @@ use axum::{
 use quittance_dispatch::{Clock as _, SystemClock};
 use quittance_domain::Timestamp;
 use quittance_ledger::tile::Tile;
-use quittance_sequencer::{LogKeyRing, Publisher, Sequencer, SequencerOptions};
+use quittance_sequencer::{LogFiles, LogKeyRing, Sequencer, SequencerOptions};
 use quittance_store::Store;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -42,15 +42,14 @@ pub fn start(
     keys: Arc<LogKeyRing>,
     drain: CancellationToken,
 ) -> Result<JoinHandle<()>, Failure> {
-    let publisher = config.ledger.publish.as_deref().map(Publisher::open).transpose()?;
     let options = SequencerOptions {
         lease: Duration::from_secs(config.ledger.lease_s.max(2)),
         batch: config.ledger.batch.max(1),
         sign_every: Duration::from_millis(config.ledger.sign_every_ms),
         ..SequencerOptions::new(format!("quittanced-{}", Uuid::new_v4()))
     };
-    let highest = config.ledger_folder().join("checkpoint");
-    let sequencer = Sequencer::new(store.clone(), Arc::new(|| SystemClock.now()), keys, highest, publisher, options);
+    let files = LogFiles { highest: config.ledger_folder().join("checkpoint"), publish: config.ledger.publish.clone() };
+    let sequencer = Sequencer::new(store.clone(), Arc::new(|| SystemClock.now()), keys, files, options);
     Ok(tokio::spawn(sequencer.run(drain)))
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::PathBuf, time::Duration};
 use clap::Args;
 use jiff::Timestamp;
 use quittance_ledger::{
-    checkpoint::{self, CheckpointError, LogKeys},
+    checkpoint::{CheckpointError, LogKeys, SignedHead},
     note::{MAX_NOTE_BYTES, SignedNote},
     proof::{InvalidProof, ProofError, consistency, consistency_tiles, verify_consistency},
     tile::{Tile, TileMissing},
@@ -51,13 +51,6 @@ pub struct Watch {
     once: bool,
 }
 
-/// A checkpoint that a key of the log signed.
-#[derive(Clone)]
-struct Signed {
-    note: SignedNote,
-    head: TreeHead,
-}
-
 /// What speaks against the log. Its two signed checkpoints are shown beside it: that is the evidence.
 #[derive(Debug, thiserror::Error)]
 enum Wrong {
@@ -96,7 +89,7 @@ pub async fn run(watch: Watch, out: &mut Output) -> Done {
     let reader = LogReader::new(&watch.url)?;
     let mut trusted = match watch.state.try_exists() {
         Ok(true) => {
-            let stored = signed(&files::bytes(&watch.state, MAX_NOTE_BYTES)?, &log);
+            let stored = SignedHead::read(&files::bytes(&watch.state, MAX_NOTE_BYTES)?, &log);
             let wrong = |fault| Failure::Usage(format!("{}: {fault}", watch.state.display()));
             Some(stored.map_err(wrong)?)
         }
@@ -125,14 +118,8 @@ pub async fn run(watch: Watch, out: &mut Output) -> Done {
     }
 }
 
-fn signed(note: &[u8], log: &LogKeys) -> Result<Signed, CheckpointError> {
-    let note = SignedNote::parse(note)?;
-    let head = *checkpoint::verify(&note, log, &[])?.checkpoint.head();
-    Ok(Signed { note, head })
-}
-
-async fn look(reader: &LogReader, log: &LogKeys, trusted: Option<&Signed>) -> Result<Signed, Trouble> {
-    let seen = signed(&reader.checkpoint().await?, log)?;
+async fn look(reader: &LogReader, log: &LogKeys, trusted: Option<&SignedHead>) -> Result<SignedHead, Trouble> {
+    let seen = SignedHead::read(&reader.checkpoint().await?, log)?;
     let Some(trusted) = trusted else { return Ok(seen) };
     let wrong =
         |wrong| Trouble::Wrong { wrong, trusted: Box::new(trusted.note.clone()), seen: Box::new(seen.note.clone()) };

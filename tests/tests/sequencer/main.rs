@@ -1,0 +1,5 @@
+//! The sequencer, with each of its writes failed in every way, killed at every step, and overtaken at every step: one log, always.
+
+mod bed;
+mod faults;
+mod faulty;
