@@ -114,6 +114,7 @@ impl Workshop {
             time_zone: batch.time_zone.clone(),
             action: batch.action,
             work: batch.work,
+            stored: Default::default(),
         };
         let part = execution.run(tasks).await;
         ran.reports.extend(part.reports);

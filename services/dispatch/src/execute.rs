@@ -1,6 +1,10 @@
 //! One batch at one system: find, store the match sets, act, read back. What read-back says is all that is reported (I5).
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use quittance_connectors::{BatchContext, Connector, ConnectorError, Found, MatchSet, Subject, SubjectError};
 use quittance_domain::{
@@ -39,6 +43,8 @@ pub(crate) struct Execution<'a> {
     pub time_zone: String,
     pub action: Action,
     pub work: Work,
+    /// Match sets that this run has stored. What is attempted again goes on from them: rows that are gone by then are not found any more.
+    pub stored: Mutex<HashMap<RequestId, Vec<u8>>>,
 }
 
 /// What a run came to.
@@ -194,7 +200,8 @@ impl Execution<'_> {
         // The least one: the same in every run, whatever was yielded in which order.
         let Some(first) = identifiers.iter().min() else { return Err(NO_USABLE_IDENTIFIER.to_owned()) };
         let pseudonym = pseudonyms.of(first);
-        let match_set = match &task.match_set {
+        let stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        let match_set = match stored.get(&task.key.request).or(task.match_set.as_ref()) {
             None => MatchSet::default(),
             Some(bytes) => {
                 serde_json::from_slice(bytes).map_err(|_| "the stored match set does not parse".to_owned())?
@@ -230,6 +237,8 @@ impl Execution<'_> {
             }
         }
         let lost = self.store.save_match_sets(&self.system.id, self.clock.now(), &to_save).await?;
+        let kept = to_save.into_iter().map(|(task, bytes)| (task.key.request, bytes));
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner).extend(kept);
         // Nothing may be changed for those; their lease's new holder reports them.
         going.retain(|(step, _)| !lost.contains(&step.task.key.request));
         Ok(going)

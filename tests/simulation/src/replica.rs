@@ -82,7 +82,7 @@ impl Replica {
             lookout: Some(Lookout::default()),
             looks: Loop::new(Duration::from_secs(dice.between(1, 30)), time),
             sequencer: Some(Box::new(sequencer)),
-            turns: Loop::new(Duration::from_secs(dice.between(30, 1800)), time),
+            turns: Loop::new(Duration::from_secs(dice.between(120, 7200)), time),
         }
     }
 }
