@@ -256,13 +256,16 @@ impl Store {
         let generation = hold_generation(&mut tx).await?;
         let changed = tx
             .execute(
+                // Confirmed before an earlier instruction about the same person is, it would let those behind it go first, too (I4).
                 "UPDATE tasks SET state = 'CONFIRMED', lease = lease + 1, reason = ''
-                 WHERE customer_id = $1 AND request_id = $2 AND system_id = $3 AND state = 'NEEDS_ATTENTION'",
+                 WHERE customer_id = $1 AND request_id = $2 AND system_id = $3 AND state = 'NEEDS_ATTENTION'
+                   AND NOT EXISTS (SELECT 1 FROM task_waits w WHERE w.customer_id = $1 AND w.request_id = $2
+                     AND w.system_id = $3 AND w.on_request_id <> $2)",
                 task_args(key),
             )
             .await?;
         if changed != 1 {
-            return Err(not_in_attention(&mut tx, key).await?);
+            return Err(not_resolvable(&mut tx, key).await?);
         }
         let mut staging = Staging::new(&key.customer);
         staging.add(key.request, &operated(key, Operation::Resolved, by, now));
@@ -289,7 +292,7 @@ impl Store {
             )
             .await?;
         if retried != 1 {
-            return Err(not_in_attention(&mut tx, key).await?);
+            return Err(not_resolvable(&mut tx, key).await?);
         }
         // It may have been planned behind an earlier instruction about the same person, and still be.
         let candidate = (key.request.uuid(), key.system.to_string());
@@ -383,12 +386,15 @@ fn operated(key: &TaskKey, what: Operation, by: &str, now: Timestamp) -> Event {
     Event::Operated { system: key.system.clone(), what, by: by.to_owned(), at_us: us(now) }
 }
 
-async fn not_in_attention(tx: &mut Tx, key: &TaskKey) -> StoreResult<StoreError> {
+async fn not_resolvable(tx: &mut Tx, key: &TaskKey) -> StoreResult<StoreError> {
     let sql = "SELECT state FROM tasks WHERE customer_id = $1 AND request_id = $2 AND system_id = $3";
-    Ok(match tx.fetch_one(sql, task_args(key)).await? {
-        None => StoreError::NotFound("the task"),
-        Some(row) => StoreError::WrongState(format!("the task is {}, not NEEDS_ATTENTION", row.text(0)?)),
-    })
+    let Some(row) = tx.fetch_one(sql, task_args(key)).await? else { return Ok(StoreError::NotFound("the task")) };
+    Ok(StoreError::WrongState(match row.text(0)?.as_str() {
+        "NEEDS_ATTENTION" => {
+            "an earlier instruction about the same person is not done there: resolve that one first".to_owned()
+        }
+        state => format!("the task is {state}, not NEEDS_ATTENTION"),
+    }))
 }
 
 type Later<'a> = (RequestId, i64, &'static str, i64, &'a str);

@@ -43,13 +43,18 @@ pub struct Run {
     pub simulated: Duration,
 }
 
-/// Plays a scenario, alone on this thread. `lines`: keep what was seen as text.
+/// Plays what a text says, alone on this thread. `lines`: keep what was seen as text.
 pub fn run(replay: &Replay, planted: Option<Planted>, lines: bool) -> Run {
+    play(Scenario::of(replay), planted, lines)
+}
+
+/// Plays a scenario.
+pub fn play(scenario: Scenario, planted: Option<Planted>, lines: bool) -> Run {
     let depot = Depot::get();
     #[expect(clippy::expect_used, reason = "a machine without memory for it cannot simulate")]
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let mut play = Play::set(depot, Scenario::of(replay), planted, lines).await;
+        let mut play = Play::set(depot, scenario, planted, lines).await;
         play.play().await;
         play.close().await
     })
@@ -63,12 +68,12 @@ const STORM_AFTER_LAST: Duration = Duration::from_secs(1800);
 const CALM_MAX: Duration = Duration::from_secs(12 * 3600);
 /// How often replicas look, and the operator, when nothing goes wrong.
 const CALM_LOOK: Duration = Duration::from_secs(20);
-const CALM_TURN: Duration = Duration::from_secs(120);
+const CALM_TURN: Duration = Duration::from_secs(600);
 /// A dispatcher looks for requests that lack systems no more often than twice a minute.
 const LOOK_FOR_LACKS: Duration = Duration::from_secs(31);
 const OPERATOR_EVERY: Duration = Duration::from_secs(300);
 /// How often an operator lets a task run again before it is given up.
-const RETRIES_MAX: u32 = 3;
+const RETRIES_MAX: u32 = 1;
 const AT_RISK: Duration = Duration::from_secs(5 * 86_400);
 
 /// What an actor ends with.
@@ -367,7 +372,10 @@ impl Play {
     }
 
     fn next_turn(&self, replica: &Replica) -> Option<Duration> {
-        (!replica.turns.busy && self.scene.seen().snapshot.unsigned).then(|| replica.turns.next())
+        let seen = self.scene.seen();
+        // At the end, when all else is done: one turn signs it all.
+        let awaited = self.calm_since.is_some() && !seen.snapshot.due_us.is_empty();
+        (!replica.turns.busy && !awaited && seen.snapshot.unsigned).then(|| replica.turns.next())
     }
 
     fn next_remote(&self, system: SystemNo) -> Option<Duration> {
@@ -381,6 +389,7 @@ impl Play {
 
     fn begin_loops(&mut self) {
         let now = self.world.now();
+        let lacks = self.scene.seen().snapshot.lacks_systems;
         for id in 0..self.replicas.len() {
             let paused = self.world.paused_until(id) > now;
             let Some(replica) = self.replicas[id].as_ref().filter(|_| !paused) else { continue };
@@ -390,8 +399,14 @@ impl Play {
                 && let Some(mut lookout) = replica.lookout.take()
             {
                 (replica.looks.busy, replica.looks.last) = (true, now);
-                let dispatcher = replica.dispatcher.clone();
+                let (dispatcher, topology) = (replica.dispatcher.clone(), replica.topology.clone());
+                // What a replica knows of the systems grows old, but never very old.
+                let hears = self.calm_since.is_some() || self.schedule.per_mille(500);
+                let refreshes = lacks && hears && !self.scene.scenario.fresh_topology;
                 let look = async move {
+                    if refreshes {
+                        let _ = topology.refresh().await;
+                    }
                     let batches = dispatcher.look(&mut lookout).await.unwrap_or_default();
                     Ended::Looked(id, lookout, batches.into_iter().map(|batch| Box::pin(batch) as Work).collect())
                 };

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use quittance_dispatch::{Clock as _, ConnectorRegistry, DispatchLimits, Dispatcher, Lookout, TopologyCache};
-use quittance_sequencer::{LogKeyRing, LogStatus, Sequencer, SequencerOptions};
+use quittance_sequencer::{LogFiles, LogKeyRing, LogStatus, Sequencer, SequencerOptions};
 use quittance_store::Store;
 
 use crate::{clock::ReplicaClock, connector::Factory, dice::Dice, scene::Scene, world::ReplicaId};
@@ -69,8 +69,7 @@ impl Replica {
             store.clone(),
             Arc::new(move || now.now()),
             log_keys.clone(),
-            disk.to_owned(),
-            None,
+            LogFiles { highest: disk.to_owned(), publish: None },
             options,
         );
         let time = scene.world.now();
@@ -82,7 +81,7 @@ impl Replica {
             lookout: Some(Lookout::default()),
             looks: Loop::new(Duration::from_secs(dice.between(1, 30)), time),
             sequencer: Some(Box::new(sequencer)),
-            turns: Loop::new(Duration::from_secs(dice.between(30, 1800)), time),
+            turns: Loop::new(Duration::from_secs(dice.between(120, 7200)), time),
         }
     }
 }

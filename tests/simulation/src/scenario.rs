@@ -280,8 +280,8 @@ fn systems(dice: &mut Dice, customers: usize) -> Vec<SystemPlan> {
         ("pbx", (By::Phone, false, false)),
     ]);
     let mut systems = Vec::new();
-    let first = *dice.pick(&["crm", "desk", "mail"]);
-    let wanted = dice.between(1, 4) as usize;
+    let first = *dice.pick(&["crm", "crm", "desk", "desk", "mail"]);
+    let wanted = *dice.pick(&[1, 2, 2, 3, 4]);
     let mut next = Some(first);
     while let Some(id) = next {
         let Some((by, yields, remote)) = kinds.remove(id) else { break };
@@ -327,9 +327,9 @@ impl<'a> Drawing<'a> {
     fn ops(mut self) -> Vec<Timed> {
         // Many short runs find more than a few long ones in the same time; some must be long.
         let (bursts, most) = match self.dice.below(10) {
-            0..6 => (self.dice.between(1, 2), 4),
-            6..9 => (self.dice.between(1, 3), 7),
-            _ => (self.dice.between(2, 5), 10),
+            0..7 => (1, 5),
+            7..9 => (self.dice.between(1, 3), 6),
+            _ => (self.dice.between(2, 5), 9),
         };
         for burst in 0..bursts {
             self.at = DAY * u32::try_from(30 * burst / bursts).unwrap_or(0)
@@ -338,7 +338,9 @@ impl<'a> Drawing<'a> {
             for _ in 0..self.dice.between(1, 3) {
                 self.rows();
             }
-            for _ in 0..self.dice.between(1, most) {
+            let instruct = self.instruct();
+            self.push(instruct);
+            for _ in 0..self.dice.below(most) {
                 let op = self.op();
                 self.push(op);
             }

@@ -36,7 +36,7 @@ fn what_fails_is_made_small_and_replays_from_its_text() {
     assert_eq!(again, small.replay);
     let replayed = run(&again, Some(planted), false);
     assert_eq!(replayed.violation.as_ref().map(|v| v.rule), whole.violation.as_ref().map(|v| v.rule), "{text}");
-    assert_eq!(replayed.violation, Some(small.violation));
+    assert_eq!(replayed.violation.map(|v| v.rule), Some(small.violation.rule));
     let operations = again.ops.as_ref().map_or(usize::MAX, Vec::len);
     assert!(operations <= 3, "a request and what it needs are enough: {text}");
 }

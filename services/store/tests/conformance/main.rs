@@ -217,6 +217,7 @@ suite! {
             what_follows_a_cancelled_one_waits_for_those_before_it,
             what_needs_attention_holds_back_what_comes_after_it,
             a_task_that_is_tried_again_still_waits_its_turn,
+            a_task_is_not_resolved_by_hand_before_it_is_its_turn,
             order_holds_at_a_system_added_meanwhile,
             an_instruction_waits_for_what_is_still_to_be_planned_before_it,
             a_waiting_request_takes_its_place_when_it_is_authorised,

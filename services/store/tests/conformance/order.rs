@@ -7,6 +7,7 @@ use quittance_domain::{
     request::RequestState,
     task::TaskState,
 };
+use quittance_store::StoreError;
 use tokio::task::JoinSet;
 
 use crate::{harness::TestStore, world::*};
@@ -247,6 +248,28 @@ pub async fn a_task_that_is_tried_again_still_waits_its_turn(t: &TestStore) {
     assert_eq!(acme.task_state(second, &pbx).await, TaskState::Waiting);
     t.retry_task(&acme.key(first, &pbx), "operators/kim", at(4)).await.unwrap();
     run_in_order(&acme, &pbx, &[first, second]).await;
+}
+
+/// Otherwise the later request could complete first, be forgotten, and let a third one go before the first.
+pub async fn a_task_is_not_resolved_by_hand_before_it_is_its_turn(t: &TestStore) {
+    let acme = customer(t, "acme").await;
+    let crm = register(t, "crm", &[Email], &[]).await;
+    let pbx = register(t, "pbx", &[Phone], &[]).await;
+    let first = acme.instruct(at(1), access("mara")).await;
+    let second = acme.instruct(at(2), erasure("mara")).await;
+    run_in_order(&acme, &crm, &[first, second]).await;
+    let give_up = async |id, now| {
+        t.resolve_task(&acme.key(id, &pbx), confirmation(&pbx, OutcomeKind::Unconfirmed), "operators/kim", now).await
+    };
+    let refused = give_up(second, at(3)).await.unwrap_err();
+    assert!(matches!(&refused, StoreError::WrongState(text) if text.contains("earlier instruction")), "{refused}");
+    let third = acme.instruct(at(4), access("mara")).await;
+    acme.confirm_next(&crm, at(5)).await;
+    t.retry_task(&acme.key(third, &pbx), "operators/kim", at(6)).await.unwrap();
+    assert_eq!(acme.task_state(third, &pbx).await, TaskState::Waiting);
+    give_up(first, at(7)).await.unwrap();
+    give_up(second, at(8)).await.unwrap();
+    assert_eq!(acme.confirm_next(&pbx, at(9)).await, third);
 }
 
 /// A restriction and its lifting, and then there is one more system: it must not end up restricted.
