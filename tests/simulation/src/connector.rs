@@ -250,7 +250,7 @@ fn read_back_one(
     Ok(outcomes(ctx.action, match_set))
 }
 
-fn some<'a, T>(all: &'a [T], extent: Extent) -> impl Iterator<Item = &'a T> {
+fn some<T>(all: &[T], extent: Extent) -> impl Iterator<Item = &T> {
     all.iter().take(match extent {
         Extent::All => usize::MAX,
         Extent::First => 1,

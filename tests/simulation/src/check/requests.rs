@@ -113,18 +113,13 @@ pub fn move_as_they_may(before: &Snapshot, now: &Snapshot) -> Checked {
 
 /// Everything that was not left to the customer has come to its end.
 pub fn all_done(scene: &Scene, now: &Snapshot) -> Checked {
-    for (rid, request) in now.requests.iter().filter(|(_, r)| r.state == "IN_PROGRESS") {
-        let mut open: Vec<String> = Vec::new();
-        for ((_, system), task) in now.tasks.iter().filter(|((of, _), t)| of == rid && t.state != "CONFIRMED") {
-            open.push(format!("{system} {} {} {}", task.work, task.state, task.reason));
-        }
-        let number = scene.number_of(now, rid);
-        return Err(violated(
-            "liveness",
-            format!("instruction {number:?} ({}) never completes: {open:?}", request.action),
-        ));
+    let Some((rid, request)) = now.requests.iter().find(|(_, r)| r.state == "IN_PROGRESS") else { return Ok(()) };
+    let mut open: Vec<String> = Vec::new();
+    for ((_, system), task) in now.tasks.iter().filter(|((of, _), t)| of == rid && t.state != "CONFIRMED") {
+        open.push(format!("{system} {} {} {}", task.work, task.state, task.reason));
     }
-    Ok(())
+    let number = scene.number_of(now, rid);
+    Err(violated("liveness", format!("instruction {number:?} ({}) never completes: {open:?}", request.action)))
 }
 
 /// What tells one id from another, and no more.
