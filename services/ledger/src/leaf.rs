@@ -207,6 +207,11 @@ mod tests {
                 "closed",
                 "{\"state\":\"CANCELLED\",\"reason\":\"x\",\"at_us\":5}".to_owned(),
             ),
+            (
+                Event::KeyDestroyed { epoch: 7, forgotten: 2, rewrapped: 3, destroyed_us: 5 },
+                "key_destroyed",
+                "{\"epoch\":7,\"forgotten\":2,\"rewrapped\":3,\"destroyed_us\":5}".to_owned(),
+            ),
         ];
         for (event, kind, body) in events {
             assert_eq!(event.kind(), kind);

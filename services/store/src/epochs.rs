@@ -93,14 +93,18 @@ async fn read_all(tx: &mut Tx) -> StoreResult<Vec<EpochRow>> {
 /// Whether a store has anything that a key ring is needed for. One that has not may be given its first keys.
 pub(crate) async fn holds_sealed(pool: &Pool) -> StoreResult<bool> {
     let mut tx = pool.begin_with_settings("SET LOCAL quittance.scope = 'deployment'").await?;
-    let row = tx.fetch_one("SELECT key_epoch FROM deployment WHERE id = 1", vec![]).await?;
-    let begun = row.ok_or(NO_GENERATION)?.i64(0)? > 0;
+    let begun = known_epoch(&mut tx, "").await? > 0;
     let sealed = "SELECT c.customer_id FROM customers c WHERE EXISTS (SELECT 1 FROM requests r
                     WHERE r.customer_id = c.customer_id) LIMIT 1";
     let holds = begun || tx.fetch_one(sealed, vec![]).await?.is_some();
     // Not left to the end of a transaction that is dropped: keys are made next, and the disk may take its time.
     tx.commit().await?;
     Ok(holds)
+}
+
+async fn known_epoch(tx: &mut Tx, lock: &str) -> StoreResult<i64> {
+    let row = tx.fetch_one(&format!("SELECT key_epoch FROM deployment WHERE id = 1 {lock}"), vec![]).await?;
+    Ok(row.ok_or(NO_GENERATION)?.i64(0)?)
 }
 
 /// The current epoch as this transaction may seal under it: it stays current until the transaction ends (I7).
@@ -112,19 +116,9 @@ pub(crate) async fn hold_epoch(tx: &mut Tx) -> StoreResult<i64> {
 impl Store {
     /// Takes the key ring's epochs into a store that knows of none, and looks whether ring and store are of each other.
     pub(crate) async fn begin_epochs(&self) -> StoreResult<()> {
-        let mut tx = self.deployment_tx().await?;
-        let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE" } else { "" };
-        let row = tx.fetch_one(&format!("SELECT key_epoch FROM deployment WHERE id = 1 {lock}"), vec![]).await?;
-        if row.ok_or(NO_GENERATION)?.i64(0)? == 0 {
-            let keys = self.ring().all()?;
-            let newest = keys.last().ok_or_else(|| StoreError::KeyRing("holds no epoch key".to_owned()))?.number;
-            for key in keys {
-                let state = if key.number == newest { EpochState::Current } else { EpochState::Closed };
-                insert(&mut tx, key.number, state, key.check, 0).await?;
-            }
-            tx.execute("UPDATE deployment SET key_epoch = $1 WHERE id = 1", vec![newest.into()]).await?;
+        if known_epoch(&mut self.deployment_read().await?, "").await? == 0 {
+            self.take_in_epochs().await?;
         }
-        tx.commit().await?;
         self.refresh_keys().await?;
         if let Err(StoreError::NoEpochKey(epoch)) = self.ring().current() {
             tracing::error!(
@@ -134,6 +128,22 @@ impl Store {
             );
         }
         Ok(())
+    }
+
+    async fn take_in_epochs(&self) -> StoreResult<()> {
+        let mut tx = self.deployment_tx().await?;
+        let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE" } else { "" };
+        // Or another replica was faster.
+        if known_epoch(&mut tx, lock).await? == 0 {
+            let keys = self.ring().all()?;
+            let newest = keys.last().ok_or_else(|| StoreError::KeyRing("holds no epoch key".to_owned()))?.number;
+            for key in keys {
+                let state = if key.number == newest { EpochState::Current } else { EpochState::Closed };
+                insert(&mut tx, key.number, state, key.check, 0).await?;
+            }
+            tx.execute("UPDATE deployment SET key_epoch = $1 WHERE id = 1", vec![newest.into()]).await?;
+        }
+        Ok(tx.commit().await?)
     }
 
     /// Looks which epochs there are: a key that is destroyed is dropped from memory, one that is new is used from now on.
@@ -181,7 +191,9 @@ impl Store {
         let check = self.ring().make(next)?;
         let mut tx = self.deployment_tx().await?;
         if tx.engine() == Engine::Postgres {
-            // Those who seal share a lock on the row, and there is always one of them: an update would wait for ever. For the table they queue.
+            // Those who seal share a lock on the row, and there is always one of them: an update would wait for ever. For the table they queue
+            // behind us, so we wait for a moment only, and come again.
+            tx.execute("SET LOCAL lock_timeout = '2s'", vec![]).await?;
             tx.execute("LOCK TABLE deployment IN EXCLUSIVE MODE", vec![]).await?;
         }
         let moved = tx

@@ -292,14 +292,18 @@ impl KeyRing {
             }
             sync_folder(&self.folder)?;
         }
+        let mut removed = held;
         let left_over = format!("epoch-{epoch}.key.");
         for entry in fs::read_dir(&self.folder).map_err(io_failed(&self.folder))? {
             let entry = entry.map_err(io_failed(&self.folder))?;
             if entry.file_name().to_str().is_some_and(|name| name.starts_with(&left_over)) {
                 overwrite_and_remove(&entry.path())?;
+                removed = true;
             }
         }
-        sync_folder(&self.folder)?;
+        if removed {
+            sync_folder(&self.folder)?;
+        }
         Ok(held)
     }
 
