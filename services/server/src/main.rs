@@ -6,6 +6,7 @@ mod config;
 mod convert;
 mod error;
 mod evidence;
+mod health;
 mod ledger;
 mod page_token;
 mod rpc;
@@ -14,6 +15,7 @@ mod serve;
 mod status;
 mod telemetry;
 mod tokens;
+mod upkeep;
 
 use std::{collections::BTreeSet, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -23,6 +25,7 @@ use quittance_domain::ids::{CustomerId, SystemId};
 use quittance_sequencer::LogKeyRing;
 use serve::Failure;
 use tokens::{NewToken, RoleName, TokenTable};
+use upkeep::{FsckArgs, RecoverArgs};
 
 /// Batches come and go by the ten thousand small pieces; the C library's allocator keeps what they leave.
 #[global_allocator]
@@ -39,6 +42,8 @@ Examples:
   quittanced                                            serve on 127.0.0.1:7443, everything kept in ./quittance-data
   quittanced --config /etc/quittance/quittanced.toml    serve as configured
   quittanced ledger keys                                print the log's public keys, for `quittance verify --key`
+  quittanced ledger fsck                                check the whole log in the store
+  quittanced ledger recover                             bring the log back after the database was restored from a backup
 
 Settings come from the file, then from the environment (QUITTANCED_LISTEN, QUITTANCED_STORE_URL_FILE,
 QUITTANCED_DISPATCH__LEASE_S, …), then from flags. Logs go to standard error; QUITTANCE_LOG sets their level.
@@ -73,7 +78,7 @@ enum Command {
         #[command(subcommand)]
         command: TokenCommand,
     },
-    /// The log's keys
+    /// The log: its keys, whether it is whole, and how it comes back after a restore
     Ledger {
         #[command(subcommand)]
         command: LedgerCommand,
@@ -88,6 +93,14 @@ enum LedgerCommand {
     AddKey,
     /// Let the newest key alone sign, and destroy the others' secret parts; what they signed stands
     RetireKeys,
+    /// Check every entry, tile and checkpoint of the store's log, and name the first entry that does not fit
+    ///
+    /// What is published is checked by `quittance ledger fsck`. A SQLite store is checked while no quittanced runs. Exit code 1: damaged.
+    Fsck(FsckArgs),
+    /// Bring the log of a restored database back up to the highest checkpoint, from the published tiles
+    ///
+    /// It tells which entries the database lacks, and goes on with nothing that is not proven against what was signed.
+    Recover(RecoverArgs),
 }
 
 #[derive(Subcommand)]
@@ -136,28 +149,41 @@ fn run(cli: Cli) -> Result<(), Failure> {
             writeln!(std::io::stdout(), "{token}")?;
             Ok(())
         }
-        Some(Command::Ledger { command }) => manage_log_keys(&config, &command),
+        Some(Command::Ledger { command: LedgerCommand::Fsck(args) }) => {
+            runtime()?.block_on(upkeep::fsck(&config, &args))
+        }
+        Some(Command::Ledger { command: LedgerCommand::Recover(args) }) => {
+            runtime()?.block_on(upkeep::recover_log(&config, &args))
+        }
+        Some(Command::Ledger { command: LedgerCommand::Keys }) => print_log_keys(&config),
+        Some(Command::Ledger { command: LedgerCommand::AddKey }) => {
+            LogKeyRing::add(&log_keys(&config), jiff::Timestamp::now())?;
+            print_log_keys(&config)
+        }
+        Some(Command::Ledger { command: LedgerCommand::RetireKeys }) => {
+            LogKeyRing::retire_older(&log_keys(&config), jiff::Timestamp::now())?;
+            print_log_keys(&config)
+        }
         Some(Command::Serve) | None => {
             telemetry::start(config.log_format);
-            // Two providers may be linked; rustls must not have to choose.
-            rustls::crypto::aws_lc_rs::default_provider()
-                .install_default()
-                .map_err(|_| "a TLS provider was installed before")?;
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            runtime.block_on(serve::run(config))
+            runtime()?.block_on(serve::run(config))
         }
     }
 }
 
-fn manage_log_keys(config: &Config, command: &LedgerCommand) -> Result<(), Failure> {
-    let folder = config.ledger_folder().join("keys");
-    let now = jiff::Timestamp::now();
-    match command {
-        LedgerCommand::Keys => {}
-        LedgerCommand::AddKey => drop(LogKeyRing::add(&folder, now)?),
-        LedgerCommand::RetireKeys => drop(LogKeyRing::retire_older(&folder, now)?),
-    }
-    for key in LogKeyRing::public_keys(&folder)? {
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    // Two providers may be linked; rustls must not have to choose.
+    let installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    installed.map_err(|_| "a TLS provider was installed before")?;
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+fn log_keys(config: &Config) -> PathBuf {
+    config.ledger_folder().join("keys")
+}
+
+fn print_log_keys(config: &Config) -> Result<(), Failure> {
+    for key in LogKeyRing::public(&log_keys(config))?.keys() {
         writeln!(std::io::stdout(), "{key}")?;
     }
     Ok(())

@@ -26,7 +26,7 @@ use crate::{
     auth::Authenticate,
     config::{Config, RunRole},
     evidence::EvidenceDesk,
-    ledger,
+    health, ledger,
     rpc::{
         connector::Connectors, customer::Customers, evidence::Evidence, package::Packages, request::Requests,
         system::Systems,
@@ -63,7 +63,9 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         connectors.clone(),
         worker,
     );
+    let witnesses = ledger::witnesses(&config.ledger)?;
     let drain = CancellationToken::new();
+    let halted = ledger::watch_halt(store.clone(), drain.clone()).await?;
     let app = Arc::new(App {
         remote: RemoteDesk::new(store.clone(), clock.clone(), config.dispatch.clone()),
         dispatch: dispatcher.handle(),
@@ -73,11 +75,16 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         connectors,
         watchers: Arc::new(tokio::sync::Semaphore::new(config.limits.watchers_max)),
         limits: config.limits.clone(),
-        evidence: EvidenceDesk { keys: log_keys.clone(), processor: config.processor.clone() },
+        evidence: EvidenceDesk {
+            keys: log_keys.clone(),
+            witnesses: witnesses.keys().to_vec(),
+            processor: config.processor.clone(),
+        },
+        halted,
         drain: drain.clone(),
     });
     let sequencing = match config.roles.contains(&RunRole::Ledger) {
-        true => Some(ledger::start(&config, &store, log_keys, drain.clone())?),
+        true => Some(ledger::start(&config, &store, log_keys, witnesses, drain.clone())),
         false => None,
     };
     if let Some(address) = config.ledger.listen {
@@ -129,7 +136,7 @@ async fn serve(
         };
     }
     let (health_reporter, health) = tonic_health::server::health_reporter();
-    health_reporter.set_serving::<RequestServiceServer<Requests>>().await;
+    tokio::spawn(health::report(health_reporter, app.halted.clone(), drain.clone()));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(quittance_api::DESCRIPTOR_SET)
         .build_v1()?;
@@ -143,6 +150,7 @@ async fn serve(
         server = server.tls_config(ServerTlsConfig::new().identity(identity))?;
     }
     let router = server
+        .layer(health::while_halted(app.halted.clone()))
         .add_service(health)
         .add_service(reflection)
         .add_service(service!(CustomerServiceServer, Customers(app.clone())))
@@ -155,10 +163,7 @@ async fn serve(
     // With port 0 the system chooses: whoever started us reads it here.
     tracing::info!(address = %listener.local_addr()?, "listening");
     let stopping = drain.clone();
-    let drained = async move {
-        stopping.cancelled().await;
-        health_reporter.set_not_serving::<RequestServiceServer<Requests>>().await;
-    };
+    let drained = async move { stopping.cancelled().await };
     let patience = Duration::from_secs(config.limits.drain_s);
     // A client that never hangs up does not keep us: its leases and streams are made to be resumed.
     let overdue = async move {

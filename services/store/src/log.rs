@@ -42,14 +42,20 @@ pub struct LogCheckpoint {
 pub struct StagedLeaf {
     customer: String,
     request: Uuid,
-    entry: Uuid,
+    pub(crate) entry: Uuid,
     pub leaf: Leaf,
+}
+
+/// Of a row of customer, request, entry and leaf.
+pub(crate) fn staged_leaf(row: &Row) -> StoreResult<StagedLeaf> {
+    let leaf = Leaf(bytes32(row.bytes(3)?, "ledger_entries")?);
+    Ok(StagedLeaf { customer: row.text(0)?, request: row.uuid(1)?, entry: row.uuid(2)?, leaf })
 }
 
 /// A transaction that gives staged entries their places. Dropped, nothing has happened.
 #[derive(Debug)]
 pub struct LogAppend {
-    tx: Tx,
+    pub(crate) tx: Tx,
     epoch: i64,
     /// What the places continue from.
     pub head: TreeHead,
@@ -74,17 +80,17 @@ pub struct IssuedCertificate {
     pub issued_at: Timestamp,
 }
 
-fn size(row: &Row, at: usize) -> StoreResult<u64> {
+pub(crate) fn size(row: &Row, at: usize) -> StoreResult<u64> {
     let broken = |_| StoreError::Inconsistent { table: "ledger_log", what: "a size is negative" };
     u64::try_from(row.i64(at)?).map_err(broken)
 }
 
-fn bigint(size: u64) -> i64 {
+pub(crate) fn bigint(size: u64) -> i64 {
     // A tree has at most 2^63 - 1 entries.
     i64::try_from(size).unwrap_or(i64::MAX)
 }
 
-fn bytes32(bytes: Vec<u8>, table: &'static str) -> StoreResult<[u8; 32]> {
+pub(crate) fn bytes32(bytes: Vec<u8>, table: &'static str) -> StoreResult<[u8; 32]> {
     bytes.try_into().map_err(|_| StoreError::Inconsistent { table, what: "a hash or salt is not 32 bytes long" })
 }
 
@@ -166,11 +172,7 @@ impl Store {
         let sql = "SELECT customer_id, request_id, entry_id, leaf FROM ledger_entries WHERE leaf_index IS NULL
                    ORDER BY entry_id LIMIT $1";
         let rows = tx.fetch(sql, vec![i64::from(max).into()]).await?;
-        let mut staged = Vec::with_capacity(rows.len());
-        for row in rows {
-            let leaf = Leaf(bytes32(row.bytes(3)?, "ledger_entries")?);
-            staged.push(StagedLeaf { customer: row.text(0)?, request: row.uuid(1)?, entry: row.uuid(2)?, leaf });
-        }
+        let staged = rows.iter().map(staged_leaf).collect::<StoreResult<Vec<_>>>()?;
         Ok(LogAppend { tx, epoch, head, staged })
     }
 
@@ -304,8 +306,25 @@ const ENTRIES_MAX: i64 = 10_000;
 impl LogAppend {
     /// Gives the places, writes the tiles, and moves the head, all or nothing.
     pub async fn commit(mut self, head: &TreeHead, tiles: &[TileWrite]) -> StoreResult<()> {
-        let first = bigint(self.head.size);
-        let staged = &self.staged;
+        let staged = std::mem::take(&mut self.staged);
+        let places = self.head.size..;
+        self.place(staged.iter().zip(places), head, tiles).await
+    }
+
+    /// As [`Self::commit`], of entries whose places are known.
+    pub(crate) async fn place(
+        mut self,
+        entries: impl Iterator<Item = (&StagedLeaf, u64)> + Clone + Send,
+        head: &TreeHead,
+        tiles: &[TileWrite],
+    ) -> StoreResult<()> {
+        let rows = Rows::new(vec![
+            Column::texts(entries.clone().map(|(entry, _)| entry.customer.as_str())),
+            Column::uuids(entries.clone().map(|(entry, _)| entry.request)),
+            Column::uuids(entries.clone().map(|(entry, _)| entry.entry)),
+            Column::i64s(entries.map(|(_, place)| bigint(place))),
+        ]);
+        let count = rows.len() as u64;
         let placed = self
             .tx
             .execute_rows(
@@ -314,15 +333,10 @@ impl LogAppend {
                  WHERE ledger_entries.customer_id = c.customer_id AND ledger_entries.request_id = c.request_id
                    AND ledger_entries.entry_id = c.entry_id AND ledger_entries.leaf_index IS NULL",
                 vec![],
-                Rows::new(vec![
-                    Column::texts(staged.iter().map(|s| s.customer.as_str())),
-                    Column::uuids(staged.iter().map(|s| s.request)),
-                    Column::uuids(staged.iter().map(|s| s.entry)),
-                    Column::i64s((first..).take(staged.len())),
-                ]),
+                rows,
             )
             .await?;
-        if placed != staged.len() as u64 {
+        if placed != count {
             return Err(StoreError::Inconsistent {
                 table: "ledger_entries",
                 what: "a staged entry has a place already",

@@ -26,6 +26,7 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("migrations/0003_ledger.sql"),
         postgres: include_str!("migrations/0003_ledger.postgres.sql"),
     },
+    Migration { number: 6, name: "log upkeep", sql: include_str!("migrations/0006_log_upkeep.sql"), postgres: "" },
 ];
 
 /// The version that this build writes.
