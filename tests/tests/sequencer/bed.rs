@@ -19,7 +19,7 @@ use quittance_ledger::{
     tile::{Tile, TileSource, tiles_between},
     tree::{Frontier, MerkleHash},
 };
-use quittance_sequencer::{LogFiles, LogKeyRing, Sequencer, SequencerOptions, Writes, fetch};
+use quittance_sequencer::{LogFiles, LogKeyRing, Now, Sequencer, SequencerOptions, Writes, fetch};
 use quittance_sql::{Column, ConnectOptions, Pool, Rows, Tx, Val};
 use quittance_store::{Store, StoreOptions};
 use quittance_tests::{StoreKind, deployment::postgres_database};
@@ -83,10 +83,13 @@ impl Bed {
     /// As a new process would have it.
     pub fn sequencer<W: Writes>(&self, writes: W) -> Sequencer<W> {
         let number = self.sequencers.fetch_add(1, Ordering::SeqCst);
-        let clock = self.clock.clone();
-        let now = Arc::new(move || Timestamp::from_second(clock.load(Ordering::SeqCst)).unwrap());
         let options = SequencerOptions { batch: 256, ..SequencerOptions::new(format!("sequencer-{number}")) };
-        Sequencer::with_writes(writes, self.store.clone(), now, self.keys.clone(), self.files(), options)
+        Sequencer::with_writes(writes, self.store.clone(), self.now(), self.keys.clone(), self.files(), options)
+    }
+
+    pub fn now(&self) -> Now {
+        let clock = self.clock.clone();
+        Arc::new(move || Timestamp::from_second(clock.load(Ordering::SeqCst)).unwrap())
     }
 
     /// Long enough for every lease to pass.
