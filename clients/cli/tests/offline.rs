@@ -10,7 +10,7 @@ use std::{
     collections::HashMap,
     fs,
     io::{BufRead as _, BufReader, Read, Write},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::{Arc, Mutex},
@@ -142,13 +142,23 @@ fn the_subject_opening_is_held_against_the_certificate() {
 #[derive(Clone, Default)]
 struct Site(Arc<Mutex<HashMap<String, Vec<u8>>>>);
 
+/// A client may connect, and ask only later: nobody waits for it.
+fn serve_each(listener: TcpListener, answer: impl Fn(TcpStream) + Clone + Send + 'static) {
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let answer = answer.clone();
+            std::thread::spawn(move || answer(stream.unwrap()));
+        }
+    });
+}
+
 impl Site {
     fn start() -> (Self, String) {
         let site = Self::default();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/log/", listener.local_addr().unwrap());
         let served = site.clone();
-        std::thread::spawn(move || listener.incoming().for_each(|stream| served.answer(stream.unwrap())));
+        serve_each(listener, move |stream| served.answer(stream));
         (site, url)
     }
 
@@ -163,11 +173,9 @@ impl Site {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("https://{}/log/", listener.local_addr().unwrap());
         let served = site.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let connection = ServerConnection::new(config.clone()).unwrap();
-                served.answer(StreamOwned::new(connection, stream.unwrap()));
-            }
+        serve_each(listener, move |stream| {
+            let connection = ServerConnection::new(config.clone()).unwrap();
+            served.answer(StreamOwned::new(connection, stream));
         });
         (site, url, made.cert.pem())
     }

@@ -10,8 +10,17 @@ use quittance_store::{
 use crate::{harness::TestStore, statements::by_the_case, world::*};
 
 /// Tables that are the deployment's: small, of all customers, and reference tables on Citus. Every other one is a customer's.
-pub const DEPLOYMENT_WIDE: &[&str] =
-    &["customers", "data_maps", "deployment", "ledger_log", "ledger_tiles", "ready", "schema_version", "systems"];
+pub const DEPLOYMENT_WIDE: &[&str] = &[
+    "customers",
+    "data_maps",
+    "deployment",
+    "ledger_log",
+    "ledger_lost",
+    "ledger_tiles",
+    "ready",
+    "schema_version",
+    "systems",
+];
 
 pub async fn customer_tables(t: &TestStore) -> Vec<(String, Vec<String>)> {
     let tables = t.tables().await;
