@@ -121,7 +121,11 @@ async fn answer(State(mind): State<Arc<Mutex<Mind>>>, body: Bytes) -> Response {
         Manner::Riddles => {
             let size = mind.answered.len() as u64;
             let kinds = ["text/x.tlog.size", "text/plain"];
-            text(409, kinds[mind.answered.len() % 2], format!("{}{size}\n", if size % 3 == 0 { "0" } else { "" }))
+            text(
+                409,
+                kinds[mind.answered.len() % 2],
+                format!("{}{size}\n", if size.is_multiple_of(3) { "0" } else { "" }),
+            )
         }
         Manner::Endless => {
             let more = tokio_stream::iter(std::iter::repeat_with(|| {

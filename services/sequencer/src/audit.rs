@@ -95,6 +95,11 @@ pub async fn check_all(
     files: &LogFiles,
     mut progress: impl FnMut(u64, u64),
 ) -> StoreResult<StoreFindings> {
+    // While the log is written it grows, and its files behind it: read before the store, they are not ahead of it.
+    let mut outside = vec![("the highest checkpoint", CheckpointFile::highest(files.highest.clone()).read(log))];
+    if let Some(folder) = &files.publish {
+        outside.push(("the checkpoint in the published folder", Publisher::new(folder).read(log)));
+    }
     let state = store.log_state().await?;
     let head = state.head;
     let mut findings = Findings::new(&head);
@@ -102,23 +107,22 @@ pub async fn check_all(
         findings.portion(check_portion(store, portion).await?);
         progress(portion.places().end, head.size);
     }
-    if let Some(entry) = store.placed_entries(head.size..head.size + 1).await?.first() {
-        findings.found(Damage::at(entry.index, "an entry of the store has a place beyond the tree"));
-    }
     if let Err(damage) = right_edge(store, &head).await? {
         findings.found(damage);
     }
-    let published = state.checkpoint.map(|row| SignedHead::read(row.note.as_bytes(), log).map_err(|e| e.to_string()));
-    let highest = CheckpointFile::highest(files.highest.clone()).read(log).map_err(|e| e.to_string());
-    let in_folder = files.publish.as_deref().map(|folder| Publisher::new(folder).read(log).map_err(|e| e.to_string()));
-    let all = [("the published checkpoint", published), ("the highest checkpoint", highest.transpose())];
-    let folder =
-        in_folder.and_then(Result::transpose).map(|signed| ("the checkpoint in the published folder", Some(signed)));
-    for (name, signed) in all.into_iter().chain(folder) {
+    let last = store.last_place().await?;
+    let grown_to = store.log_state().await?.head.size;
+    if let Some(last) = last.filter(|last| *last >= grown_to) {
+        findings.found(Damage::at(last, "an entry of the store has a place beyond the tree"));
+    }
+    let row = state.checkpoint.map(|row| SignedHead::read(row.note.as_bytes(), log));
+    let row = row.transpose().map_err(|fault| fault.to_string());
+    let outside = outside.into_iter().map(|(name, read)| (name, read.map_err(|fault| fault.to_string())));
+    for (name, signed) in [("the published checkpoint", row)].into_iter().chain(outside) {
         let fault = match signed {
-            None => None,
-            Some(Err(fault)) => Some(fault),
-            Some(Ok(signed)) => begins_with(store, &signed.head, &head).await?.map(|halt| halt.to_string()),
+            Err(fault) => Some(fault),
+            Ok(None) => None,
+            Ok(Some(signed)) => begins_with(store, &signed.head, &head).await?.map(|halt| halt.to_string()),
         };
         if let Some(fault) = fault {
             findings.found(Damage::of_the_whole(format!("{name}: {fault}")));

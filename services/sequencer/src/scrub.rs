@@ -40,8 +40,10 @@ impl Scrub {
 
     pub async fn run(mut self, drain: CancellationToken) {
         loop {
+            let begun = Instant::now();
             let pause = match self.step().await {
-                Ok(pause) => pause,
+                // What a step takes is part of its time.
+                Ok(pause) => pause.saturating_sub(begun.elapsed()),
                 Err(error) => {
                     tracing::info!(%error, "the log could not be scrubbed, trying again");
                     self.progress = None;
@@ -100,6 +102,13 @@ impl Scrub {
         if passed < every {
             let left = Duration::try_from(every - passed).unwrap_or(SLOWEST);
             return Ok(left.min(SLOWEST));
+        }
+        if passed > every * 2 {
+            let hours = passed.as_hours();
+            tracing::warn!(
+                hours,
+                "the scrub takes more than twice its time: the store is slow, or ledger.scrub_every_s small"
+            );
         }
         self.store.note_scrub(&ScrubProgress { next: 0, begun_at: Some(now) }).await?;
         // Root, checkpoints and right edge are the sequencer's to prove.

@@ -107,6 +107,8 @@ struct Held {
     signed_at: Option<Instant>,
     /// Published in the store, and not in the folder yet.
     to_folder: Option<SignedHead>,
+    /// The folder is new, and filled beside what else is done. Until it is whole, nothing waits for it.
+    filling: bool,
     round: Option<Round>,
     /// Witnesses that did not sign are asked again then, ever less often.
     ask_at: Instant,
@@ -337,6 +339,7 @@ impl<W: Writes> Sequencer<W> {
             newest: None,
             signed_at: None,
             to_folder: None,
+            filling: false,
             round: None,
             ask_at: Instant::now(),
             ask_after: ASK_AFTER_LEAST,
@@ -346,6 +349,7 @@ impl<W: Writes> Sequencer<W> {
             let published = published.map_err(|e| altered(format!("its published checkpoint: {e}")))?;
             self.extends(&published.head, &state.head).await?;
             self.highest.raise(&self.writes, log, &published)?;
+            held.filling = self.publisher.as_ref().is_some_and(|folder| folder.is_far_behind(published.head.size));
             held.to_folder = Some(published.clone());
             held.newest = Some(Newest { signed: published, published: true });
         }
@@ -389,7 +393,7 @@ impl<W: Writes> Sequencer<W> {
     async fn sign(&mut self, held: &mut Held, log: &LogKeys) -> Result<(), Fault> {
         let head = held.edge.head();
         let other = |e: &dyn std::fmt::Display| Fault::Other(e.to_string());
-        if let Some(publisher) = &mut self.publisher {
+        if let Some(publisher) = self.publisher.as_mut().filter(|_| !held.filling) {
             publisher.write_tiles(&self.writes, &self.store, head.size).await?;
         }
         let checkpoint = Checkpoint::new(self.keys.origin().as_str(), head).map_err(|e| other(&e))?;
@@ -452,6 +456,10 @@ impl<W: Writes> Sequencer<W> {
     async fn write_folder(&mut self, held: &mut Held, log: &LogKeys) -> Result<(), Fault> {
         let Some(publisher) = &mut self.publisher else { return Ok(()) };
         if let Some(signed) = &held.to_folder {
+            if held.filling && !publisher.fill(&self.writes, &self.store, signed.head.size).await? {
+                return Ok(());
+            }
+            held.filling = false;
             publisher.write_tiles(&self.writes, &self.store, signed.head.size).await?;
             publisher.write_checkpoint(&self.writes, log, signed)?;
             held.to_folder = None;

@@ -13,7 +13,7 @@ use quittance_dispatch::{Clock as _, SystemClock};
 use quittance_domain::Timestamp;
 use quittance_ledger::tile::Tile;
 use quittance_log_client::{HttpClient, Witness};
-use quittance_sequencer::{LogFiles, LogKeyRing, Now, Scrub, Sequencer, SequencerOptions, Witnesses};
+use quittance_sequencer::{LogFiles, LogKeyRing, LogStatus, Now, Scrub, Sequencer, SequencerOptions, Witnesses};
 use quittance_store::Store;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -62,7 +62,7 @@ pub fn start(
     keys: Arc<LogKeyRing>,
     witnesses: Witnesses,
     drain: CancellationToken,
-) -> JoinHandle<((), ())> {
+) -> Sequencing {
     let options = SequencerOptions {
         lease: Duration::from_secs(config.ledger.lease_s.max(2)),
         batch: config.ledger.batch.max(1),
@@ -73,7 +73,30 @@ pub fn start(
     let sequencer = Sequencer::new(store.clone(), now.clone(), keys, files(config), options).witnessed_by(witnesses);
     let every = Duration::from_secs(config.ledger.scrub_every_s.max(1));
     let scrub = Scrub::new(store.clone(), now, every, sequencer.status(), sequencer.doubt());
-    tokio::spawn(async move { tokio::join!(sequencer.run(drain.clone()), scrub.run(drain)) })
+    let status = sequencer.status();
+    let task = tokio::spawn(async move {
+        tokio::join!(sequencer.run(drain.clone()), scrub.run(drain));
+    });
+    Sequencing { task, status }
+}
+
+/// The log's work in this process.
+pub struct Sequencing {
+    pub task: JoinHandle<()>,
+    status: watch::Receiver<LogStatus>,
+}
+
+/// A store that does not answer keeps nobody waiting: then nothing can be changed anyway.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+
+impl Sequencing {
+    /// The log is proven before work begins: a database that was restored is not worked on as if nothing had happened.
+    pub async fn first_look(&mut self) {
+        let looked = self.status.wait_for(|status| *status != LogStatus::Starting);
+        if tokio::time::timeout(FIRST_LOOK, looked).await.is_err() {
+            tracing::warn!("the log was not looked at yet: the store is slow");
+        }
+    }
 }
 
 /// How often every process asks whether the log is halted: so long may a change still be taken in.

@@ -65,6 +65,11 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     );
     let witnesses = ledger::witnesses(&config.ledger)?;
     let drain = CancellationToken::new();
+    let mut sequencing = None;
+    if config.roles.contains(&RunRole::Ledger) {
+        let started = ledger::start(&config, &store, log_keys.clone(), witnesses.clone(), drain.clone());
+        sequencing.insert(started).first_look().await;
+    }
     let halted = ledger::watch_halt(store.clone(), drain.clone()).await?;
     let app = Arc::new(App {
         remote: RemoteDesk::new(store.clone(), clock.clone(), config.dispatch.clone()),
@@ -76,17 +81,13 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         watchers: Arc::new(tokio::sync::Semaphore::new(config.limits.watchers_max)),
         limits: config.limits.clone(),
         evidence: EvidenceDesk {
-            keys: log_keys.clone(),
+            keys: log_keys,
             witnesses: witnesses.keys().to_vec(),
             processor: config.processor.clone(),
         },
         halted,
         drain: drain.clone(),
     });
-    let sequencing = match config.roles.contains(&RunRole::Ledger) {
-        true => Some(ledger::start(&config, &store, log_keys, witnesses, drain.clone())),
-        false => None,
-    };
     if let Some(address) = config.ledger.listen {
         tokio::spawn(ledger::serve(address, store.clone(), drain.clone()));
     }
@@ -115,7 +116,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     }
     // After the workers: what they confirmed last is signed, too.
     if let Some(sequencing) = sequencing {
-        sequencing.await?;
+        sequencing.task.await?;
     }
     store.close().await;
     tracing::info!("stopped");

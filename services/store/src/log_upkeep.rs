@@ -69,6 +69,13 @@ impl Store {
         row.map_or(Ok(0), |row| size(&row, 0))
     }
 
+    /// The last place that an entry has.
+    pub async fn last_place(&self) -> StoreResult<Option<u64>> {
+        let mut tx = self.deployment_read().await?;
+        let sql = "SELECT leaf_index FROM ledger_entries WHERE leaf_index IS NOT NULL ORDER BY leaf_index DESC LIMIT 1";
+        tx.fetch_one(sql, vec![]).await?.map(|row| size(&row, 0)).transpose()
+    }
+
     /// Entries with a place in this range, in the order of their places; an index with two of them twice.
     pub async fn placed_entries(&self, places: Range<u64>) -> StoreResult<Vec<PlacedEntry>> {
         let mut tx = self.deployment_read().await?;

@@ -33,6 +33,8 @@ pub struct Bed {
     raw: Pool,
     clock: Arc<AtomicI64>,
     sequencers: AtomicI64,
+    /// Entries of one transaction.
+    pub batch: u32,
 }
 
 impl Bed {
@@ -49,7 +51,7 @@ impl Bed {
         let keys = LogKeyRing::open(&folder.path().join("keys"), "log.example", None, Timestamp::UNIX_EPOCH).unwrap();
         store.begin_log("log.example").await.unwrap();
         let clock = Arc::new(AtomicI64::new(1_800_000_000));
-        Self { store, folder, keys: Arc::new(keys), raw, clock, sequencers: AtomicI64::new(0) }
+        Self { store, folder, keys: Arc::new(keys), raw, clock, sequencers: AtomicI64::new(0), batch: 256 }
     }
 
     /// A new log, on the same keys.
@@ -82,9 +84,13 @@ impl Bed {
 
     /// As a new process would have it.
     pub fn sequencer<W: Writes>(&self, writes: W) -> Sequencer<W> {
+        self.sequencer_with(writes, self.files())
+    }
+
+    pub fn sequencer_with<W: Writes>(&self, writes: W, files: LogFiles) -> Sequencer<W> {
         let number = self.sequencers.fetch_add(1, Ordering::SeqCst);
-        let options = SequencerOptions { batch: 256, ..SequencerOptions::new(format!("sequencer-{number}")) };
-        Sequencer::with_writes(writes, self.store.clone(), self.now(), self.keys.clone(), self.files(), options)
+        let options = SequencerOptions { batch: self.batch, ..SequencerOptions::new(format!("sequencer-{number}")) };
+        Sequencer::with_writes(writes, self.store.clone(), self.now(), self.keys.clone(), files, options)
     }
 
     pub fn now(&self) -> Now {

@@ -1,6 +1,6 @@
 //! A database that was restored from a backup: its log stops, and comes back from the published tiles, proven or not at all.
 
-use std::fs;
+use std::{fs, ops::Range};
 
 use quittance_ledger::audit::Damage;
 use quittance_log_client::PublishedLog;
@@ -37,8 +37,7 @@ async fn written(bed: &Bed) -> LogStatus {
     let mut sequencer = bed.sequencer(Direct);
     sequencer.turn(true).await;
     sequencer.turn(true).await;
-    let status = sequencer.status().borrow().clone();
-    status
+    sequencer.status().borrow().clone()
 }
 
 async fn whole(bed: &Bed) -> (Option<Damage>, u64, u64) {
@@ -70,7 +69,7 @@ async fn a_restored_log_comes_back(kind: StoreKind) {
     bed.an_hour_later();
     let done = recovered(&bed).await.unwrap();
     assert_eq!((done.from, done.to, done.placed), (300, before.size, 40));
-    assert_eq!(done.lost, [340..before.size]);
+    assert_eq!(done.lost, vec![Range { start: 340, end: before.size }]);
     assert_eq!(bed.store.log_state().await.unwrap().head, before);
     assert_eq!(whole(&bed).await, (None, 7, 9_501));
     // The sequencer goes on from there, and nothing has two places.
@@ -153,7 +152,7 @@ async fn a_log_comes_back_by_its_published_checkpoint_alone() {
     fs::remove_file(bed.files().highest).unwrap();
     assert_eq!(written(&bed).await, LogStatus::Halted(Halt::Shorter { size: 10, signed: 15 }));
     bed.an_hour_later();
-    assert_eq!(recovered(&bed).await.unwrap().lost, [10..15]);
+    assert_eq!(recovered(&bed).await.unwrap().lost, vec![Range { start: 10, end: 15 }]);
     assert_eq!(written(&bed).await, LogStatus::Writing);
     bed.stage(3).await;
     written(&bed).await;
