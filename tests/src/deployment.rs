@@ -20,6 +20,8 @@ pub enum StoreKind {
     Postgres,
 }
 
+const CONFIG: &str = "quittanced.toml";
+
 pub struct Deployment {
     pub folder: TempDir,
     port: u16,
@@ -37,7 +39,7 @@ pub fn binary(name: &str) -> PathBuf {
     folder.join(name)
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port is free").port()
 }
 
@@ -64,9 +66,19 @@ impl Deployment {
         Self::start_with(store, &[]).await
     }
 
+    /// As [`Self::start_with`], with a configuration file for what no variable can say.
+    pub async fn start_configured(store: StoreKind, settings: &[(&str, &str)], toml: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(CONFIG), toml).unwrap();
+        Self::start_in(folder, store, settings).await
+    }
+
     /// `settings`: environment of the server, as `QUITTANCED_DISPATCH__LEASE_S`.
     pub async fn start_with(store: StoreKind, settings: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), store, settings).await
+    }
+
+    async fn start_in(folder: TempDir, store: StoreKind, settings: &[(&str, &str)]) -> Self {
         fs::create_dir_all(folder.path().join("data/secrets")).unwrap();
         let mut settings: Vec<(String, String)> =
             settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -85,8 +97,12 @@ impl Deployment {
         self.folder.path().join(name)
     }
 
-    fn command(&self) -> Command {
+    /// `quittanced` on this deployment's folder.
+    pub fn command(&self) -> Command {
         let mut command = Command::new(binary("quittanced"));
+        if self.path(CONFIG).exists() {
+            command.arg("--config").arg(self.path(CONFIG));
+        }
         command.env("QUITTANCE_LOG", std::env::var("QUITTANCE_LOG").unwrap_or_else(|_| "info".to_owned()));
         command.envs(self.settings.iter().map(|(k, v)| (k, v)));
         command.arg("--data-dir").arg(self.path("data"));
@@ -156,6 +172,12 @@ impl Deployment {
 
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The service's own store, from beside it.
+    pub fn store_url(&self) -> String {
+        let file = fs::read_to_string(self.path("store-url"));
+        file.unwrap_or_else(|_| format!("sqlite:{}", self.data().join("quittance.db").display()))
     }
 
     pub fn data(&self) -> PathBuf {

@@ -2,6 +2,7 @@
 
 pub mod app_database;
 pub mod deployment;
+pub mod witness;
 
 pub use app_database::AppDatabase;
 pub use deployment::{Deployment, StoreKind};

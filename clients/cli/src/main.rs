@@ -57,7 +57,7 @@ async fn run(cli: Cli) -> Done {
         Command::Confirmations(command) => commands::evidence::run(command, global, &mut out).await,
         Command::InterimStatement(asked) => commands::evidence::interim_statement(asked, global, &mut out).await,
         Command::Verify(verify) => commands::verify::run(&verify, &mut out),
-        Command::Ledger(command) => commands::ledger::run(command, &mut out).await,
+        Command::Ledger(command) => commands::ledger::run(command, global, &mut out).await,
         Command::Keys(command) => commands::keys::run(command, global, &mut out).await,
         Command::Completion { shell } => {
             let mut script = Vec::new();

@@ -9,8 +9,8 @@ mod sample;
 use std::{
     collections::HashMap,
     fs,
-    io::{BufRead as _, BufReader, Write as _},
-    net::TcpListener,
+    io::{BufRead as _, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::{Arc, Mutex},
@@ -18,6 +18,7 @@ use std::{
 
 use proven::{Log, log_key, witness};
 use quittance_ledger::Leaf;
+use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivateKeyDer};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -141,18 +142,46 @@ fn the_subject_opening_is_held_against_the_certificate() {
 #[derive(Clone, Default)]
 struct Site(Arc<Mutex<HashMap<String, Vec<u8>>>>);
 
+/// A client may connect, and ask only later: nobody waits for it.
+fn serve_each(listener: TcpListener, answer: impl Fn(TcpStream) + Clone + Send + 'static) {
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let answer = answer.clone();
+            std::thread::spawn(move || answer(stream.unwrap()));
+        }
+    });
+}
+
 impl Site {
     fn start() -> (Self, String) {
         let site = Self::default();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/log/", listener.local_addr().unwrap());
         let served = site.clone();
-        std::thread::spawn(move || listener.incoming().for_each(|stream| served.answer(stream.unwrap())));
+        serve_each(listener, move |stream| served.answer(stream));
         (site, url)
     }
 
-    fn answer(&self, mut stream: std::net::TcpStream) {
-        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+    /// The same, with TLS: gives the authority of its certificate, which nobody knows, as PEM.
+    fn start_with_tls() -> (Self, String, String) {
+        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+        let (site, config) = (Self::default(), Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}/log/", listener.local_addr().unwrap());
+        let served = site.clone();
+        serve_each(listener, move |stream| {
+            let connection = ServerConnection::new(config.clone()).unwrap();
+            served.answer(StreamOwned::new(connection, stream));
+        });
+        (site, url, made.cert.pem())
+    }
+
+    fn answer(&self, mut stream: impl Read + Write) {
+        let mut lines = BufReader::new(&mut stream).lines().map_while(Result::ok);
         let first = lines.next().unwrap_or_default();
         lines.take_while(|line| !line.is_empty()).for_each(drop);
         let path = first.split(' ').nth(1).and_then(|path| path.strip_prefix("/log/")).unwrap_or_default();
@@ -241,7 +270,7 @@ fn what_the_log_did_not_sign_and_what_is_not_there_is_never_trusted() {
     let state = folder.path("state");
     let nothing = watch(&url, &state);
     assert_eq!(nothing.status.code(), Some(1));
-    assert!(err(&nothing).contains("HTTP status 404"), "{}", err(&nothing));
+    assert!(err(&nothing).contains("/log/checkpoint is not there"), "{}", err(&nothing));
     let log = Log::of(&sample::small(), 0);
     site.publish(&log);
     let strange = log.checkpoint().sign(&[&log_key(5)]).unwrap().to_string();
@@ -252,4 +281,53 @@ fn what_the_log_did_not_sign_and_what_is_not_there_is_never_trusted() {
     assert!(!state.exists());
     fs::write(&state, strange).unwrap();
     assert_eq!(watch(&url, &state).status.code(), Some(2));
+}
+
+#[test]
+fn a_log_behind_ones_own_authority_is_followed_with_its_certificate_alone() {
+    let ((site, url, authority), folder) = (Site::start_with_tls(), Folder::new());
+    let (state, ca_file) = (folder.path("state"), folder.put("ca.pem", authority.as_bytes()));
+    site.publish(&Log::of(&sample::small(), 0));
+    let unknown = watch(&url, &state);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(err(&unknown).contains("certificate"), "{}", err(&unknown));
+    assert!(!state.exists());
+    let (key, state) = (vkey(7), state.to_str().unwrap());
+    let arguments = ["--url", url.as_str(), "--key", key.as_str(), "--ca-file", ca_file.as_str()];
+    let known = quittance(&[&["ledger", "watch", "--once", "--state", state], &arguments[..]].concat());
+    assert_eq!(known.status.code(), Some(0), "{}", err(&known));
+    let whole = quittance(&[&["ledger", "fsck"], &arguments[..]].concat());
+    assert_eq!(
+        (whole.status.code(), out(&whole).starts_with("whole: 305 entries")),
+        (Some(0), true),
+        "{}",
+        err(&whole)
+    );
+    let nonsense = folder.put("nonsense.pem", b"nonsense");
+    let refused = quittance(&["ledger", "fsck", "--url", &url, "--key", &key, "--ca-file", &nonsense]);
+    assert_eq!(refused.status.code(), Some(1), "{}", out(&refused));
+}
+
+#[test]
+fn a_published_log_is_read_whole_and_the_first_bad_entry_is_named() {
+    let ((site, url), folder) = (Site::start(), Folder::new());
+    let log = Log::of(&sample::small(), 0);
+    site.publish(&log);
+    let key = vkey(7);
+    let fsck = |place: [&str; 2]| quittance(&["ledger", "fsck", place[0], place[1], "--key", &key]);
+    assert_eq!(fsck(["--url", &url]).status.code(), Some(0));
+    let bundle = "tile/entries/001.p/49";
+    site.0.lock().unwrap().get_mut(bundle).unwrap()[2] ^= 1;
+    let damaged = fsck(["--url", &url]);
+    assert_eq!(damaged.status.code(), Some(1));
+    assert!(out(&damaged).starts_with("damaged: entry 256 of the log"), "{}", out(&damaged));
+    site.0.lock().unwrap().remove(bundle);
+    assert!(out(&fsck(["--url", &url])).starts_with("damaged: entry 256 of the log"));
+    // What cannot be reached is not called damaged.
+    let nowhere = fsck(["--folder", folder.path("nothing").to_str().unwrap()]);
+    assert_eq!((nowhere.status.code(), out(&nowhere).as_str()), (Some(1), ""));
+    for wrong in [vec![], vec!["--url", &url, "--folder", "x"]] {
+        let usage = quittance(&[&["ledger", "fsck", "--key", &key], &wrong[..]].concat());
+        assert_eq!(usage.status.code(), Some(2));
+    }
 }

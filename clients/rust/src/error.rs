@@ -73,7 +73,7 @@ impl RpcError {
     /// read and for those that bear a `request_id`.
     pub fn is_retryable(&self) -> bool {
         match (self.code, self.reason.as_deref()) {
-            (_, Some("UNAVAILABLE")) => true,
+            (_, Some("UNAVAILABLE" | "LEDGER_HALTED")) => true,
             (_, Some("LIMIT_EXCEEDED")) => self.retry_delay.is_some(),
             (Code::Unavailable | Code::DeadlineExceeded, _) => true,
             (_, Some(_)) => false,
@@ -139,6 +139,9 @@ impl RpcError {
             Some("PACKAGE_AWAITING_REVIEW") => "review the package, then download it",
             Some("INTERNAL") => "look into the service's log at this time; it is a defect",
             Some("UNAVAILABLE") => "try again shortly",
+            Some("LEDGER_HALTED") => {
+                "tell the service's operator: its log is halted; sent again after the repair, this is done once"
+            }
             None if self.is_retryable() => {
                 "check the connection and that the service is up, then try again: what bears a request id is safe to send twice"
             }

@@ -85,6 +85,12 @@ impl Tile {
         self.index
     }
 
+    /// The first entry that it covers.
+    pub fn first_entry(&self) -> u64 {
+        let before = self.index.saturating_mul(u64::from(FULL_WIDTH));
+        before.checked_shl(self.kind.height()).unwrap_or(u64::MAX)
+    }
+
     pub const fn width(&self) -> u16 {
         self.width
     }

@@ -98,6 +98,11 @@ impl fmt::Display for AddCheckpoint {
     }
 }
 
+/// Reads the body of a witness's refusal that tells the size of the latest checkpoint it signed: a decimal and a newline.
+pub fn read_old_size(body: &[u8]) -> Option<u64> {
+    str::from_utf8(body).ok()?.strip_suffix('\n').and_then(from_decimal)
+}
+
 /// What a witness's answer was worth.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Answer {

@@ -1,17 +1,19 @@
 //! Whether the log is written, and why not.
 
+use quittance_ledger::audit::Damage;
+
 /// Why nothing is signed any more until a person has looked.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Halt {
     #[error(
         "the store's log has {size} entries, and a checkpoint of {signed} was signed: the database was restored from a backup. \
-         Restore a later one (docs/operating.md, The log)"
+         `quittanced ledger recover` brings the log back (docs/operating.md, After a restore)"
     )]
     Shorter { size: u64, signed: u64 },
     #[error("the store's log is another one than was signed at {signed} entries: it was altered")]
     Forked { signed: u64 },
-    #[error("the log's right edge does not make its root: {0}")]
-    Altered(String),
+    #[error("the store's log was altered: {0}")]
+    Altered(#[from] Damage),
     #[error("a checkpoint outside the database: {0}")]
     File(String),
 }

@@ -98,10 +98,7 @@ impl LogKeyRing {
 
     /// All that ever signed and are not revoked: what was signed with them stands.
     pub fn log_keys(&self) -> Result<LogKeys, KeyFileError> {
-        let kept = self.history.iter().filter(|key| key.status != KeyStatus::Revoked);
-        let keys: Result<Vec<VerifierKey>, _> = kept.map(|key| key.vkey.parse()).collect();
-        let keys = keys.map_err(|e| bad(&self.folder.join(HISTORY), e))?;
-        LogKeys::new(keys).map_err(|e| bad(&self.folder.join(HISTORY), e))
+        usable(&self.folder, &self.history)
     }
 
     pub fn history(&self) -> &[LogKey] {
@@ -135,9 +132,9 @@ impl LogKeyRing {
     }
 
     /// Those that signatures are checked with, oldest first.
-    pub fn public_keys(folder: &Path) -> Result<Vec<String>, KeyFileError> {
+    pub fn public(folder: &Path) -> Result<LogKeys, KeyFileError> {
         let (_, history) = Self::read_history(folder)?;
-        Ok(history.into_iter().filter(|key| key.status != KeyStatus::Revoked).map(|key| key.vkey).collect())
+        usable(folder, &history)
     }
 
     fn read_history(folder: &Path) -> Result<(KeyName, Vec<LogKey>), KeyFileError> {
@@ -148,6 +145,13 @@ impl LogKeyRing {
         let key: VerifierKey = newest.vkey.parse().map_err(|e| bad(&path, e))?;
         Ok((key.name().clone(), history))
     }
+}
+
+fn usable(folder: &Path, history: &[LogKey]) -> Result<LogKeys, KeyFileError> {
+    let kept = history.iter().filter(|key| key.status != KeyStatus::Revoked);
+    let keys: Result<Vec<VerifierKey>, _> = kept.map(|key| key.vkey.parse()).collect();
+    let keys = keys.map_err(|e| bad(&folder.join(HISTORY), e))?;
+    LogKeys::new(keys).map_err(|e| bad(&folder.join(HISTORY), e))
 }
 
 fn key_file(folder: &Path, n: usize) -> PathBuf {

@@ -16,6 +16,8 @@ use crate::{CheckpointFile, CheckpointFileError, Writes, durable, fetch};
 
 /// Tiles held in memory at once: some two megabytes.
 const TILES_AT_ONCE: usize = 256;
+/// Entries whose tiles are written in one turn while a folder is filled: well within a lease.
+const FILL_STEP: u64 = 1 << 16;
 
 #[derive(Debug)]
 pub struct Publisher {
@@ -48,6 +50,18 @@ impl Publisher {
         let signed = self.checkpoint.read(log)?;
         self.tiles = signed.as_ref().map_or(0, |signed| signed.head.size);
         Ok(signed)
+    }
+
+    /// Whether so much is missing that it is written in steps: the folder is new, and the log is not.
+    pub const fn is_far_behind(&self, size: u64) -> bool {
+        size.saturating_sub(self.tiles) > FILL_STEP
+    }
+
+    /// One step of that. Answers whether it was the last.
+    pub async fn fill(&mut self, writes: &impl Writes, store: &Store, size: u64) -> Result<bool, PublishError> {
+        let next = size.min(self.tiles.saturating_add(FILL_STEP));
+        self.write_tiles(writes, store, next).await?;
+        Ok(next == size)
     }
 
     /// Every tile that a tree of this size has and the folder has not.
@@ -86,6 +100,10 @@ fn write_all(writes: &impl Writes, folder: &Path, tiles: &[(Tile, Vec<u8>)]) -> 
     let Some(_lock) = lock else { return Err(CheckpointFileError::Busy(folder.to_owned()).into()) };
     for (tile, bytes) in tiles {
         let path = folder.join(tile.to_string());
+        // Written before a crash, or before the folder was begun anew.
+        if fs::read(&path).is_ok_and(|present| present == *bytes) {
+            continue;
+        }
         writes.file(&path, bytes, 0o644).map_err(|e| file(&path, e))?;
     }
     Ok(())

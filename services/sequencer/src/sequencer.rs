@@ -2,25 +2,30 @@
 
 use std::{
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use quittance_domain::Timestamp;
 use quittance_ledger::{
+    audit::{Damage, Portion},
     checkpoint::{Checkpoint, LogKeys, SignedHead},
     integrate::{RightEdge, integrate},
-    proof::{consistency, consistency_tiles, verify_consistency},
-    tile::right_edge_tiles,
     tree::TreeHead,
 };
-use quittance_store::{LogCheckpoint, Store, StoreError};
+use quittance_store::{LogCheckpoint, Store, StoreError, StoreResult};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    CheckpointFile, CheckpointFileError, Direct, Halt, LogKeyRing, LogStatus, Publisher, Writes, fetch,
+    CheckpointFile, CheckpointFileError, Direct, Halt, LogKeyRing, LogStatus, Publisher, Writes, begins_with,
+    check_portion,
     publisher::PublishError,
+    right_edge,
+    witnesses::{Round, Witnesses},
 };
 
 pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -51,6 +56,12 @@ impl SequencerOptions {
         }
     }
 }
+
+const HALTED_REST: Duration = Duration::from_secs(1);
+
+/// Witnesses that have not signed are asked again, at first and at last after so long.
+const ASK_AFTER_LEAST: Duration = Duration::from_secs(1);
+const ASK_AFTER_MOST: Duration = Duration::from_secs(60);
 
 /// Batches of one turn: between turns the lease is renewed and checkpoints are signed.
 const BATCHES_OF_A_TURN: u32 = 4;
@@ -83,15 +94,31 @@ impl From<PublishError> for Fault {
     }
 }
 
+fn altered(what: String) -> Halt {
+    Halt::Altered(Damage::of_the_whole(what))
+}
+
 /// What we know while we hold the log. Given up at the first doubt, and read again.
 struct Held {
     epoch: i64,
     edge: RightEdge,
-    /// What the published checkpoint covers.
-    signed: u64,
+    /// The newest checkpoint that is signed.
+    newest: Option<Newest>,
     signed_at: Option<Instant>,
     /// Published in the store, and not in the folder yet.
     to_folder: Option<SignedHead>,
+    /// The folder is new, and filled beside what else is done. Until it is whole, nothing waits for it.
+    filling: bool,
+    round: Option<Round>,
+    /// Witnesses that did not sign are asked again then, ever less often.
+    ask_at: Instant,
+    ask_after: Duration,
+}
+
+struct Newest {
+    /// With the signatures of those witnesses that have answered.
+    signed: SignedHead,
+    published: bool,
 }
 
 /// Where checkpoints stand outside the database.
@@ -110,9 +137,27 @@ pub struct Sequencer<W = Direct> {
     keys: Arc<LogKeyRing>,
     highest: CheckpointFile,
     publisher: Option<Publisher>,
+    witnesses: Witnesses,
     options: SequencerOptions,
     status: watch::Sender<LogStatus>,
+    doubt: Doubt,
+    /// The epoch in which we held the log last.
+    epoch: Option<i64>,
     held: Option<Held>,
+}
+
+/// Whoever has reason to believe that the log was altered says so: what is remembered is then given up, and proven anew.
+#[derive(Clone, Default, Debug)]
+pub struct Doubt(Arc<AtomicBool>);
+
+impl Doubt {
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn take(&self) -> bool {
+        self.0.swap(false, Ordering::AcqRel)
+    }
 }
 
 impl Sequencer {
@@ -133,11 +178,36 @@ impl<W: Writes> Sequencer<W> {
         let (status, _) = watch::channel(LogStatus::Starting);
         let highest = CheckpointFile::highest(files.highest);
         let publisher = files.publish.as_deref().map(Publisher::new);
-        Self { writes, store, now, keys, highest, publisher, options, status, held: None }
+        let witnesses = Witnesses::default();
+        Self {
+            writes,
+            store,
+            now,
+            keys,
+            highest,
+            publisher,
+            witnesses,
+            options,
+            status,
+            doubt: Doubt::default(),
+            epoch: None,
+            held: None,
+        }
+    }
+
+    /// Whose signatures are asked for, and perhaps required.
+    #[must_use]
+    pub fn witnessed_by(mut self, witnesses: Witnesses) -> Self {
+        self.witnesses = witnesses;
+        self
     }
 
     pub fn status(&self) -> watch::Receiver<LogStatus> {
         self.status.subscribe()
+    }
+
+    pub fn doubt(&self) -> Doubt {
+        self.doubt.clone()
     }
 
     /// Runs until `drain` is cancelled; what is staged by then is signed, and the log given back.
@@ -149,7 +219,7 @@ impl<W: Writes> Sequencer<W> {
             }
             tokio::select! {
                 () = drain.cancelled() => {}
-                () = tokio::time::sleep(self.options.poll) => {}
+                () = tokio::time::sleep(self.rest()) => {}
             }
         }
         self.turn(true).await;
@@ -158,6 +228,12 @@ impl<W: Writes> Sequencer<W> {
         {
             tracing::info!(%error, "the log could not be given back: its lease passes by itself");
         }
+    }
+
+    /// What a person must repair is not looked at five times a second.
+    fn rest(&self) -> Duration {
+        let halted = matches!(*self.status.borrow(), LogStatus::Halted(_));
+        if halted { self.options.poll.max(HALTED_REST) } else { self.options.poll }
     }
 
     /// One turn, its faults told. Answers whether more is staged.
@@ -176,6 +252,9 @@ impl<W: Writes> Sequencer<W> {
                         if *self.status.borrow() != LogStatus::Halted(halt.clone()) {
                             tracing::error!(reason = %halt, "the log is not written any more");
                         }
+                        if let Err(error) = self.halt(&halt).await {
+                            tracing::warn!(%error, "the other replicas could not be told that the log is halted");
+                        }
                         self.tell(LogStatus::Halted(halt));
                     }
                     Fault::Store(StoreError::LeaseLost) => tracing::warn!("another sequencer has taken the log over"),
@@ -184,6 +263,14 @@ impl<W: Writes> Sequencer<W> {
                 false
             }
         }
+    }
+
+    /// Every replica gets to know, and whoever can do better may have the log.
+    async fn halt(&self, halt: &Halt) -> StoreResult<()> {
+        if let Some(epoch) = self.epoch {
+            self.store.halt_log(epoch, Some(&halt.to_string())).await?;
+        }
+        self.store.release_log(&self.options.holder).await
     }
 
     fn tell(&self, status: LogStatus) {
@@ -201,6 +288,10 @@ impl<W: Writes> Sequencer<W> {
             self.held = None;
             return Ok(false);
         };
+        self.epoch = Some(epoch);
+        if self.doubt.take() {
+            self.held = None;
+        }
         let log = self.keys.log_keys().map_err(|e| Fault::Other(e.to_string()))?;
         let mut held = match self.held.take().filter(|held| held.epoch == epoch) {
             Some(held) => held,
@@ -213,11 +304,13 @@ impl<W: Writes> Sequencer<W> {
                 break;
             }
         }
+        self.hear_witnesses(&mut held, &log).await?;
         let rested = held.signed_at.is_none_or(|at| at.elapsed() >= self.options.sign_every);
-        if held.edge.head().size > held.signed && (rested || sign_now) {
+        if (rested || sign_now) && self.has_news(&held) {
             self.sign(&mut held, &log).await?;
         }
-        self.publish(&mut held, &log).await?;
+        self.ask_witnesses(&mut held, &log)?;
+        self.write_folder(&mut held, &log).await?;
         self.held = Some(held);
         Ok(more)
     }
@@ -225,8 +318,14 @@ impl<W: Writes> Sequencer<W> {
     /// Reads where the log stands, and proves it: against its own root, what was published, and what was ever signed.
     async fn load(&mut self, epoch: i64, log: &LogKeys) -> Result<Held, Fault> {
         let state = self.store.log_state().await?;
-        let tiles = fetch(&self.store, right_edge_tiles(state.head.size)).await?;
-        let edge = RightEdge::load(&state.head, &tiles).map_err(|e| Halt::Altered(e.to_string()))?;
+        let edge = right_edge(&self.store, &state.head).await?.map_err(Halt::Altered)?;
+        // Where the scrub stands still, it has found something.
+        let scrubbed = self.store.scrub_progress().await?.next;
+        if let Some(portion) = Portion::of(scrubbed, state.head.size)
+            && let Some(damage) = check_portion(&self.store, portion).await?
+        {
+            return Err(Halt::Altered(damage).into());
+        }
         let in_folder = match &mut self.publisher {
             Some(publisher) => publisher.read(log)?,
             None => None,
@@ -234,27 +333,35 @@ impl<W: Writes> Sequencer<W> {
         for signed in [self.highest.read(log)?, in_folder].into_iter().flatten() {
             self.extends(&signed.head, &state.head).await?;
         }
-        let mut held = Held { epoch, edge, signed: 0, signed_at: None, to_folder: None };
+        let mut held = Held {
+            epoch,
+            edge,
+            newest: None,
+            signed_at: None,
+            to_folder: None,
+            filling: false,
+            round: None,
+            ask_at: Instant::now(),
+            ask_after: ASK_AFTER_LEAST,
+        };
         if let Some(published) = &state.checkpoint {
             let published = SignedHead::read(published.note.as_bytes(), log);
-            let published = published.map_err(|e| Halt::Altered(format!("its published checkpoint: {e}")))?;
+            let published = published.map_err(|e| altered(format!("its published checkpoint: {e}")))?;
             self.extends(&published.head, &state.head).await?;
             self.highest.raise(&self.writes, log, &published)?;
-            (held.signed, held.to_folder) = (published.head.size, Some(published));
+            held.filling = self.publisher.as_ref().is_some_and(|folder| folder.is_far_behind(published.head.size));
+            held.to_folder = Some(published.clone());
+            held.newest = Some(Newest { signed: published, published: true });
+        }
+        if self.store.log_halted().await?.is_some() {
+            tracing::info!("the log is whole again, and is written on");
+            self.store.halt_log(epoch, None).await?;
         }
         Ok(held)
     }
 
     async fn extends(&self, signed: &TreeHead, present: &TreeHead) -> Result<(), Fault> {
-        if signed.size > present.size {
-            return Err(Halt::Shorter { size: present.size, signed: signed.size }.into());
-        }
-        let forked = || Halt::Forked { signed: signed.size };
-        let tiles = consistency_tiles(signed.size, present.size).map_err(|_| forked())?;
-        let tiles = fetch(&self.store, tiles).await?;
-        let proof = consistency(&tiles, signed.size, present.size).map_err(|e| Halt::Altered(e.to_string()))?;
-        verify_consistency(signed, present, &proof).map_err(|_| forked())?;
-        Ok(())
+        begins_with(&self.store, signed, present).await?.map_or(Ok(()), |halt| Err(halt.into()))
     }
 
     /// One batch. Answers whether there may be more.
@@ -274,31 +381,94 @@ impl<W: Writes> Sequencer<W> {
         Ok(more)
     }
 
+    /// Whether there is something to sign. While the newest checkpoint still waits for its witnesses, there is not.
+    fn has_news(&self, held: &Held) -> bool {
+        match &held.newest {
+            None => held.edge.head().size > 0,
+            Some(newest) if held.edge.head().size <= newest.signed.head.size => false,
+            Some(newest) => newest.published || (held.round.is_none() && held.ask_at <= Instant::now()),
+        }
+    }
+
     /// Tiles first, then the highest checkpoint, and only then the published one.
     async fn sign(&mut self, held: &mut Held, log: &LogKeys) -> Result<(), Fault> {
         let head = held.edge.head();
         let other = |e: &dyn std::fmt::Display| Fault::Other(e.to_string());
-        if let Some(publisher) = &mut self.publisher {
+        if let Some(publisher) = self.publisher.as_mut().filter(|_| !held.filling) {
             publisher.write_tiles(&self.writes, &self.store, head.size).await?;
         }
         let checkpoint = Checkpoint::new(self.keys.origin().as_str(), head).map_err(|e| other(&e))?;
         let note = checkpoint.sign(&self.keys.signers()).map_err(|e| other(&e))?;
         let signed = SignedHead { head, note };
         self.highest.raise(&self.writes, log, &signed)?;
-        let checkpoint = LogCheckpoint { size: head.size, note: signed.note.to_string() };
-        self.writes.publish(&self.store, held.epoch, &checkpoint).await?;
-        (held.signed, held.signed_at, held.to_folder) = (head.size, Some(Instant::now()), Some(signed));
+        held.signed_at = Some(Instant::now());
         tracing::debug!(size = head.size, "checkpoint signed");
+        let newest = held.newest.insert(Newest { signed, published: false });
+        if self.witnesses.required() == 0 {
+            self.writes.publish(&self.store, held.epoch, &row_of(&newest.signed)).await?;
+            newest.published = true;
+            held.to_folder = Some(newest.signed.clone());
+        } else {
+            // Who has not signed the last one, which had enough, is not waited for.
+            (held.round, held.ask_at) = (None, Instant::now());
+        }
         Ok(())
     }
 
-    async fn publish(&mut self, held: &mut Held, log: &LogKeys) -> Result<(), Fault> {
+    /// Adds what witnesses have signed meanwhile. With as many as are required, the checkpoint is published; what comes later is added.
+    async fn hear_witnesses(&self, held: &mut Held, log: &LogKeys) -> Result<(), Fault> {
+        let (Some(round), Some(newest)) = (&mut held.round, &mut held.newest) else { return Ok(()) };
+        let came = round.take();
+        let of_newest = round.head == newest.signed.head;
+        if round.is_over() {
+            held.round = None;
+            held.ask_at = Instant::now() + held.ask_after;
+            held.ask_after = (held.ask_after * 2).min(ASK_AFTER_MOST);
+        }
+        if came.is_empty() || !of_newest {
+            return Ok(());
+        }
+        for signature in came {
+            newest.signed.note.add(signature).map_err(|e| Fault::Other(e.to_string()))?;
+        }
+        let signed = self.witnesses.signed(&newest.signed, log).map_err(|e| Fault::Other(e.to_string()))?;
+        let (required, size) = (self.witnesses.required(), newest.signed.head.size);
+        if signed < required {
+            tracing::info!(size, signed, required, "the checkpoint waits for its witnesses");
+            return Ok(());
+        }
+        self.writes.publish(&self.store, held.epoch, &row_of(&newest.signed)).await?;
+        newest.published = true;
+        held.ask_after = ASK_AFTER_LEAST;
+        held.to_folder = Some(newest.signed.clone());
+        Ok(())
+    }
+
+    /// One round of questions at a time, about the newest checkpoint.
+    fn ask_witnesses(&self, held: &mut Held, log: &LogKeys) -> Result<(), Fault> {
+        let Some(newest) = &held.newest else { return Ok(()) };
+        if self.witnesses.keys().is_empty() || held.round.is_some() || held.ask_at > Instant::now() {
+            return Ok(());
+        }
+        held.round = self.witnesses.ask(&self.store, &newest.signed, log).map_err(|e| Fault::Other(e.to_string()))?;
+        Ok(())
+    }
+
+    async fn write_folder(&mut self, held: &mut Held, log: &LogKeys) -> Result<(), Fault> {
         let Some(publisher) = &mut self.publisher else { return Ok(()) };
         if let Some(signed) = &held.to_folder {
+            if held.filling && !publisher.fill(&self.writes, &self.store, signed.head.size).await? {
+                return Ok(());
+            }
+            held.filling = false;
             publisher.write_tiles(&self.writes, &self.store, signed.head.size).await?;
             publisher.write_checkpoint(&self.writes, log, signed)?;
             held.to_folder = None;
         }
         Ok(())
     }
+}
+
+fn row_of(signed: &SignedHead) -> LogCheckpoint {
+    LogCheckpoint { size: signed.head.size, note: signed.note.to_string() }
 }

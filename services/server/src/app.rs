@@ -9,6 +9,7 @@ use quittance_domain::{
     ids::{CustomerId, RequestId, SystemId},
 };
 use quittance_store::{RequestRow, Store, TaskRow, Topology};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -26,6 +27,8 @@ pub struct App {
     pub remote: RemoteDesk,
     pub limits: ServerLimits,
     pub evidence: EvidenceDesk,
+    /// Whether the log is halted: nothing is changed then, and nothing signed.
+    pub halted: watch::Receiver<bool>,
     /// Cancelled when the process drains: streams end then.
     pub drain: CancellationToken,
     pub watchers: Arc<tokio::sync::Semaphore>,
@@ -34,6 +37,11 @@ pub struct App {
 impl App {
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// What changes something, or signs, asks this first.
+    pub fn not_halted(&self) -> ApiResult<()> {
+        if *self.halted.borrow() { Err(ApiError::LedgerHalted) } else { Ok(()) }
     }
 
     pub fn at_risk(&self) -> SignedDuration {

@@ -56,6 +56,24 @@ pub struct LedgerConfig {
     pub batch: u32,
     /// Checkpoints are signed no more often than this.
     pub sign_every_ms: u64,
+    /// In this time every entry and tile is looked at once, at low priority: what was altered is found before it is asked for.
+    pub scrub_every_s: u64,
+    /// Who signs that the log only grows.
+    pub witness: Vec<WitnessConfig>,
+    /// A checkpoint is published only with the signatures of so many of them.
+    pub witnesses_required: usize,
+    /// Whoever has not answered by then is asked again later.
+    pub witness_timeout_s: u64,
+}
+
+/// A witness of the log (C2SP tlog-witness).
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WitnessConfig {
+    /// Its submission prefix.
+    pub url: String,
+    /// Its public key, as `name+id+base64`.
+    pub vkey: String,
 }
 
 impl Default for LedgerConfig {
@@ -68,6 +86,10 @@ impl Default for LedgerConfig {
             lease_s: 10,
             batch: 512,
             sign_every_ms: 1000,
+            scrub_every_s: 24 * 60 * 60,
+            witness: Vec::new(),
+            witnesses_required: 0,
+            witness_timeout_s: 5,
         }
     }
 }

@@ -38,6 +38,8 @@ pub enum ApiError {
     LimitExceeded(String),
     #[error("{0}")]
     Unavailable(String),
+    #[error("the log is halted: nothing is changed until the service's operator has repaired it; reading goes on")]
+    LedgerHalted,
     /// A defect. What it says is for our log.
     #[error("{0}")]
     Internal(String),

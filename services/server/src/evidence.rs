@@ -7,6 +7,7 @@ use std::{
 
 use quittance_document::Language;
 use quittance_domain::{
+    Timestamp,
     ids::{CustomerId, RequestId, SystemId},
     request::RequestState,
     task::TaskState,
@@ -14,12 +15,14 @@ use quittance_domain::{
 use quittance_ledger::{
     Hex,
     certificate::{
-        AgreementTerms, CertificateInput, Customer, EntryOpening, Issuer, LogKeys, OpenTask, SubjectOpening,
-        SystemDescription, TrustedKey, issue,
+        AgreementTerms, Attestation, CertificateInput, Customer, EntryOpening, Issuer, LogKeys, OpenTask,
+        SubjectOpening, SystemDescription, TrustedKey, WitnessKey, issue,
     },
-    note::SignedNote,
-    proof::{inclusion, inclusion_tiles},
+    checkpoint::{self, Cosignature, SignedHead},
+    key::VerifierKey,
+    proof::{inclusion, inclusion_tiles, verify_inclusion},
     tlog_proof::TlogProof,
+    tree::MerkleHash,
 };
 use quittance_sequencer::{LogKeyRing, fetch};
 use quittance_store::{IssuedCertificate, LedgerEntryRow, RequestRow, TaskRow};
@@ -32,6 +35,8 @@ use crate::{
 /// Who issues, and with which keys.
 pub struct EvidenceDesk {
     pub keys: Arc<LogKeyRing>,
+    /// Whose times are believed.
+    pub witnesses: Vec<VerifierKey>,
     /// The processor, as it calls itself.
     pub processor: String,
 }
@@ -45,13 +50,17 @@ pub async fn certificate(app: &App, customer: &CustomerId, id: RequestId) -> Api
     if !matches!(request.state, RequestState::Completed | RequestState::CompletedWithExceptions) {
         return Err(ApiError::CertificateNotIssued);
     }
+    app.not_halted()?;
     let content = sign(app, customer, &request, &tasks).await?.ok_or(ApiError::CertificateNotIssued)?;
     let issued = IssuedCertificate { content, issued_at: app.now() };
     Ok(app.store.keep_certificate(customer, id, issued).await?.content)
 }
 
-/// How a request stands, signed. `None`: the log does not cover its entries yet.
+/// How a request stands, signed. `None`: the log does not cover its entries yet, or is halted.
 pub async fn interim(app: &App, customer: &CustomerId, id: RequestId) -> ApiResult<Option<Vec<u8>>> {
+    if app.not_halted().is_err() {
+        return Ok(None);
+    }
     let (request, tasks) = app.store.request(customer, id).await?;
     sign(app, customer, &request, &tasks).await
 }
@@ -81,7 +90,7 @@ pub async fn sign(
     tasks: &[TaskRow],
 ) -> ApiResult<Option<Vec<u8>>> {
     let rows = app.store.ledger_entries(customer, request.id).await?;
-    let Some(entries) = openings(app, &rows).await? else { return Ok(None) };
+    let Some((entries, witnesses)) = openings(app, &rows).await? else { return Ok(None) };
     let about = app.store.customer(customer).await?;
     let versions = app.store.list_agreements(customer).await?;
     let planned_under = |a: &&quittance_domain::agreement::Agreement| i64::from(a.version) == request.agreement_version;
@@ -105,40 +114,57 @@ pub async fn sign(
         log: LogKeys {
             origin: app.evidence.keys.origin().as_str().to_owned(),
             keys: app.evidence.keys.history().to_vec(),
-            witnesses: Vec::new(),
+            witnesses,
         },
     };
     let issued = issue(input, app.evidence.keys.newest());
     issued.map(Some).map_err(|fault| ApiError::Internal(format!("a certificate could not be issued: {fault}")))
 }
 
-/// Each entry with its proof under the published checkpoint; `None` while one of them is not covered.
-async fn openings(app: &App, rows: &[LedgerEntryRow]) -> ApiResult<Option<Vec<EntryOpening>>> {
+/// Each entry with its proof under the published checkpoint, and the witnesses that signed it; `None` while one of them is not covered.
+async fn openings(app: &App, rows: &[LedgerEntryRow]) -> ApiResult<Option<(Vec<EntryOpening>, Vec<WitnessKey>)>> {
     let state = app.store.log_state().await?;
-    let Some(checkpoint) = state.checkpoint else { return Ok(None) };
-    let covered: Option<Vec<u64>> = rows.iter().map(|row| row.index.filter(|i| *i < checkpoint.size)).collect();
+    let Some(published) = state.checkpoint else { return Ok(None) };
+    let covered: Option<Vec<u64>> = rows.iter().map(|row| row.index.filter(|i| *i < published.size)).collect();
     let Some(indices) = covered else { return Ok(None) };
     let internal = |e: String| ApiError::Internal(format!("the log cannot be proven: {e}"));
-    let note = SignedNote::parse(checkpoint.note.as_bytes()).map_err(|e| internal(e.to_string()))?;
+    let keys = app.evidence.keys.log_keys().map_err(|e| internal(e.to_string()))?;
+    let signed = SignedHead::read(published.note.as_bytes(), &keys).map_err(|e| internal(e.to_string()))?;
+    let verified = checkpoint::verify(&signed.note, &keys, &app.evidence.witnesses);
+    let verified = verified.map_err(|e| internal(e.to_string()))?;
+    let attested: Vec<Attestation> = verified.cosignatures.iter().filter_map(attestation).collect();
+    let cosigned =
+        |key: &&VerifierKey| verified.cosignatures.iter().any(|c| c.id == key.id() && c.witness == *key.name());
+    let witnesses = app.evidence.witnesses.iter().filter(cosigned);
+    let witnesses = witnesses.map(|key| WitnessKey { name: key.name().to_string(), vkey: key.to_string() }).collect();
     let mut tiles = BTreeSet::new();
     for index in &indices {
-        tiles.extend(inclusion_tiles(*index, checkpoint.size).map_err(|e| internal(e.to_string()))?);
+        tiles.extend(inclusion_tiles(*index, published.size).map_err(|e| internal(e.to_string()))?);
     }
     let tiles = fetch(&app.store, tiles).await?;
     let mut openings = Vec::with_capacity(rows.len());
     for (row, index) in rows.iter().zip(indices) {
-        let hashes = inclusion(&tiles, index, checkpoint.size).map_err(|e| internal(e.to_string()))?;
-        let proof = TlogProof { extra: None, index, hashes, checkpoint: note.clone() };
+        let hashes = inclusion(&tiles, index, published.size).map_err(|e| internal(e.to_string()))?;
+        // What was altered meanwhile is not handed out.
+        let leaf = MerkleHash::of_leaf(&row.leaf);
+        verify_inclusion(&signed.head, index, &leaf, &hashes).map_err(|e| internal(e.to_string()))?;
+        let proof = TlogProof { extra: None, index, hashes, checkpoint: signed.note.clone() };
         openings.push(EntryOpening {
             kind: row.kind.clone(),
             payload: String::from_utf8(row.payload.clone()).map_err(|e| internal(e.to_string()))?,
             salt: Hex(row.salt),
             leaf: Hex(row.leaf.0),
             proof: proof.to_string(),
-            attested: Vec::new(),
+            attested: attested.clone(),
         });
     }
-    Ok(Some(openings))
+    Ok(Some((openings, witnesses)))
+}
+
+/// The time of a witness's clock at which all that the checkpoint covers existed.
+fn attestation(cosignature: &Cosignature) -> Option<Attestation> {
+    let at = Timestamp::from_second(i64::try_from(cosignature.at_s).ok()?).ok()?;
+    Some(Attestation { at, by: cosignature.witness.to_string() })
 }
 
 async fn systems(app: &App, tasks: &[TaskRow]) -> ApiResult<BTreeMap<SystemId, SystemDescription>> {

@@ -12,13 +12,17 @@ use axum::{
 use quittance_dispatch::{Clock as _, SystemClock};
 use quittance_domain::Timestamp;
 use quittance_ledger::tile::Tile;
-use quittance_sequencer::{LogFiles, LogKeyRing, Sequencer, SequencerOptions};
+use quittance_log_client::{HttpClient, Witness};
+use quittance_sequencer::{LogFiles, LogKeyRing, LogStatus, Now, Scrub, Sequencer, SequencerOptions, Witnesses};
 use quittance_store::Store;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{config::Config, serve::Failure};
+use crate::{
+    config::{Config, LedgerConfig, WitnessConfig},
+    serve::Failure,
+};
 
 /// Opens the log's keys, and begins the log in a new store.
 pub async fn keys(config: &Config, store: &Store, now: Timestamp) -> Result<LogKeyRing, Failure> {
@@ -36,21 +40,84 @@ pub async fn keys(config: &Config, store: &Store, now: Timestamp) -> Result<LogK
     Ok(LogKeyRing::open(&folder, &origin, Some(&begun), now)?)
 }
 
+/// The configured witnesses.
+pub fn witnesses(config: &LedgerConfig) -> Result<Witnesses, Failure> {
+    let within = Duration::from_secs(config.witness_timeout_s.max(1));
+    let mut all = Vec::with_capacity(config.witness.len());
+    for WitnessConfig { url, vkey } in &config.witness {
+        let key = vkey.parse().map_err(|fault| format!("ledger.witness {vkey}: {fault}"))?;
+        all.push(Witness::new(HttpClient::new(None, within)?, url, key));
+    }
+    Ok(Witnesses::new(all, config.witnesses_required, within)?)
+}
+
+/// What is kept of the log outside the database.
+pub fn files(config: &Config) -> LogFiles {
+    LogFiles { highest: config.ledger_folder().join("checkpoint"), publish: config.ledger.publish.clone() }
+}
+
 pub fn start(
     config: &Config,
     store: &Store,
     keys: Arc<LogKeyRing>,
+    witnesses: Witnesses,
     drain: CancellationToken,
-) -> Result<JoinHandle<()>, Failure> {
+) -> Sequencing {
     let options = SequencerOptions {
         lease: Duration::from_secs(config.ledger.lease_s.max(2)),
         batch: config.ledger.batch.max(1),
         sign_every: Duration::from_millis(config.ledger.sign_every_ms),
         ..SequencerOptions::new(format!("quittanced-{}", Uuid::new_v4()))
     };
-    let files = LogFiles { highest: config.ledger_folder().join("checkpoint"), publish: config.ledger.publish.clone() };
-    let sequencer = Sequencer::new(store.clone(), Arc::new(|| SystemClock.now()), keys, files, options);
-    Ok(tokio::spawn(sequencer.run(drain)))
+    let now: Now = Arc::new(|| SystemClock.now());
+    let sequencer = Sequencer::new(store.clone(), now.clone(), keys, files(config), options).witnessed_by(witnesses);
+    let every = Duration::from_secs(config.ledger.scrub_every_s.max(1));
+    let scrub = Scrub::new(store.clone(), now, every, sequencer.status(), sequencer.doubt());
+    let status = sequencer.status();
+    let task = tokio::spawn(async move {
+        tokio::join!(sequencer.run(drain.clone()), scrub.run(drain));
+    });
+    Sequencing { task, status }
+}
+
+/// The log's work in this process.
+pub struct Sequencing {
+    pub task: JoinHandle<()>,
+    status: watch::Receiver<LogStatus>,
+}
+
+/// A store that does not answer keeps nobody waiting: then nothing can be changed anyway.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+
+impl Sequencing {
+    /// The log is proven before work begins: a database that was restored is not worked on as if nothing had happened.
+    pub async fn first_look(&mut self) {
+        let looked = self.status.wait_for(|status| *status != LogStatus::Starting);
+        if tokio::time::timeout(FIRST_LOOK, looked).await.is_err() {
+            tracing::warn!("the log was not looked at yet: the store is slow");
+        }
+    }
+}
+
+/// How often every process asks whether the log is halted: so long may a change still be taken in.
+const LOOK_AT_HALT: Duration = Duration::from_secs(1);
+
+/// Whether the log is halted, by whichever process holds it.
+pub async fn watch_halt(store: Store, drain: CancellationToken) -> Result<watch::Receiver<bool>, Failure> {
+    let (tell, halted) = watch::channel(store.log_halted().await?.is_some());
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = drain.cancelled() => break,
+                () = tokio::time::sleep(LOOK_AT_HALT) => {}
+            }
+            // While the store cannot be asked, nothing can be changed anyway.
+            if let Ok(halted) = store.log_halted().await {
+                tell.send_if_modified(|old| std::mem::replace(old, halted.is_some()) != halted.is_some());
+            }
+        }
+    });
+    Ok(halted)
 }
 
 /// Serves checkpoint and tiles until the process drains.

@@ -7,6 +7,7 @@ mod convert;
 mod deadline_statements;
 mod error;
 mod evidence;
+mod health;
 mod ledger;
 mod page_token;
 mod rpc;
@@ -15,6 +16,7 @@ mod serve;
 mod status;
 mod telemetry;
 mod tokens;
+mod upkeep;
 
 use std::{collections::BTreeSet, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -25,6 +27,7 @@ use quittance_sequencer::LogKeyRing;
 use quittance_store::SuppressionKeys;
 use serve::Failure;
 use tokens::{NewToken, RoleName, TokenTable};
+use upkeep::{FsckArgs, RecoverArgs};
 
 /// Batches come and go by the ten thousand small pieces; the C library's allocator keeps what they leave.
 #[global_allocator]
@@ -41,6 +44,8 @@ Examples:
   quittanced                                            serve on 127.0.0.1:7443, everything kept in ./quittance-data
   quittanced --config /etc/quittance/quittanced.toml    serve as configured
   quittanced ledger keys                                print the log's public keys, for `quittance verify --key`
+  quittanced ledger fsck                                check the whole log in the store
+  quittanced ledger recover                             bring the log back after the database was restored from a backup
 
 Settings come from the file, then from the environment (QUITTANCED_LISTEN, QUITTANCED_STORE_URL_FILE,
 QUITTANCED_DISPATCH__LEASE_S, …), then from flags. Logs go to standard error; QUITTANCE_LOG sets their level.
@@ -80,7 +85,7 @@ enum Command {
         #[command(subcommand)]
         command: KeysCommand,
     },
-    /// The log's keys
+    /// The log: its keys, whether it is whole, and how it comes back after a restore
     Ledger {
         #[command(subcommand)]
         command: LedgerCommand,
@@ -102,6 +107,14 @@ enum LedgerCommand {
     AddKey,
     /// Let the newest key alone sign, and destroy the others' secret parts; what they signed stands
     RetireKeys,
+    /// Check every entry, tile and checkpoint of the store's log, and name the first entry that does not fit
+    ///
+    /// What is published is checked by `quittance ledger fsck`. A SQLite store is checked while no quittanced runs. Exit code 1: damaged.
+    Fsck(FsckArgs),
+    /// Bring the log of a restored database back up to the highest checkpoint, from the published tiles
+    ///
+    /// It tells which entries the database lacks, and goes on with nothing that is not proven against what was signed.
+    Recover(RecoverArgs),
 }
 
 #[derive(Subcommand)]
@@ -155,28 +168,38 @@ fn run(cli: Cli) -> Result<(), Failure> {
             writeln!(std::io::stdout(), "generation {generation}")?;
             Ok(())
         }
-        Some(Command::Ledger { command }) => manage_log_keys(&config, &command),
+        Some(Command::Ledger { command }) => manage_log(&config, &command),
         Some(Command::Serve) | None => {
             telemetry::start(config.log_format);
-            // Two providers may be linked; rustls must not have to choose.
-            rustls::crypto::aws_lc_rs::default_provider()
-                .install_default()
-                .map_err(|_| "a TLS provider was installed before")?;
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            runtime.block_on(serve::run(config))
+            runtime()?.block_on(serve::run(config))
         }
     }
 }
 
-fn manage_log_keys(config: &Config, command: &LedgerCommand) -> Result<(), Failure> {
-    let folder = config.ledger_folder().join("keys");
-    let now = jiff::Timestamp::now();
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    // Two providers may be linked; rustls must not have to choose.
+    let installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    installed.map_err(|_| "a TLS provider was installed before")?;
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+fn manage_log(config: &Config, command: &LedgerCommand) -> Result<(), Failure> {
     match command {
+        LedgerCommand::Fsck(args) => return runtime()?.block_on(upkeep::fsck(config, args)),
+        LedgerCommand::Recover(args) => return runtime()?.block_on(upkeep::recover_log(config, args)),
         LedgerCommand::Keys => {}
-        LedgerCommand::AddKey => drop(LogKeyRing::add(&folder, now)?),
-        LedgerCommand::RetireKeys => drop(LogKeyRing::retire_older(&folder, now)?),
+        LedgerCommand::AddKey => drop(LogKeyRing::add(&log_keys(config), jiff::Timestamp::now())?),
+        LedgerCommand::RetireKeys => drop(LogKeyRing::retire_older(&log_keys(config), jiff::Timestamp::now())?),
     }
-    for key in LogKeyRing::public_keys(&folder)? {
+    print_log_keys(config)
+}
+
+fn log_keys(config: &Config) -> PathBuf {
+    config.ledger_folder().join("keys")
+}
+
+fn print_log_keys(config: &Config) -> Result<(), Failure> {
+    for key in LogKeyRing::public(&log_keys(config))?.keys() {
         writeln!(std::io::stdout(), "{key}")?;
     }
     Ok(())

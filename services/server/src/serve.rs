@@ -30,7 +30,7 @@ use crate::{
     config::{Config, RunRole},
     deadline_statements,
     evidence::EvidenceDesk,
-    ledger,
+    health, ledger,
     rpc::{
         connector::Connectors, customer::Customers, evidence::Evidence, key::Keys, package::Packages,
         request::Requests, system::Systems,
@@ -67,7 +67,14 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         connectors.clone(),
         worker.clone(),
     );
+    let witnesses = ledger::witnesses(&config.ledger)?;
     let drain = CancellationToken::new();
+    let mut sequencing = None;
+    if config.roles.contains(&RunRole::Ledger) {
+        let started = ledger::start(&config, &store, log_keys.clone(), witnesses.clone(), drain.clone());
+        sequencing.insert(started).first_look().await;
+    }
+    let halted = ledger::watch_halt(store.clone(), drain.clone()).await?;
     let app = Arc::new(App {
         remote: RemoteDesk::new(store.clone(), clock.clone(), config.dispatch.clone()),
         dispatch: dispatcher.handle(),
@@ -77,13 +84,14 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         connectors,
         watchers: Arc::new(tokio::sync::Semaphore::new(config.limits.watchers_max)),
         limits: config.limits.clone(),
-        evidence: EvidenceDesk { keys: log_keys.clone(), processor: config.processor.clone() },
+        evidence: EvidenceDesk {
+            keys: log_keys,
+            witnesses: witnesses.keys().to_vec(),
+            processor: config.processor.clone(),
+        },
+        halted,
         drain: drain.clone(),
     });
-    let sequencing = match config.roles.contains(&RunRole::Ledger) {
-        true => Some(ledger::start(&config, &store, log_keys, drain.clone())?),
-        false => None,
-    };
     if let Some(address) = config.ledger.listen {
         tokio::spawn(ledger::serve(address, store.clone(), drain.clone()));
     }
@@ -131,7 +139,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     }
     // After the workers: what they confirmed last is signed, too.
     if let Some(sequencing) = sequencing {
-        sequencing.await?;
+        sequencing.task.await?;
     }
     store.close().await;
     tracing::info!("stopped");
@@ -152,7 +160,7 @@ async fn serve(
         };
     }
     let (health_reporter, health) = tonic_health::server::health_reporter();
-    health_reporter.set_serving::<RequestServiceServer<Requests>>().await;
+    tokio::spawn(health::report(health_reporter, app.halted.clone(), drain.clone()));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(quittance_api::DESCRIPTOR_SET)
         .build_v1()?;
@@ -166,6 +174,7 @@ async fn serve(
         server = server.tls_config(ServerTlsConfig::new().identity(identity))?;
     }
     let router = server
+        .layer(health::while_halted(app.halted.clone()))
         .add_service(health)
         .add_service(reflection)
         .add_service(service!(CustomerServiceServer, Customers(app.clone())))
@@ -179,10 +188,7 @@ async fn serve(
     // With port 0 the system chooses: whoever started us reads it here.
     tracing::info!(address = %listener.local_addr()?, "listening");
     let stopping = drain.clone();
-    let drained = async move {
-        stopping.cancelled().await;
-        health_reporter.set_not_serving::<RequestServiceServer<Requests>>().await;
-    };
+    let drained = async move { stopping.cancelled().await };
     let patience = Duration::from_secs(config.limits.drain_s);
     // A client that never hangs up does not keep us: its leases and streams are made to be resumed.
     let overdue = async move {

@@ -13,6 +13,8 @@ use crate::error::{ApiError, Violation};
 const DOMAIN: &str = "quittance";
 /// When a caller may come back to what was not there.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// What a person must repair takes longer.
+const RETRY_AFTER_REPAIR: Duration = Duration::from_secs(30);
 
 /// Code, reason, public text.
 pub fn describe(error: &ApiError) -> (Code, ErrorReason, String) {
@@ -33,6 +35,7 @@ pub fn describe(error: &ApiError) -> (Code, ErrorReason, String) {
         ApiError::LimitExceeded(_) => (Code::ResourceExhausted, R::LimitExceeded, text),
         ApiError::Internal(_) => (Code::Internal, R::Internal, "a defect: the server's log says more".to_owned()),
         ApiError::Unavailable(_) => (Code::Unavailable, R::Unavailable, text),
+        ApiError::LedgerHalted => (Code::Unavailable, R::LedgerHalted, text),
         ApiError::Store(e) => describe_store(e),
     }
 }
@@ -83,7 +86,8 @@ pub fn to_status(error: ApiError) -> Status {
     let name = reason.as_str_name().trim_start_matches("ERROR_REASON_").to_owned();
     let mut details = ErrorDetails::with_error_info(name, DOMAIN, HashMap::<String, String>::new());
     if code == Code::Unavailable {
-        details.set_retry_info(Some(RETRY_AFTER));
+        let halted = reason == ErrorReason::LedgerHalted;
+        details.set_retry_info(Some(if halted { RETRY_AFTER_REPAIR } else { RETRY_AFTER }));
     }
     for violation in violations(&error) {
         details.add_bad_request_violation(violation.field, violation.message);
@@ -112,6 +116,7 @@ mod tests {
         let cases = [
             (ApiError::field("request.action", "x"), Code::InvalidArgument, "INVALID_FIELD"),
             (ApiError::Unauthenticated, Code::Unauthenticated, "UNKNOWN_TOKEN"),
+            (ApiError::LedgerHalted, Code::Unavailable, "LEDGER_HALTED"),
             (ApiError::Store(StoreError::LeaseLost), Code::Aborted, "LEASE_LOST"),
             (ApiError::Store(StoreError::RequestIdReused), Code::AlreadyExists, "REQUEST_ID_REUSED"),
             (ApiError::Store(StoreError::Refused("NO_SYSTEMS".into())), Code::FailedPrecondition, "NO_SYSTEMS"),

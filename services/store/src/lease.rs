@@ -72,7 +72,7 @@ const KEYLESS_AGAIN: Duration = Duration::from_secs(60);
 const READY_SCAN_MAX: i64 = 256;
 
 impl Store {
-    /// What is due, longest waiting first. Deployment-wide: from the small table `ready` only.
+    /// What is due, longest waiting first. Deployment-wide: from the small table `ready` only. Nothing begins while the log is halted.
     pub async fn ready_work(&self, now: Timestamp, systems: &[SystemId]) -> StoreResult<Vec<ReadyWork>> {
         let mut tx = self.deployment_read().await?;
         let rows = tx
@@ -80,7 +80,8 @@ impl Store {
                 "WITH v(system_id) AS ({rows})
                  SELECT r.customer_id, r.system_id, r.action, r.work, r.bumps FROM ready r
                  JOIN v ON v.system_id = r.system_id
-                 WHERE r.ready_us <= $1 ORDER BY r.ready_us LIMIT $2",
+                 WHERE r.ready_us <= $1 AND NOT EXISTS (SELECT 1 FROM ledger_log WHERE id = 1 AND halted <> '')
+                 ORDER BY r.ready_us LIMIT $2",
                 vec![us(now).into(), READY_SCAN_MAX.into()],
                 Rows::new(vec![Column::texts(systems.iter().map(SystemId::as_str))]),
             )

@@ -23,6 +23,8 @@ mod ledger;
 mod lifecycle;
 mod lines;
 mod log;
+mod log_recovery;
+mod log_upkeep;
 mod migrate;
 mod packages;
 mod replan;
@@ -49,6 +51,7 @@ pub use keyring::{KeyRing, MaskPseudonyms};
 pub use lease::{LeaseQuery, LeasedBatch, LeasedTask, ReadyWork};
 pub use lifecycle::Extension;
 pub use log::{IssuedCertificate, LedgerEntryRow, LogAppend, LogCheckpoint, LogState, StagedBatch};
+pub use log_upkeep::{PlacedEntry, ScrubProgress};
 pub use packages::{PackageRow, PackageSummary};
 pub use replays::{
     FindingPlace, FollowUps, NewReplay, ReplayFinding, ReplayFindingKind, ReplayLease, ReplayRow, ReplayShare,

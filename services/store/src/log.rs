@@ -45,14 +45,19 @@ pub struct LogCheckpoint {
 #[derive(Clone, Debug)]
 pub struct StagedBatch {
     customer: String,
-    batch: Uuid,
+    pub(crate) batch: Uuid,
     pub leaves: Vec<Leaf>,
+}
+
+/// Of a row of customer, batch and leaves.
+pub(crate) fn staged_batch(row: &Row) -> StoreResult<StagedBatch> {
+    Ok(StagedBatch { customer: row.text(0)?, batch: row.uuid(1)?, leaves: leaves(&row.bytes(2)?)? })
 }
 
 /// A transaction that gives staged entries their places. Dropped, nothing has happened.
 #[derive(Debug)]
 pub struct LogAppend {
-    tx: Tx,
+    pub(crate) tx: Tx,
     epoch: i64,
     /// What the places continue from.
     pub head: TreeHead,
@@ -77,17 +82,17 @@ pub struct IssuedCertificate {
     pub issued_at: Timestamp,
 }
 
-fn size(row: &Row, at: usize) -> StoreResult<u64> {
+pub(crate) fn size(row: &Row, at: usize) -> StoreResult<u64> {
     let broken = |_| StoreError::Inconsistent { table: "ledger_log", what: "a size is negative" };
     u64::try_from(row.i64(at)?).map_err(broken)
 }
 
-fn bigint(size: u64) -> i64 {
+pub(crate) fn bigint(size: u64) -> i64 {
     // A tree has at most 2^63 - 1 entries.
     i64::try_from(size).unwrap_or(i64::MAX)
 }
 
-fn bytes32(bytes: Vec<u8>, table: &'static str) -> StoreResult<[u8; 32]> {
+pub(crate) fn bytes32(bytes: Vec<u8>, table: &'static str) -> StoreResult<[u8; 32]> {
     bytes.try_into().map_err(|_| StoreError::Inconsistent { table, what: "a hash or salt is not 32 bytes long" })
 }
 
@@ -178,10 +183,7 @@ impl Store {
         let sql = "SELECT customer_id, batch_id, leaves FROM ledger_batches WHERE first_index IS NULL
                    ORDER BY batch_id LIMIT $1";
         let rows = tx.fetch(sql, vec![i64::from(max).into()]).await?;
-        let staged = rows.iter().map(|row| {
-            Ok(StagedBatch { customer: row.text(0)?, batch: row.uuid(1)?, leaves: leaves(&row.bytes(2)?)? })
-        });
-        let staged = staged.collect::<StoreResult<_>>()?;
+        let staged = rows.iter().map(staged_batch).collect::<StoreResult<Vec<_>>>()?;
         Ok(LogAppend { tx, epoch, head, staged })
     }
 
@@ -312,14 +314,30 @@ const ENTRIES_MAX: i64 = 10_000;
 impl LogAppend {
     /// Gives the places, writes the tiles, and moves the head, all or nothing.
     pub async fn commit(mut self, head: &TreeHead, tiles: &[TileWrite]) -> StoreResult<()> {
-        let staged = &self.staged;
-        let mut next = bigint(self.head.size);
+        let staged = std::mem::take(&mut self.staged);
+        let mut next = self.head.size;
         let firsts = staged.iter().map(|batch| {
             let first = next;
-            // A batch has at most a thousand.
-            next += batch.leaves.len() as i64;
+            next += batch.leaves.len() as u64;
             first
         });
+        let firsts: Vec<_> = firsts.collect();
+        self.place(staged.iter().zip(firsts), head, tiles).await
+    }
+
+    /// As [`Self::commit`], of batches whose places are known.
+    pub(crate) async fn place(
+        mut self,
+        batches: impl Iterator<Item = (&StagedBatch, u64)> + Clone + Send,
+        head: &TreeHead,
+        tiles: &[TileWrite],
+    ) -> StoreResult<()> {
+        let rows = Rows::new(vec![
+            Column::texts(batches.clone().map(|(batch, _)| batch.customer.as_str())),
+            Column::uuids(batches.clone().map(|(batch, _)| batch.batch)),
+            Column::i64s(batches.map(|(_, first)| bigint(first))),
+        ]);
+        let count = rows.len() as u64;
         let placed = self
             .tx
             .execute_rows(
@@ -328,14 +346,10 @@ impl LogAppend {
                  WHERE ledger_batches.customer_id = c.customer_id AND ledger_batches.batch_id = c.batch_id
                    AND ledger_batches.first_index IS NULL",
                 vec![],
-                Rows::new(vec![
-                    Column::texts(staged.iter().map(|batch| batch.customer.as_str())),
-                    Column::uuids(staged.iter().map(|batch| batch.batch)),
-                    Column::i64s(firsts),
-                ]),
+                rows,
             )
             .await?;
-        if placed != staged.len() as u64 {
+        if placed != count {
             return Err(StoreError::Inconsistent {
                 table: "ledger_batches",
                 what: "a staged batch has a place already",

@@ -50,6 +50,7 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("migrations/0008_ledger_batches.sql"),
         postgres: include_str!("migrations/0008_ledger_batches.postgres.sql"),
     },
+    Migration { number: 9, name: "log_upkeep", sql: include_str!("migrations/0009_log_upkeep.sql"), postgres: "" },
 ];
 
 /// The version that this build writes.

@@ -19,7 +19,7 @@ use quittance_ledger::{
     tile::{Tile, TileSource, tiles_between},
     tree::{Frontier, MerkleHash},
 };
-use quittance_sequencer::{LogFiles, LogKeyRing, Sequencer, SequencerOptions, Writes, fetch};
+use quittance_sequencer::{LogFiles, LogKeyRing, Now, Sequencer, SequencerOptions, Writes, fetch};
 use quittance_sql::{Column, ConnectOptions, Pool, Rows, Tx, Val};
 use quittance_store::{Store, StoreOptions};
 use quittance_tests::{StoreKind, deployment::postgres_database};
@@ -33,6 +33,8 @@ pub struct Bed {
     raw: Pool,
     clock: Arc<AtomicI64>,
     sequencers: AtomicI64,
+    /// Entries of one transaction.
+    pub batch: u32,
 }
 
 impl Bed {
@@ -49,15 +51,17 @@ impl Bed {
         let keys = LogKeyRing::open(&folder.path().join("keys"), "log.example", None, Timestamp::UNIX_EPOCH).unwrap();
         store.begin_log("log.example").await.unwrap();
         let clock = Arc::new(AtomicI64::new(1_800_000_000));
-        Self { store, folder, keys: Arc::new(keys), raw, clock, sequencers: AtomicI64::new(0) }
+        Self { store, folder, keys: Arc::new(keys), raw, clock, sequencers: AtomicI64::new(0), batch: 256 }
     }
 
     /// A new log, on the same keys.
     pub async fn clear(&self) {
         let mut tx = self.raw().await;
-        tx.execute_script("DELETE FROM ledger_entries; DELETE FROM ledger_tiles; DELETE FROM ledger_log")
-            .await
-            .unwrap();
+        tx.execute_script(
+            "DELETE FROM ledger_entries; DELETE FROM ledger_batches; DELETE FROM ledger_tiles; DELETE FROM ledger_log",
+        )
+        .await
+        .unwrap();
         tx.commit().await.unwrap();
         self.store.begin_log("log.example").await.unwrap();
         for path in [self.files().highest.parent().unwrap().to_owned(), self.public()] {
@@ -82,11 +86,18 @@ impl Bed {
 
     /// As a new process would have it.
     pub fn sequencer<W: Writes>(&self, writes: W) -> Sequencer<W> {
+        self.sequencer_with(writes, self.files())
+    }
+
+    pub fn sequencer_with<W: Writes>(&self, writes: W, files: LogFiles) -> Sequencer<W> {
         let number = self.sequencers.fetch_add(1, Ordering::SeqCst);
+        let options = SequencerOptions { batch: self.batch, ..SequencerOptions::new(format!("sequencer-{number}")) };
+        Sequencer::with_writes(writes, self.store.clone(), self.now(), self.keys.clone(), files, options)
+    }
+
+    pub fn now(&self) -> Now {
         let clock = self.clock.clone();
-        let now = Arc::new(move || Timestamp::from_second(clock.load(Ordering::SeqCst)).unwrap());
-        let options = SequencerOptions { batch: 256, ..SequencerOptions::new(format!("sequencer-{number}")) };
-        Sequencer::with_writes(writes, self.store.clone(), now, self.keys.clone(), self.files(), options)
+        Arc::new(move || Timestamp::from_second(clock.load(Ordering::SeqCst)).unwrap())
     }
 
     /// Long enough for every lease to pass.
@@ -101,6 +112,12 @@ impl Bed {
     pub async fn stage(&self, count: usize) {
         let mut tx = self.raw().await;
         stage(&mut tx, count).await;
+        tx.commit().await.unwrap();
+    }
+
+    pub async fn stage_together(&self, count: usize) {
+        let mut tx = self.raw().await;
+        stage_in_batches(&mut tx, count, count).await;
         tx.commit().await.unwrap();
     }
 
@@ -176,28 +193,35 @@ impl TileSource for Folder {
 
 /// Entries as the service stages them, of nobody's request; each a batch of its own, so that they are placed one by one.
 pub async fn stage(tx: &mut Tx, count: usize) {
+    stage_in_batches(tx, count, 1).await;
+}
+
+async fn stage_in_batches(tx: &mut Tx, count: usize, of: usize) {
     let all: Vec<_> = (0..count).map(|_| (Uuid::now_v7(), Uuid::new_v4())).collect();
     let salt = |id: &Uuid| [*id.as_bytes(), *id.as_bytes()].concat();
     let leaf = |id: &Uuid| Leaf::commit(&salt(id).try_into().unwrap(), b"{}").0.to_vec();
+    let batches: Vec<_> = all.chunks(of).map(|batch| (Uuid::new_v4(), batch)).collect();
     let rows = Rows::new(vec![
         Column::uuids(all.iter().map(|(_, entry)| *entry)),
         Column::uuids(all.iter().map(|(request, _)| *request)),
         Column::bytes(all.iter().map(|(_, entry)| salt(entry))),
         Column::bytes(all.iter().map(|(_, entry)| leaf(entry))),
         Column::bytes(all.iter().map(|_| b"{}".to_vec())),
+        Column::uuids(batches.iter().flat_map(|(id, batch)| batch.iter().map(|_| *id))),
+        Column::i64s(batches.iter().flat_map(|(_, batch)| (0..).take(batch.len()))),
     ]);
     tx.execute_rows(
-        "WITH v(entry_id, request_id, salt, leaf, payload) AS ({rows})
-         INSERT INTO ledger_entries (customer_id, entry_id, request_id, kind, payload, salt, leaf, batch_id)
-         SELECT 'acme', entry_id, request_id, 'closed', payload, salt, leaf, entry_id FROM v WHERE true",
+        "WITH v(entry_id, request_id, salt, leaf, payload, batch_id, batch_offset) AS ({rows})
+         INSERT INTO ledger_entries (customer_id, entry_id, request_id, kind, payload, salt, leaf, batch_id, batch_offset)
+         SELECT 'acme', entry_id, request_id, 'closed', payload, salt, leaf, batch_id, batch_offset FROM v WHERE true",
         vec![],
         rows,
     )
     .await
     .unwrap();
     let batches = Rows::new(vec![
-        Column::uuids(all.iter().map(|(_, entry)| *entry)),
-        Column::bytes(all.iter().map(|(_, entry)| leaf(entry))),
+        Column::uuids(batches.iter().map(|(id, _)| *id)),
+        Column::bytes(batches.iter().map(|(_, batch)| batch.iter().flat_map(|(_, entry)| leaf(entry)).collect())),
     ]);
     tx.execute_rows(
         "WITH v(batch_id, leaves) AS ({rows})

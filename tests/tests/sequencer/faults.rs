@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, sync::mpsc, time::Duration};
 
-use quittance_sequencer::{LogStatus, Sequencer};
+use quittance_sequencer::{LogFiles, LogStatus, Sequencer};
 use quittance_tests::StoreKind;
 
 use crate::{
@@ -181,4 +181,28 @@ async fn an_entry_that_is_committed_late_is_found_and_one_that_is_lost_leaves_no
     lost.rollback().await.unwrap();
     turn(&bed, &mut sequencer).await;
     bed.is_one_log_of(7, &writes.signed()).await;
+}
+
+/// More than one turn can write: signing does not wait for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_folder_that_is_set_later_is_filled_and_nothing_waits_for_it() {
+    let mut bed = Bed::new(StoreKind::Sqlite).await;
+    bed.batch = 40_000;
+    let mut before = bed.sequencer_with(Faulty::default(), LogFiles { publish: None, ..bed.files() });
+    for _ in 0..5 {
+        bed.stage(28_000).await;
+        before.turn(true).await;
+    }
+    drop(before);
+    bed.an_hour_later();
+    let writes = Faulty::default();
+    let mut sequencer = bed.sequencer(writes.clone());
+    for turn in 0..4 {
+        bed.stage(10).await;
+        sequencer.turn(true).await;
+        let [store, folder] = bed.published().await.map(|signed| signed.map_or(0, |signed| signed.head.size));
+        assert_eq!(store, 140_000 + 10 * (turn + 1));
+        assert_eq!(folder, if turn < 2 { 0 } else { store }, "its checkpoint comes when all its tiles are there");
+    }
+    bed.is_one_log_of(140_040, &writes.signed()).await;
 }

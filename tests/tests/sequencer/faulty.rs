@@ -119,6 +119,9 @@ impl Writes for Faulty {
 
     fn file(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         if path.ends_with("checkpoint") {
+            let size =
+                |note: &[u8]| String::from_utf8_lossy(note).lines().nth(1).map(|size| size.parse::<u64>().unwrap());
+            assert!(size(bytes) >= fs::read(path).ok().and_then(|note| size(&note)), "{} falls", path.display());
             self.0.lock().unwrap().signed.insert(String::from_utf8(bytes.to_vec()).unwrap());
         }
         let write = || Direct.file(path, bytes, mode);

@@ -1,7 +1,9 @@
 //! What is stored is checked against the tree it should make.
 
+use std::collections::BTreeSet;
+
 use quittance_ledger::{
-    audit::{Fault, check, checked_against},
+    audit::{Fault, Portion, check, checked_against},
     integrate::RightEdge,
     tile::{Tile, TileKind, tiles_between},
 };
@@ -50,4 +52,31 @@ fn a_fault_names_the_first_bad_entry() {
     assert!(matches!(check(&log.tiles, tile(level1, 1), SIZE), Err(Fault::Read(_))));
     let beyond = Tile::new(TileKind::Entries, 300, 256).unwrap();
     assert!(matches!(check(&log.tiles, beyond, SIZE), Err(Fault::NotInTree { .. })));
+}
+
+#[test]
+fn portion_by_portion_everything_is_read_and_the_first_bad_entry_is_found() {
+    for size in [1, 255, 256, 257, 65_536, 65_537, SIZE] {
+        let mut log = Log::of(size);
+        let tiles: Vec<Tile> = tiles_between(0, size).collect();
+        let portions: Vec<Portion> = Portion::all(size).collect();
+        let read: BTreeSet<Tile> = portions.iter().flat_map(Portion::reads).collect();
+        assert_eq!(read, tiles.iter().copied().collect());
+        assert!(portions.iter().all(|portion| portion.check(&log.tiles).is_ok()));
+        assert_eq!(portions.iter().flat_map(Portion::places).collect::<Vec<_>>(), (0..size).collect::<Vec<_>>());
+        for index in [0, size / 2, size - 1] {
+            let portion = Portion::of(index, size).unwrap();
+            let at = usize::try_from(index % 256).unwrap() * 34 + 5;
+            log.tiles.get_mut(&portion.bundle().unwrap()).unwrap()[at] ^= 1;
+            let found = portions.iter().find_map(|portion| portion.check(&log.tiles).err());
+            assert_eq!(found.unwrap().index(), index);
+            log.tiles.get_mut(&portion.bundle().unwrap()).unwrap()[at] ^= 1;
+        }
+        assert_eq!(Portion::of(size, size), None);
+    }
+    // A node: the entries below it are the first that do not fit.
+    let mut log = Log::of(SIZE);
+    log.tiles.get_mut(&tile(TileKind::Hashes { level: 1 }, 0)).unwrap()[200 * 32] ^= 1;
+    let found = Portion::all(SIZE).find_map(|portion| portion.check(&log.tiles).err());
+    assert_eq!(found.unwrap().index(), 200 * 256);
 }

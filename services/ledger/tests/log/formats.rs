@@ -9,7 +9,7 @@ use quittance_ledger::{
     proof::{InvalidProof, consistency, inclusion},
     tlog_proof::{TlogProof, TlogProofError},
     tree::{MerkleHash, TreeHead},
-    witness::{AddCheckpoint, Refusal, read_answer},
+    witness::{AddCheckpoint, Refusal, read_answer, read_old_size},
 };
 
 /// The example of the specification.
@@ -383,4 +383,12 @@ fn a_witness_that_answers_nonsense_is_ignored_and_counted() {
     assert_eq!((answer.cosignatures.len(), answer.ignored), (1, 5));
     assert_eq!(read_answer(b"\xff\x00", &log.signed(), &keys).ignored, 1);
     assert_eq!(read_answer(&b"x\n".repeat(1_000_000), &log.signed(), &keys).ignored, MAX_SIGNATURES);
+}
+
+#[test]
+fn a_witness_tells_its_size_in_one_spelling() {
+    assert_eq!(read_old_size(b"20852014\n"), Some(20_852_014));
+    for bad in [&b"1"[..], b"01\n", b"1\n\n", b" 1\n", b"-1\n", b"\n", b"", b"99999999999999999999\n", b"\xff\n"] {
+        assert_eq!(read_old_size(bad), None, "{bad:?}");
+    }
 }

@@ -71,6 +71,8 @@ async fn take_chunk(app: &App, desk: &Desk, items: Vec<v1::BatchItem>) -> ApiRes
     if items.len() > app.limits.chunk_items_max {
         return Err(ApiError::field("items", format!("at most {} in a chunk", app.limits.chunk_items_max)));
     }
+    // The stream may have begun before the log was halted.
+    app.not_halted()?;
     let topology = app.topology.get().await?;
     let mut ack = v1::BatchCreateRequestsResponse {
         last_number: items.last().map_or(0, |i| i.number),

@@ -23,6 +23,7 @@ pub const DEPLOYMENT_WIDE: &[&str] = &[
     "key_epochs",
     "key_rotation",
     "ledger_log",
+    "ledger_lost",
     "ledger_tiles",
     "ready",
     "replays",

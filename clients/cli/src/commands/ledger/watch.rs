@@ -1,6 +1,10 @@
 //! `quittance ledger watch`: does the log only grow?
 
-use std::{collections::HashMap, path::PathBuf, time::Duration};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -11,10 +15,10 @@ use quittance_ledger::{
     tile::{Tile, TileMissing},
     tree::TreeHead,
 };
+use quittance_log_client::{PublishedLog, ReadError};
 use serde::Serialize;
 use tokio::time::sleep;
 
-use super::http::{FetchError, LogReader};
 use crate::{
     failure::{Done, End, Failure},
     files, keys,
@@ -29,6 +33,7 @@ it comes: compare it with other people's.
 Examples:
   quittance ledger watch --url https://log.processor.example --key log.vkey --state checkpoint
   quittance ledger watch --url https://log.processor.example --key log.vkey --state checkpoint --once
+  quittance ledger watch --url https://log.internal --ca-file ca.pem --key log.vkey --state checkpoint
 
 Exit codes: 0 consistent; 1 forked, shrunk, not signed, or with --once not to be reached; 2 wrong usage.";
 
@@ -67,7 +72,7 @@ enum Wrong {
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
     #[error(transparent)]
-    Fetch(#[from] FetchError),
+    Fetch(#[from] ReadError),
     #[error("what the log shows as its checkpoint is none: {0}")]
     Checkpoint(#[from] CheckpointError),
     #[error("{wrong}\ntrusted:\n{trusted}\nseen:\n{seen}")]
@@ -84,9 +89,9 @@ struct Look {
     trusted_on_first_use: bool,
 }
 
-pub async fn run(watch: Watch, out: &mut Output) -> Done {
+pub async fn run(watch: Watch, ca_file: Option<&Path>, out: &mut Output) -> Done {
     let log = LogKeys::new(keys::read(&watch.keys)?).map_err(|fault| Failure::Usage(fault.to_string()))?;
-    let reader = LogReader::new(&watch.url)?;
+    let reader = super::at_url(&watch.url, ca_file)?;
     let mut trusted = match watch.state.try_exists() {
         Ok(true) => {
             let stored = SignedHead::read(&files::bytes(&watch.state, MAX_NOTE_BYTES)?, &log);
@@ -118,7 +123,7 @@ pub async fn run(watch: Watch, out: &mut Output) -> Done {
     }
 }
 
-async fn look(reader: &LogReader, log: &LogKeys, trusted: Option<&SignedHead>) -> Result<SignedHead, Trouble> {
+async fn look(reader: &PublishedLog, log: &LogKeys, trusted: Option<&SignedHead>) -> Result<SignedHead, Trouble> {
     let seen = SignedHead::read(&reader.checkpoint().await?, log)?;
     let Some(trusted) = trusted else { return Ok(seen) };
     let wrong =

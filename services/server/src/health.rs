@@ -1,0 +1,120 @@
+//! What the process can do at the moment: told to whoever probes it, and to whoever calls.
+//!
+//! `""` and every service are SERVING as long as RPCs are answered: liveness, and whether reads may come here. [`WRITES`] is SERVING only
+//! while something can be changed as well. A halted log turns it off in every replica at once: another replica would not help, and taking
+//! all of them out of rotation would end the reads, too.
+
+use std::task::{Context, Poll};
+
+use futures::future::{Either, Ready, ready};
+use quittance_api::v1::{
+    connector_service_server::SERVICE_NAME as CONNECTORS, customer_service_server::SERVICE_NAME as CUSTOMERS,
+    evidence_service_server::SERVICE_NAME as EVIDENCE, package_service_server::SERVICE_NAME as PACKAGES,
+    request_service_server::SERVICE_NAME as REQUESTS, system_service_server::SERVICE_NAME as SYSTEMS,
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    body::Body,
+    codegen::{
+        Service,
+        http::{Request, Response},
+    },
+};
+use tonic_health::{ServingStatus, server::HealthReporter};
+use tower::layer::{LayerFn, layer_fn};
+
+use crate::{error::ApiError, status::to_status};
+
+/// Not a service: what to ask the health service for about changes.
+pub const WRITES: &str = "quittance.v1.Writes";
+const ALL: [&str; 7] = ["", CUSTOMERS, SYSTEMS, REQUESTS, PACKAGES, CONNECTORS, EVIDENCE];
+
+/// Keeps the health service's answers true until the process drains.
+pub async fn report(health: HealthReporter, mut halted: watch::Receiver<bool>, drain: CancellationToken) {
+    for name in ALL {
+        health.set_service_status(name, ServingStatus::Serving).await;
+    }
+    loop {
+        let writes = if *halted.borrow_and_update() { ServingStatus::NotServing } else { ServingStatus::Serving };
+        health.set_service_status(WRITES, writes).await;
+        tokio::select! {
+            () = drain.cancelled() => break,
+            changed = halted.changed() => if changed.is_err() { drain.cancelled().await },
+        }
+    }
+    for name in ALL.into_iter().chain([WRITES]) {
+        health.set_service_status(name, ServingStatus::NotServing).await;
+    }
+}
+
+/// Refuses what changes something while the log is halted.
+pub fn while_halted<S>(halted: watch::Receiver<bool>) -> LayerFn<impl Fn(S) -> WhileHalted<S> + Clone> {
+    layer_fn(move |inner| WhileHalted { inner, halted: halted.clone() })
+}
+
+#[derive(Clone)]
+pub struct WhileHalted<S> {
+    inner: S,
+    halted: watch::Receiver<bool>,
+}
+
+impl<S> Service<Request<Body>> for WhileHalted<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Either<S::Future, Ready<Result<Response<Body>, S::Error>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if *self.halted.borrow() && begins_something(request.uri().path()) {
+            return Either::Right(ready(Ok(to_status(ApiError::LedgerHalted).into_http())));
+        }
+        Either::Left(self.inner.call(request))
+    }
+}
+
+/// Methods are named after Google's AIPs: what only reads says so, and what is not known here is taken to change something. Workers go on:
+/// what they have begun is recorded, and new work is not leased to them ([`quittance_store::Store::ready_work`]).
+fn begins_something(path: &str) -> bool {
+    const READS: [&str; 6] = ["Get", "List", "Watch", "Preview", "Download", "Test"];
+    let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else { return false };
+    service.starts_with("quittance.") && service != CONNECTORS && !READS.iter().any(|read| method.starts_with(read))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_the_log_is_halted_reading_and_reporting_go_on_and_nothing_new_begins() {
+        let path = |service: &str, method: &str| format!("/{service}/{method}");
+        for (service, method) in [
+            (REQUESTS, "CreateRequest"),
+            (REQUESTS, "BatchCreateRequests"),
+            (REQUESTS, "ResolveTask"),
+            (CUSTOMERS, "CreateAgreement"),
+            (SYSTEMS, "RegisterSystem"),
+            (PACKAGES, "ReviewPackage"),
+            (REQUESTS, "SomethingNew"),
+        ] {
+            assert!(begins_something(&path(service, method)), "{method}");
+        }
+        for (service, method) in [
+            (REQUESTS, "GetRequest"),
+            (REQUESTS, "WatchRequests"),
+            (REQUESTS, "PreviewRequest"),
+            (EVIDENCE, "ListConfirmations"),
+            (PACKAGES, "DownloadPackage"),
+            (CONNECTORS, "ReportOutcomes"),
+            ("grpc.health.v1.Health", "Check"),
+        ] {
+            assert!(!begins_something(&path(service, method)), "{method}");
+        }
+    }
+}

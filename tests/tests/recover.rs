@@ -1,0 +1,215 @@
+//! The database is lost and restored from yesterday's backup: the log stops by itself, `quittanced ledger recover` brings it back, and
+//! whoever followed the log sees it only grow.
+
+use std::{
+    fs,
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
+
+use quittance_api::v1;
+use quittance_client::Client;
+use quittance_sql::{ConnectOptions, Engine, Pool};
+use quittance_tests::{
+    AppDatabase, Deployment, StoreKind,
+    app_database::{CRM_MAP, email},
+    deployment::{binary, free_port, test_server},
+    scenario::{by_email, completed, create, create_customer, register, system},
+};
+use serde_json::Value;
+use tonic::Status;
+use tonic_types::StatusExt as _;
+
+struct Scene {
+    deployment: Deployment,
+    url: String,
+    token: String,
+    _crm: AppDatabase,
+}
+
+async fn scene(store: StoreKind) -> Scene {
+    let address = format!("127.0.0.1:{}", free_port());
+    let public = tempfile::tempdir().unwrap().keep();
+    let settings =
+        [("QUITTANCED_LEDGER__LISTEN", address.as_str()), ("QUITTANCED_LEDGER__PUBLISH", public.to_str().unwrap())];
+    let deployment = Deployment::start_with(store, &settings).await;
+    let crm = AppDatabase::crm(Engine::Sqlite, deployment.folder.path(), 50).await;
+    deployment.secret("crm", &crm.url);
+    create_customer(&deployment.operator().await, "acme").await;
+    register(&deployment.operator().await, "crm", system("acme", v1::ConnectorKind::Sql, "crm", CRM_MAP))
+        .await
+        .unwrap();
+    let token = deployment.customer_token("acme");
+    Scene { deployment, url: format!("http://{address}"), token, _crm: crm }
+}
+
+async fn certificate(client: &Client, name: &str) -> Result<Vec<u8>, Status> {
+    let ask = v1::GetCertificateRequest { name: name.to_owned(), document_language: String::new() };
+    Ok(client.evidence().get_certificate(ask).await?.into_inner().certificate)
+}
+
+impl Scene {
+    async fn acme(&self) -> Client {
+        self.deployment.client(&self.token).await
+    }
+
+    /// A request that is done and certified.
+    async fn certified(&self, person: u64) -> (String, Vec<u8>) {
+        let acme = self.acme().await;
+        let deadline = Instant::now() + Duration::from_secs(40);
+        let request = loop {
+            match create(&acme, by_email(v1::Action::Erasure, email(person))).await {
+                Ok(request) => break request,
+                // Just recovered: every process gets to know within a second.
+                Err(status) => assert!(Instant::now() < deadline, "{status}: {}", self.deployment.log()),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        completed(&acme, &request.name).await;
+        loop {
+            match certificate(&acme, &request.name).await {
+                Ok(file) => return (request.name, file),
+                Err(status) => assert!(Instant::now() < deadline, "{status}: {}", self.deployment.log()),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn is_halted(&self) {
+        let acme = self.acme().await;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let refused = create(&acme, by_email(v1::Action::Erasure, email(49))).await.err();
+            let details = refused.map(|status| status.get_error_details());
+            let reason = details.as_ref().and_then(|d| d.error_info()).map(|info| info.reason.clone());
+            if reason.as_deref() == Some("LEDGER_HALTED") {
+                assert!(self.deployment.log().contains("quittanced ledger recover"), "{}", self.deployment.log());
+                return;
+            }
+            assert!(Instant::now() < deadline, "{}", self.deployment.log());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn ledger(&self, arguments: &[&str]) -> Output {
+        self.deployment.command().arg("ledger").args(arguments).output().unwrap()
+    }
+
+    fn ledger_json(&self, command: &str) -> Value {
+        let output = self.ledger(&[command, "--output", "json"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// `quittance ledger …`, as somebody outside runs it.
+    fn outside(&self, command: &str, extra: &[&str]) -> Output {
+        let keys = self.deployment.path("log.vkey");
+        fs::write(&keys, self.ledger(&["keys"]).stdout).unwrap();
+        Command::new(binary("quittance"))
+            .args(["ledger", command, "--url", &self.url, "--key", keys.to_str().unwrap()])
+            .args(extra)
+            .output()
+            .unwrap()
+    }
+
+    /// Follows the log from what was trusted last.
+    fn still_grows(&self) {
+        let state = self.deployment.path("watched");
+        let output = self.outside("watch", &["--once", "--state", state.to_str().unwrap()]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+async fn recovered_and_going_on(s: &mut Scene, before: &[(String, Vec<u8>)], restored_while_up: bool) {
+    let account = s.ledger_json("recover");
+    let (from, to) = (account["from"].as_u64().unwrap(), account["to"].as_u64().unwrap());
+    assert!(from < to, "{account}");
+    assert_eq!(account["lost"].as_u64().unwrap() + account["placed"].as_u64().unwrap(), to - from, "{account}");
+    let ranges = account["lost_entries"].as_array().unwrap();
+    assert_eq!(ranges.last().unwrap()[1].as_u64(), Some(to - 1), "{account}");
+    assert!(account["backup_ends"].is_string() && account["open_requests"].is_array(), "{account}");
+    if !restored_while_up {
+        let whole = s.ledger_json("fsck");
+        assert_eq!((whole["entries"].as_u64(), &whole["first"]), (Some(to), &Value::Null));
+        assert_eq!(whole["lost"], account["lost"]);
+        s.deployment.launch().await;
+    }
+    let (_, file) = s.certified(30).await;
+    s.still_grows();
+    let outside = s.outside("fsck", &["--output", "json"]);
+    assert!(outside.status.success(), "{}", String::from_utf8_lossy(&outside.stderr));
+    // What was issued before stands, also of requests that the database knows no more.
+    let keys = s.deployment.path("log.vkey");
+    for (n, file) in before.iter().map(|(_, file)| file).chain([&file]).enumerate() {
+        let path = s.deployment.path(&format!("certificate-{n}.json"));
+        fs::write(&path, file).unwrap();
+        let verified = Command::new(binary("quittance"))
+            .args(["verify", path.to_str().unwrap(), "--key", keys.to_str().unwrap()])
+            .output()
+            .unwrap();
+        assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+    }
+    let acme = s.acme().await;
+    assert_eq!(certificate(&acme, &before[0].0).await.unwrap(), before[0].1);
+    assert!(certificate(&acme, &before.last().unwrap().0).await.is_err(), "the database does not know it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_a_restored_file_goes_on_where_the_log_was() {
+    let mut s = scene(StoreKind::Sqlite).await;
+    let mut all = vec![s.certified(1).await];
+    s.deployment.terminate().await;
+    let (store, backup) = (s.deployment.data().join("quittance.db"), s.deployment.path("backup.db"));
+    fs::copy(&store, &backup).unwrap();
+    s.deployment.launch().await;
+    for person in 2..5 {
+        all.push(s.certified(person).await);
+    }
+    s.still_grows();
+    s.deployment.kill();
+    fs::copy(&backup, &store).unwrap();
+    for side in ["-wal", "-shm"] {
+        drop(fs::remove_file(s.deployment.data().join(format!("quittance.db{side}"))));
+    }
+    s.deployment.launch().await;
+    s.is_halted().await;
+    // One process at a time has the file.
+    let refused = s.ledger(&["recover"]);
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("in use by another quittanced"));
+    s.deployment.terminate().await;
+    let damaged = s.ledger(&["fsck"]);
+    assert_eq!(damaged.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&damaged.stdout).contains("restored from a backup"));
+    recovered_and_going_on(&mut s, &all, false).await;
+}
+
+/// `pg_dump` and `pg_restore` as the server's superuser runs them.
+fn as_superuser(tool: &str, arguments: &[&str]) {
+    let tool = format!("{}/{tool}", test_server("QUITTANCE_TEST_POSTGRES_BIN"));
+    let output = Command::new(&tool).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{tool}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_a_restored_dump_goes_on_where_the_log_was_while_the_service_runs() {
+    let mut s = scene(StoreKind::Postgres).await;
+    let admin = test_server("QUITTANCE_TEST_POSTGRES_URL");
+    let name = s.deployment.store_url().rsplit('/').next().unwrap().to_owned();
+    let database = admin.replace("/postgres", &format!("/{name}"));
+    let dump = s.deployment.path("dump");
+    let mut all = vec![s.certified(1).await];
+    as_superuser("pg_dump", &["-Fc", "-f", dump.to_str().unwrap(), "-d", &database]);
+    for person in 2..5 {
+        all.push(s.certified(person).await);
+    }
+    s.still_grows();
+    s.deployment.kill();
+    let pool = Pool::open(&ConnectOptions::new(admin)).unwrap();
+    pool.run_script(&format!("DROP DATABASE {name} WITH (FORCE)")).await.unwrap();
+    pool.run_script(&format!("CREATE DATABASE {name} OWNER {name}")).await.unwrap();
+    as_superuser("pg_restore", &["-d", &database, dump.to_str().unwrap()]);
+    s.deployment.launch().await;
+    s.is_halted().await;
+    recovered_and_going_on(&mut s, &all, true).await;
+}

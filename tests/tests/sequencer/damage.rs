@@ -1,0 +1,226 @@
+//! What was altered is found: at the start where it is near the right edge, by the scrub anywhere. Nothing is signed then, until it is
+//! whole again.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use quittance_domain::Timestamp;
+use quittance_sequencer::{Direct, LogStatus, Scrub, Sequencer};
+use quittance_sql::Val;
+use quittance_tests::StoreKind;
+use tokio_util::sync::CancellationToken;
+
+use crate::bed::Bed;
+
+/// Entries of the log that is damaged: two full tiles and a partial one, and a level above them.
+const ENTRIES: usize = 600;
+
+/// One value of the store: where it is, and which of its bytes is altered.
+struct Place {
+    table: &'static str,
+    column: &'static str,
+    row: String,
+    byte: usize,
+    text: bool,
+}
+
+fn tile(row: &str, byte: usize) -> Place {
+    Place { table: "ledger_tiles", column: "content", row: row.to_owned(), byte, text: false }
+}
+
+/// The entry that has this place.
+fn at(place: u64) -> String {
+    format!(
+        "entry_id = (SELECT e.entry_id FROM ledger_entries e JOIN ledger_batches b ON b.batch_id = e.batch_id
+                     WHERE b.first_index + e.batch_offset = {place})"
+    )
+}
+
+impl Place {
+    async fn read(&self, bed: &Bed) -> Vec<u8> {
+        let Self { table, column, row, .. } = self;
+        let sql = format!("SELECT {column} FROM {table} WHERE {row}");
+        let row = bed.raw().await.fetch_one(&sql, Vec::<Val>::new()).await.unwrap().unwrap();
+        if self.text { row.text(0).unwrap().into_bytes() } else { row.bytes(0).unwrap() }
+    }
+
+    async fn write(&self, bed: &Bed, value: Vec<u8>) {
+        let Self { table, column, row, .. } = self;
+        let value = if self.text { Val::from(String::from_utf8(value).unwrap()) } else { Val::from(value) };
+        let mut tx = bed.raw().await;
+        let changed = tx.execute(&format!("UPDATE {table} SET {column} = $1 WHERE {row}"), vec![value]).await.unwrap();
+        assert_eq!(changed, 1);
+        tx.commit().await.unwrap();
+    }
+}
+
+fn why(sequencer: &Sequencer) -> String {
+    match &*sequencer.status().borrow() {
+        LogStatus::Halted(halt) => halt.to_string(),
+        status => format!("{status:?}"),
+    }
+}
+
+async fn signed_size(bed: &Bed) -> u64 {
+    bed.published().await[0].as_ref().map_or(0, |signed| signed.head.size)
+}
+
+async fn what_is_altered_at_the_right_edge_stops_signing(kind: StoreKind) {
+    let bed = Bed::new(kind).await;
+    bed.stage(ENTRIES).await;
+    let mut sequencer = bed.sequencer(Direct);
+    sequencer.turn(true).await;
+    sequencer.turn(true).await;
+    let doubt = sequencer.doubt();
+    let cases = [
+        (tile("level = -1 AND tile_index = 2", 34 * 7 + 9), "entry 519"),
+        (tile("level = 0 AND tile_index = 2", 40), "root"),
+        (tile("level = 1 AND tile_index = 0", 3), "root"),
+        (Place { table: "ledger_log", column: "root", row: "id = 1".to_owned(), byte: 0, text: false }, "root"),
+        (
+            Place { table: "ledger_log", column: "checkpoint", row: "id = 1".to_owned(), byte: 12, text: true },
+            "checkpoint",
+        ),
+    ];
+    let mut staged = ENTRIES;
+    for (place, told) in cases {
+        let before = signed_size(&bed).await;
+        assert_eq!(before, staged as u64);
+        let good = place.read(&bed).await;
+        let mut bad = good.clone();
+        bad[place.byte] ^= 1;
+        place.write(&bed, bad).await;
+        doubt.raise();
+        bed.stage(1).await;
+        staged += 1;
+        sequencer.turn(true).await;
+        assert!(why(&sequencer).contains(told), "{told}: {}", why(&sequencer));
+        // Nor does another replica, to which it has given the log.
+        let mut other = bed.sequencer(Direct);
+        other.turn(true).await;
+        assert!(why(&other).contains(told), "{told}: {}", why(&other));
+        assert_eq!(bed.store.log_halted().await.unwrap().unwrap(), why(&sequencer), "every replica knows");
+        let state = bed.store.log_state().await.unwrap();
+        assert!(state.checkpoint.unwrap().size == before && state.head.size == before, "nothing is written");
+        // Repaired, it goes on by itself.
+        place.write(&bed, good).await;
+        sequencer.turn(true).await;
+        assert_eq!(*sequencer.status().borrow(), LogStatus::Writing);
+        assert_eq!(bed.store.log_halted().await.unwrap(), None);
+        assert_eq!(signed_size(&bed).await, staged as u64);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_what_is_altered_at_the_right_edge_stops_signing() {
+    what_is_altered_at_the_right_edge_stops_signing(StoreKind::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_what_is_altered_at_the_right_edge_stops_signing() {
+    what_is_altered_at_the_right_edge_stops_signing(StoreKind::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_outside_the_database_that_is_altered_stops_signing() {
+    let bed = Bed::new(StoreKind::Sqlite).await;
+    bed.stage(3).await;
+    bed.sequencer(Direct).turn(true).await;
+    bed.an_hour_later();
+    for path in [bed.files().highest, bed.public().join("checkpoint")] {
+        let good = fs::read(&path).unwrap();
+        fs::write(&path, [&good[..], b"x"].concat()).unwrap();
+        let mut sequencer = bed.sequencer(Direct);
+        sequencer.turn(true).await;
+        assert!(why(&sequencer).contains("is no checkpoint of this log"), "{}", why(&sequencer));
+        fs::write(&path, good).unwrap();
+        sequencer.turn(true).await;
+        assert_eq!(*sequencer.status().borrow(), LogStatus::Writing);
+        bed.an_hour_later();
+    }
+}
+
+/// A log that is written and scrubbed, as a process does it.
+struct Running {
+    status: tokio::sync::watch::Receiver<LogStatus>,
+    drain: CancellationToken,
+    tasks: tokio::task::JoinHandle<((), ())>,
+}
+
+impl Running {
+    fn start(bed: &Bed) -> Self {
+        let (sequencer, drain) = (bed.sequencer(Direct), CancellationToken::new());
+        let status = sequencer.status();
+        let now = Arc::new(Timestamp::now);
+        let every = Duration::from_millis(500);
+        let scrub = Scrub::new(bed.store.clone(), now, every, sequencer.status(), sequencer.doubt());
+        let (a, b) = (drain.clone(), drain.clone());
+        let tasks = tokio::spawn(async move { tokio::join!(sequencer.run(a), scrub.run(b)) });
+        Self { status, drain, tasks }
+    }
+
+    async fn until(&mut self, good: impl FnMut(&LogStatus) -> bool) -> LogStatus {
+        let waited = tokio::time::timeout(Duration::from_secs(20), self.status.wait_for(good)).await;
+        waited.expect("it comes to that").unwrap().clone()
+    }
+
+    async fn stop(self) {
+        self.drain.cancel();
+        self.tasks.await.unwrap();
+    }
+}
+
+async fn the_scrub_names_the_first_entry_that_was_altered(kind: StoreKind) {
+    let bed = Bed::new(kind).await;
+    bed.stage(ENTRIES).await;
+    let mut running = Running::start(&bed);
+    running.until(|status| *status == LogStatus::Writing).await;
+    let entry = |column, row, byte| Place { table: "ledger_entries", column, row, byte, text: false };
+    let cases = [
+        (tile("level = -1 AND tile_index = 0", 34 * 5 + 9), "entry 5 "),
+        (tile("level = 0 AND tile_index = 1", 40), "entry 257 "),
+        (entry("payload", at(17), 0), "entry 17 "),
+        (entry("salt", at(300), 31), "entry 300 "),
+        (entry("leaf", at(301), 31), "entry 301 "),
+    ];
+    for (place, told) in cases {
+        let good = place.read(&bed).await;
+        let mut bad = good.clone();
+        bad[place.byte] ^= 1;
+        place.write(&bed, bad).await;
+        let halted = running.until(|status| matches!(status, LogStatus::Halted(_))).await;
+        let LogStatus::Halted(halt) = halted else { unreachable!() };
+        assert!(halt.to_string().contains(told), "{told}: {halt}");
+        // Also after a restart, without waiting for the scrub to come by again.
+        running.stop().await;
+        let signed = signed_size(&bed).await;
+        bed.stage(1).await;
+        running = Running::start(&bed);
+        running.until(|status| matches!(status, LogStatus::Halted(_))).await;
+        assert_eq!(signed_size(&bed).await, signed);
+        place.write(&bed, good).await;
+        running.until(|status| *status == LogStatus::Writing).await;
+    }
+    // An entry that is gone, and one that is in two places.
+    for sql in [
+        format!("UPDATE ledger_entries SET batch_offset = batch_offset + 1000000 WHERE {}", at(40)),
+        "UPDATE ledger_entries SET batch_offset = batch_offset - 999999 WHERE batch_offset >= 1000000".to_owned(),
+    ] {
+        let mut tx = bed.raw().await;
+        tx.execute_script(&sql).await.unwrap();
+        tx.commit().await.unwrap();
+        let halted = running.until(|status| matches!(status, LogStatus::Halted(_))).await;
+        let LogStatus::Halted(halt) = halted else { unreachable!() };
+        assert!(halt.to_string().contains("entry 40 ") && halt.to_string().contains("no entry"), "{halt}");
+    }
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_the_scrub_names_the_first_entry_that_was_altered() {
+    the_scrub_names_the_first_entry_that_was_altered(StoreKind::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_the_scrub_names_the_first_entry_that_was_altered() {
+    the_scrub_names_the_first_entry_that_was_altered(StoreKind::Postgres).await;
+}

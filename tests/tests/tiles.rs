@@ -1,0 +1,244 @@
+//! The log as it is published: over HTTP and in a folder, after C2SP tlog-tiles; and witnessed, where that is asked for.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use quittance_api::v1;
+use quittance_ledger::{
+    checkpoint::{LogKeys, SignedHead},
+    tile::{Tile, TileKind, tiles_between},
+};
+use quittance_sql::{Column, ConnectOptions, Pool, Rows};
+use quittance_tests::{
+    AppDatabase, Deployment, StoreKind,
+    app_database::{CRM_MAP, email},
+    deployment::{binary, free_port},
+    scenario::{by_email, completed, create, create_customer, register, system},
+    witness::{Manner, TestWitness},
+};
+use quittance_verify::{Policy, verify_certificate};
+use uuid::Uuid;
+
+struct Got {
+    status: u16,
+    headers: BTreeMap<String, String>,
+    body: Vec<u8>,
+}
+
+/// As a program of no particular make would.
+fn get(address: &str, method: &str, path: &str) -> Got {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8(answer[..end].to_vec()).unwrap();
+    let mut lines = head.lines();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let headers = lines.filter_map(|line| line.split_once(": ")).map(|(k, v)| (k.to_lowercase(), v.to_owned()));
+    Got { status, headers: headers.collect(), body: answer[end + 4..].to_vec() }
+}
+
+fn keys(deployment: &Deployment) -> LogKeys {
+    let printed = deployment.command().args(["ledger", "keys"]).output().unwrap().stdout;
+    let printed = String::from_utf8(printed).unwrap();
+    LogKeys::new(printed.lines().map(|line| line.parse().unwrap()).collect()).unwrap()
+}
+
+/// Entries of nobody, so that the log is worth looking at.
+async fn stage(deployment: &Deployment, count: usize) {
+    let pool = Pool::open(&ConnectOptions::new(deployment.store_url())).unwrap();
+    let mut tx = pool.begin_with_settings("SET LOCAL quittance.scope = 'deployment'").await.unwrap();
+    let all: Vec<Uuid> = (0..count).map(|_| Uuid::now_v7()).collect();
+    let salt = |id: &Uuid| [*id.as_bytes(), *id.as_bytes()].concat();
+    let leaf = |id: &Uuid| quittance_ledger::Leaf::commit(&salt(id).try_into().unwrap(), b"{}").0.to_vec();
+    let rows = Rows::new(vec![
+        Column::uuids(all.iter().copied()),
+        Column::bytes(all.iter().map(salt)),
+        Column::bytes(all.iter().map(leaf)),
+        Column::bytes(all.iter().map(|_| b"{}".to_vec())),
+    ]);
+    let sql = "WITH v(id, salt, leaf, payload) AS ({rows})
+               INSERT INTO ledger_entries (customer_id, entry_id, request_id, kind, payload, salt, leaf)
+               SELECT 'acme', id, id, 'closed', payload, salt, leaf FROM v WHERE true";
+    tx.execute_rows(sql, vec![], rows).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn until_published(folder: &Path, size: u64, keys: &LogKeys) -> SignedHead {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let note = fs::read(folder.join("checkpoint")).unwrap_or_default();
+        match SignedHead::read(&note, keys) {
+            Ok(signed) if signed.head.size == size => return signed,
+            _ => assert!(Instant::now() < deadline, "{size} entries are not published"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn fsck(place: [&str; 2], key: &Path) -> std::process::Output {
+    Command::new(binary("quittance"))
+        .args(["ledger", "fsck", place[0], place[1], "--key", key.to_str().unwrap(), "--output", "json"])
+        .output()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tiles_and_checkpoint_are_served_and_published_as_the_specification_has_them() {
+    let address = format!("127.0.0.1:{}", free_port());
+    let public = tempfile::tempdir().unwrap();
+    let folder = public.path().join("log");
+    let settings =
+        [("QUITTANCED_LEDGER__LISTEN", address.as_str()), ("QUITTANCED_LEDGER__PUBLISH", folder.to_str().unwrap())];
+    let deployment = Deployment::start_with(StoreKind::Sqlite, &settings).await;
+    let keys = keys(&deployment);
+    assert_eq!(get(&address, "GET", "/checkpoint").status, 404, "an empty log has none");
+    stage(&deployment, 200).await;
+    until_published(&folder, 200, &keys).await;
+    stage(&deployment, 400).await;
+    let signed = until_published(&folder, 600, &keys).await;
+
+    let checkpoint = get(&address, "GET", "/checkpoint");
+    assert_eq!((checkpoint.status, checkpoint.headers["content-type"].as_str()), (200, "text/plain; charset=utf-8"));
+    assert_eq!(checkpoint.headers["cache-control"], "no-cache");
+    assert_eq!(checkpoint.body, signed.note.to_string().into_bytes());
+    // Every tile of this tree, also those of the smaller trees before it.
+    for tile in tiles_between(0, 600).chain(tiles_between(0, 200)) {
+        let got = get(&address, "GET", &format!("/{tile}"));
+        assert_eq!((got.status, got.headers["content-type"].as_str()), (200, "application/octet-stream"), "{tile}");
+        assert_eq!(got.headers["cache-control"], "public, max-age=31536000, immutable", "{tile}");
+        let each = if tile.kind() == TileKind::Entries { 34 } else { 32 };
+        assert_eq!(got.body.len(), usize::from(tile.width()) * each, "{tile}");
+        assert_eq!(got.body, fs::read(folder.join(tile.to_string())).unwrap(), "{tile}: the folder has the same");
+    }
+    assert_eq!(get(&address, "HEAD", "/tile/0/000").body, b"");
+    // What is not in the published tree, and what is no tile.
+    let beyond = Tile::in_tree(TileKind::Hashes { level: 0 }, 2, 601).unwrap();
+    for (path, status) in [
+        (format!("/{beyond}"), 404),
+        ("/tile/0/002".to_owned(), 404),
+        ("/tile/0/003.p/1".to_owned(), 404),
+        ("/tile/1/000".to_owned(), 404),
+        ("/tile/5/000.p/1".to_owned(), 404),
+        ("/tile/entries/x001/000".to_owned(), 404),
+        ("/tile/0/0".to_owned(), 400),
+        ("/tile/0/000.p/256".to_owned(), 400),
+        ("/tile/data/000".to_owned(), 400),
+        ("/tile/0/../../checkpoint".to_owned(), 400),
+        ("/".to_owned(), 404),
+        ("/keys".to_owned(), 404),
+    ] {
+        assert_eq!(get(&address, "GET", &path).status, status, "{path}");
+    }
+    assert_eq!(get(&address, "POST", "/checkpoint").status, 405);
+
+    let key = public.path().join("log.vkey");
+    fs::write(&key, keys.keys()[0].to_string()).unwrap();
+    for place in [["--url", &format!("http://{address}")], ["--folder", folder.to_str().unwrap()]] {
+        let whole = fsck(place, &key);
+        assert_eq!(whole.status.code(), Some(0), "{}", String::from_utf8_lossy(&whole.stderr));
+        let found: serde_json::Value = serde_json::from_slice(&whole.stdout).unwrap();
+        assert_eq!((found["entries"].as_u64(), found["damaged_portions"].as_u64()), (Some(600), Some(0)));
+    }
+    for (path, byte, index) in
+        [("tile/entries/001", 34 * 3 + 9, 259), ("tile/0/000", 32 * 200, 200), ("tile/0/002.p/88", 5, 512)]
+    {
+        let path = folder.join(path);
+        let good = fs::read(&path).unwrap();
+        let mut bad = good.clone();
+        bad[byte] ^= 1;
+        for bad in [Some(bad), Some(good[1..].to_vec()), Some([&good[..], b"x"].concat()), None] {
+            match &bad {
+                Some(bad) => fs::write(&path, bad).unwrap(),
+                None => fs::remove_file(&path).unwrap(),
+            }
+            let damaged = fsck(["--folder", folder.to_str().unwrap()], &key);
+            assert_eq!(damaged.status.code(), Some(1), "{}", path.display());
+            let found: serde_json::Value = serde_json::from_slice(&damaged.stdout).unwrap();
+            let first = found["first"]["index"].as_u64().unwrap();
+            let altered = bad.is_some_and(|bad| bad.len() == good.len());
+            assert_eq!(first, if altered { index } else { index / 256 * 256 }, "{}: {found}", path.display());
+        }
+        fs::write(&path, good).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_bears_the_times_of_the_required_witness() {
+    let log =
+        LogKeys::new(vec!["example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k".parse().unwrap()]);
+    let witness = TestWitness::start("witness.example/w", 9, log.unwrap(), Manner::Status(500)).await;
+    let toml = format!(
+        "[ledger]\nwitnesses_required = 1\n[[ledger.witness]]\nurl = \"{}\"\nvkey = \"{}\"\n",
+        witness.url(),
+        witness.key()
+    );
+    let deployment = Deployment::start_configured(StoreKind::Sqlite, &[], &toml).await;
+    let keys = keys(&deployment);
+    witness.know(keys.clone());
+    let crm = AppDatabase::crm(quittance_sql::Engine::Sqlite, deployment.folder.path(), 5).await;
+    deployment.secret("crm", &crm.url);
+    create_customer(&deployment.operator().await, "acme").await;
+    register(&deployment.operator().await, "crm", system("acme", v1::ConnectorKind::Sql, "crm", CRM_MAP))
+        .await
+        .unwrap();
+    let acme = deployment.client(&deployment.customer_token("acme")).await;
+    let name = create(&acme, by_email(v1::Action::Erasure, email(1))).await.unwrap().name;
+    completed(&acme, &name).await;
+    let ask = v1::GetCertificateRequest { name, document_language: String::new() };
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let waits = acme.evidence().get_certificate(ask.clone()).await.unwrap_err();
+    assert_eq!(waits.code(), tonic::Code::FailedPrecondition, "it waits for the witness: {waits}");
+    witness.behave(Manner::Faithful);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let file = loop {
+        match acme.evidence().get_certificate(ask.clone()).await {
+            Ok(answer) => break answer.into_inner().certificate,
+            Err(status) => assert!(Instant::now() < deadline, "{status}: {}", deployment.log()),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let policy = Policy::new(keys.keys().to_vec(), vec![witness.key()], 1).unwrap();
+    let report = verify_certificate(&file, &policy).unwrap();
+    let entries = &report.certificate.entries;
+    assert!(entries.iter().all(|entry| entry.attested.len() == 1 && entry.attested[0].by == "witness.example/w"));
+    assert_eq!(report.certificate.log.witnesses[0].vkey, witness.key().to_string());
+    let received = &report.certificate.statement.dates.received;
+    assert!(received.attested.is_some(), "the witness's time stands beside ours");
+}
+
+#[tokio::test]
+async fn witnesses_that_cannot_be_are_refused_at_the_start() {
+    let key = TestWitness::key_of("witness.example/w", 9);
+    let log = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k";
+    let one = |vkey: &str| format!("[[ledger.witness]]\nurl = \"http://127.0.0.1:1\"\nvkey = \"{vkey}\"\n");
+    for (toml, told) in [
+        (
+            format!("[ledger]\nwitnesses_required = 2\n{}", one(&key.to_string())),
+            "2 witnesses are required, and only 1",
+        ),
+        (one(log), "not one for cosignatures"),
+        (one("nonsense"), "not a verifier key"),
+        (format!("{0}{0}", one(&key.to_string())), "the same public key"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("quittanced.toml");
+        fs::write(&config, toml).unwrap();
+        let ended = Command::new(binary("quittanced"))
+            .args(["--config", config.to_str().unwrap(), "--listen", "127.0.0.1:0"])
+            .args(["--data-dir", folder.path().join("data").to_str().unwrap()])
+            .output()
+            .unwrap();
+        assert!(!ended.status.success());
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(said.contains(told), "{told}: {said}");
+    }
+}
