@@ -13,7 +13,7 @@ use quittance_ledger::{
     tile::{Tile, TileKind, parse_hashes},
 };
 use quittance_sequencer::fetch;
-use quittance_sql::{Column, ConnectOptions, Pool, Rows};
+use quittance_sql::{Column, ConnectOptions, Part, Pool, Rows};
 use quittance_store::{Store, StoreOptions};
 use quittance_tests::{
     Deployment, StoreKind,
@@ -167,35 +167,87 @@ async fn confirmed_payload(pool: &Pool) -> Result<Vec<u8>, Failure> {
     Ok(tx.fetch_one(sql, Vec::new()).await?.ok_or("nothing was confirmed")?.bytes(0)?)
 }
 
-/// A chunk of entries as the service stages them: each with its own id, salt and leaf.
-fn entries(payload: &[u8]) -> Rows {
-    let salts: Vec<[u8; 32]> = (0..CHUNK).map(|_| rand::rng().random()).collect();
-    Rows::new(vec![
-        Column::uuids(salts.iter().map(|_| Uuid::now_v7())),
-        Column::uuids(salts.iter().map(|_| Uuid::now_v7())),
-        Column::texts(salts.iter().map(|_| "confirmed")),
-        Column::bytes(salts.iter().map(|_| payload.to_vec())),
-        Column::bytes(salts.iter().map(|salt| salt.to_vec())),
-        Column::bytes(salts.iter().map(|salt| Leaf::commit(salt, payload).0.to_vec())),
-    ])
+/// A chunk of entries, each with its own id, salt and leaf.
+struct Chunk {
+    salts: Vec<[u8; 32]>,
+    leaves: Vec<Leaf>,
 }
 
-/// The statement of `services/store/src/ledger.rs`, into one of two tables.
-async fn insert(pool: &Pool, into: &str, payload: &[u8], chunks: u64) -> Result<(), Failure> {
-    let sql = format!(
-        "WITH v(entry_id, request_id, kind, payload, salt, leaf) AS ({{rows}})
-         INSERT INTO {into} (customer_id, entry_id, request_id, kind, payload, salt, leaf)
-         SELECT $1, entry_id, request_id, kind, payload, salt, leaf FROM v"
-    );
+impl Chunk {
+    fn new(payload: &[u8]) -> Self {
+        let salts: Vec<[u8; 32]> = (0..CHUNK).map(|_| rand::rng().random()).collect();
+        let leaves = salts.iter().map(|salt| Leaf::commit(salt, payload)).collect();
+        Self { salts, leaves }
+    }
+
+    fn columns(&self, payload: &[u8]) -> Vec<Column> {
+        vec![
+            Column::uuids(self.salts.iter().map(|_| Uuid::now_v7())),
+            Column::uuids(self.salts.iter().map(|_| Uuid::now_v7())),
+            Column::texts(self.salts.iter().map(|_| "confirmed")),
+            Column::bytes(self.salts.iter().map(|_| payload.to_vec())),
+            Column::bytes(self.salts.iter().map(|salt| salt.to_vec())),
+            Column::bytes(self.leaves.iter().map(|leaf| leaf.0.to_vec())),
+        ]
+    }
+}
+
+/// Where a chunk goes.
+#[derive(Clone, Copy)]
+enum Into {
+    /// A table with the same bytes.
+    ByHand,
+    /// The log, by the statements of `services/store/src/ledger.rs`.
+    Log,
+}
+
+fn parts(into: Into, payload: &[u8]) -> Vec<Part> {
+    let chunk = Chunk::new(payload);
+    let mut columns = chunk.columns(payload);
+    let customer = || vec!["acme".into()];
+    match into {
+        Into::ByHand => vec![Part::new(
+            "WITH v(entry_id, request_id, kind, payload, salt, leaf) AS ({rows})
+             INSERT INTO by_hand (customer_id, entry_id, request_id, kind, payload, salt, leaf)
+             SELECT $1, entry_id, request_id, kind, payload, salt, leaf FROM v",
+            customer(),
+            Rows::new(columns),
+        )],
+        Into::Log => {
+            let batch = Uuid::now_v7();
+            columns.push(Column::uuids(chunk.leaves.iter().map(|_| batch)));
+            columns.push(Column::i64s((0..).take(chunk.leaves.len())));
+            let leaves: Vec<u8> = chunk.leaves.iter().flat_map(|leaf| leaf.0).collect();
+            vec![
+                Part::new(
+                    "WITH v(entry_id, request_id, kind, payload, salt, leaf, batch_id, batch_offset) AS ({rows})
+                     INSERT INTO ledger_entries
+                       (customer_id, entry_id, request_id, kind, payload, salt, leaf, batch_id, batch_offset)
+                     SELECT $1, entry_id, request_id, kind, payload, salt, leaf, batch_id, batch_offset FROM v",
+                    customer(),
+                    Rows::new(columns),
+                ),
+                Part::new(
+                    "WITH v(batch_id, leaves) AS ({rows})
+                     INSERT INTO ledger_batches (customer_id, batch_id, leaves) SELECT $1, batch_id, leaves FROM v",
+                    customer(),
+                    Rows::new(vec![Column::uuids([batch]), Column::bytes([leaves])]),
+                ),
+            ]
+        }
+    }
+}
+
+async fn insert(pool: &Pool, into: Into, payload: &[u8], chunks: u64) -> Result<(), Failure> {
     for _ in 0..chunks {
         let mut tx = pool.begin_with_settings("SET LOCAL quittance.customer_id = 'acme'").await?;
-        tx.execute_rows(&sql, vec!["acme".into()], entries(payload)).await?;
+        tx.execute_together(parts(into, payload)).await?;
         tx.commit().await?;
     }
     Ok(())
 }
 
-async fn insert_by_all(pool: &Pool, into: &str, payload: &[u8], count: u64, clients: u64) -> Result<(), Failure> {
+async fn insert_by_all(pool: &Pool, into: Into, payload: &[u8], count: u64, clients: u64) -> Result<(), Failure> {
     let chunks = count / CHUNK / clients;
     futures::future::try_join_all((0..clients).map(|_| insert(pool, into, payload, chunks))).await?;
     Ok(())
@@ -212,7 +264,7 @@ async fn by_hand(pool: &Pool, payload: &[u8], count: u64) -> Result<f64, Failure
         )
         .await?;
         let begun = Instant::now();
-        insert_by_all(pool, "by_hand", payload, count, clients).await?;
+        insert_by_all(pool, Into::ByHand, payload, count, clients).await?;
         best = best.max(per_s(count, begun.elapsed()));
     }
     Ok(best)
@@ -223,7 +275,7 @@ async fn append(pool: &Pool, payload: &[u8], count: u64) -> Result<f64, Failure>
     let covered = "SELECT checkpoint_size FROM ledger_log";
     let before = number(pool, covered).await?;
     let begun = Instant::now();
-    insert_by_all(pool, "ledger_entries", payload, count, CLIENTS).await?;
+    insert_by_all(pool, Into::Log, payload, count, CLIENTS).await?;
     let staged = begun.elapsed();
     let until = before + i64::try_from(count)?;
     while number(pool, covered).await? < until {
