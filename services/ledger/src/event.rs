@@ -59,11 +59,17 @@ pub enum Event {
         agreement: u32,
     },
     Objected {
+        /// Whose decision it was; empty in entries of before this was recorded.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        by: String,
         reason: String,
         at_us: i64,
     },
     Extended {
         due_us: i64,
+        /// As of [`Event::Objected`].
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        by: String,
         reason: String,
         at_us: i64,
     },
@@ -86,6 +92,9 @@ pub enum Event {
     /// Declined or cancelled.
     Closed {
         state: RequestState,
+        /// As of [`Event::Objected`].
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        by: String,
         reason: String,
         at_us: i64,
     },

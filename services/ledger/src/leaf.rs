@@ -97,7 +97,10 @@ mod tests {
     }
 
     fn entry(salt: u8, reason: &str) -> StagedEntry {
-        staged(salt, &Event::Closed { state: RequestState::Cancelled, reason: reason.to_owned(), at_us: 5 })
+        staged(
+            salt,
+            &Event::Closed { state: RequestState::Cancelled, by: String::new(), reason: reason.to_owned(), at_us: 5 },
+        )
     }
 
     #[test]
@@ -174,14 +177,14 @@ mod tests {
                 "{\"by\":\"b\",\"at_us\":5,\"first_due_us\":6,\"agreement\":1}".to_owned(),
             ),
             (
-                Event::Objected { reason: reason.clone(), at_us: 5 },
+                Event::Objected { by: by.clone(), reason: reason.clone(), at_us: 5 },
                 "objected",
-                "{\"reason\":\"x\",\"at_us\":5}".to_owned(),
+                "{\"by\":\"b\",\"reason\":\"x\",\"at_us\":5}".to_owned(),
             ),
             (
-                Event::Extended { due_us: 7, reason: reason.clone(), at_us: 5 },
+                Event::Extended { due_us: 7, by: by.clone(), reason: reason.clone(), at_us: 5 },
                 "extended",
-                "{\"due_us\":7,\"reason\":\"x\",\"at_us\":5}".to_owned(),
+                "{\"due_us\":7,\"by\":\"b\",\"reason\":\"x\",\"at_us\":5}".to_owned(),
             ),
             (
                 Event::Confirmed { confirmation, late: true },
@@ -193,7 +196,7 @@ mod tests {
                     .to_owned(),
             ),
             (
-                Event::Operated { system: crm, what: Operation::Retried, by, at_us: 5 },
+                Event::Operated { system: crm, what: Operation::Retried, by: by.clone(), at_us: 5 },
                 "operated",
                 "{\"system\":\"crm\",\"what\":\"retried\",\"by\":\"b\",\"at_us\":5}".to_owned(),
             ),
@@ -203,9 +206,9 @@ mod tests {
                 "{\"state\":\"COMPLETED_WITH_EXCEPTIONS\",\"at_us\":5,\"late\":false}".to_owned(),
             ),
             (
-                Event::Closed { state: RequestState::Cancelled, reason, at_us: 5 },
+                Event::Closed { state: RequestState::Cancelled, by, reason, at_us: 5 },
                 "closed",
-                "{\"state\":\"CANCELLED\",\"reason\":\"x\",\"at_us\":5}".to_owned(),
+                "{\"state\":\"CANCELLED\",\"by\":\"b\",\"reason\":\"x\",\"at_us\":5}".to_owned(),
             ),
             (
                 Event::KeyDestroyed { epoch: 7, forgotten: 2, rewrapped: 3, destroyed_us: 5 },

@@ -194,13 +194,14 @@ impl Store {
         &self,
         customer: &CustomerId,
         id: RequestId,
+        by: &str,
         reason: &str,
         now: Timestamp,
     ) -> StoreResult<()> {
         let mut tx = self.customer_tx(customer).await?;
         lines::hold(&mut tx, customer, id).await?;
         let state = transition(locked_state(&mut tx, customer, id).await?, RequestEvent::Decline)?;
-        close(&mut tx, customer, id, state, reason, now).await?;
+        close(&mut tx, customer, id, state, by, reason, now).await?;
         Ok(tx.commit().await?)
     }
 
@@ -209,6 +210,7 @@ impl Store {
         &self,
         customer: &CustomerId,
         id: RequestId,
+        by: &str,
         reason: &str,
         now: Timestamp,
     ) -> StoreResult<()> {
@@ -223,7 +225,7 @@ impl Store {
             ran |= row.i64(0)? > 0;
         }
         let state = transition(state, RequestEvent::Cancel { ran })?;
-        close(&mut tx, customer, id, state, reason, now).await?;
+        close(&mut tx, customer, id, state, by, reason, now).await?;
         Ok(tx.commit().await?)
     }
 
@@ -232,6 +234,7 @@ impl Store {
         &self,
         customer: &CustomerId,
         id: RequestId,
+        by: &str,
         reason: &str,
         now: Timestamp,
     ) -> StoreResult<()> {
@@ -267,7 +270,8 @@ impl Store {
         )
         .await?;
         let mut staging = Staging::new(customer);
-        staging.add(id, &Event::Objected { reason: reason.to_owned(), at_us: us(now) });
+        let (by, reason) = (by.to_owned(), reason.to_owned());
+        staging.add(id, &Event::Objected { by, reason, at_us: us(now) });
         staging.write(&mut tx).await?;
         Ok(tx.commit().await?)
     }
@@ -278,6 +282,7 @@ impl Store {
         customer: &CustomerId,
         id: RequestId,
         due: Timestamp,
+        by: &str,
         reason: &str,
         now: Timestamp,
     ) -> StoreResult<()> {
@@ -305,7 +310,8 @@ impl Store {
         );
         tx.execute(&sql, args).await?;
         let mut staging = Staging::new(customer);
-        staging.add(id, &Event::Extended { due_us: us(due), reason: reason.to_owned(), at_us: us(now) });
+        let (by, reason) = (by.to_owned(), reason.to_owned());
+        staging.add(id, &Event::Extended { due_us: us(due), by, reason, at_us: us(now) });
         staging.write(&mut tx).await?;
         Ok(tx.commit().await?)
     }
@@ -350,6 +356,7 @@ async fn close(
     customer: &CustomerId,
     id: RequestId,
     state: RequestState,
+    by: &str,
     reason: &str,
     now: Timestamp,
 ) -> StoreResult<()> {
@@ -390,6 +397,6 @@ async fn close(
     tx.execute_together(forget_closed(tx.engine(), customer, &[Closed::undone(id)])).await?;
     release_free(tx, customer, now, candidates).await?;
     let mut staging = Staging::new(customer);
-    staging.add(id, &Event::Closed { state, reason: reason.to_owned(), at_us: us(now) });
+    staging.add(id, &Event::Closed { state, by: by.to_owned(), reason: reason.to_owned(), at_us: us(now) });
     staging.write(tx).await
 }

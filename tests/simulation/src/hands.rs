@@ -132,19 +132,19 @@ impl Hand {
     }
 
     pub async fn decline(&self, customer: &CustomerId, request: RequestId) -> StoreResult<()> {
-        self.store.decline_request(customer, request, "not ours", self.clock.now()).await
+        self.store.decline_request(customer, request, "customers/acme", "not ours", self.clock.now()).await
     }
 
     pub async fn cancel(&self, customer: &CustomerId, request: RequestId) -> StoreResult<()> {
-        self.store.cancel_request(customer, request, "by mistake", self.clock.now()).await
+        self.store.cancel_request(customer, request, "customers/acme", "by mistake", self.clock.now()).await
     }
 
     pub async fn object(&self, customer: &CustomerId, request: RequestId) -> StoreResult<()> {
-        self.store.object_to_request(customer, request, "it looks unlawful", self.clock.now()).await
+        self.store.object_to_request(customer, request, "operators/kim", "it looks unlawful", self.clock.now()).await
     }
 
     pub async fn extend(&self, customer: &CustomerId, request: RequestId, due: Timestamp) -> StoreResult<()> {
-        self.store.extend_request(customer, request, due, "it is complex", self.clock.now()).await
+        self.store.extend_request(customer, request, due, "customers/acme", "it is complex", self.clock.now()).await
     }
 
     pub async fn add_agreement(&self, customer: &CustomerId, id: Uuid, window_days: u16) -> StoreResult<()> {

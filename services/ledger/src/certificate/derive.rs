@@ -205,12 +205,12 @@ impl Collected {
                 self.first_due.put(*at_us, entry.asserted(*first_due_us)?);
                 self.decide(entry, DecisionKind::Authorised, *at_us, by, None, "")?;
             }
-            Event::Objected { reason, at_us } => {
-                self.decide(entry, DecisionKind::Objected, *at_us, "", None, reason)?;
+            Event::Objected { by, reason, at_us } => {
+                self.decide(entry, DecisionKind::Objected, *at_us, by, None, reason)?;
             }
-            Event::Extended { due_us, reason, at_us } => {
+            Event::Extended { due_us, by, reason, at_us } => {
                 let (due, decided) = (entry.asserted(*due_us)?, entry.asserted(*at_us)?);
-                self.extensions.push(Extension { due, reason: reason.clone(), decided });
+                self.extensions.push(Extension { due, by: by.clone(), reason: reason.clone(), decided });
             }
             Event::Confirmed { confirmation, late } => {
                 confirmation.check(asked).map_err(|e| entry.fault(e.into()))?;

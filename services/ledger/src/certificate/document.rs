@@ -174,6 +174,8 @@ pub struct Dates {
 #[serde(deny_unknown_fields)]
 pub struct Extension {
     pub due: StatedTime,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by: String,
     pub reason: String,
     pub decided: StatedTime,
 }

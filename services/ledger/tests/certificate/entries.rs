@@ -99,7 +99,7 @@ fn each_thing_happens_once() {
     assert_eq!(with(done("crm")), fault(EntryFault::ConfirmedTwice(system("crm"))));
     assert_eq!(with(done("desk")), fault(EntryFault::ConfirmsUnplanned(system("desk"))));
     assert_eq!(with(in_time()), fault(EntryFault::SecondCompletion));
-    let closed = Event::Closed { state: RequestState::Cancelled, reason: String::new(), at_us: 0 };
+    let closed = Event::Closed { state: RequestState::Cancelled, by: String::new(), reason: String::new(), at_us: 0 };
     assert_eq!(with(closed), Err(Fault::Closed));
 }
 

@@ -309,6 +309,7 @@ fn rich_events() -> (Vec<Event>, [&'static str; 6]) {
         instructed(Action::Erasure),
         planned(&systems[..5]),
         Event::Objected {
+            by: "operators/kim".to_owned(),
             reason: "The address belongs to two account holders: please confirm which one is meant".to_owned(),
             at_us: us("2026-03-02T09:15:40Z"),
         },
@@ -329,6 +330,7 @@ fn rich_events() -> (Vec<Event>, [&'static str; 6]) {
         Event::Operated { system: system("fax"), what: Operation::Retried, by: by.clone(), at_us: operated_at },
         Event::Extended {
             due_us: us("2026-05-01T21:59:59.999999Z"),
+            by: "customers/acme".to_owned(),
             reason: "Complexity: a sub-processor does not answer (Art. 12(3))".to_owned(),
             at_us: us("2026-03-28T11:30:00Z"),
         },

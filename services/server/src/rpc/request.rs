@@ -268,7 +268,7 @@ async fn decline(app: &App, request: Request<v1::DeclineRequestRequest>) -> ApiR
     let r = request.get_ref();
     let (customer, id) = own(&caller, &r.name)?;
     let reason = required_text(&r.reason, REASON_BYTES_MAX, "reason")?;
-    app.store.decline_request(&customer, id, &reason, app.now()).await?;
+    app.store.decline_request(&customer, id, &caller.principal(), &reason, app.now()).await?;
     Ok(v1::DeclineRequestResponse { request: Some(app.request(&customer, id).await?) })
 }
 
@@ -278,7 +278,7 @@ async fn object(app: &App, request: Request<v1::ObjectToRequestRequest>) -> ApiR
     let r = request.get_ref();
     let (customer, id) = visible(&caller, &r.name, "name")?;
     let reason = required_text(&r.reason, REASON_BYTES_MAX, "reason")?;
-    app.store.object_to_request(&customer, id, &reason, app.now()).await?;
+    app.store.object_to_request(&customer, id, &caller.principal(), &reason, app.now()).await?;
     Ok(v1::ObjectToRequestResponse { request: Some(app.request(&customer, id).await?) })
 }
 
@@ -287,7 +287,7 @@ async fn cancel(app: &App, request: Request<v1::CancelRequestRequest>) -> ApiRes
     let r = request.get_ref();
     let (customer, id) = own(&caller, &r.name)?;
     let reason = text_within(&r.reason, REASON_BYTES_MAX, "reason")?;
-    app.store.cancel_request(&customer, id, &reason, app.now()).await?;
+    app.store.cancel_request(&customer, id, &caller.principal(), &reason, app.now()).await?;
     Ok(v1::CancelRequestResponse { request: Some(app.request(&customer, id).await?) })
 }
 
@@ -297,7 +297,7 @@ async fn extend(app: &App, request: Request<v1::ExtendRequestRequest>) -> ApiRes
     let (customer, id) = own(&caller, &r.name)?;
     let due = time_from(required(r.due_time.as_ref(), "due_time")?, "due_time")?;
     let reason = required_text(&r.reason, REASON_BYTES_MAX, "reason")?;
-    app.store.extend_request(&customer, id, due, &reason, app.now()).await?;
+    app.store.extend_request(&customer, id, due, &caller.principal(), &reason, app.now()).await?;
     Ok(v1::ExtendRequestResponse { request: Some(app.request(&customer, id).await?) })
 }
 

@@ -90,8 +90,8 @@ pub async fn a_completed_request_can_be_certified_from_its_entries(t: &TestStore
     sent.request.subject_asked_at = Some(at(0));
     sent.request.controller_due_at = Some(day(20));
     let id = acme.instruct(at(1), sent).await;
-    t.extend_request(&acme.id, id, day(60), "complex", at(2)).await.unwrap();
-    t.object_to_request(&acme.id, id, "looks unlawful", at(3)).await.unwrap();
+    t.extend_request(&acme.id, id, day(60), "customers/acme", "complex", at(2)).await.unwrap();
+    t.object_to_request(&acme.id, id, "operators/kim", "looks unlawful", at(3)).await.unwrap();
     acme.authorise(id, at(4)).await.unwrap();
     let shop = register(t, "shop", &[Email], &[]).await;
     acme.replan(at(5)).await;

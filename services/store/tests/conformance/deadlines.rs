@@ -62,7 +62,7 @@ pub async fn a_moved_due_time_is_told_of_anew(t: &TestStore) {
     let (acme, _) = acme_and_crm(t).await;
     let id = acme.instruct(at(0), due("mara", day(8))).await;
     assert_eq!(told(&acme, day(9)).await, [(id, Timeliness::Overdue)]);
-    t.extend_request(&acme.id, id, day(30), "many systems", day(9)).await.unwrap();
+    t.extend_request(&acme.id, id, day(30), "customers/acme", "many systems", day(9)).await.unwrap();
     assert_eq!(told(&acme, day(10)).await, []);
     assert_eq!(told(&acme, day(24)).await, [(id, Timeliness::AtRisk)]);
 }
@@ -125,7 +125,7 @@ pub async fn a_deadline_statement_is_kept_once_for_each_due_time_that_passed(t: 
     assert_eq!(t.deadline_statement(&acme.id, id).await.unwrap(), Some(first));
     assert!(t.customers_without_deadline_statement().await.unwrap().is_empty());
 
-    t.extend_request(&acme.id, id, day(30), "many systems", day(10)).await.unwrap();
+    t.extend_request(&acme.id, id, day(30), "customers/acme", "many systems", day(10)).await.unwrap();
     assert!(t.customers_without_deadline_statement().await.unwrap().is_empty());
     assert_eq!(told(&acme, day(31)).await, [(id, Timeliness::Overdue)]);
     let second = statement(day(30), day(31), "second");

@@ -327,8 +327,8 @@ pub async fn what_a_worker_still_holds_is_not_forgotten_under_its_hands(t: &Test
     agree(t, &mut acme, 0).await;
     let id = acme.instruct(at(1), erasure("mara")).await;
     let task = claim_one(t, &crm, at(2)).await;
-    t.object_to_request(&acme.id, id, "looks unlawful", at(3)).await.unwrap();
-    t.decline_request(&acme.id, id, "withdrawn", at(4)).await.unwrap();
+    t.object_to_request(&acme.id, id, "operators/kim", "looks unlawful", at(3)).await.unwrap();
+    t.decline_request(&acme.id, id, "customers/acme", "withdrawn", at(4)).await.unwrap();
     rotate(t, at(5)).await;
     assert_eq!(acme.request(id).await.forgotten_at, None);
     assert!(t.save_match_sets(&crm, at(6), &[(&task, b"rows".to_vec())]).await.unwrap().is_empty());
@@ -540,8 +540,8 @@ pub async fn a_database_from_before_a_rotation_is_of_use_again(t: &mut TestStore
     assert!(acme.task(over, &crm).await.confirmation.is_some());
     // And what nobody can open any more is over in its time.
     acme.cancel(open, day(8)).await.unwrap_err();
-    t.object_to_request(&acme.id, open, "its key is lost", day(8)).await.unwrap();
-    t.decline_request(&acme.id, open, "instructed anew", day(8)).await.unwrap();
+    t.object_to_request(&acme.id, open, "operators/kim", "its key is lost", day(8)).await.unwrap();
+    t.decline_request(&acme.id, open, "customers/acme", "instructed anew", day(8)).await.unwrap();
     let turns = turn_all(&mut forgetting(t), day(38)).await;
     assert_eq!(turns.last(), Some(&KeyTurn::Logged(2)), "{turns:?}");
     assert_eq!(states(t).await[0], (1, EpochState::Logged));

@@ -90,7 +90,7 @@ async fn neighbours(t: &TestStore) -> Neighbours {
     let mut referred = erasure("awaiting");
     referred.referred = Some("please".to_owned());
     let awaiting = bolt.instruct(at(1), referred).await;
-    t.extend_request(&bolt.id, awaiting, day(80), "complex", at(2)).await.unwrap();
+    t.extend_request(&bolt.id, awaiting, day(80), "customers/acme", "complex", at(2)).await.unwrap();
     t.release_package(&bolt.id, request, true, at(4)).await.unwrap();
     let issued = IssuedCertificate { content: b"signed".to_vec(), issued_at: at(4) };
     t.keep_certificate(&bolt.id, request, issued).await.unwrap();
@@ -163,9 +163,9 @@ pub async fn with_one_customers_id_nothing_of_anothers_is_changed(t: &TestStore)
         let refused = [
             acme.authorise(id, now).await,
             acme.cancel(id, now).await,
-            t.decline_request(&acme.id, id, "no", now).await,
-            t.object_to_request(&acme.id, id, "no", now).await,
-            t.extend_request(&acme.id, id, day(90), "no", now).await,
+            t.decline_request(&acme.id, id, "customers/acme", "no", now).await,
+            t.object_to_request(&acme.id, id, "operators/kim", "no", now).await,
+            t.extend_request(&acme.id, id, day(90), "customers/acme", "no", now).await,
             t.retry_task(&key, "operators/kim", now).await,
             t.resolve_task(&key, confirmation(crm, OutcomeKind::Unconfirmed), "operators/kim", now).await,
             t.add_records(&acme.id, id, crm, n.running.lease, now, 0, vec![(b"{}".to_vec(), false)]).await,
@@ -218,12 +218,12 @@ pub async fn the_same_ids_at_two_customers_are_two_requests(t: &TestStore) {
     let ready = t.ready_work(now, std::slice::from_ref(crm)).await.unwrap();
     assert!(ready.iter().any(|ready| ready.customer == acme.id));
     t.retry_task(&acme.key(n.attention, crm), "operators/kim", now).await.unwrap();
-    t.object_to_request(&acme.id, n.attention, "looks unlawful", now).await.unwrap();
-    t.extend_request(&acme.id, n.attention, day(85), "complex", now).await.unwrap();
-    t.decline_request(&acme.id, n.attention, "indeed", now).await.unwrap();
-    t.decline_request(&acme.id, n.awaiting, "not ours", now).await.unwrap();
-    t.cancel_request(&acme.id, n.held, "by mistake", now).await.unwrap();
-    t.cancel_request(&acme.id, n.pending, "by mistake", now).await.unwrap();
+    t.object_to_request(&acme.id, n.attention, "operators/kim", "looks unlawful", now).await.unwrap();
+    t.extend_request(&acme.id, n.attention, day(85), "customers/acme", "complex", now).await.unwrap();
+    t.decline_request(&acme.id, n.attention, "customers/acme", "indeed", now).await.unwrap();
+    t.decline_request(&acme.id, n.awaiting, "customers/acme", "not ours", now).await.unwrap();
+    t.cancel_request(&acme.id, n.held, "customers/acme", "by mistake", now).await.unwrap();
+    t.cancel_request(&acme.id, n.pending, "customers/acme", "by mistake", now).await.unwrap();
     assert_eq!(all_rows_of(t, bolt).await, before);
     // And the other way round, where rows of `acme`'s are missing by now.
     let report = Report { request: running, lease, result: attention() };

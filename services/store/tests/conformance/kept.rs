@@ -143,7 +143,7 @@ pub async fn a_restriction_holds_what_was_held(t: &TestStore) {
     assert_eq!((task.key.request, task.match_set.as_deref()), (waiting[0], Some(b"held rows".as_slice())));
     assert!(acme.report(&task, day(END), done(&crm)).await.is_empty());
     // It stays where the customer says so, and is no business of ours any more.
-    t.decline_request(&acme.id, waiting[1], "the claim is open", day(END)).await.unwrap();
+    t.decline_request(&acme.id, waiting[1], "customers/acme", "the claim is open", day(END)).await.unwrap();
     assert_eq!(kept(t).await, 0);
     assert!(follow_up(t, &acme, day(END + 1)).await.unwrap().is_empty());
 }

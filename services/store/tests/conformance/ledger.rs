@@ -52,8 +52,8 @@ pub async fn every_event_is_staged_once_with_its_leaf(t: &TestStore) {
     let (acme, crm) = acme_and_crm(t).await;
     let shop = register(t, "shop", &[Email], &[]).await;
     let id = acme.instruct(at(1), erasure("mara")).await;
-    t.extend_request(&acme.id, id, day(60), "complex", at(2)).await.unwrap();
-    t.object_to_request(&acme.id, id, "looks unlawful", at(3)).await.unwrap();
+    t.extend_request(&acme.id, id, day(60), "customers/acme", "complex", at(2)).await.unwrap();
+    t.object_to_request(&acme.id, id, "operators/kim", "looks unlawful", at(3)).await.unwrap();
     acme.authorise(id, at(4)).await.unwrap();
     let task = claim_one(t, &crm, at(5)).await;
     acme.report(&task, at(6), ReportResult::Retry { at: at(6), reason: "BUSY".to_owned() }).await;
@@ -110,7 +110,7 @@ pub async fn what_ends_otherwise_is_staged_too(t: &TestStore) {
     let mut referred = erasure("mara");
     referred.referred = Some("please delete me".to_owned());
     let declined = acme.instruct(at(1), referred.clone()).await;
-    t.decline_request(&acme.id, declined, "not our user", at(2)).await.unwrap();
+    t.decline_request(&acme.id, declined, "customers/acme", "not our user", at(2)).await.unwrap();
     assert_eq!(kinds(t, declined).await, ["instructed", "closed"]);
     let cancelled = acme.instruct(at(1), erasure("noor")).await;
     acme.cancel(cancelled, at(2)).await.unwrap();
@@ -151,7 +151,7 @@ pub async fn what_is_refused_is_not_staged(t: &TestStore) {
     acme.take(at(3), vec![sent, other, intake(Action::Erasure, &[user("U-1")])]).await.unwrap();
     assert!(acme.cancel(id, at(3)).await.is_err());
     assert!(acme.authorise(id, at(3)).await.is_err());
-    assert!(t.extend_request(&acme.id, id, at(3), "sooner", at(3)).await.is_err());
+    assert!(t.extend_request(&acme.id, id, at(3), "customers/acme", "sooner", at(3)).await.is_err());
     assert!(t.retry_task(&acme.key(id, &crm), "operators/kim", at(3)).await.is_err());
     let erased = confirmation(&crm, OutcomeKind::Erased);
     assert!(t.resolve_task(&acme.key(id, &crm), erased, "operators/kim", at(3)).await.is_err());

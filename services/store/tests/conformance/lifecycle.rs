@@ -58,7 +58,7 @@ pub async fn an_authorised_request_is_planned_with_todays_systems(t: &TestStore)
 pub async fn a_declined_request_is_closed_and_never_runs(t: &TestStore) {
     let (acme, crm) = acme_and_crm(t).await;
     let id = refer(&acme, "mara").await;
-    t.decline_request(&acme.id, id, "not our user", at(2)).await.unwrap();
+    t.decline_request(&acme.id, id, "customers/acme", "not our user", at(2)).await.unwrap();
     let closed = acme.request(id).await;
     assert_eq!((closed.state, closed.closed_at), (RequestState::Declined, Some(at(2))));
     assert_eq!(closed.closing_reason.as_deref(), Some("not our user"));
@@ -123,10 +123,10 @@ pub async fn a_cancellation_and_a_claim_exclude_each_other(t: &TestStore) {
 async fn assert_nothing_more_can_happen(t: &TestStore, acme: &Customer, id: RequestId) {
     let before = acme.request(id).await;
     assert!(is_wrong_state(acme.authorise(id, day(1)).await));
-    assert!(is_wrong_state(t.decline_request(&acme.id, id, "again", day(1)).await));
+    assert!(is_wrong_state(t.decline_request(&acme.id, id, "customers/acme", "again", day(1)).await));
     assert!(is_wrong_state(acme.cancel(id, day(1)).await));
-    assert!(is_wrong_state(t.object_to_request(&acme.id, id, "looks unlawful", day(1)).await));
-    assert!(is_wrong_state(t.extend_request(&acme.id, id, day(90), "complex", day(1)).await));
+    assert!(is_wrong_state(t.object_to_request(&acme.id, id, "operators/kim", "looks unlawful", day(1)).await));
+    assert!(is_wrong_state(t.extend_request(&acme.id, id, day(90), "customers/acme", "complex", day(1)).await));
     let after = acme.request(id).await;
     assert_eq!(
         (after.state, after.changed_at, after.closed_at, after.closing_reason, after.due_at),
@@ -145,9 +145,9 @@ pub async fn only_what_waits_is_authorised_or_declined(t: &TestStore) {
     let (acme, _) = acme_and_crm(t).await;
     let going = acme.instruct(at(1), erasure("mara")).await;
     assert!(is_wrong_state(acme.authorise(going, at(2)).await));
-    assert!(is_wrong_state(t.decline_request(&acme.id, going, "no", at(2)).await));
+    assert!(is_wrong_state(t.decline_request(&acme.id, going, "customers/acme", "no", at(2)).await));
     let waiting = refer(&acme, "noor").await;
-    assert!(is_wrong_state(t.object_to_request(&acme.id, waiting, "looks unlawful", at(2)).await));
+    assert!(is_wrong_state(t.object_to_request(&acme.id, waiting, "operators/kim", "looks unlawful", at(2)).await));
 }
 
 pub async fn an_objection_holds_what_has_not_begun(t: &TestStore) {
@@ -155,7 +155,7 @@ pub async fn an_objection_holds_what_has_not_begun(t: &TestStore) {
     let shop = register(t, "shop", &[Email], &[]).await;
     let id = acme.instruct(at(1), erasure("mara")).await;
     let task = claim_one(t, &crm, at(2)).await;
-    t.object_to_request(&acme.id, id, "looks unlawful", at(3)).await.unwrap();
+    t.object_to_request(&acme.id, id, "operators/kim", "looks unlawful", at(3)).await.unwrap();
     let held = acme.request(id).await;
     assert_eq!(held.state, RequestState::AwaitingCustomer);
     assert_eq!(held.objection, Some(("looks unlawful".to_owned(), at(3))));
@@ -180,7 +180,7 @@ pub async fn an_objection_holds_the_act_of_what_is_being_resolved(t: &TestStore)
     let systems = [crm.clone(), shop.clone()];
     let id = acme.instruct(at(1), access("mara")).await;
     let task = claim_one(t, &crm, at(2)).await;
-    t.object_to_request(&acme.id, id, "looks unlawful", at(3)).await.unwrap();
+    t.object_to_request(&acme.id, id, "operators/kim", "looks unlawful", at(3)).await.unwrap();
     assert!(acme.report(&task, at(4), ReportResult::Resolved(vec![user("U-7")])).await.is_empty());
     for system in &systems {
         assert!(claim(t, system, day(50)).await.is_none(), "{system}");
@@ -194,7 +194,7 @@ pub async fn an_objection_survives_an_operators_retry(t: &TestStore) {
     let (acme, crm) = acme_and_crm(t).await;
     let pbx = register(t, "pbx", &[Phone], &[]).await;
     let id = acme.instruct(at(1), erasure("mara")).await;
-    t.object_to_request(&acme.id, id, "looks unlawful", at(2)).await.unwrap();
+    t.object_to_request(&acme.id, id, "operators/kim", "looks unlawful", at(2)).await.unwrap();
     let key = acme.key(id, &pbx);
     assert!(is_wrong_state(t.retry_task(&key, "operators/kim", at(3)).await));
     assert!(claim(t, &pbx, at(4)).await.is_none());
@@ -209,7 +209,7 @@ pub async fn a_request_completes_that_was_finished_before_it_was_authorised(t: &
     let (acme, crm) = acme_and_crm(t).await;
     let id = acme.instruct(at(1), erasure("mara")).await;
     let task = claim_one(t, &crm, at(2)).await;
-    t.object_to_request(&acme.id, id, "looks unlawful", at(3)).await.unwrap();
+    t.object_to_request(&acme.id, id, "operators/kim", "looks unlawful", at(3)).await.unwrap();
     assert!(acme.report(&task, at(4), done(&crm)).await.is_empty());
     assert_eq!(acme.state(id).await, RequestState::AwaitingCustomer);
     acme.authorise(id, at(5)).await.unwrap();
@@ -238,8 +238,8 @@ pub async fn a_declined_request_is_not_begun_again(t: &TestStore) {
     assert_eq!(resolving.work, Work::Resolve);
     let check = ReportResult::Awaiting { check_at: at(50), reference: "ticket 9".to_owned() };
     acme.report(&vendor, at(3), check).await;
-    t.object_to_request(&acme.id, id, "looks unlawful", at(4)).await.unwrap();
-    t.decline_request(&acme.id, id, "indeed", at(5)).await.unwrap();
+    t.object_to_request(&acme.id, id, "operators/kim", "looks unlawful", at(4)).await.unwrap();
+    t.decline_request(&acme.id, id, "customers/acme", "indeed", at(5)).await.unwrap();
     acme.report(&busy, at(6), ReportResult::Retry { at: at(7), reason: "BUSY".to_owned() }).await;
     acme.report(&resolving.tasks[0], at(6), ReportResult::Resolved(vec![user("U-7")])).await;
     for system in &systems {
@@ -261,8 +261,8 @@ pub async fn what_was_done_before_a_request_was_declined_is_recorded(t: &TestSto
     let (acme, crm) = acme_and_crm(t).await;
     let id = acme.instruct(at(1), erasure("mara")).await;
     let task = claim_one(t, &crm, at(2)).await;
-    t.object_to_request(&acme.id, id, "looks unlawful", at(3)).await.unwrap();
-    t.decline_request(&acme.id, id, "indeed", at(4)).await.unwrap();
+    t.object_to_request(&acme.id, id, "operators/kim", "looks unlawful", at(3)).await.unwrap();
+    t.decline_request(&acme.id, id, "customers/acme", "indeed", at(4)).await.unwrap();
     assert!(acme.report(&task, at(5), done(&crm)).await.is_empty());
     assert!(acme.task(id, &crm).await.confirmation.is_some());
     assert_eq!(acme.state(id).await, RequestState::Declined);
@@ -273,12 +273,12 @@ pub async fn the_first_due_date_never_changes(t: &TestStore) {
     let (acme, crm) = acme_and_crm(t).await;
     let id = acme.instruct(at(1), erasure("mara")).await;
     let first = acme.request(id).await.first_due_at;
-    t.extend_request(&acme.id, id, day(60), "complex", day(2)).await.unwrap();
-    t.extend_request(&acme.id, id, day(80), "more complex", day(3)).await.unwrap();
+    t.extend_request(&acme.id, id, day(60), "customers/acme", "complex", day(2)).await.unwrap();
+    t.extend_request(&acme.id, id, day(80), "customers/acme", "more complex", day(3)).await.unwrap();
     for not_later in [day(80), day(79), first] {
-        assert!(is_wrong_state(t.extend_request(&acme.id, id, not_later, "sooner", day(4)).await));
+        assert!(is_wrong_state(t.extend_request(&acme.id, id, not_later, "customers/acme", "sooner", day(4)).await));
     }
-    t.object_to_request(&acme.id, id, "looks unlawful", day(5)).await.unwrap();
+    t.object_to_request(&acme.id, id, "operators/kim", "looks unlawful", day(5)).await.unwrap();
     acme.authorise(id, day(6)).await.unwrap();
     let row = acme.request(id).await;
     assert_eq!((row.first_due_at, row.due_at), (first, day(80)));
@@ -316,9 +316,9 @@ pub async fn what_is_not_there_is_not_found(t: &TestStore) {
         t.request(&acme.id, id).await.map(|_| ()),
         acme.authorise(id, at(1)).await,
         acme.cancel(id, at(1)).await,
-        t.decline_request(&acme.id, id, "no", at(1)).await,
-        t.object_to_request(&acme.id, id, "no", at(1)).await,
-        t.extend_request(&acme.id, id, day(80), "no", at(1)).await,
+        t.decline_request(&acme.id, id, "customers/acme", "no", at(1)).await,
+        t.object_to_request(&acme.id, id, "operators/kim", "no", at(1)).await,
+        t.extend_request(&acme.id, id, day(80), "customers/acme", "no", at(1)).await,
         t.retry_task(&key, "operators/kim", at(1)).await,
         t.resolve_task(&key, confirmation(&crm, OutcomeKind::Unconfirmed), "operators/kim", at(1)).await,
         t.task_system(&key).await.map(|_| ()),

@@ -119,8 +119,8 @@ pub async fn a_watch_that_reads_on_misses_no_change(t: &TestStore) {
     assert_eq!(between(&acme, &middle, &now(&acme).await).await, [], "an attempt is none");
     acme.report(&task, at(9), attention()).await;
     acme.cancel(expected[4], at(10)).await.unwrap();
-    t.extend_request(&acme.id, expected[5], day(70), "complex", at(11)).await.unwrap();
-    t.object_to_request(&acme.id, expected[6], "looks unlawful", at(12)).await.unwrap();
+    t.extend_request(&acme.id, expected[5], day(70), "customers/acme", "complex", at(11)).await.unwrap();
+    t.object_to_request(&acme.id, expected[6], "operators/kim", "looks unlawful", at(12)).await.unwrap();
     acme.authorise(expected[6], at(13)).await.unwrap();
     let order = [(task.key.request, at(9)), (expected[4], at(10)), (expected[5], at(11)), (expected[6], at(13))];
     assert_eq!(between(&acme, &middle, &now(&acme).await).await, order);
@@ -128,7 +128,7 @@ pub async fn a_watch_that_reads_on_misses_no_change(t: &TestStore) {
     let later = now(&acme).await;
     assert_eq!(between(&acme, &later, &now(&acme).await).await, []);
     acme.confirm_next(&crm, at(14)).await;
-    t.extend_request(&acme.id, expected[6], day(80), "complex", at(15)).await.unwrap();
+    t.extend_request(&acme.id, expected[6], day(80), "customers/acme", "complex", at(15)).await.unwrap();
     let again = between(&acme, &middle, &later).await;
     assert!(before.iter().all(|change| again.contains(change)), "what changed since stands behind a later cursor");
     assert!(!again.iter().any(|(id, _)| *id == expected[6]));
@@ -145,7 +145,9 @@ pub async fn a_change_that_commits_late_is_seen_once_it_has(t: &TestStore) {
     lock.execute("LOCK TABLE ledger_entries IN EXCLUSIVE MODE", vec![]).await.unwrap();
     let extending = {
         let acme = acme.clone();
-        tokio::spawn(async move { acme.store.extend_request(&acme.id, slow, day(70), "complex", at(2)).await })
+        tokio::spawn(async move {
+            acme.store.extend_request(&acme.id, slow, day(70), "customers/acme", "complex", at(2)).await
+        })
     };
     let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'ledger_entries'::regclass";
     while t.count(waiting).await == 0 {
@@ -179,7 +181,7 @@ pub async fn a_watch_goes_on_after_the_store_was_moved(t: &mut TestStore) {
     let seen = between(&acme, &start, &now(&acme).await).await;
     assert!(seen.iter().any(|(id, _)| *id == new), "{seen:?}");
     let later = now(&acme).await;
-    t.extend_request(&acme.id, old, day(70), "complex", at(3)).await.unwrap();
+    t.extend_request(&acme.id, old, day(70), "customers/acme", "complex", at(3)).await.unwrap();
     let seen = between(&acme, &later, &now(&acme).await).await;
     assert_eq!(seen, [(old, at(3))]);
     t.wear_out();
@@ -208,7 +210,7 @@ pub async fn times_come_back_to_the_microsecond(t: &TestStore) {
     assert_eq!(old.subject_asked_at, Some(odd("0001-01-01T00:00:00.000001Z")));
     assert_eq!(old.due_at, odd("1969-12-31T23:59:59.999999Z"), "late from the first moment on");
     let far = odd("9999-12-30T21:59:59.999999Z");
-    t.extend_request(&acme.id, id, far, "complex", now).await.unwrap();
+    t.extend_request(&acme.id, id, far, "customers/acme", "complex", now).await.unwrap();
     assert_eq!(acme.request(id).await.due_at, far);
     // A microsecond decides about a claim.
     let before = odd("2026-03-01T12:00:00.654320Z");

@@ -223,7 +223,7 @@ impl Customer {
     }
 
     pub async fn cancel(&self, id: RequestId, now: Timestamp) -> StoreResult<()> {
-        self.store.cancel_request(&self.id, id, "sent by mistake", now).await
+        self.store.cancel_request(&self.id, id, "customers/acme", "sent by mistake", now).await
     }
 
     pub async fn replan(&self, now: Timestamp) {
