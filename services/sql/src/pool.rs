@@ -4,7 +4,7 @@ use std::{cell::Cell, future::Future, time::Duration};
 
 use futures::TryStreamExt as _;
 use sqlx::{
-    AssertSqlSafe, MySql, MySqlPool, PgPool, Postgres, Sqlite, SqlitePool, Transaction,
+    AssertSqlSafe, Connection as _, MySql, MySqlPool, PgPool, Postgres, Sqlite, SqlitePool, Transaction,
     mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode},
     pool::PoolOptions,
     postgres::{PgConnectOptions, PgSslMode},
@@ -116,6 +116,11 @@ fn pool_options<DB: sqlx::Database>(o: &ConnectOptions) -> PoolOptions<DB> {
         // Idle connections go: a hundred systems must not hold a hundred pools open for ever.
         .idle_timeout(Duration::from_secs(120))
         .test_before_acquire(false)
+        // A connection's buffers grow with the largest batch, and idle ones would keep them.
+        .after_release(|connection: &mut DB::Connection, _| {
+            connection.shrink_buffers();
+            Box::pin(async { Ok(true) })
+        })
 }
 
 fn is_local(host: &str) -> bool {
