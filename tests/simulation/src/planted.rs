@@ -44,6 +44,8 @@ pub enum Planted {
     /// The same request sent twice is taken for a new one.
     ForgetRepeats,
     /// Read-back trusts what the act answered, and does not look.
+    TrustAct,
+    /// Read-back sees the system as it was when the act was done.
     StaleReadBack,
 }
 
@@ -66,6 +68,7 @@ impl Planted {
         Self::LetTrespass,
         Self::IgnoreObjection,
         Self::ForgetRepeats,
+        Self::TrustAct,
         Self::StaleReadBack,
     ];
 }

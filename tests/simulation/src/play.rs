@@ -23,7 +23,7 @@ use crate::{
     plan::{Fault, Listed, Quirk},
     planted::Planted,
     replica::{Outfit, Replica, halted},
-    scenario::{Number, Op, PersonId, Replay, Scenario, SystemNo, Timed},
+    scenario::{Number, Op, Replay, Scenario, SystemNo, Timed},
     scene::{Answer, Asked, Scene, idempotency},
     seam::ActorSeam,
     snapshot::{Reader, TaskId},
@@ -155,6 +155,9 @@ impl Play {
         for (n, plan) in s.systems.iter().enumerate().take(s.systems_at_first) {
             let id = quittance_domain::ids::IdempotencyId::new(Uuid::from_u128(1000 + n as u128));
             store.register_system(&plan.system(), &plan.yaml(), id, at(Duration::ZERO, 0)).await.expect("a system");
+        }
+        for (system, customer, person, rows) in &s.rows {
+            scene.write_rows(*system, *customer, *person, *rows);
         }
         let log_keys = depot.log_keys.clone();
         let checker = Checker::new(scene.clone(), log_keys.log_keys().expect("keys"));
@@ -496,7 +499,9 @@ impl Play {
         let now = self.world.now();
         self.world.tell(&format!("operation {index}: {op:?}"));
         match &op {
-            Op::Rows { system, customer, person, rows } => self.write_rows(*system, *customer, *person, *rows),
+            Op::Rows { system, customer, person, rows } => {
+                self.scene.write_rows(*system, *customer, *person, *rows);
+            }
             Op::Crash { down_s } => {
                 self.world.crash(replica);
                 self.up_at[replica] = now + Duration::from_secs(*down_s);
@@ -508,12 +513,6 @@ impl Play {
                 self.scene.system(*system).down_until = now + Duration::from_secs(*seconds);
             }
             _ => self.call(Call { op, index, replica, tries: 0 }),
-        }
-    }
-
-    fn write_rows(&self, system: SystemNo, customer: usize, person: PersonId, rows: u64) {
-        if self.scene.scenario.systems[system].holds(customer) {
-            self.scene.system(system).write(customer, person, rows);
         }
     }
 
