@@ -291,6 +291,9 @@ impl Connector for SimulatedConnector {
         match_sets: &[MatchSet],
     ) -> Result<Vec<SubjectResult<()>>, ConnectorError> {
         let act = |scene: &Scene, state: &mut SystemState, extent: Extent| {
+            if scene.planted == Some(Planted::ConfirmBeforeCommit) {
+                state.earlier = state.rows.clone();
+            }
             let all: usize = match_sets.iter().map(|match_set| rows(match_set).count()).sum();
             let mut rows_left = match extent {
                 Extent::All => all,
@@ -299,7 +302,7 @@ impl Connector for SimulatedConnector {
             let both = subjects.iter().zip(match_sets);
             let results = both.map(|both| act_one(scene, self.system, state, ctx, both, &mut rows_left)).collect();
             if scene.planted == Some(Planted::StaleReadBack) {
-                state.stale = state.rows.clone();
+                state.earlier = state.rows.clone();
             }
             results
         };
@@ -313,14 +316,16 @@ impl Connector for SimulatedConnector {
         match_sets: &[MatchSet],
     ) -> Result<Vec<SubjectResult<Vec<Outcome>>>, ConnectorError> {
         let look = |scene: &Scene, state: &mut SystemState, _: Extent| {
-            scene.looked_back(self.system, state, ctx, subjects);
+            let earlier = scene.planted.is_some().then(|| state.as_it_was());
+            let committed = earlier.as_ref().filter(|_| scene.planted == Some(Planted::ConfirmBeforeCommit));
+            scene.looked_back(self.system, committed.unwrap_or(state), ctx, subjects);
             let now = scene.world.now();
             let both = subjects.iter().zip(match_sets);
             if scene.planted == Some(Planted::TrustAct) {
                 return both.map(|(_, match_set)| Ok(outcomes(ctx.action, match_set))).collect();
             }
-            let stale = (scene.planted == Some(Planted::StaleReadBack)).then(|| state.as_it_was());
-            let state = stale.as_ref().unwrap_or(state);
+            let stale = earlier.as_ref().filter(|_| scene.planted == Some(Planted::StaleReadBack));
+            let state = stale.unwrap_or(state);
             both.map(|(subject, match_set)| read_back_one(state, now, ctx, subject, match_set)).collect()
         };
         self.call(Call::ReadBack, ctx, subjects, look).await

@@ -120,6 +120,8 @@ pub enum Op {
     },
     /// Looks for requests that run out of time.
     Sweep,
+    /// The keys are to be rotated.
+    Rotate,
     Crash {
         down_s: u64,
     },
@@ -158,6 +160,8 @@ pub struct Scenario {
     pub systems_at_first: usize,
     pub lease_s: u64,
     pub window_days: u16,
+    /// After which a request that is over is forgotten, with the next rotation of the keys.
+    pub retention_days: u16,
     /// Entries of one of the sequencer's transactions.
     pub ledger_batch: u32,
     /// The service's replicas ask each time which systems there are, or go on with what they know until they are told.
@@ -257,6 +261,7 @@ impl Scenario {
             systems,
             lease_s,
             window_days: *dice.pick(&[1, 14, 30, 30]),
+            retention_days: *dice.pick(&[0, 0, 1, 30]),
             ledger_batch: *dice.pick(&[2, 8, 64, 64]),
             fresh_topology: dice.per_mille(700),
             weather,
@@ -344,6 +349,7 @@ enum Sort {
     Agreement,
     Operate,
     Sweep,
+    Rotate,
     Crash,
     Pause,
     StepClock,
@@ -366,7 +372,7 @@ impl Sort {
 }
 
 /// How often each comes, over all runs.
-const SORTS: [(Sort, u64); 18] = [
+const SORTS: [(Sort, u64); 19] = [
     (Sort::Instruct, 40),
     (Sort::Rows, 8),
     (Sort::Register, 6),
@@ -381,6 +387,7 @@ const SORTS: [(Sort, u64); 18] = [
     (Sort::Agreement, 2),
     (Sort::Operate, 3),
     (Sort::Sweep, 2),
+    (Sort::Rotate, 5),
     (Sort::Crash, 3),
     (Sort::Pause, 6),
     (Sort::StepClock, 1),
@@ -510,6 +517,7 @@ impl<'a> Drawing<'a> {
             }
             Sort::Operate => Op::Operate { gives_up: self.dice.per_mille(400) },
             Sort::Sweep => Op::Sweep,
+            Sort::Rotate => Op::Rotate,
             Sort::Crash => Op::Crash { down_s: self.dice.between(1, 300) },
             Sort::Pause => Op::Pause { seconds: self.dice.between(10, 240) },
             Sort::StepClock => Op::StepClock { seconds: self.dice.between(0, 8) as i64 - 4 },

@@ -145,8 +145,8 @@ pub struct SystemState {
     pub plan: SystemPlan,
     pub rows: BTreeMap<u64, Row>,
     pub down_until: Duration,
-    /// The rows as a stale read sees them, where such a defect is planted.
-    pub stale: BTreeMap<u64, Row>,
+    /// The rows as they were, for defects that are about that.
+    pub earlier: BTreeMap<u64, Row>,
 }
 
 /// How a person stood in it at a moment.
@@ -162,7 +162,7 @@ pub struct Truth {
 
 impl SystemState {
     pub const fn new(plan: SystemPlan) -> Self {
-        Self { plan, rows: BTreeMap::new(), down_until: Duration::ZERO, stale: BTreeMap::new() }
+        Self { plan, rows: BTreeMap::new(), down_until: Duration::ZERO, earlier: BTreeMap::new() }
     }
 
     pub fn write(&mut self, customer: CustomerNo, person: PersonId, rows: u64) {
@@ -175,7 +175,7 @@ impl SystemState {
     }
 
     pub fn as_it_was(&self) -> Self {
-        Self { rows: self.stale.clone(), ..Self::new(self.plan.clone()) }
+        Self { rows: self.earlier.clone(), ..Self::new(self.plan.clone()) }
     }
 
     /// Whom identifiers name, as far as this system knows the kind.
