@@ -5,8 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quittance_domain::{Timestamp, ids::SystemId};
-use quittance_store::{LeaseQuery, LeasedBatch, ReplayLease, ReplayWork, Store, StoreResult};
+use quittance_domain::{Timestamp, ids::SystemId, plan::NO_USABLE_IDENTIFIER, system::System};
+use quittance_store::{
+    LeaseQuery, LeasedBatch, LeasedTask, ReplayLease, ReplayWork, Report, ReportResult, Store, StoreResult,
+};
 
 use crate::{Clock, DispatchLimits};
 
@@ -44,16 +46,17 @@ impl RemoteDesk {
     /// Leases a batch, or waits for one; `None` when the wait is over.
     pub async fn lease(
         &self,
-        system: &SystemId,
+        system: &System,
         worker: &str,
         tasks_max: u32,
         wait: Duration,
     ) -> StoreResult<Option<LeasedBatch>> {
         let until = Instant::now() + wait;
         loop {
-            for work in self.store.ready_work(self.clock.now(), std::slice::from_ref(system)).await? {
+            for work in self.store.ready_work(self.clock.now(), std::slice::from_ref(&system.id)).await? {
                 let query = LeaseQuery { worker, now: self.clock.now(), expires_at: self.lease_expiry(), tasks_max };
                 let batch = self.store.lease(&work, &query).await?;
+                let batch = self.without_nobodies(system, batch).await?;
                 if !batch.tasks.is_empty() {
                     return Ok(Some(batch));
                 }
@@ -64,5 +67,26 @@ impl RemoteDesk {
             }
             tokio::time::sleep(left.min(LOOK_EVERY)).await;
         }
+    }
+
+    /// Keeps back what names nobody whom the system could know: its worker would find nothing, and say that nothing is held (I5).
+    async fn without_nobodies(&self, system: &System, mut batch: LeasedBatch) -> StoreResult<LeasedBatch> {
+        let names_somebody = |task: &LeasedTask| {
+            let subject = &task.subject;
+            let share = system.share(&subject.identifiers, &subject.corrections, &subject.identifier_changes);
+            task.follows.is_some() || !share.identifiers.is_empty()
+        };
+        let (going, nobodies): (Vec<_>, Vec<_>) = batch.tasks.into_iter().partition(names_somebody);
+        batch.tasks = going;
+        if !nobodies.is_empty() {
+            let attention = |task: &LeasedTask| Report {
+                request: task.key.request,
+                lease: task.lease,
+                result: ReportResult::Attention { reason: NO_USABLE_IDENTIFIER.to_owned() },
+            };
+            let reports: Vec<Report> = nobodies.iter().map(attention).collect();
+            self.store.report(&batch.customer, &system.id, self.clock.now(), &reports).await?;
+        }
+        Ok(batch)
     }
 }

@@ -4,11 +4,12 @@ mod confirmed;
 mod dates;
 pub use dates::ZONE;
 mod fan_out;
+mod forgetting;
 mod leases;
 mod ledger;
 mod requests;
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     scene::Scene,
@@ -39,12 +40,15 @@ pub struct Checker {
     ledger: LedgerSeen,
     order: requests::Order,
     systems: fan_out::Registered,
+    keys: PathBuf,
 }
 
 impl Checker {
-    pub fn new(scene: Arc<Scene>, log_keys: quittance_ledger::checkpoint::LogKeys) -> Self {
+    /// `keys`: the folder of the key ring.
+    pub fn new(scene: Arc<Scene>, log_keys: quittance_ledger::checkpoint::LogKeys, keys: PathBuf) -> Self {
         Self {
             scene,
+            keys,
             before: Snapshot::default(),
             ledger: LedgerSeen::new(log_keys),
             order: requests::Order::default(),
@@ -82,12 +86,14 @@ impl Checker {
         confirmed::invented(scene, before, now, step)?;
         self.ledger.look(now)?;
         self.ledger.told(scene)?;
+        forgetting::honest(scene, before, now, &self.keys)?;
         dates::honest(scene, before, now, &self.ledger)
     }
 
     /// After the end, when nothing goes wrong any more and nothing moves.
     pub fn end(&self) -> Checked {
         requests::all_done(&self.scene, &self.before)?;
+        forgetting::all_through(&self.before)?;
         self.ledger.all_signed(&self.before)
     }
 }

@@ -21,11 +21,11 @@ use quittance_domain::{
 };
 
 use crate::{
-    plan::Quirk,
+    plan::{Call, Quirk},
     planted::Planted,
     scenario::{Erases, SystemNo},
     scene::Scene,
-    system::{COLLECTION, SystemState, identifier},
+    system::{COLLECTION, SystemState, customer_id, identifier},
 };
 
 const CATEGORY: &str = "contact";
@@ -41,8 +41,8 @@ pub struct SimulatedConnector {
 #[derive(Clone, Copy)]
 enum Extent {
     All,
-    /// The first subject alone.
-    First,
+    /// Half of the rows of its match sets.
+    Half,
 }
 
 impl SimulatedConnector {
@@ -53,19 +53,20 @@ impl SimulatedConnector {
     /// One call: it waits, is spoilt as the seed says, and works on the system's rows.
     async fn call<T>(
         &self,
-        what: &'static str,
-        limit: Option<Duration>,
+        call: Call,
+        ctx: &BatchContext,
+        subjects: &[Subject],
         mut work: impl FnMut(&Scene, &mut SystemState, Extent) -> Vec<SubjectResult<T>>,
     ) -> Result<Vec<SubjectResult<T>>, ConnectorError> {
         let world = &self.scene.world;
-        let quirk = world.quirk();
+        let (quirk, what) = (world.quirk(call), call.as_str());
         let slow = match quirk {
             Some(Quirk::Slow { seconds }) => Duration::from_secs(seconds.into()),
             _ => Duration::ZERO,
         };
         world.park(what, world.now() + slow).await;
         let unavailable = |why: &str| Err(ConnectorError::Unavailable(why.to_owned()));
-        if limit.is_some_and(|limit| slow > limit) {
+        if call == Call::Act && slow > ctx.time_limit {
             return unavailable("its time was over");
         }
         let mut done = {
@@ -77,10 +78,15 @@ impl SimulatedConnector {
                 Some(Quirk::Unavailable) => return unavailable("it is busy"),
                 Some(Quirk::Refuses) => return Err(ConnectorError::Refused("a constraint".to_owned())),
                 Some(Quirk::HalfDone) => {
-                    work(&self.scene, &mut state, Extent::First);
+                    work(&self.scene, &mut state, Extent::Half);
                     return unavailable("it broke half-way");
                 }
-                Some(Quirk::SaysDone) => work(&self.scene, &mut state, Extent::First),
+                Some(Quirk::SaysDone) => work(&self.scene, &mut state, Extent::Half),
+                Some(Quirk::WrittenAnew) => {
+                    let done = work(&self.scene, &mut state, Extent::All);
+                    self.write_anew(&mut state, ctx, subjects);
+                    done
+                }
                 Some(Quirk::Twice) => {
                     work(&self.scene, &mut state, Extent::All);
                     work(&self.scene, &mut state, Extent::All)
@@ -101,6 +107,15 @@ impl SimulatedConnector {
             _ => {}
         }
         Ok(done)
+    }
+
+    /// The application goes on meanwhile: it writes a row of the first of them.
+    fn write_anew(&self, state: &mut SystemState, ctx: &BatchContext, subjects: &[Subject]) {
+        let customer = (0..self.scene.scenario.customers).find(|c| customer_id(*c) == ctx.customer.as_str());
+        let person = subjects.first().and_then(|subject| state.persons(&subject.identifiers).next());
+        if let (Some(customer), Some(person)) = (customer, person) {
+            state.write(customer, person, 1);
+        }
     }
 }
 
@@ -151,14 +166,16 @@ fn act_one(
     system: SystemNo,
     state: &mut SystemState,
     ctx: &BatchContext,
-    subject: &Subject,
-    match_set: &MatchSet,
+    (subject, match_set): (&Subject, &MatchSet),
+    rows_left: &mut usize,
 ) -> SubjectResult<()> {
     if ctx.action == Action::Rectification && match_set.is_empty() {
         let (collection, field) = (COLLECTION.to_owned(), "name".to_owned());
         return Err(SubjectError::OldValueMismatch { collection, field });
     }
     for (id, matched) in rows(match_set) {
+        let Some(left) = rows_left.checked_sub(1) else { break };
+        *rows_left = left;
         let Some(row) = state.rows.get_mut(&id).filter(|row| row.erased_at.is_none()) else { continue };
         let before = row.clone();
         match (ctx.action, matched.fate) {
@@ -250,13 +267,6 @@ fn read_back_one(
     Ok(outcomes(ctx.action, match_set))
 }
 
-fn some<T>(all: &[T], extent: Extent) -> impl Iterator<Item = &T> {
-    all.iter().take(match extent {
-        Extent::All => usize::MAX,
-        Extent::First => 1,
-    })
-}
-
 #[async_trait]
 impl Connector for SimulatedConnector {
     async fn check(&self) -> Result<Vec<Finding>, ConnectorError> {
@@ -269,7 +279,9 @@ impl Connector for SimulatedConnector {
         subjects: &[Subject],
     ) -> Result<Vec<SubjectResult<Found>>, ConnectorError> {
         // It changes nothing: what is only half looked at is not answered at all.
-        self.call("find", None, |_, state, _| subjects.iter().map(|s| Ok(find_one(state, ctx, s))).collect()).await
+        let look =
+            |_: &Scene, state: &mut SystemState, _| subjects.iter().map(|s| Ok(find_one(state, ctx, s))).collect();
+        self.call(Call::Find, ctx, subjects, look).await
     }
 
     async fn act(
@@ -279,14 +291,22 @@ impl Connector for SimulatedConnector {
         match_sets: &[MatchSet],
     ) -> Result<Vec<SubjectResult<()>>, ConnectorError> {
         let act = |scene: &Scene, state: &mut SystemState, extent: Extent| {
-            let mut results = Vec::with_capacity(subjects.len());
-            for (subject, match_set) in some(subjects, extent).zip(match_sets) {
-                results.push(act_one(scene, self.system, state, ctx, subject, match_set));
+            if scene.planted == Some(Planted::ConfirmBeforeCommit) {
+                state.earlier = state.rows.clone();
             }
-            results.resize(subjects.len(), Ok(()));
+            let all: usize = match_sets.iter().map(|match_set| rows(match_set).count()).sum();
+            let mut rows_left = match extent {
+                Extent::All => all,
+                Extent::Half => all / 2,
+            };
+            let both = subjects.iter().zip(match_sets);
+            let results = both.map(|both| act_one(scene, self.system, state, ctx, both, &mut rows_left)).collect();
+            if scene.planted == Some(Planted::StaleReadBack) {
+                state.earlier = state.rows.clone();
+            }
             results
         };
-        self.call("act", Some(ctx.time_limit), act).await
+        self.call(Call::Act, ctx, subjects, act).await
     }
 
     async fn read_back(
@@ -296,15 +316,19 @@ impl Connector for SimulatedConnector {
         match_sets: &[MatchSet],
     ) -> Result<Vec<SubjectResult<Vec<Outcome>>>, ConnectorError> {
         let look = |scene: &Scene, state: &mut SystemState, _: Extent| {
-            scene.looked_back(self.system, state, ctx, subjects);
+            let earlier = scene.planted.is_some().then(|| state.as_it_was());
+            let committed = earlier.as_ref().filter(|_| scene.planted == Some(Planted::ConfirmBeforeCommit));
+            scene.looked_back(self.system, committed.unwrap_or(state), ctx, subjects);
             let now = scene.world.now();
             let both = subjects.iter().zip(match_sets);
-            if scene.planted == Some(Planted::StaleReadBack) {
+            if scene.planted == Some(Planted::TrustAct) {
                 return both.map(|(_, match_set)| Ok(outcomes(ctx.action, match_set))).collect();
             }
+            let stale = earlier.as_ref().filter(|_| scene.planted == Some(Planted::StaleReadBack));
+            let state = stale.unwrap_or(state);
             both.map(|(subject, match_set)| read_back_one(state, now, ctx, subject, match_set)).collect()
         };
-        self.call("read back", None, look).await
+        self.call(Call::ReadBack, ctx, subjects, look).await
     }
 
     async fn export(
@@ -341,7 +365,7 @@ impl Connector for SimulatedConnector {
             }
             vec![Ok((exported, next))]
         };
-        let mut answered = self.call("export", None, read).await?;
+        let mut answered = self.call(Call::Export, ctx, std::slice::from_ref(subject), read).await?;
         Ok(answered.pop().unwrap_or_else(|| Err(SubjectError::Other("nothing".to_owned()))))
     }
 

@@ -32,12 +32,15 @@ use crate::{
     world::at,
 };
 
-pub fn agreement(window_days: u16) -> Agreement {
+/// Days of its window, and of retention.
+pub type Terms = (u16, u16);
+
+pub fn agreement((window_days, retention_days): Terms) -> Agreement {
     Agreement {
         version: 1,
         signed_at: at(Duration::ZERO, -86_400),
         window_days,
-        retention_days: 30,
+        retention_days,
         time_zone: ZONE.to_owned(),
         allowed_countries: Country::parse("NL").into_iter().collect(),
         contacts: Vec::new(),
@@ -46,12 +49,12 @@ pub fn agreement(window_days: u16) -> Agreement {
     }
 }
 
-pub fn new_customer(customer: usize, window_days: u16) -> NewCustomer {
+pub fn new_customer(customer: usize, terms: Terms) -> NewCustomer {
     NewCustomer {
         id: typed_customer(customer),
         idempotency: IdempotencyId::new(Uuid::from_u128(customer as u128 + 1)),
         display_name: "A company".to_owned(),
-        agreement: agreement(window_days),
+        agreement: agreement(terms),
     }
 }
 
@@ -147,9 +150,9 @@ impl Hand {
         self.store.extend_request(customer, request, due, "customers/acme", "it is complex", self.clock.now()).await
     }
 
-    pub async fn add_agreement(&self, customer: &CustomerId, id: Uuid, window_days: u16) -> StoreResult<()> {
+    pub async fn add_agreement(&self, customer: &CustomerId, id: Uuid, terms: Terms) -> StoreResult<()> {
         let (id, now) = (IdempotencyId::new(id), self.clock.now());
-        self.store.create_agreement(customer, id, agreement(window_days), now).await.map(drop)
+        self.store.create_agreement(customer, id, agreement(terms), now).await.map(drop)
     }
 
     pub async fn register(&self, system: &System, yaml: &str, id: Uuid) -> StoreResult<()> {
@@ -239,7 +242,7 @@ pub struct RemoteWorker {
 
 impl RemoteWorker {
     pub async fn work(&self) {
-        let leased = self.desk.lease(&self.system.id, "remote", self.system.limits.batch_size, Duration::ZERO).await;
+        let leased = self.desk.lease(&self.system, "remote", self.system.limits.batch_size, Duration::ZERO).await;
         let Ok(Some(batch)) = leased else { return };
         let reports = match self.carry_out(&batch).await {
             Ok(reports) => reports,

@@ -31,14 +31,36 @@ pub enum Quirk {
     AnswerLost,
     /// The call arrives twice.
     Twice,
-    /// It does it for one subject of the batch, and breaks.
+    /// It does half of the batch's rows, and breaks.
     HalfDone,
     /// It refuses the batch: one of it is poisonous.
     Refuses,
     /// It refuses one subject.
     RefusesOne,
-    /// It says that it has done all, and has done it for one.
+    /// It says that it has done all, and has done half of the rows: of a single one, nothing.
     SaysDone,
+    /// It does it, and the application writes one of its subjects anew, before anybody looks again.
+    WrittenAnew,
+}
+
+/// A call of a system.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Call {
+    Find,
+    Act,
+    ReadBack,
+    Export,
+}
+
+impl Call {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Find => "find",
+            Self::Act => "act",
+            Self::ReadBack => "read back",
+            Self::Export => "export",
+        }
+    }
 }
 
 /// Written in a replay as a letter and, where there is one, a number.
@@ -80,6 +102,7 @@ impl Written for Quirk {
             Self::Refuses => ('r', None),
             Self::RefusesOne => ('o', None),
             Self::SaysDone => ('d', None),
+            Self::WrittenAnew => ('w', None),
         }
     }
 
@@ -94,6 +117,7 @@ impl Written for Quirk {
             'r' => Self::Refuses,
             'o' => Self::RefusesOne,
             'd' => Self::SaysDone,
+            'w' => Self::WrittenAnew,
             _ => return None,
         })
     }
@@ -159,13 +183,15 @@ pub struct Weather {
     pub quirks: u64,
     /// What is slow is slow against this.
     pub lease_s: u64,
+    /// Of a thousand slow ones, so many outlast it.
+    pub outlasting: u64,
 }
 
 impl Weather {
     pub fn fault(&self, seed: u64, place: u64, moment: Moment) -> Option<Fault> {
         let mut dice = Dice::at(seed, "faults", place);
         let rate = match moment {
-            Moment::Begin => self.faults / 4,
+            Moment::Begin => self.faults / 2,
             Moment::Statement => self.faults / 8,
             Moment::Commit | Moment::Committed => self.faults,
         };
@@ -173,30 +199,36 @@ impl Weather {
             return None;
         }
         Some(match (moment, dice.below(10)) {
-            (Moment::Begin, 0..4) => Fault::Pause { seconds: dice.between(1, self.lease_s * 2) as u16 },
+            (Moment::Begin, 0..5) => Fault::Pause { seconds: dice.between(1, self.lease_s * 2) as u16 },
             (_, 0..2) if moment == Moment::Statement => Fault::Conflict,
             (_, 0..6) => Fault::Break,
             _ => Fault::Crash,
         })
     }
 
-    pub fn quirk(&self, seed: u64, place: u64) -> Option<Quirk> {
+    pub fn quirk(&self, seed: u64, place: u64, call: Call) -> Option<Quirk> {
         let mut dice = Dice::at(seed, "quirks", place);
         if !dice.per_mille(self.quirks) {
             return None;
         }
         let (short, long) = ((1, self.lease_s / 4), (self.lease_s / 2, self.lease_s * 5 / 2));
-        let (least, most) = if dice.per_mille(300) { long } else { short };
+        let (least, most) = if dice.per_mille(self.outlasting) { long } else { short };
         let seconds = dice.between(least, most) as u16;
-        Some(match dice.below(18) {
+        // What spoils an act alone: drawn for another call, it would be wasted.
+        if call == Call::Act && dice.per_mille(600) {
+            return Some(match dice.below(9) {
+                0..3 => Quirk::SaysDone,
+                3..6 => Quirk::WrittenAnew,
+                6 | 7 => Quirk::HalfDone,
+                _ => Quirk::Twice,
+            });
+        }
+        Some(match dice.below(16) {
             0..4 => Quirk::Slow { seconds },
-            16 | 17 => Quirk::SaysDone,
             4..8 => Quirk::AnswersLate { seconds },
             8 | 9 => Quirk::Unavailable,
             10 | 11 => Quirk::AnswerLost,
-            12 => Quirk::Twice,
-            13 => Quirk::HalfDone,
-            14 => Quirk::Refuses,
+            12 | 13 => Quirk::Refuses,
             _ => Quirk::RefusesOne,
         })
     }

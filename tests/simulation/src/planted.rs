@@ -1,8 +1,6 @@
 //! Defects that are put into the running service on purpose, to see that the simulation finds each of them. They are planted at the
 //! store's seam, by bending a statement's text or pretending a commit, or in what a connector answers: the service's own code has no
 //! switch for them.
-//!
-//! Not planted: the reuse of a key after its destruction. Forgetting (I7) is not in this tree yet.
 
 use quittance_sql::Ending;
 
@@ -43,7 +41,19 @@ pub enum Planted {
     IgnoreObjection,
     /// The same request sent twice is taken for a new one.
     ForgetRepeats,
+    /// New requests go on under the first epoch's key, destroyed or not.
+    ReuseDestroyedKey,
+    /// A key is said to be re-wrapped under the current epoch, and goes on under the old one.
+    RewrapInName,
+    /// An epoch's key is destroyed, and nobody looked what is under it.
+    DestroyKeyInUse,
+    /// What is over is re-wrapped, and not forgotten.
+    KeepWhatIsOver,
+    /// A confirmation is told before what it says is committed at the system.
+    ConfirmBeforeCommit,
     /// Read-back trusts what the act answered, and does not look.
+    TrustAct,
+    /// Read-back sees the system as it was when the act was done.
     StaleReadBack,
 }
 
@@ -66,6 +76,12 @@ impl Planted {
         Self::LetTrespass,
         Self::IgnoreObjection,
         Self::ForgetRepeats,
+        Self::ReuseDestroyedKey,
+        Self::RewrapInName,
+        Self::DestroyKeyInUse,
+        Self::KeepWhatIsOver,
+        Self::ConfirmBeforeCommit,
+        Self::TrustAct,
         Self::StaleReadBack,
     ];
 }
@@ -151,6 +167,20 @@ impl Planted {
                 bent(sql, &[("state IN ('WAITING', 'PENDING')", "state IN ('WAITING')")])
             }
             Self::ForgetRepeats => bent(sql, &[("r.idempotency_id = v.idempotency_id", "false")]),
+            Self::ReuseDestroyedKey => {
+                bent(sql, &[("ground, key_epoch,\n                wrapped_key", "ground, '1', wrapped_key")])
+            }
+            Self::RewrapInName => {
+                bent(sql, &[("key_epoch = $3, wrapped_key = v.wrapped_key FROM v", "key_epoch = $3 FROM v")])
+            }
+            Self::DestroyKeyInUse => bent(
+                sql,
+                &[
+                    ("r.key_epoch = $1 AND r.key_epoch <> ''", "false"),
+                    ("r.key_epoch = CAST($1 AS TEXT) AND r.key_epoch <> ''", "false"),
+                ],
+            ),
+            Self::KeepWhatIsOver => bent(sql, &[("r.wrapped_key, r.closed_us, r.forgotten_us,", "r.wrapped_key, NULL, NULL,")]),
             _ => None,
         }
     }

@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use quittance_dispatch::{Deadlines, remote::RemoteDesk};
+use quittance_dispatch::{Clock as _, Deadlines, remote::RemoteDesk};
 use quittance_domain::ids::RequestId;
 use quittance_sequencer::Sequencer;
-use quittance_store::{IntakeItem, Store, StoreError, StoreResult, Taken};
+use quittance_store::{Forgetting, IntakeItem, Store, StoreError, StoreResult, Taken};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -17,13 +17,13 @@ use uuid::Uuid;
 use crate::{
     check::{Checker, Step},
     connector::SimulatedConnector,
-    depot::{Depot, store_file, url},
+    depot::{Depot, keys, store_file, url},
     dice::Dice,
     hands::{Hand, RemoteWorker, intake, is_topology, new_customer, request_id},
     plan::{Fault, Listed, Quirk},
     planted::Planted,
     replica::{Outfit, Replica, halted},
-    scenario::{Number, Op, PersonId, Replay, Scenario, SystemNo, Timed},
+    scenario::{Number, Op, Replay, Scenario, SystemNo, Timed},
     scene::{Answer, Asked, Scene, idempotency},
     seam::ActorSeam,
     snapshot::{Reader, TaskId},
@@ -66,9 +66,6 @@ const STEPS_MAX: u64 = 60_000;
 const STORM_AFTER_LAST: Duration = Duration::from_secs(1800);
 /// Then, nothing going wrong any more, all must be done within this.
 const CALM_MAX: Duration = Duration::from_secs(12 * 3600);
-/// How often replicas look, and the operator, when nothing goes wrong.
-const CALM_LOOK: Duration = Duration::from_secs(20);
-const CALM_TURN: Duration = Duration::from_secs(600);
 /// A dispatcher looks for requests that lack systems no more often than twice a minute.
 const LOOK_FOR_LACKS: Duration = Duration::from_secs(31);
 const OPERATOR_EVERY: Duration = Duration::from_secs(300);
@@ -81,6 +78,7 @@ enum Ended {
     Looked(ReplicaId, quittance_dispatch::Lookout, Vec<Work>),
     Worked,
     Turned(ReplicaId, Box<Sequencer>),
+    KeysTurned(ReplicaId, Box<Forgetting>, StoreResult<()>),
     Swept(bool, i64),
     Remote(SystemNo),
     Called(Answered),
@@ -143,12 +141,12 @@ impl Play {
         });
         let folder = depot.run_folder().expect("a folder");
         let file = store_file(folder.path());
-        let store = Store::open(&depot.options(&file)).await.expect("a store");
+        let store = Store::open(&Depot::options(folder.path())).await.expect("a store");
         let scene = Scene::new(world.clone(), scenario, planted);
         let s = &scene.scenario;
         for customer in 0..s.customers {
             store
-                .create_customer(new_customer(customer, s.window_days), at(Duration::ZERO, 0))
+                .create_customer(new_customer(customer, (s.window_days, s.retention_days)), at(Duration::ZERO, 0))
                 .await
                 .expect("a customer");
         }
@@ -156,8 +154,11 @@ impl Play {
             let id = quittance_domain::ids::IdempotencyId::new(Uuid::from_u128(1000 + n as u128));
             store.register_system(&plan.system(), &plan.yaml(), id, at(Duration::ZERO, 0)).await.expect("a system");
         }
+        for (system, customer, person, rows) in &s.rows {
+            scene.write_rows(*system, *customer, *person, *rows);
+        }
         let log_keys = depot.log_keys.clone();
-        let checker = Checker::new(scene.clone(), log_keys.log_keys().expect("keys"));
+        let checker = Checker::new(scene.clone(), log_keys.log_keys().expect("keys"), keys(folder.path()));
         let outfit = Outfit { scene: scene.clone(), store, log_keys };
         let mut play = Self {
             stage: Stage::new(world.clone()),
@@ -284,7 +285,7 @@ impl Play {
                 let disk = self.folder.path().join(format!("highest-{id}"));
                 let mut replica = Replica::start(&self.outfit, id, self.lives[id], &disk, &mut self.schedule);
                 if self.calm_since.is_some() {
-                    (replica.looks.every, replica.turns.every) = (CALM_LOOK, CALM_TURN);
+                    replica.calm_down();
                 }
                 self.replicas[id] = Some(replica);
                 self.world.tell(&format!("replica {id} starts"));
@@ -302,7 +303,7 @@ impl Play {
         self.world.calm_down();
         self.up_at.fill(self.world.now());
         for replica in self.replicas.iter_mut().flatten() {
-            (replica.looks.every, replica.turns.every) = (CALM_LOOK, CALM_TURN);
+            replica.calm_down();
         }
         for n in 0..self.scene.systems.len() {
             self.scene.system(n).down_until = Duration::ZERO;
@@ -332,6 +333,7 @@ impl Play {
                     let paused = self.world.paused_until(id);
                     times.extend(self.next_look(replica).map(|at| at.max(paused)));
                     times.extend(self.next_turn(replica).map(|at| at.max(paused)));
+                    times.extend(self.next_keys(replica).map(|at| at.max(paused)));
                 }
             }
         }
@@ -378,6 +380,11 @@ impl Play {
         (!replica.turns.busy && !awaited && seen.snapshot.unsigned).then(|| replica.turns.next())
     }
 
+    fn next_keys(&self, replica: &Replica) -> Option<Duration> {
+        let wanted = self.scene.seen().snapshot.keys_turn;
+        (!replica.keys.busy && wanted).then(|| replica.keys.next())
+    }
+
     fn next_remote(&self, system: SystemNo) -> Option<Duration> {
         let plan = &self.scene.scenario.systems[system];
         let (busy, last) = self.remotes.get(&system).copied().unwrap_or_default();
@@ -393,7 +400,7 @@ impl Play {
         for id in 0..self.replicas.len() {
             let paused = self.world.paused_until(id) > now;
             let Some(replica) = self.replicas[id].as_ref().filter(|_| !paused) else { continue };
-            let (look, turn) = (self.next_look(replica), self.next_turn(replica));
+            let (look, turn, keys) = (self.next_look(replica), self.next_turn(replica), self.next_keys(replica));
             let Some(replica) = self.replicas[id].as_mut() else { continue };
             if look.is_some_and(|at| at <= now)
                 && let Some(mut lookout) = replica.lookout.take()
@@ -423,6 +430,25 @@ impl Play {
                     Ended::Turned(id, sequencer)
                 };
                 self.begin(id, "sequencer", turn);
+            }
+            let Some(replica) = self.replicas[id].as_mut() else { continue };
+            if keys.is_some_and(|at| at <= now)
+                && let Some(mut forgetting) = replica.forgetting.take()
+            {
+                (replica.keys.busy, replica.keys.last) = (true, now);
+                let (store, clock) = (self.outfit.store.clone(), replica.clock.clone());
+                let turn = async move {
+                    let mut turned = store.refresh_keys().await;
+                    while turned.is_ok() {
+                        match forgetting.turn(clock.now()).await {
+                            Ok(turn) if turn.goes_on() => {}
+                            Ok(_) => break,
+                            Err(error) => turned = Err(error),
+                        }
+                    }
+                    Ended::KeysTurned(id, forgetting, turned)
+                };
+                self.begin(id, "keys", turn);
             }
         }
     }
@@ -496,7 +522,9 @@ impl Play {
         let now = self.world.now();
         self.world.tell(&format!("operation {index}: {op:?}"));
         match &op {
-            Op::Rows { system, customer, person, rows } => self.write_rows(*system, *customer, *person, *rows),
+            Op::Rows { system, customer, person, rows } => {
+                self.scene.write_rows(*system, *customer, *person, *rows);
+            }
             Op::Crash { down_s } => {
                 self.world.crash(replica);
                 self.up_at[replica] = now + Duration::from_secs(*down_s);
@@ -508,12 +536,6 @@ impl Play {
                 self.scene.system(*system).down_until = now + Duration::from_secs(*seconds);
             }
             _ => self.call(Call { op, index, replica, tries: 0 }),
-        }
-    }
-
-    fn write_rows(&self, system: SystemNo, customer: usize, person: PersonId, rows: u64) {
-        if self.scene.scenario.systems[system].holds(customer) {
-            self.scene.system(system).write(customer, person, rows);
         }
     }
 
@@ -614,9 +636,11 @@ impl Play {
                 })
             }
             Op::Agreement { customer, window_days } => {
-                let (customer, days, id) = (typed_customer(*customer), *window_days, id(2000));
-                Box::pin(async move { Ended::Called(Answered::Other(hand.add_agreement(&customer, id, days).await)) })
+                let terms = (*window_days, self.scene.scenario.retention_days);
+                let (customer, id) = (typed_customer(*customer), id(2000));
+                Box::pin(async move { Ended::Called(Answered::Other(hand.add_agreement(&customer, id, terms).await)) })
             }
+            Op::Rotate => Box::pin(async move { Ended::Called(Answered::Other(hand.store.ask_for_rotation().await)) }),
             Op::Register { system } => {
                 let plan = &self.scene.scenario.systems[*system];
                 let (system, yaml, id) = (plan.system(), plan.yaml(), Uuid::from_u128(1000 + *system as u128));
@@ -691,6 +715,19 @@ impl Play {
                 if let Some(replica) = self.replicas[id].as_mut() {
                     replica.turns.busy = false;
                     replica.sequencer = Some(sequencer);
+                }
+            }
+            Ended::KeysTurned(id, forgetting, turned) => {
+                // Another epoch has begun meanwhile: the next turn sees it.
+                if let Err(error) = turned
+                    && !error.is_transient()
+                    && !matches!(error, StoreError::WrongState(_))
+                {
+                    self.world.violate("I7", format!("the keys cannot be turned over: {error}"));
+                }
+                if let Some(replica) = self.replicas[id].as_mut() {
+                    replica.keys.busy = false;
+                    replica.forgetting = Some(forgetting);
                 }
             }
             Ended::Swept(done, now_us) => {

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use quittance_dispatch::{Clock as _, ConnectorRegistry, DispatchLimits, Dispatcher, Lookout, TopologyCache};
 use quittance_sequencer::{LogFiles, LogKeyRing, LogStatus, Sequencer, SequencerOptions};
-use quittance_store::Store;
+use quittance_store::{Forgetting, Store};
 
 use crate::{clock::ReplicaClock, connector::Factory, dice::Dice, scene::Scene, world::ReplicaId};
 
@@ -35,6 +35,8 @@ pub struct Replica {
     pub looks: Loop,
     pub sequencer: Option<Box<Sequencer>>,
     pub turns: Loop,
+    pub forgetting: Option<Box<Forgetting>>,
+    pub keys: Loop,
 }
 
 /// What replicas are made with.
@@ -46,6 +48,11 @@ pub struct Outfit {
 
 /// By no clock of the machine's: a checkpoint is signed when a turn says so, and when the log was taken over.
 const SIGN_EVERY: Duration = Duration::from_secs(365 * 86_400);
+/// Keys are rotated when an operator asks for it.
+const ROTATE_EVERY: Duration = Duration::from_secs(365 * 86_400);
+/// How often replicas look when nothing goes wrong.
+const CALM_LOOK: Duration = Duration::from_secs(20);
+const CALM_TURN: Duration = Duration::from_secs(600);
 
 impl Replica {
     /// Starts it, for the `life`-th time. Its disk, with the highest checkpoint, is `disk`.
@@ -63,8 +70,11 @@ impl Replica {
         let dispatcher =
             Dispatcher::new(store.clone(), clock.clone(), limits.clone(), topology.clone(), connectors, name.clone());
         let now = clock.clone();
-        let options =
-            SequencerOptions { batch: scenario.ledger_batch, sign_every: SIGN_EVERY, ..SequencerOptions::new(name) };
+        let options = SequencerOptions {
+            batch: scenario.ledger_batch,
+            sign_every: SIGN_EVERY,
+            ..SequencerOptions::new(name.clone())
+        };
         let sequencer = Sequencer::new(
             store.clone(),
             Arc::new(move || now.now()),
@@ -82,7 +92,13 @@ impl Replica {
             looks: Loop::new(Duration::from_secs(dice.between(1, 30)), time),
             sequencer: Some(Box::new(sequencer)),
             turns: Loop::new(Duration::from_secs(dice.between(120, 7200)), time),
+            forgetting: Some(Box::new(Forgetting::new(store.clone(), name, ROTATE_EVERY))),
+            keys: Loop::new(Duration::from_secs(dice.between(2, 120)), time),
         }
+    }
+
+    pub const fn calm_down(&mut self) {
+        (self.looks.every, self.turns.every, self.keys.every) = (CALM_LOOK, CALM_TURN, CALM_LOOK);
     }
 }
 

@@ -120,6 +120,8 @@ pub enum Op {
     },
     /// Looks for requests that run out of time.
     Sweep,
+    /// The keys are to be rotated.
+    Rotate,
     Crash {
         down_s: u64,
     },
@@ -149,11 +151,17 @@ pub struct Scenario {
     pub seed: u64,
     pub replicas: usize,
     pub customers: usize,
+    /// Of the persons there are, so many occur.
+    pub persons: usize,
     pub systems: Vec<SystemPlan>,
+    /// What they hold when the run begins: how many rows of whom, where.
+    pub rows: Vec<(SystemNo, CustomerNo, PersonId, u64)>,
     /// Registered before anything else happens; the others come with an operation.
     pub systems_at_first: usize,
     pub lease_s: u64,
     pub window_days: u16,
+    /// After which a request that is over is forgotten, with the next rotation of the keys.
+    pub retention_days: u16,
     /// Entries of one of the sequencer's transactions.
     pub ledger_batch: u32,
     /// The service's replicas ask each time which systems there are, or go on with what they know until they are told.
@@ -231,25 +239,29 @@ impl Scenario {
 
     fn drawn(seed: u64) -> Self {
         let mut dice = Dice::new(seed, "scenario");
-        let customers = dice.between(1, 3) as usize;
+        let customers = *dice.pick(&[1, 2, 2, 3]);
         let systems = systems(&mut dice, customers);
         let lease_s = *dice.pick(&[15, 30, 60]);
         let (faults, quirks) = match dice.below(8) {
             0 => (0, 0),
-            1 => (0, 350),
+            1 => (0, 600),
             2 => (60, 0),
-            3..6 => (25, 200),
+            3..6 => (25, 300),
             _ => (80, 400),
         };
-        let weather = Weather { faults, quirks, lease_s };
+        let weather = Weather { faults, quirks, lease_s, outlasting: *dice.pick(&[100, 300, 700]) };
+        let persons = dice.between(1, PERSONS as u64) as usize;
         let mut scenario = Self {
             seed,
             replicas: *dice.pick(&[1, 2, 2, 3, 3, 4]),
             customers,
+            persons,
+            rows: rows(&mut dice, systems.len(), customers, persons),
             systems_at_first: dice.between(1, systems.len() as u64) as usize,
             systems,
             lease_s,
             window_days: *dice.pick(&[1, 14, 30, 30]),
+            retention_days: *dice.pick(&[0, 0, 1, 30]),
             ledger_batch: *dice.pick(&[2, 8, 64, 64]),
             fresh_topology: dice.per_mille(700),
             weather,
@@ -271,13 +283,25 @@ impl Scenario {
     }
 }
 
+/// Of most persons there is something at most systems: where nothing is held, nothing can go wrong.
+fn rows(
+    dice: &mut Dice,
+    systems: usize,
+    customers: usize,
+    persons: usize,
+) -> Vec<(SystemNo, CustomerNo, PersonId, u64)> {
+    let places = (0..systems).flat_map(|s| (0..customers).flat_map(move |c| (0..persons).map(move |p| (s, c, p))));
+    let drawn = places.map(|(s, c, p)| (s, c, p, *dice.pick(&[0, 1, 1, 2, 3])));
+    drawn.filter(|(.., rows)| *rows > 0).collect()
+}
+
 fn systems(dice: &mut Dice, customers: usize) -> Vec<SystemPlan> {
     let mut kinds: BTreeMap<&'static str, (By, bool, bool)> = BTreeMap::from([
         ("crm", (By::Email, true, false)),
         ("shop", (By::UserId, false, false)),
         ("mail", (By::Email, false, true)),
-        ("desk", (By::Email, false, false)),
-        ("pbx", (By::Phone, false, false)),
+        ("desk", (By::Email, false, dice.per_mille(250))),
+        ("pbx", (By::Phone, false, dice.per_mille(250))),
     ]);
     let mut systems = Vec::new();
     let first = *dice.pick(&["crm", "crm", "desk", "desk", "mail"]);
@@ -308,9 +332,81 @@ fn systems(dice: &mut Dice, customers: usize) -> Vec<SystemPlan> {
     systems
 }
 
+/// What an operation is.
+#[derive(Clone, Copy)]
+enum Sort {
+    Instruct,
+    Rows,
+    Register,
+    Remap,
+    Repeat,
+    Object,
+    Authorise,
+    Decline,
+    Cancel,
+    Extend,
+    Trespass,
+    Agreement,
+    Operate,
+    Sweep,
+    Rotate,
+    Crash,
+    Pause,
+    StepClock,
+    Outage,
+}
+
+impl Sort {
+    const fn is_about_a_request(self) -> bool {
+        matches!(
+            self,
+            Self::Repeat
+                | Self::Object
+                | Self::Authorise
+                | Self::Decline
+                | Self::Cancel
+                | Self::Extend
+                | Self::Trespass
+        )
+    }
+}
+
+/// How often each comes, over all runs.
+const SORTS: [(Sort, u64); 19] = [
+    (Sort::Instruct, 40),
+    (Sort::Rows, 8),
+    (Sort::Register, 6),
+    (Sort::Remap, 2),
+    (Sort::Repeat, 4),
+    (Sort::Object, 10),
+    (Sort::Authorise, 5),
+    (Sort::Decline, 2),
+    (Sort::Cancel, 3),
+    (Sort::Extend, 4),
+    (Sort::Trespass, 4),
+    (Sort::Agreement, 2),
+    (Sort::Operate, 3),
+    (Sort::Sweep, 2),
+    (Sort::Rotate, 5),
+    (Sort::Crash, 3),
+    (Sort::Pause, 6),
+    (Sort::StepClock, 1),
+    (Sort::Outage, 1),
+];
+
+/// One run does without some sorts and makes much of others. Were all runs mixed alike, what is rare would be rare in each of them, and
+/// hardly ever meet what it needs to show.
+fn weights(dice: &mut Dice) -> [(Sort, u64); SORTS.len()] {
+    SORTS.map(|(sort, often)| match sort {
+        Sort::Instruct => (sort, often * *dice.pick(&[1, 1, 2])),
+        _ => (sort, often * *dice.pick(&[0, 0, 1, 5])),
+    })
+}
+
 /// Draws the operations: a few bursts, with days between them.
 struct Drawing<'a> {
     scenario: &'a Scenario,
+    weights: [(Sort, u64); SORTS.len()],
     dice: Dice,
     ops: Vec<Timed>,
     at: Duration,
@@ -319,9 +415,9 @@ struct Drawing<'a> {
 }
 
 impl<'a> Drawing<'a> {
-    const fn new(scenario: &'a Scenario, dice: Dice) -> Self {
-        let registered = scenario.systems_at_first;
-        Self { scenario, dice, ops: Vec::new(), at: Duration::ZERO, numbers: 0, registered }
+    fn new(scenario: &'a Scenario, mut dice: Dice) -> Self {
+        let (registered, weights) = (scenario.systems_at_first, weights(&mut dice));
+        Self { scenario, weights, dice, ops: Vec::new(), at: Duration::ZERO, numbers: 0, registered }
     }
 
     fn ops(mut self) -> Vec<Timed> {
@@ -334,10 +430,6 @@ impl<'a> Drawing<'a> {
         for burst in 0..bursts {
             self.at = DAY * u32::try_from(30 * burst / bursts).unwrap_or(0)
                 + Duration::from_secs(self.dice.below(86_400 * 30 / bursts / 2));
-            // A burst begins with rows, since without any nothing is to be done.
-            for _ in 0..self.dice.between(1, 3) {
-                self.rows();
-            }
             let instruct = self.instruct();
             self.push(instruct);
             for _ in 0..self.dice.below(most) {
@@ -349,6 +441,7 @@ impl<'a> Drawing<'a> {
     }
 
     fn push(&mut self, op: Op) {
+        let instructs = matches!(op, Op::Instruct { .. });
         let gap = match self.dice.below(4) {
             0 => Duration::ZERO,
             1 => Duration::from_secs(self.dice.below(5)),
@@ -358,59 +451,85 @@ impl<'a> Drawing<'a> {
         self.at += gap;
         let replica = self.dice.index(self.scenario.replicas);
         self.ops.push(Timed { index: self.ops.len(), at: self.at, replica, op });
+        // A word about it follows at once, before much of it is done.
+        if instructs && self.dice.per_mille(500) {
+            let sort = self.sort(|sort| sort.is_about_a_request());
+            self.at += Duration::from_secs(self.dice.below(3));
+            if let Some(op) = sort.and_then(|sort| self.op_of(sort)) {
+                let replica = self.dice.index(self.scenario.replicas);
+                self.ops.push(Timed { index: self.ops.len(), at: self.at, replica, op });
+            }
+        }
     }
 
-    fn rows(&mut self) {
-        let op = Op::Rows {
-            system: self.dice.index(self.scenario.systems.len()),
-            customer: self.dice.index(self.scenario.customers),
-            person: self.dice.index(PERSONS),
-            rows: self.dice.between(1, 4),
-        };
-        self.push(op);
+    /// One of some sorts, as often as each comes.
+    fn sort(&mut self, of: impl Fn(Sort) -> bool) -> Option<Sort> {
+        let weights = self.weights.map(|(sort, weight)| (sort, if of(sort) { weight } else { 0 }));
+        let all: u64 = weights.iter().map(|(_, weight)| weight).sum();
+        let mut drawn = if all > 0 { self.dice.below(all) } else { 0 };
+        weights.into_iter().find_map(|(sort, weight)| match drawn.checked_sub(weight) {
+            Some(left) => {
+                drawn = left;
+                None
+            }
+            None => Some(sort),
+        })
     }
 
     fn op(&mut self) -> Op {
+        let sort = self.sort(|_| true);
+        // What there is nothing for becomes one more instruction.
+        sort.and_then(|sort| self.op_of(sort)).unwrap_or_else(|| self.instruct())
+    }
+
+    fn op_of(&mut self, sort: Sort) -> Option<Op> {
         let s = self.scenario;
-        let known = self.numbers;
-        let number = |dice: &mut Dice| dice.index(known);
-        match self.dice.below(100) {
-            0..44 => self.instruct(),
-            44..52 => Op::Rows {
+        Some(match sort {
+            Sort::Instruct => return None,
+            Sort::Rows => Op::Rows {
                 system: self.dice.index(s.systems.len()),
                 customer: self.dice.index(s.customers),
-                person: self.dice.index(PERSONS),
+                person: self.dice.index(s.persons),
                 rows: self.dice.between(1, 3),
             },
-            52..58 if self.registered < s.systems.len() => {
+            Sort::Register if self.registered == s.systems.len() => return None,
+            Sort::Register => {
                 self.registered += 1;
                 Op::Register { system: self.registered - 1 }
             }
-            58..60 => Op::Remap { system: self.dice.index(self.registered) },
-            60..64 if known > 0 => {
+            Sort::Remap => Op::Remap { system: self.dice.index(self.registered) },
+            Sort::Repeat => {
                 let instructs: Vec<usize> =
                     self.ops.iter().filter(|t| matches!(t.op, Op::Instruct { .. })).map(|t| t.index).collect();
-                Op::Repeat { of: *self.dice.pick(&instructs) }
+                Op::Repeat {
+                    of: *if self.dice.per_mille(600) { instructs.last()? } else { self.dice.pick(&instructs) },
+                }
             }
-            64..69 if known > 0 => Op::Object { number: number(&mut self.dice) },
-            69..75 if known > 0 => Op::Authorise { number: number(&mut self.dice) },
-            75..77 if known > 0 => Op::Decline { number: number(&mut self.dice) },
-            77..80 if known > 0 => Op::Cancel { number: number(&mut self.dice) },
-            80..83 if known > 0 => Op::Extend { number: number(&mut self.dice), days: self.dice.between(1, 60) as i64 },
-            83..85 if known > 0 && s.customers > 1 => {
-                Op::Trespass { number: number(&mut self.dice), customer: self.dice.index(s.customers) }
-            }
-            85 => {
+            Sort::Object => Op::Object { number: self.number() },
+            Sort::Authorise => Op::Authorise { number: self.number() },
+            Sort::Decline => Op::Decline { number: self.number() },
+            Sort::Cancel => Op::Cancel { number: self.number() },
+            Sort::Extend => Op::Extend { number: self.number(), days: self.dice.between(1, 60) as i64 },
+            Sort::Trespass if s.customers == 1 => return None,
+            Sort::Trespass => Op::Trespass { number: self.number(), customer: self.dice.index(s.customers) },
+            Sort::Agreement => {
                 Op::Agreement { customer: self.dice.index(s.customers), window_days: self.dice.between(1, 40) as u16 }
             }
-            86..89 => Op::Operate { gives_up: self.dice.per_mille(400) },
-            89 | 90 => Op::Sweep,
-            91..94 => Op::Crash { down_s: self.dice.between(1, 300) },
-            94..97 => Op::Pause { seconds: self.dice.between(10, 240) },
-            97 => Op::StepClock { seconds: self.dice.between(0, 8) as i64 - 4 },
-            98 => Op::Outage { system: self.dice.index(s.systems.len()), seconds: self.dice.between(10, 900) },
-            _ => self.instruct(),
-        }
+            Sort::Operate => Op::Operate { gives_up: self.dice.per_mille(400) },
+            Sort::Sweep => Op::Sweep,
+            Sort::Rotate => Op::Rotate,
+            Sort::Crash => Op::Crash { down_s: self.dice.between(1, 300) },
+            Sort::Pause => Op::Pause { seconds: self.dice.between(10, 240) },
+            Sort::StepClock => Op::StepClock { seconds: self.dice.between(0, 8) as i64 - 4 },
+            Sort::Outage => {
+                Op::Outage { system: self.dice.index(s.systems.len()), seconds: self.dice.between(10, 900) }
+            }
+        })
+    }
+
+    /// One of the instructions so far: mostly the last, about which there is still something to be said.
+    fn number(&mut self) -> Number {
+        if self.dice.per_mille(600) { self.numbers - 1 } else { self.dice.index(self.numbers) }
     }
 
     fn instruct(&mut self) -> Op {
@@ -434,7 +553,7 @@ impl<'a> Drawing<'a> {
         Item {
             number,
             idempotency: Uuid::from_u64_pair(dice.draw(), dice.draw()),
-            person: dice.index(PERSONS),
+            person: dice.index(self.scenario.persons),
             action,
             ground: (action == Action::Restriction).then(|| *dice.pick(RestrictionGround::ALL)),
             referred: dice.per_mille(80),

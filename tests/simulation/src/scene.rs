@@ -10,9 +10,9 @@ use quittance_domain::Timestamp;
 
 use crate::{
     planted::Planted,
-    scenario::{CustomerNo, Item, Number, PERSONS, PersonId, Scenario, SystemNo},
+    scenario::{CustomerNo, Item, Number, PersonId, Scenario, SystemNo},
     snapshot::{Rid, Snapshot, TaskId},
-    system::{Row, SystemState, Truth, customer_id, identifier},
+    system::{Row, SystemState, Truth, customer_id},
     world::{ActorId, World},
 };
 
@@ -91,6 +91,13 @@ impl Scene {
         self.scenario.systems.iter().position(|plan| plan.id == id)
     }
 
+    /// The application writes.
+    pub fn write_rows(&self, system: SystemNo, customer: CustomerNo, person: PersonId, rows: u64) {
+        if self.scenario.systems[system].holds(customer) {
+            self.system(system).write(customer, person, rows);
+        }
+    }
+
     /// The instruction that a stored request is, by the id that its sender gave it.
     pub fn number_of(&self, snapshot: &Snapshot, rid: &Rid) -> Option<Number> {
         let wanted = &snapshot.requests.get(rid)?.idempotency;
@@ -144,13 +151,12 @@ impl Scene {
     /// A worker reads back: how is it truly?
     pub fn looked_back(&self, system: SystemNo, state: &SystemState, ctx: &BatchContext, subjects: &[Subject]) {
         let Some(actor) = self.world.actor() else { return };
-        let kind = state.plan.by.kind();
         let Some(customer) = (0..self.scenario.customers).find(|c| customer_id(*c) == ctx.customer.as_str()) else {
             return;
         };
         let mut seen = self.seen();
         for subject in subjects {
-            for person in (0..PERSONS).filter(|p| subject.identifiers.contains(&identifier(kind, *p))) {
+            for person in state.persons(&subject.identifiers) {
                 seen.truths.insert((actor, system, customer, person), state.truth(customer, person));
             }
         }

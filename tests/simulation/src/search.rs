@@ -50,11 +50,15 @@ impl fmt::Display for Found {
     }
 }
 
-/// Runs seeds in their order, until one fails, all are run, or the time is over.
-pub fn search(seeds: Range<u64>, until: Option<Instant>, planted: Option<Planted>) -> Found {
+/// How many runs go on at once.
+pub fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Runs seeds in their order, so many at once, until one fails, all are run, or the time is over.
+pub fn search(seeds: Range<u64>, until: Option<Instant>, planted: Option<Planted>, at_once: usize) -> Found {
     let next = AtomicU64::new(seeds.start);
     let found = Mutex::new(Found::default());
-    let cores = thread::available_parallelism().map_or(1, usize::from);
     let work = || {
         loop {
             let over = until.is_some_and(|until| Instant::now() >= until);
@@ -70,7 +74,7 @@ pub fn search(seeds: Range<u64>, until: Option<Instant>, planted: Option<Planted
         }
     };
     thread::scope(|scope| {
-        for _ in 0..cores {
+        for _ in 0..at_once {
             scope.spawn(work);
         }
     });

@@ -55,6 +55,23 @@ pub struct Entry {
     pub leaf: String,
 }
 
+/// What a request, or what is kept of it, is sealed under.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sealed {
+    /// Empty: its key is gone.
+    pub epoch: String,
+    /// The beginning of the wrapped key, in hex.
+    pub wrapped: String,
+    pub forgotten_us: Option<i64>,
+    pub bytes: i64,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Epoch {
+    pub state: String,
+    pub closed_us: Option<i64>,
+}
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Log {
     pub tree_size: i64,
@@ -83,6 +100,13 @@ pub struct Snapshot {
     pub log: Option<Log>,
     /// Days of each version of each customer's agreement.
     pub windows: Arc<BTreeMap<(String, i64), u16>>,
+    pub sealed: Arc<BTreeMap<Rid, Sealed>>,
+    /// Under which epoch what is kept for the ends of holds is.
+    pub kept: Arc<BTreeSet<(TaskId, String)>>,
+    pub epochs: Arc<BTreeMap<i64, Epoch>>,
+    pub rotation_asked: bool,
+    /// Keys are to be rotated, or a rotation is not through.
+    pub keys_turn: bool,
     /// When the first task of each system may be leased.
     pub due_us: Arc<BTreeMap<String, i64>>,
     /// A request under way was planned with older systems.
@@ -109,7 +133,12 @@ UNION ALL SELECT json_group_array(json_array(rowid, customer_id, hex(request_id)
 UNION ALL SELECT json_group_array(json_array(tree_size, hex(root), checkpoint, checkpoint_size)) FROM ledger_log
 UNION ALL SELECT json_group_array(system_id) FROM systems
 UNION ALL SELECT json_group_array(systems_generation) FROM deployment
-UNION ALL SELECT json_group_array(json_array(customer_id, version, body ->> 'window_days')) FROM agreements";
+UNION ALL SELECT json_group_array(json_array(customer_id, version, body ->> 'window_days')) FROM agreements
+UNION ALL SELECT json_group_array(json_array(customer_id, hex(request_id), key_epoch, hex(substr(wrapped_key, 1, 16)), forgotten_us,
+    length(sealed_subject))) FROM requests
+UNION ALL SELECT json_group_array(json_array(customer_id, hex(request_id), system_id, key_epoch)) FROM kept_rows
+UNION ALL SELECT json_group_array(json_array(epoch, state, closed_us)) FROM key_epochs
+UNION ALL SELECT json_group_array(asked) FROM key_rotation";
 
 /// Looks at a store from beside it.
 pub struct Reader {
@@ -121,6 +150,7 @@ pub struct Reader {
 
 type RequestFields = (String, String, String, String, String, i64, i64, i64, i64, i64, Option<i64>, i64, i64, i64);
 type TaskFields = (String, String, String, String, String, i64, i64, String);
+type SealedFields = (String, String, String, String, Option<i64>, i64);
 type EntryFields = (i64, String, String, String, String, String, String);
 
 #[expect(clippy::expect_used, reason = "the lists are the statement's own")]
@@ -160,6 +190,8 @@ impl Reader {
         now.lacks_systems = now.requests.values().any(older);
         let behind = |log: &Log| log.tree_size > log.checkpoint_size;
         now.unsigned = now.places.values().any(|(at, _)| at.is_none()) || now.log.as_ref().is_some_and(behind);
+        let under_way = |epoch: &Epoch| !matches!(epoch.state.as_str(), "CURRENT" | "LOGGED");
+        now.keys_turn = now.rotation_asked || now.epochs.values().any(under_way);
         self.last = now.clone();
         Ok(Some(now))
     }
@@ -221,10 +253,25 @@ impl Snapshot {
             }
             9 => self.systems = Arc::new(list(text).into_iter().collect()),
             10 => self.generation = list::<i64>(text).first().copied().unwrap_or_default(),
-            _ => {
+            11 => {
                 let all = list::<(String, i64, u16)>(text).into_iter();
                 self.windows = Arc::new(all.map(|(c, version, days)| ((c, version), days)).collect());
             }
+            12 => {
+                let sealed = |(c, r, epoch, wrapped, forgotten_us, bytes): SealedFields| {
+                    ((c, r), Sealed { epoch, wrapped, forgotten_us, bytes })
+                };
+                self.sealed = Arc::new(list(text).into_iter().map(sealed).collect());
+            }
+            13 => {
+                let all = list::<(String, String, String, String)>(text).into_iter();
+                self.kept = Arc::new(all.map(|(c, r, s, epoch)| (((c, r), s), epoch)).collect());
+            }
+            14 => {
+                let all = list::<(i64, String, Option<i64>)>(text).into_iter();
+                self.epochs = Arc::new(all.map(|(n, state, closed_us)| (n, Epoch { state, closed_us })).collect());
+            }
+            _ => self.rotation_asked = list::<i64>(text).first() == Some(&1),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use quittance_domain::{
     system::{ConnectorKind, Registration, System, SystemLimits, SystemRole, SystemScope},
 };
 
-use crate::scenario::{By, CustomerNo, Erases, PersonId, SystemPlan};
+use crate::scenario::{By, CustomerNo, Erases, PERSONS, PersonId, SystemPlan};
 
 /// The one collection of every system.
 pub const COLLECTION: &str = "people";
@@ -30,8 +30,16 @@ pub fn typed_customer(customer: CustomerNo) -> CustomerId {
     CustomerId::new(&customer_id(customer)).expect("a slug")
 }
 
-/// A person's identifier of a kind. The same person may be known to several customers.
+/// A person's identifier of a kind. The same person may be known to several customers. Made once: to normalise a phone number costs more than
+/// a transaction.
 pub fn identifier(kind: IdentifierKind, person: PersonId) -> Identifier {
+    const KINDS: [IdentifierKind; 3] = [IdentifierKind::Email, IdentifierKind::Phone, IdentifierKind::UserId];
+    static MADE: OnceLock<[[Identifier; PERSONS]; KINDS.len()]> = OnceLock::new();
+    let made = MADE.get_or_init(|| KINDS.map(|kind| std::array::from_fn(|person| normalised(kind, person))));
+    KINDS.iter().position(|k| *k == kind).map_or_else(|| normalised(kind, person), |at| made[at][person].clone())
+}
+
+fn normalised(kind: IdentifierKind, person: PersonId) -> Identifier {
     let raw = match kind {
         IdentifierKind::Email => format!("p{person}@example.org"),
         IdentifierKind::Phone => format!("+4670123456{person}"),
@@ -137,6 +145,8 @@ pub struct SystemState {
     pub plan: SystemPlan,
     pub rows: BTreeMap<u64, Row>,
     pub down_until: Duration,
+    /// The rows as they were, for defects that are about that.
+    pub earlier: BTreeMap<u64, Row>,
 }
 
 /// How a person stood in it at a moment.
@@ -152,7 +162,7 @@ pub struct Truth {
 
 impl SystemState {
     pub const fn new(plan: SystemPlan) -> Self {
-        Self { plan, rows: BTreeMap::new(), down_until: Duration::ZERO }
+        Self { plan, rows: BTreeMap::new(), down_until: Duration::ZERO, earlier: BTreeMap::new() }
     }
 
     pub fn write(&mut self, customer: CustomerNo, person: PersonId, rows: u64) {
@@ -164,12 +174,19 @@ impl SystemState {
         }
     }
 
+    pub fn as_it_was(&self) -> Self {
+        Self { rows: self.earlier.clone(), ..Self::new(self.plan.clone()) }
+    }
+
+    /// Whom identifiers name, as far as this system knows the kind.
+    pub fn persons(&self, identifiers: &[Identifier]) -> impl Iterator<Item = PersonId> {
+        let kind = self.plan.by.kind();
+        (0..PERSONS).filter(move |person| identifiers.contains(&identifier(kind, *person)))
+    }
+
     /// Rows that a look finds by the customer's key and identifiers.
     pub fn found<'a>(&'a self, key: &str, identifiers: &[Identifier]) -> impl Iterator<Item = (u64, &'a Row)> {
-        let kind = self.plan.by.kind();
-        let named: BTreeSet<&Identifier> = identifiers.iter().filter(|i| i.kind() == kind).collect();
-        let persons: BTreeSet<PersonId> =
-            (0..crate::scenario::PERSONS).filter(|p| named.contains(&identifier(kind, *p))).collect();
+        let persons: BTreeSet<PersonId> = self.persons(identifiers).collect();
         let key = key.to_owned();
         self.rows.iter().filter_map(move |(id, row)| {
             (row.key == key && persons.contains(&row.person) && row.erased_at.is_none()).then_some((*id, row))

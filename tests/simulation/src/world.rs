@@ -17,7 +17,7 @@ use quittance_domain::Timestamp;
 
 use crate::{
     dice::Dice,
-    plan::{Fault, Listed, Moment, Plan, Quirk, Weather},
+    plan::{Call, Fault, Listed, Moment, Plan, Quirk, Weather},
 };
 
 /// When every run begins: the day before summer time does in Amsterdam.
@@ -245,7 +245,7 @@ impl World {
     }
 
     /// What a system does with a call.
-    pub fn quirk(&self) -> Option<Quirk> {
+    pub fn quirk(&self, call: Call) -> Option<Quirk> {
         let mut inner = self.inner();
         if inner.calm {
             return None;
@@ -253,7 +253,7 @@ impl World {
         let place = inner.calls;
         inner.calls += 1;
         let (seed, weather) = (inner.seed, inner.weather);
-        let quirk = inner.quirks.at(place, || weather.quirk(seed, place))?;
+        let quirk = inner.quirks.at(place, || weather.quirk(seed, place, call))?;
         inner.fired.1.push((place, quirk));
         inner.tell(&format!("quirk: {quirk:?}"));
         Some(quirk)

@@ -44,13 +44,16 @@ fn one_erasure(faults: Vec<(u64, Fault)>, quirks: Vec<(u64, Quirk)>) -> Scenario
         seed: 1,
         replicas: 1,
         customers: 1,
+        persons: 2,
+        rows: Vec::new(),
         systems: vec![system],
         systems_at_first: 1,
         lease_s: 30,
         window_days: 30,
+        retention_days: 30,
         ledger_batch: 64,
         fresh_topology: true,
-        weather: Weather { faults: 0, quirks: 0, lease_s: 30 },
+        weather: Weather { faults: 0, quirks: 0, lease_s: 30, outlasting: 0 },
         ops: ops.into_iter().enumerate().map(timed).collect(),
         faults: Plan::Listed(faults),
         quirks: Plan::Listed(quirks),
@@ -90,4 +93,17 @@ fn an_erasure_through_a_broken_connection_at_every_moment_of_every_transaction()
     for moment in 0..120 {
         stands(one_erasure(vec![(moment, Fault::Break)], vec![]));
     }
+}
+
+/// An operator lets a task run again that had nothing to be found by. A worker in somebody else's network was then given it, with no
+/// identifier, and what it said was confirmed: `NOT_HELD`.
+#[test]
+fn a_remote_worker_is_not_asked_about_nobody_when_a_task_is_retried() {
+    let mut scenario = one_erasure(vec![], vec![]);
+    let phones = SystemPlan { id: "pbx", by: By::Phone, remote: true, ..scenario.systems[0].clone() };
+    scenario.systems.push(phones);
+    scenario.systems_at_first = 2;
+    let (index, at) = (scenario.ops.len(), Duration::from_secs(60));
+    scenario.ops.push(Timed { index, at, replica: 0, op: Op::Operate { gives_up: false } });
+    stands(scenario);
 }

@@ -155,7 +155,7 @@ async fn lease(app: &App, request: Request<v1::LeaseTasksRequest>) -> ApiResult<
         let left = until.saturating_duration_since(Instant::now());
         let wait = if r.replays { left.min(LOOK_FOR_REPLAYS) } else { left };
         let leased = tokio::select! {
-            leased = app.remote.lease(&system.id, &principal, tasks_max, wait) => leased?,
+            leased = app.remote.lease(&system, &principal, tasks_max, wait) => leased?,
             () = app.drain.cancelled() => return Ok(v1::LeaseTasksResponse::default()),
         };
         match leased {
