@@ -77,6 +77,11 @@ impl Gate {
         self.permits.available_permits() == 0 || self.breaker.is_open(now)
     }
 
+    /// Nothing of it is in work.
+    fn rests(&self) -> bool {
+        self.permits.available_permits() >= self.concurrency as usize
+    }
+
     fn fits(&self, system: &System) -> bool {
         self.concurrency == system.limits.concurrency && self.per_second == system.limits.batches_per_second
     }
@@ -111,7 +116,9 @@ pub struct Dispatcher {
     workshop: Arc<Workshop>,
     notify: Arc<Notify>,
     desk: Arc<Mutex<Desk>>,
-    batches: Arc<Semaphore>,
+    /// Places for the first batch of a system each, and those that all share.
+    first: Arc<Semaphore>,
+    shared: Arc<Semaphore>,
     worker: String,
     hand_back: CancellationToken,
 }
@@ -128,7 +135,8 @@ impl Dispatcher {
         let hand_back = CancellationToken::new();
         let workshop = Workshop::new(store.clone(), clock.clone(), limits.clone(), connectors, hand_back.clone());
         Self {
-            batches: Arc::new(Semaphore::new(limits.batches_max)),
+            first: Arc::new(Semaphore::new(limits.systems_max)),
+            shared: Arc::new(Semaphore::new(limits.batches_max)),
             workshop: Arc::new(workshop),
             notify: Arc::new(Notify::new()),
             desk: Arc::default(),
@@ -184,7 +192,7 @@ impl Dispatcher {
             lookout.swept = Some((self.clock.steady(), topology.generation));
         }
         let mut batches = Vec::new();
-        if self.batches.available_permits() == 0 {
+        if self.first.available_permits() == 0 && self.shared.available_permits() == 0 {
             return Ok(batches);
         }
         let backlog = &mut lookout.backlog;
@@ -204,7 +212,7 @@ impl Dispatcher {
                 continue;
             }
             let Some(system) = topology.system(&work.system) else { continue };
-            let Ok(slot) = self.batches.clone().try_acquire_owned() else {
+            let Some(slot) = self.slot(&work.system) else {
                 later.push(work);
                 continue;
             };
@@ -233,6 +241,14 @@ impl Dispatcher {
     fn takes_nothing(&self, system: &SystemId) -> bool {
         let desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
         desk.gates.get(system).is_some_and(|gate| gate.takes_nothing(self.clock.now()))
+    }
+
+    /// A place for a batch: a system that rests has one of its own.
+    fn slot(&self, system: &SystemId) -> Option<OwnedSemaphorePermit> {
+        let desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
+        let rests = desk.gates.get(system).is_none_or(Gate::rests);
+        let own = if rests { self.first.clone().try_acquire_owned().ok() } else { None };
+        own.or_else(|| self.shared.clone().try_acquire_owned().ok())
     }
 
     /// Concurrency, breaker and rate of one system, in this order: what a closed gate refuses costs no rate.

@@ -5,8 +5,11 @@ use std::time::Duration;
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DispatchLimits {
-    /// Batches in work at once in this process, over all systems: bounds memory and connections.
+    /// Batches in work at once in this process, over all systems, beside the first of each system: bounds memory and connections.
     pub batches_max: usize,
+    /// Systems that have a place for one batch whatever others take, so that slow systems do not keep a fast one waiting. Those beyond
+    /// share `batches_max`.
+    pub systems_max: usize,
     /// How long a lease lives without a heartbeat: a dead worker's tasks are taken over after that.
     pub lease_s: u64,
     /// How often `ready` is looked at when nothing wakes us: finds what a lost wake-up missed.
@@ -43,6 +46,7 @@ impl Default for DispatchLimits {
     fn default() -> Self {
         Self {
             batches_max: 16,
+            systems_max: 64,
             lease_s: 30,
             poll_ms: 500,
             topology_refresh_ms: 1000,

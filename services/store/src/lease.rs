@@ -114,6 +114,8 @@ impl Store {
         let (claimed, rows) = claim(&mut tx, ready, query, key()).await?;
         if claimed < query.tasks_max as usize {
             settle_ready(&mut tx, ready, key()).await?;
+        } else {
+            go_behind_others(&mut tx, key(), query.now).await?;
         }
         let (tasks, time_zone) = self.open_leased(&mut tx, ready, query.now, rows).await?;
         tx.commit().await?;
@@ -308,6 +310,17 @@ async fn put_aside(tx: &mut Tx, ready: &ReadyWork, now: Timestamp, keyless: Vec<
         Rows::new(vec![Column::uuids(keyless)]),
     )
     .await?;
+    Ok(())
+}
+
+/// There may be more that is due; but whoever else waits comes first. Or customers with a great many requests would keep a new one out of
+/// [`READY_SCAN_MAX`].
+async fn go_behind_others(tx: &mut Tx, key: Vec<Val>, now: Timestamp) -> StoreResult<()> {
+    let mut args = key;
+    args.push(us(now).into());
+    let sql = "UPDATE ready SET ready_us = $5
+               WHERE customer_id = $1 AND system_id = $2 AND action = $3 AND work = $4 AND ready_us < $5";
+    tx.execute(sql, args).await?;
     Ok(())
 }
 

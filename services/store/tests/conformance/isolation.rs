@@ -1,6 +1,6 @@
 //! No customer sees or touches another's, through no method of the store, and on PostgreSQL not beside it either (I8).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quittance_domain::{action::RestrictionGround, ids::RequestId, outcome::OutcomeKind, request::RequestState};
 use quittance_store::{
@@ -232,6 +232,21 @@ pub async fn the_same_ids_at_two_customers_are_two_requests(t: &TestStore) {
     t.resolve_task(&bolt.key(running, crm), given_up, "operators/kim", now).await.unwrap();
     assert_eq!(acme.request(running).await.state, RequestState::Completed);
     assert_eq!(bolt.request(running).await.state, RequestState::CompletedWithExceptions);
+}
+
+/// What a new migration adds is distributed, too: a customer's by its customer, the deployment's to every node.
+pub async fn the_distributing_migration_names_every_table(t: &TestStore) {
+    let migration = include_str!("../../src/migrations/distribute.citus.sql");
+    let named = |function: &str| -> BTreeSet<&str> {
+        let calls = migration.lines().filter_map(|line| line.strip_prefix("SELECT ")?.strip_prefix(function));
+        calls.filter_map(|call| call.split('\'').nth(1)).collect()
+    };
+    let customers = customer_tables(t).await;
+    let customers: BTreeSet<&str> = customers.iter().map(|(table, _)| table.as_str()).collect();
+    assert_eq!(named("create_distributed_table("), customers);
+    assert_eq!(named("create_reference_table("), DEPLOYMENT_WIDE.iter().copied().collect());
+    let by_customer = migration.lines().filter(|line| line.contains("distributed_table"));
+    assert!(by_customer.into_iter().all(|line| line.contains("', 'customer_id'")));
 }
 
 pub async fn a_connection_without_settings_sees_no_row(t: &TestStore) {

@@ -5,7 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quittance_domain::{action::Action, ids::RequestId, task::TaskState};
+use quittance_domain::{
+    action::Action,
+    ids::{CustomerId, RequestId},
+    task::TaskState,
+};
 use quittance_store::{LeaseQuery, LeasedTask, Report, ReportResult};
 use tokio::task::JoinSet;
 
@@ -213,6 +217,23 @@ pub async fn the_longest_due_is_claimed_first(t: &TestStore) {
         let batch = claim_at(t, &crm, at(10), 2).await.unwrap();
         assert_eq!(batch.tasks.iter().map(|task| task.key.request).collect::<Vec<_>>(), expected);
     }
+}
+
+/// Or customers with a great many requests would fill every scan of what is due.
+pub async fn who_was_served_goes_behind_who_waits(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let bolt = customer(t, "bolt").await;
+    acme.instruct_all(at(1), (0..6).map(|n| erasure(&format!("p{n}"))).collect()).await;
+    bolt.instruct(at(5), erasure("mara")).await;
+    let order = async || -> Vec<CustomerId> {
+        let due = t.ready_work(at(10), std::slice::from_ref(&crm)).await.unwrap();
+        due.into_iter().map(|work| work.customer).collect()
+    };
+    assert_eq!(order().await, [acme.id.clone(), bolt.id.clone()]);
+    assert_eq!(claim_at(t, &crm, at(10), 2).await.unwrap().customer, acme.id);
+    assert_eq!(order().await, [bolt.id.clone(), acme.id.clone()]);
+    assert_eq!(claim_at(t, &crm, at(10), 2).await.unwrap().customer, bolt.id);
+    assert_eq!(claim_at(t, &crm, at(10), 2).await.unwrap().customer, acme.id);
 }
 
 pub async fn a_claim_finds_what_another_has_left(t: &TestStore) {

@@ -153,6 +153,7 @@ suite! {
             what_is_handed_back_is_due_at_once,
             a_retry_is_not_due_before_its_time,
             the_longest_due_is_claimed_first,
+            who_was_served_goes_behind_who_waits,
             a_claim_finds_what_another_has_left,
             a_match_set_is_stored_under_a_living_lease_only,
             a_match_set_survives_into_the_next_lease,
@@ -326,6 +327,7 @@ suite! {
         }
         isolation {
             a_connection_without_settings_sees_no_row,
+            the_distributing_migration_names_every_table,
             a_setting_ends_with_its_transaction,
         }
         round_trips {

@@ -9,9 +9,8 @@ use crate::{harness::TestStore, world::*};
 const READ_CUSTOMER: u64 = 3;
 const TAKE_ONE: u64 = 6;
 const TAKE_MANY: u64 = 5;
-/// A claim that takes all that is due moves the hint as well.
-const LEASE_ALL: u64 = 4;
-const LEASE_FULL: u64 = 3;
+/// The claim moves the hint as well.
+const LEASE: u64 = 4;
 const MATCH_SETS: u64 = 3;
 const REPORT: u64 = 4;
 
@@ -26,7 +25,7 @@ fn context<'a>(acme: &'a Customer, topology: &'a Topology) -> IntakeContext<'a> 
 }
 
 /// Leases, stores match sets, reports; each within its bound.
-async fn work(t: &TestStore, acme: &Customer, tasks: usize, tasks_max: u32, lease: u64) {
+async fn work(t: &TestStore, acme: &Customer, tasks: usize, tasks_max: u32) {
     let crm = system_id("crm");
     let ready = t.ready_work(at(2), std::slice::from_ref(&crm)).await.unwrap();
     let query = LeaseQuery { worker: "worker", now: at(2), expires_at: at(62), tasks_max };
@@ -34,7 +33,7 @@ async fn work(t: &TestStore, acme: &Customer, tasks: usize, tasks_max: u32, leas
     let batch = batch.unwrap();
     assert_eq!(batch.tasks.len(), tasks);
     assert_eq!(batch.time_zone, "Europe/Amsterdam");
-    assert!(trips <= lease, "{trips} round trips for a lease");
+    assert!(trips <= LEASE, "{trips} round trips for a lease");
 
     let sets: Vec<(&LeasedTask, Vec<u8>)> = batch.tasks.iter().map(|task| (task, b"keys".to_vec())).collect();
     let (lost, trips) = round_trips(t.save_match_sets(&crm, at(3), &sets)).await;
@@ -49,7 +48,7 @@ async fn work(t: &TestStore, acme: &Customer, tasks: usize, tasks_max: u32, leas
 }
 
 pub async fn one_request_takes_few(t: &TestStore) {
-    const { assert!(READ_CUSTOMER + TAKE_ONE + LEASE_ALL + MATCH_SETS + REPORT <= 20) };
+    const { assert!(READ_CUSTOMER + TAKE_ONE + LEASE + MATCH_SETS + REPORT <= 20) };
     let (acme, _) = acme_and_crm(t).await;
     let topology = t.topology().await.unwrap();
     let (read, trips) = round_trips(t.customer(&acme.id)).await;
@@ -59,12 +58,12 @@ pub async fn one_request_takes_few(t: &TestStore) {
     assert!(trips <= TAKE_ONE, "{trips} round trips to take one in");
     let (request, tasks): (RequestRow, Vec<TaskRow>) = taken.unwrap();
     assert_eq!(format!("{:?}", t.request(&acme.id, request.id).await.unwrap()), format!("{:?}", (request, tasks)));
-    work(t, &acme, 1, 1000, LEASE_ALL).await;
+    work(t, &acme, 1, 1000).await;
     assert_eq!(t.count("SELECT count(*) FROM requests WHERE state = 'COMPLETED'").await, 1);
 }
 
 pub async fn a_thousand_requests_take_no_more(t: &TestStore) {
-    const { assert!(TAKE_MANY + LEASE_FULL + MATCH_SETS + REPORT <= 30) };
+    const { assert!(TAKE_MANY + LEASE + MATCH_SETS + REPORT <= 30) };
     let (acme, _) = acme_and_crm(t).await;
     let topology = t.topology().await.unwrap();
     // A store that is new has its tables counted after the first of them.
@@ -73,7 +72,7 @@ pub async fn a_thousand_requests_take_no_more(t: &TestStore) {
         let (taken, trips) = round_trips(t.create_requests(&context(&acme, &topology), &chunk)).await;
         assert!(taken.unwrap().iter().all(Result::is_ok));
         assert!(trips <= TAKE_MANY + statistics, "{trips} round trips to take a thousand in");
-        work(t, &acme, 1000, 1000, LEASE_FULL).await;
+        work(t, &acme, 1000, 1000).await;
     }
     assert_eq!(t.count("SELECT count(*) FROM requests WHERE state = 'COMPLETED'").await, 2000);
     for table in ["subject_heads", "subject_lines", "task_waits"] {

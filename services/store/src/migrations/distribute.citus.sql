@@ -1,0 +1,35 @@
+-- Spreads a store over a Citus cluster: each customer on one shard, what is the deployment's everywhere. Run once, by hand, as the
+-- database's owner, on a store of this build's schema; docs/scaling.md tells when and how. No migration runs it.
+SELECT create_reference_table('customers');
+SELECT create_reference_table('systems');
+SELECT create_reference_table('data_maps');
+SELECT create_reference_table('deployment');
+SELECT create_reference_table('key_epochs');
+SELECT create_reference_table('key_rotation');
+SELECT create_reference_table('ledger_log');
+SELECT create_reference_table('ledger_lost');
+SELECT create_reference_table('ledger_tiles');
+SELECT create_reference_table('ready');
+SELECT create_reference_table('replays');
+SELECT create_reference_table('schema_version');
+SELECT create_distributed_table('requests', 'customer_id');
+SELECT create_distributed_table('agreements', 'customer_id', colocate_with => 'requests');
+SELECT create_distributed_table('certificates', 'customer_id', colocate_with => 'requests');
+SELECT create_distributed_table('confirmations', 'customer_id', colocate_with => 'requests');
+SELECT create_distributed_table('deadline_statements', 'customer_id', colocate_with => 'requests');
+SELECT create_distributed_table('extensions', 'customer_id', colocate_with => 'requests');
+SELECT create_distributed_table('kept_rows', 'customer_id', colocate_with => 'requests');
+SELECT create_distributed_table('key_epoch_uses', 'customer_id', colocate_with => 'requests');
+SELECT create_distributed_table('ledger_batches', 'customer_id', colocate_with => 'requests');
+SELECT create_distributed_table('ledger_entries', 'customer_id', colocate_with => 'requests');
+SELECT create_distributed_table('match_sets', 'customer_id', colocate_with => 'requests');
+SELECT create_distributed_table('package_records', 'customer_id', colocate_with => 'requests');
+SELECT create_distributed_table('packages', 'customer_id', colocate_with => 'requests');
+SELECT create_distributed_table('replay_matches', 'customer_id', colocate_with => 'requests');
+SELECT create_distributed_table('replay_shares', 'customer_id', colocate_with => 'requests');
+SELECT create_distributed_table('restrictions', 'customer_id', colocate_with => 'requests');
+SELECT create_distributed_table('subject_heads', 'customer_id', colocate_with => 'requests');
+SELECT create_distributed_table('subject_lines', 'customer_id', colocate_with => 'requests');
+SELECT create_distributed_table('suppressions', 'customer_id', colocate_with => 'requests');
+SELECT create_distributed_table('task_waits', 'customer_id', colocate_with => 'requests');
+SELECT create_distributed_table('tasks', 'customer_id', colocate_with => 'requests');
