@@ -13,7 +13,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     scene::Scene,
-    snapshot::Snapshot,
+    snapshot::{Entry, Snapshot},
     world::{ActorId, Violation},
 };
 
@@ -91,7 +91,8 @@ impl Checker {
     }
 
     /// After the end, when nothing goes wrong any more and nothing moves.
-    pub fn end(&self) -> Checked {
+    pub fn end(&self, entries: &[(i64, Entry)]) -> Checked {
+        self.ledger.unaltered(entries)?;
         requests::all_done(&self.scene, &self.before)?;
         forgetting::all_through(&self.before)?;
         self.ledger.all_signed(&self.before)

@@ -55,6 +55,6 @@ mod world;
 pub use planted::Planted;
 pub use play::{Run, play, run};
 pub use scenario::{Replay, Scenario};
-pub use search::{Found, cores, search};
+pub use search::{Found, at_once, search};
 pub use shrink::{Shrunk, shrink};
 pub use world::{Trace, Violation};

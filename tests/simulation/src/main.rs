@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Parser;
-use quittance_simulation::{Replay, cores, run, search, shrink};
+use quittance_simulation::{Replay, at_once, run, search, shrink};
 
 /// Runs seeds of the simulation until one fails.
 #[derive(Parser)]
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     }
     let until = options.seconds.map(|s| Instant::now() + Duration::from_secs(s));
     let began = Instant::now();
-    let found = search(options.from..options.from + options.seeds, until, None, cores());
+    let found = search(options.from..options.from + options.seeds, until, None, at_once());
     println!("{found} in {:.1} s", began.elapsed().as_secs_f64());
     let Some(seed) = found.failed else { return ExitCode::SUCCESS };
     println!("making seed {seed} small …");

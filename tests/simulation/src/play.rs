@@ -217,10 +217,12 @@ impl Play {
                 break;
             }
         }
-        if self.world.violation().is_none()
-            && let Err(violation) = self.checker.end()
-        {
-            self.world.violate(violation.rule, violation.what);
+        if self.world.violation().is_none() {
+            match self.reader.entries().await.map(|entries| self.checker.end(&entries)) {
+                Ok(Ok(())) => {}
+                Ok(Err(violation)) => self.world.violate(violation.rule, violation.what),
+                Err(error) => self.world.violate("simulation", format!("the store cannot be read: {error}")),
+            }
         }
     }
 

@@ -89,9 +89,9 @@ impl Replica {
             limits,
             dispatcher: Arc::new(dispatcher),
             lookout: Some(Lookout::default()),
-            looks: Loop::new(Duration::from_secs(dice.between(1, 30)), time),
+            looks: Loop::new(Duration::from_secs(dice.between(1, 60)), time),
             sequencer: Some(Box::new(sequencer)),
-            turns: Loop::new(Duration::from_secs(dice.between(120, 7200)), time),
+            turns: Loop::new(Duration::from_secs(dice.between(scenario.turns_least_s, 7200)), time),
             forgetting: Some(Box::new(Forgetting::new(store.clone(), name, ROTATE_EVERY))),
             keys: Loop::new(Duration::from_secs(dice.between(2, 120)), time),
         }

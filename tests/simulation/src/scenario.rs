@@ -162,6 +162,8 @@ pub struct Scenario {
     pub window_days: u16,
     /// After which a request that is over is forgotten, with the next rotation of the keys.
     pub retention_days: u16,
+    /// Between the sequencer's turns, at the least: where it works all the time, most of a run is its work.
+    pub turns_least_s: u64,
     /// Entries of one of the sequencer's transactions.
     pub ledger_batch: u32,
     /// The service's replicas ask each time which systems there are, or go on with what they know until they are told.
@@ -262,6 +264,7 @@ impl Scenario {
             lease_s,
             window_days: *dice.pick(&[1, 14, 30, 30]),
             retention_days: *dice.pick(&[0, 0, 1, 30]),
+            turns_least_s: *dice.pick(&[120, 1800, 3600]),
             ledger_batch: *dice.pick(&[2, 8, 64, 64]),
             fresh_topology: dice.per_mille(700),
             weather,
@@ -422,22 +425,33 @@ impl<'a> Drawing<'a> {
 
     fn ops(mut self) -> Vec<Timed> {
         // Many short runs find more than a few long ones in the same time; some must be long.
-        let (bursts, most) = match self.dice.below(10) {
-            0..7 => (1, 5),
-            7..9 => (self.dice.between(1, 3), 6),
-            _ => (self.dice.between(2, 5), 9),
+        let (bursts, most) = match self.dice.below(20) {
+            0..16 => (1, 5),
+            16..19 => (self.dice.between(1, 2), 6),
+            _ => (self.dice.between(2, 4), 8),
         };
         for burst in 0..bursts {
             self.at = DAY * u32::try_from(30 * burst / bursts).unwrap_or(0)
                 + Duration::from_secs(self.dice.below(86_400 * 30 / bursts / 2));
+            self.rotate(600);
             let instruct = self.instruct();
             self.push(instruct);
             for _ in 0..self.dice.below(most) {
                 let op = self.op();
                 self.push(op);
             }
+            self.at += Duration::from_secs(self.dice.below(900));
+            self.rotate(300);
         }
         self.ops
+    }
+
+    /// Around a burst rather than in it, so that much is over by then, or new after it; and what comes next comes after so many seconds.
+    fn rotate(&mut self, seconds: u64) {
+        if self.dice.per_mille(300) {
+            self.push(Op::Rotate);
+            self.at += Duration::from_secs(self.dice.below(seconds));
+        }
     }
 
     fn push(&mut self, op: Op) {
@@ -453,8 +467,8 @@ impl<'a> Drawing<'a> {
         self.ops.push(Timed { index: self.ops.len(), at: self.at, replica, op });
         // A word about it follows at once, before much of it is done.
         if instructs && self.dice.per_mille(500) {
-            let sort = self.sort(|sort| sort.is_about_a_request());
-            self.at += Duration::from_secs(self.dice.below(3));
+            let sort = self.sort(Sort::is_about_a_request);
+            self.at += Duration::from_secs(self.dice.between(1, 3));
             if let Some(op) = sort.and_then(|sort| self.op_of(sort)) {
                 let replica = self.dice.index(self.scenario.replicas);
                 self.ops.push(Timed { index: self.ops.len(), at: self.at, replica, op });

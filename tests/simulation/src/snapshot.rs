@@ -49,6 +49,9 @@ pub struct Confirmed {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
     pub request: Rid,
+    /// With whom it was staged, and where among them.
+    pub batch: String,
+    pub offset: i64,
     pub kind: String,
     pub payload: String,
     pub salt: String,
@@ -93,8 +96,9 @@ pub struct Snapshot {
     pub records: Arc<BTreeMap<(TaskId, i64), u64>>,
     /// The latest date that each request was extended to.
     pub extended: Arc<BTreeMap<Rid, i64>>,
-    /// By id: place and leaf.
-    pub places: Arc<BTreeMap<i64, (Option<i64>, String)>>,
+    /// Customer and id of each batch of ledger entries: the place of its first, once it has one.
+    pub batches: Arc<BTreeMap<(String, String), Option<i64>>>,
+    pub entries: usize,
     /// Those that the last snapshot had not.
     pub new_entries: Arc<Vec<(i64, Entry)>>,
     pub log: Option<Log>,
@@ -126,10 +130,9 @@ UNION ALL SELECT json_group_array(json_array(customer_id, request_id, system_id,
     (SELECT customer_id, hex(request_id) AS request_id, system_id, lease, count(*) AS n FROM package_records GROUP BY 1, 2, 3, 4)
 UNION ALL SELECT json_group_array(json_array(customer_id, request_id, due)) FROM
     (SELECT customer_id, hex(request_id) AS request_id, max(due_us) AS due FROM extensions GROUP BY 1, 2)
-UNION ALL SELECT json_group_array(json_array(e.rowid, b.first_index + e.batch_offset, hex(e.leaf))) FROM ledger_entries e
-    JOIN ledger_batches b ON b.customer_id = e.customer_id AND b.batch_id = e.batch_id
-UNION ALL SELECT json_group_array(json_array(rowid, customer_id, hex(request_id), kind, CAST(payload AS TEXT), hex(salt), hex(leaf)))
-    FROM (SELECT * FROM (SELECT rowid, * FROM ledger_entries) WHERE rowid > $1 ORDER BY rowid)
+UNION ALL SELECT json_group_array(json_array(customer_id, hex(batch_id), first_index)) FROM ledger_batches
+UNION ALL SELECT json_group_array(json_array(rowid, customer_id, hex(request_id), kind, CAST(payload AS TEXT), hex(salt), hex(leaf),
+    hex(batch_id), batch_offset)) FROM (SELECT rowid, * FROM ledger_entries WHERE rowid > $1 ORDER BY rowid)
 UNION ALL SELECT json_group_array(json_array(tree_size, hex(root), checkpoint, checkpoint_size)) FROM ledger_log
 UNION ALL SELECT json_group_array(system_id) FROM systems
 UNION ALL SELECT json_group_array(systems_generation) FROM deployment
@@ -138,7 +141,11 @@ UNION ALL SELECT json_group_array(json_array(customer_id, hex(request_id), key_e
     length(sealed_subject))) FROM requests
 UNION ALL SELECT json_group_array(json_array(customer_id, hex(request_id), system_id, key_epoch)) FROM kept_rows
 UNION ALL SELECT json_group_array(json_array(epoch, state, closed_us)) FROM key_epochs
-UNION ALL SELECT json_group_array(asked) FROM key_rotation";
+UNION ALL SELECT json_group_array(asked) FROM key_rotation
+UNION ALL SELECT json_array(count(*)) FROM ledger_entries";
+
+/// Which of the lists has the ledger's entries: of these only the new ones are read, for they are most of a store.
+const ENTRIES: usize = 7;
 
 /// Looks at a store from beside it.
 pub struct Reader {
@@ -151,7 +158,7 @@ pub struct Reader {
 type RequestFields = (String, String, String, String, String, i64, i64, i64, i64, i64, Option<i64>, i64, i64, i64);
 type TaskFields = (String, String, String, String, String, i64, i64, String);
 type SealedFields = (String, String, String, String, Option<i64>, i64);
-type EntryFields = (i64, String, String, String, String, String, String);
+type EntryFields = (i64, String, String, String, String, String, String, String, i64);
 
 #[expect(clippy::expect_used, reason = "the lists are the statement's own")]
 fn list<T: DeserializeOwned>(text: &str) -> Vec<T> {
@@ -169,12 +176,21 @@ impl Reader {
         self.pool.close().await;
     }
 
+    async fn texts(&self, after: i64) -> Result<Vec<String>, SqlError> {
+        let mut tx = self.pool.begin_read().await?;
+        let rows = tx.fetch(SQL, vec![after.into()]).await?;
+        tx.rollback().await?;
+        rows.iter().map(|row| row.text(0)).collect()
+    }
+
+    /// All ledger entries, those that were seen before too.
+    pub async fn entries(&self) -> Result<Vec<(i64, Entry)>, SqlError> {
+        Ok(self.texts(0).await?.get(ENTRIES).map(|text| entries(text)).unwrap_or_default())
+    }
+
     /// `None`: it is as it was.
     pub async fn read(&mut self) -> Result<Option<Snapshot>, SqlError> {
-        let mut tx = self.pool.begin_read().await?;
-        let rows = tx.fetch(SQL, vec![self.entries_seen.into()]).await?;
-        tx.rollback().await?;
-        let texts: Vec<String> = rows.iter().map(|row| row.text(0)).collect::<Result<_, _>>()?;
+        let texts = self.texts(self.entries_seen).await?;
         if texts == self.texts {
             return Ok(None);
         }
@@ -189,7 +205,7 @@ impl Reader {
         let older = |r: &Request| r.state == "IN_PROGRESS" && r.generation < now.generation;
         now.lacks_systems = now.requests.values().any(older);
         let behind = |log: &Log| log.tree_size > log.checkpoint_size;
-        now.unsigned = now.places.values().any(|(at, _)| at.is_none()) || now.log.as_ref().is_some_and(behind);
+        now.unsigned = now.batches.values().any(Option::is_none) || now.log.as_ref().is_some_and(behind);
         let under_way = |epoch: &Epoch| !matches!(epoch.state.as_str(), "CURRENT" | "LOGGED");
         now.keys_turn = now.rotation_asked || now.epochs.values().any(under_way);
         self.last = now.clone();
@@ -233,15 +249,10 @@ impl Snapshot {
                 self.extended = Arc::new(all.map(|(c, r, due)| ((c, r), due)).collect());
             }
             6 => {
-                let all = list::<(i64, Option<i64>, String)>(text).into_iter();
-                self.places = Arc::new(all.map(|(id, at, leaf)| (id, (at, leaf))).collect());
+                let all = list::<(String, String, Option<i64>)>(text).into_iter();
+                self.batches = Arc::new(all.map(|(customer, batch, at)| ((customer, batch), at)).collect());
             }
-            7 => {
-                let entry = |(id, customer, request, kind, payload, salt, leaf): EntryFields| {
-                    (id, Entry { request: (customer, request), kind, payload, salt, leaf })
-                };
-                self.new_entries = Arc::new(list(text).into_iter().map(entry).collect());
-            }
+            ENTRIES => self.new_entries = Arc::new(entries(text)),
             8 => {
                 let log = list::<(i64, String, String, i64)>(text).into_iter().next();
                 self.log = log.map(|(tree_size, root, checkpoint, checkpoint_size)| Log {
@@ -271,9 +282,17 @@ impl Snapshot {
                 let all = list::<(i64, String, Option<i64>)>(text).into_iter();
                 self.epochs = Arc::new(all.map(|(n, state, closed_us)| (n, Epoch { state, closed_us })).collect());
             }
-            _ => self.rotation_asked = list::<i64>(text).first() == Some(&1),
+            15 => self.rotation_asked = list::<i64>(text).first() == Some(&1),
+            _ => self.entries = list::<usize>(text).first().copied().unwrap_or_default(),
         }
     }
+}
+
+fn entries(text: &str) -> Vec<(i64, Entry)> {
+    let entry = |(id, customer, request, kind, payload, salt, leaf, batch, offset): EntryFields| {
+        (id, Entry { request: (customer, request), batch, offset, kind, payload, salt, leaf })
+    };
+    list(text).into_iter().map(entry).collect()
 }
 
 fn request(r: RequestFields) -> (Rid, Request) {

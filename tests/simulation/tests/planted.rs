@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use quittance_simulation::{Found, Planted, Replay, cores, run, search, shrink};
+use quittance_simulation::{Found, Planted, Replay, at_once, run, search, shrink};
 
 /// A defect that so many seeds do not find passes unseen. Each is found by far fewer: otherwise the next change to scenarios or statements
 /// could hide it.
@@ -32,7 +32,7 @@ fn every_planted_defect_is_found() {
             }
         }
     };
-    thread::scope(|scope| (0..cores()).for_each(|_| drop(scope.spawn(work))));
+    thread::scope(|scope| (0..at_once()).for_each(|_| drop(scope.spawn(work))));
     let unseen = unseen.into_inner().unwrap();
     assert!(unseen.is_empty(), "passed unseen: {unseen:?}");
 }

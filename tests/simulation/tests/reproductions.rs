@@ -51,6 +51,7 @@ fn one_erasure(faults: Vec<(u64, Fault)>, quirks: Vec<(u64, Quirk)>) -> Scenario
         lease_s: 30,
         window_days: 30,
         retention_days: 30,
+        turns_least_s: 120,
         ledger_batch: 64,
         fresh_topology: true,
         weather: Weather { faults: 0, quirks: 0, lease_s: 30, outlasting: 0 },

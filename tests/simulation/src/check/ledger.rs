@@ -1,6 +1,9 @@
 //! I6: every confirmation has its entry, once; the log only grows; what is signed is what stands. I10: no personal data in it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use quittance_ledger::{
     Leaf, SALT_BYTES,
@@ -27,6 +30,7 @@ pub struct LedgerSeen {
     compared: BTreeSet<TaskId>,
     /// The first due dates that customers' authorisations fixed.
     first_dates: BTreeMap<Rid, Vec<i64>>,
+    batches: Arc<BTreeMap<(String, String), Option<i64>>>,
     /// Row of each place.
     placed: Vec<i64>,
     frontier: Frontier,
@@ -50,6 +54,7 @@ impl LedgerSeen {
             confirmed: BTreeMap::new(),
             compared: BTreeSet::new(),
             first_dates: BTreeMap::new(),
+            batches: Arc::default(),
             placed: Vec::new(),
             frontier: Frontier::new(),
             roots: vec![MerkleHash::of_empty_tree()],
@@ -81,15 +86,23 @@ impl LedgerSeen {
             self.take_event(entry, &value["event"])?;
             self.entries.insert(*row, entry.clone());
         }
-        for (row, (_, leaf)) in now.places.iter() {
-            if self.entries.get(row).is_none_or(|entry| entry.leaf != *leaf) {
-                return Err(violated("I6", "a ledger entry was altered"));
-            }
-        }
-        if now.places.len() != self.entries.len() {
+        if now.entries != self.entries.len() {
             return Err(violated("I6", "a ledger entry is gone"));
         }
         Ok(())
+    }
+
+    /// At the end: all entries are as they were when they were first seen.
+    pub fn unaltered(&self, all: &[(i64, Entry)]) -> Checked {
+        if all.iter().any(|(row, entry)| self.entries.get(row) != Some(entry)) {
+            return Err(violated("I6", "a ledger entry was altered"));
+        }
+        Ok(())
+    }
+
+    fn place(&self, now: &Snapshot, entry: &Entry) -> Option<i64> {
+        let batch = (entry.request.0.clone(), entry.batch.clone());
+        now.batches.get(&batch).copied().flatten().map(|first| first + entry.offset)
     }
 
     fn take_event(&mut self, entry: &Entry, event: &Value) -> Checked {
@@ -110,8 +123,11 @@ impl LedgerSeen {
 
     fn places(&mut self, now: &Snapshot) -> Checked {
         let size = now.log.as_ref().map_or(0, |log| log.tree_size);
+        if Arc::ptr_eq(&self.batches, &now.batches) && self.placed.len() as i64 == size {
+            return Ok(());
+        }
         let mut placed: BTreeMap<i64, i64> = BTreeMap::new();
-        for (row, place) in now.places.iter().filter_map(|(row, (place, _))| Some((*row, (*place)?))) {
+        for (row, place) in self.entries.iter().filter_map(|(row, entry)| Some((*row, self.place(now, entry)?))) {
             if placed.insert(place, row).is_some() {
                 return Err(violated("I6", format!("two entries have place {place}")));
             }
@@ -133,6 +149,7 @@ impl LedgerSeen {
             self.roots.push(self.frontier.root());
         }
         self.placed = placed.into_values().collect();
+        self.batches = now.batches.clone();
         let root = now.log.as_ref().and_then(|log| bytes::<32>(&log.root));
         if root.is_some_and(|root| self.frontier.root().0 != root) {
             return Err(violated("I6", "the log's root is not that of its entries"));
@@ -218,7 +235,8 @@ impl LedgerSeen {
 
     /// At the end: nothing is only staged, and all is signed.
     pub fn all_signed(&self, now: &Snapshot) -> Checked {
-        let (staged, size) = (now.places.values().filter(|(at, _)| at.is_none()).count(), self.placed.len() as i64);
+        let staged = self.entries.values().filter(|entry| self.place(now, entry).is_none()).count();
+        let size = self.placed.len() as i64;
         if staged > 0 {
             return Err(violated("liveness", format!("{staged} entries never got a place")));
         }
