@@ -64,11 +64,16 @@ async fn stage(deployment: &Deployment, count: usize) {
         Column::bytes(all.iter().map(salt)),
         Column::bytes(all.iter().map(leaf)),
         Column::bytes(all.iter().map(|_| b"{}".to_vec())),
+        Column::i64s((0..).take(count)),
     ]);
-    let sql = "WITH v(id, salt, leaf, payload) AS ({rows})
-               INSERT INTO ledger_entries (customer_id, entry_id, request_id, kind, payload, salt, leaf)
-               SELECT 'acme', id, id, 'closed', payload, salt, leaf FROM v WHERE true";
-    tx.execute_rows(sql, vec![], rows).await.unwrap();
+    let batch = Uuid::now_v7();
+    let sql = "WITH v(id, salt, leaf, payload, batch_offset) AS ({rows})
+               INSERT INTO ledger_entries (customer_id, entry_id, request_id, kind, payload, salt, leaf, batch_id, batch_offset)
+               SELECT 'acme', id, id, 'closed', payload, salt, leaf, $1, batch_offset FROM v WHERE true";
+    tx.execute_rows(sql, vec![batch.into()], rows).await.unwrap();
+    let leaves: Vec<u8> = all.iter().flat_map(leaf).collect();
+    let sql = "INSERT INTO ledger_batches (customer_id, batch_id, leaves) VALUES ('acme', $1, $2)";
+    tx.execute(sql, vec![batch.into(), leaves.into()]).await.unwrap();
     tx.commit().await.unwrap();
 }
 
