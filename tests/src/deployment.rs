@@ -37,7 +37,8 @@ pub fn binary(name: &str) -> PathBuf {
     folder.join(name)
 }
 
-fn free_port() -> u16 {
+/// Free a moment ago, that is.
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port is free").port()
 }
 
