@@ -25,9 +25,9 @@ use rows::Database;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
-    #[error("{}: {1}", .0.display())]
+    #[error("{path}: {error}", path = .0.display(), error = .1)]
     File(PathBuf, io::Error),
-    #[error("{}: {1}", .0.display())]
+    #[error("{path}: {error}", path = .0.display(), error = .1)]
     Form(PathBuf, serde_json::Error),
     #[error("a database cannot be read: {0}")]
     Database(#[from] sqlx::Error),

@@ -179,8 +179,9 @@ fn promised<'j>(
             Event::Acknowledged { customer, request_id, name } => {
                 report.figures.acknowledgements += 1;
                 answered.insert(request_id);
-                let known = by_idempotency.get(&(customer.as_str(), request_id.replace('-', "").as_str()));
-                let named = known.map(|id| id.to_string());
+                let idempotency = request_id.replace('-', "");
+                let known = by_idempotency.get(&(customer.as_str(), idempotency.as_str()));
+                let named = known.map(|id| (*id).to_owned());
                 report.expect(id_of(name) == named, Rule::AcknowledgedIsDurable, || {
                     format!("{name} was acknowledged, and {named:?} is there")
                 });

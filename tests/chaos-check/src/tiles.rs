@@ -18,12 +18,11 @@ fn path(level: &str, index: u64, width: u64) -> String {
 
 /// The bytes of a tile that has `width` elements in the tree, each of `bytes`. The full tile may stand for a partial one.
 pub fn read(folder: &Path, level: &str, index: u64, width: u64, bytes: usize) -> Result<Vec<u8>, String> {
-    let widths = if width < WIDTH { [width, WIDTH].as_slice() } else { &[WIDTH] };
     let wanted = usize::try_from(width).unwrap_or(usize::MAX).saturating_mul(bytes);
-    for width in widths {
-        let Ok(mut content) = fs::read(folder.join(path(level, index, *width))) else { continue };
+    for width in [width, WIDTH] {
+        let Ok(mut content) = fs::read(folder.join(path(level, index, width))) else { continue };
         if content.len() < wanted {
-            return Err(format!("{} is too short", path(level, index, *width)));
+            return Err(format!("{} is too short", path(level, index, width)));
         }
         content.truncate(wanted);
         return Ok(content);

@@ -119,6 +119,11 @@ impl Desk {
     }
 }
 
+/// So long on average.
+fn about(pace: Duration) -> Duration {
+    pace.mul_f64(rand::rng().random_range(0.2..1.8))
+}
+
 fn sent(instructions: &[Instruction]) -> Vec<Event> {
     instructions.iter().map(|i| Event::Sent(i.sent.clone())).collect()
 }
@@ -145,7 +150,7 @@ pub async fn one_by_one(
                 create(&desk, &mut client, &token, &instruction).await?;
             }
         }
-        tokio::time::sleep(pace.mul_f64(rand::rng().random_range(0.2..1.8))).await;
+        tokio::time::sleep(about(pace)).await;
     }
     Ok(())
 }
@@ -216,7 +221,7 @@ pub async fn in_streams(
             desk.journal.write(sent(&round))?;
             stream(&desk, &token, &round).await?;
         }
-        tokio::time::sleep(pace.mul_f64(rand::rng().random_range(0.2..1.8))).await;
+        tokio::time::sleep(about(pace)).await;
     }
     Ok(())
 }

@@ -94,7 +94,8 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut mode: watch::
             },
         };
         let Ok(read @ 1..) = read else { return };
-        if let Mode::Slow(delay) = *mode.borrow() {
+        let now = *mode.borrow();
+        if let Mode::Slow(delay) = now {
             tokio::time::sleep(delay).await;
         }
         if !may_pass(&mut mode, &lost).await {

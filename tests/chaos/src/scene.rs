@@ -18,6 +18,8 @@ use quittance_tests::{
     scenario::{create_customer, register, system},
 };
 
+use tokio::net::TcpStream;
+
 use crate::{
     Failure, Options,
     apps::{self, CRM_MAP, CUSTOMERS, FILES_MAP, SHOP_MAP},
@@ -65,7 +67,7 @@ pub struct Scene {
     pub postgres: Option<Postgres>,
     pub disk: Option<Disk>,
     pub folder: PathBuf,
-    pub operator: String,
+    operator: String,
     pub manifest: Manifest,
 }
 
@@ -181,11 +183,11 @@ impl Scene {
         Ok(Replica { process, clock, store_link, client_link, port })
     }
 
-    /// Until every replica answers.
-    pub async fn ready(&self) -> Result<(), Failure> {
+    /// Until every replica listens, which it does when its store is open.
+    async fn ready(&self) -> Result<(), Failure> {
         let until = Instant::now() + Duration::from_secs(60);
         for replica in &self.replicas {
-            while Client::connect(replica.client_link.endpoint(), &self.operator).await.is_err() {
+            while TcpStream::connect(local(replica.port)).await.is_err() {
                 if Instant::now() > until {
                     return Err(format!("{} does not answer", replica.process.name).into());
                 }
