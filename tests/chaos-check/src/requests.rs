@@ -71,12 +71,8 @@ async fn read(store: &mut Database, report: &mut Report) -> Result<Requests, Che
             report.expect(!known, Rule::OnlyWhatWasSent, || "a request stands there twice".to_owned());
         })
         .await?;
-    let columns = [
-        ("customer_id", As::Plain),
-        ("request_id", As::Uuid),
-        ("system_id", As::Plain),
-        ("state", As::Plain),
-    ];
+    let columns =
+        [("customer_id", As::Plain), ("request_id", As::Uuid), ("system_id", As::Plain), ("state", As::Plain)];
     store
         .each("tasks", &columns, |row| {
             report.figures.tasks += 1;
@@ -161,11 +157,7 @@ pub async fn check(
 }
 
 /// Every promise that a client was given; gives what was sent, by customer and `request_id`.
-fn promised<'j>(
-    journal: &'j [Line],
-    requests: &Requests,
-    report: &mut Report,
-) -> HashMap<(&'j str, String), &'j Sent> {
+fn promised<'j>(journal: &'j [Line], requests: &Requests, report: &mut Report) -> HashMap<(&'j str, String), &'j Sent> {
     let by_idempotency: HashMap<(&str, &str), &str> =
         requests.iter().map(|((customer, id), r)| ((customer.as_str(), r.idempotency.as_str()), id.as_str())).collect();
     let mut sent = HashMap::new();
@@ -232,7 +224,9 @@ fn complete(name: &str, request: &Request, systems: &[String], report: &mut Repo
 fn dates(name: &str, request: &Request, sent: &Sent, report: &mut Report) {
     report.expect(request.first_due_us == request.due_us, Rule::LateMark, || format!("{name}: its due date moved"));
     if let Some(due) = sent.controller_due_us {
-        report.expect(request.due_us == due, Rule::LateMark, || format!("{name} is not due when its customer must answer"));
+        report.expect(request.due_us == due, Rule::LateMark, || {
+            format!("{name} is not due when its customer must answer")
+        });
     }
     for (system, confirmation) in request.confirmations.iter().flat_map(|(s, all)| all.iter().map(move |c| (s, c))) {
         let late = confirmation.confirmed_us > request.due_us;
@@ -270,11 +264,12 @@ fn truth(name: &str, request: &Request, expected: &Outcomes, report: &mut Report
             let text = |member: &str| outcome[member].as_str().unwrap_or_default().to_owned();
             let (collection, category, what) = (text("collection"), text("category"), text("outcome"));
             said.insert(format!("{system}/{collection} {category} {what} {}", outcome["count"]));
-            report.expect(text("grade") == "VERIFIED", Rule::ConfirmationTrue, || format!("{name} at {system} is not verified"));
+            report.expect(text("grade") == "VERIFIED", Rule::ConfirmationTrue, || {
+                format!("{name} at {system} is not verified")
+            });
         }
     }
-    let (missing, more): (Vec<_>, Vec<_>) =
-        (expected.difference(&said).collect(), said.difference(expected).collect());
+    let (missing, more): (Vec<_>, Vec<_>) = (expected.difference(&said).collect(), said.difference(expected).collect());
     report.expect(missing.is_empty() && more.is_empty(), Rule::ConfirmationTrue, || {
         format!("{name} ({}) lacks {missing:?}, and says {more:?}", request.action)
     });

@@ -18,8 +18,11 @@ impl Disk {
     pub fn mount(folder: &Path, megabytes: u64) -> Result<Option<Self>, Failure> {
         fs::create_dir_all(folder)?;
         let size = format!("size={megabytes}m,mode=0700");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder).stderr(Stdio::null()).status();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(folder)
+            .stderr(Stdio::null())
+            .status();
         Ok(mounted.is_ok_and(|status| status.success()).then(|| Self { folder: folder.to_owned() }))
     }
 

@@ -19,7 +19,11 @@ use std::{
     error::Error,
     fs,
     path::PathBuf,
-    sync::{Arc, atomic::Ordering},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -110,6 +114,7 @@ pub async fn run(options: &Options, say: &(impl Fn(String) + Sync)) -> Result<Ou
         told: Told::default(),
         stop: stopped,
         look_at,
+        open: AtomicU64::new(0),
     });
     let mut tokens = Vec::new();
     for customer in CUSTOMERS {
@@ -173,6 +178,12 @@ pub async fn run(options: &Options, say: &(impl Fn(String) + Sync)) -> Result<Ou
         gave_up += times;
         findings.extend(crashes);
     }
+    if !findings.is_empty()
+        && scene.disk.is_some()
+        && let Err(error) = keep_disk(clients, scene)
+    {
+        say(format!("the disk's content is not kept: {error}"));
+    }
     Ok(Outcome {
         seed: options.seed,
         store: format!("{:?}", options.store).to_lowercase(),
@@ -188,6 +199,15 @@ pub async fn run(options: &Options, say: &(impl Fn(String) + Sync)) -> Result<Ou
         findings,
         folder,
     })
+}
+
+/// What lies on the small disk is to be looked at, and goes with it.
+fn keep_disk(clients: JoinSet<std::io::Result<()>>, scene: Arc<Scene>) -> Result<(), Failure> {
+    let (data, kept) = (scene.folder.join("data"), scene.folder.join("kept"));
+    let copied = Command::new("cp").arg("-a").arg(&data).arg(&kept).status()?.success();
+    // Those who hold the scene, if any is left.
+    drop((clients, scene));
+    if copied { Ok(fs::rename(kept, data)?) } else { Err("the disk's content could not be kept".into()) }
 }
 
 /// Starts again what ended by itself, as a container platform does.
@@ -240,7 +260,9 @@ async fn stuck(scene: &Scene, tokens: &[(&str, String)]) -> Vec<String> {
             Ok(open) => findings.extend(open.iter().map(|request| {
                 let tasks = request.tasks.iter().filter(|t| t.state() != v1::TaskState::Confirmed);
                 let tasks: Vec<String> = tasks
-                    .map(|t| format!("{} {} after {} attempts {}", t.system, t.state().as_str_name(), t.attempts, t.reason))
+                    .map(|t| {
+                        format!("{} {} after {} attempts {}", t.system, t.state().as_str_name(), t.attempts, t.reason)
+                    })
                     .collect();
                 format!("stuck: {} {} {tasks:?}", request.name, request.action().as_str_name())
             })),

@@ -31,6 +31,8 @@ const CHUNK: usize = 10;
 /// One in so many acknowledged requests is sent again, and one in so many is looked at until it is completed.
 const SENT_AGAIN: u32 = 10;
 const LOOKED_AT: u32 = 4;
+/// Requests that are looked at and open, beyond which nobody begins with another person.
+const OPEN_MAX: u64 = 150;
 
 /// What all clients share.
 pub struct Desk {
@@ -39,10 +41,11 @@ pub struct Desk {
     pub endpoints: Vec<String>,
     pub journal: Journal,
     pub told: Told,
-    /// Acknowledged and not known to be completed: clients that are far ahead wait.
     pub stop: watch::Receiver<bool>,
     /// Names to look at until they are completed.
     pub look_at: mpsc::Sender<Look>,
+    /// How many of them are not: clients that are far ahead wait.
+    pub open: AtomicU64,
 }
 
 pub struct Look {
@@ -94,6 +97,14 @@ impl Desk {
         *self.stop.borrow()
     }
 
+    /// Gives whether there is more to send, when the service has caught up.
+    async fn goes_on(&self) -> bool {
+        while !self.stopping() && self.open.load(Ordering::Relaxed) > OPEN_MAX {
+            self.pause().await;
+        }
+        !self.stopping()
+    }
+
     async fn pause(&self) {
         let wait = rand::rng().random_range(50..400);
         tokio::time::sleep(Duration::from_millis(wait)).await;
@@ -138,7 +149,7 @@ pub async fn one_by_one(
 ) -> std::io::Result<()> {
     let mut client = None;
     for n in people.filter(|n| !is_neighbour(*n)) {
-        if desk.stopping() {
+        if !desk.goes_on().await {
             break;
         }
         for instruction in story::of(desk.seed, customer, n) {
@@ -204,7 +215,7 @@ pub async fn in_streams(
 ) -> std::io::Result<()> {
     let people: Vec<u64> = people.filter(|n| !is_neighbour(*n)).collect();
     for some in people.chunks(STREAM_PEOPLE) {
-        if desk.stopping() {
+        if !desk.goes_on().await {
             break;
         }
         // What is instructed second about somebody comes when the first is acknowledged.
@@ -245,9 +256,9 @@ async fn stream(desk: &Desk, token: &str, round: &[Instruction]) -> std::io::Res
         // Written outside of the callback, which cannot wait; a chunk's answer is in the journal before the next stream begins.
         let mut chunks: Vec<v1::BatchCreateRequestsResponse> = Vec::new();
         let outcome = match desk.client(token).await {
-            Ok(client) => {
-                create_requests(&client, "", items, &options, |answer, _| chunks.push(answer.clone())).await.map_err(|e| e.error)
-            }
+            Ok(client) => create_requests(&client, "", items, &options, |answer, _| chunks.push(answer.clone()))
+                .await
+                .map_err(|e| e.error),
             Err(error) => Err(error),
         };
         for answer in chunks {
@@ -255,9 +266,9 @@ async fn stream(desk: &Desk, token: &str, round: &[Instruction]) -> std::io::Res
             answer.errors.iter().for_each(|error| desk.told.item_error(error));
             let items = (answer.names.len() + failed.len()) as u64;
             let taken = (answer.last_number + 1 - items..=answer.last_number).filter(|n| !failed.contains(n));
-            let told = taken.zip(answer.names).filter_map(|(number, name)| {
-                Some((round.get(usize::try_from(number).ok()?.checked_sub(1)?)?, name))
-            });
+            let told = taken
+                .zip(answer.names)
+                .filter_map(|(number, name)| Some((round.get(usize::try_from(number).ok()?.checked_sub(1)?)?, name)));
             desk.acknowledge(told.collect(), since, token).await?;
         }
         match outcome {
@@ -296,6 +307,7 @@ pub async fn look(desk: Arc<Desk>, mut names: mpsc::Receiver<Look>) -> std::io::
             }
         }
         open = still;
+        desk.open.store(open.len() as u64, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     Ok(())

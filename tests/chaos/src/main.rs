@@ -44,6 +44,7 @@ async fn main() -> ExitCode {
                 let _ = writeln!(out, "FOUND {finding}");
             }
             if outcome.findings.is_empty() {
+                let _ = fs::remove_dir_all(&outcome.folder);
                 let _ = writeln!(out, "nothing found; seed {}", outcome.seed);
                 return ExitCode::SUCCESS;
             }
@@ -69,7 +70,7 @@ async fn chaos(args: &Args) -> Result<Outcome, Failure> {
         },
         faults: true,
         // More than can be come by in the time.
-        people: lasts.as_secs() * 12 + 200,
+        people: lasts.as_secs() * 8 + 200,
         pace: Duration::from_millis(400),
         settle: Duration::from_secs(300),
     };

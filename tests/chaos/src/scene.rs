@@ -107,11 +107,9 @@ impl Scene {
         for replica in &replicas {
             replica.process.start()?;
         }
-        let mut scene =
-            Self { workers: Vec::new(), replicas, postgres, disk, folder, operator, manifest };
+        let mut scene = Self { workers: Vec::new(), replicas, postgres, disk, folder, operator, manifest };
         scene.ready().await?;
-        scene.manifest.log_keys =
-            quittanced(&data, &["ledger", "keys"])?.lines().map(str::to_owned).collect();
+        scene.manifest.log_keys = quittanced(&data, &["ledger", "keys"])?.lines().map(str::to_owned).collect();
         scene.register().await?;
         scene.start_workers(&data).await?;
         scene.manifest.logs = scene.processes().iter().map(|p| p.log.clone()).collect();
@@ -203,10 +201,8 @@ impl Scene {
         for customer in CUSTOMERS {
             create_customer(&operator, customer).await;
         }
-        let customers = CUSTOMERS.map(|customer| v1::SystemCustomer {
-            customer: format!("customers/{customer}"),
-            key: customer.to_owned(),
-        });
+        let customers = CUSTOMERS
+            .map(|customer| v1::SystemCustomer { customer: format!("customers/{customer}"), key: customer.to_owned() });
         // Small batches, so that there are many moments to be hurt at.
         let limits = Some(v1::SystemLimits { concurrency: 4, batches_per_second: 0, batch_size: 10 });
         let sql = v1::ConnectorKind::Sql;

@@ -126,9 +126,11 @@ fn sorts(v: &Victims) -> Vec<Sort> {
     }
     if v.clocks {
         sorts.extend([
-            ("clock forward", (|r, v| {
-                (Kind::StepClock(r.random_range(1..30)), Target::Replica(replica(r, v)))
-            }) as fn(&mut StdRng, &Victims) -> _),
+            (
+                "clock forward",
+                (|r, v| (Kind::StepClock(r.random_range(1..30)), Target::Replica(replica(r, v))))
+                    as fn(&mut StdRng, &Victims) -> _,
+            ),
             ("clock back", |r, v| (Kind::StepClock(-r.random_range(1..30)), Target::Replica(replica(r, v)))),
         ]);
     }
