@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help demo test simulate lint proto bench fmt release-proto
+.PHONY: help demo test simulate chaos lint proto bench fmt release-proto
 
 help: ## What there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -20,6 +20,10 @@ test: lint proto ## Formatting, lints, contract, and all tests on real servers t
 simulate: ## Seeds of the simulation: SEEDS=10000 FROM=0; or one again, told step by step: REPLAY=…
 	$(CARGO) build --workspace
 	target/debug/quittance-simulation $(if $(REPLAY),--replay '$(REPLAY)',--seeds $(or $(SEEDS),10000) --from $(or $(FROM),0))
+
+chaos: ## Faults for real, by processes: MINUTES=30 SEED=… STORE=postgres (three servers) or sqlite (one)
+	$(CARGO) build --workspace
+	tests/with-servers.sh target/debug/chaos --minutes $(or $(MINUTES),30) --store $(or $(STORE),postgres) $(if $(SEED),--seed $(SEED))
 
 lint: ## Formatting and clippy, warnings denied
 	$(CARGO) fmt --all --check

@@ -3,13 +3,16 @@
 # read PDF files with are there too.
 #   tests/with-servers.sh cargo test --workspace
 # Sets QUITTANCE_TEST_POSTGRES_URL (superuser, database postgres), QUITTANCE_TEST_STANDBY_URL (a copy of it that is in recovery and takes no
-# writes) and QUITTANCE_TEST_MARIADB_URL (root, no database).
+# writes) and QUITTANCE_TEST_MARIADB_URL (root, no database), QUITTANCE_TEST_POSTGRES_BIN (the server's programs) and QUITTANCE_TEST_FAKETIME (a
+# library that steps a process's clock).
 # Where no server is installed and we may, the Debian packages are.
 set -euo pipefail
 
 say() { printf 'with-servers: %s\n' "$*" >&2; }
 
 pg_bin() { ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1; }
+
+faketime() { ls /usr/lib/*/faketime/libfaketimeMT.so.1 2>/dev/null | head -n 1; }
 
 install() {
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
@@ -28,6 +31,7 @@ install() {
 command -v mariadbd >/dev/null || [ -x /usr/sbin/mariadbd ] || install MariaDB mariadb-server
 command -v pdftotext >/dev/null || install poppler poppler-utils
 command -v qpdf >/dev/null || install qpdf qpdf
+[ -n "$(faketime)" ] || install libfaketime libfaketime
 PG=$(pg_bin)
 MARIADBD=$(command -v mariadbd || echo /usr/sbin/mariadbd)
 
@@ -77,6 +81,8 @@ start_postgres standby "$STANDBY_PORT"
 export QUITTANCE_TEST_STANDBY_URL="postgres://quittance_test@127.0.0.1:$STANDBY_PORT/postgres"
 export QUITTANCE_TEST_POSTGRES_URL="postgres://quittance_test@127.0.0.1:$PG_PORT/postgres"
 export QUITTANCE_TEST_POSTGRES_BIN="$PG"
+QUITTANCE_TEST_FAKETIME=$(faketime)
+export QUITTANCE_TEST_FAKETIME
 
 MARIA_PORT=$(free_port)
 as mysql mariadb-install-db --no-defaults --datadir="$DIR/maria/data" --auth-root-authentication-method=normal --skip-test-db \

@@ -39,6 +39,7 @@ pub fn binary(name: &str) -> PathBuf {
     folder.join(name)
 }
 
+/// Free a moment ago, that is.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port is free").port()
 }

@@ -30,6 +30,13 @@ impl TopologyCache {
     pub async fn get(&self) -> StoreResult<Arc<Topology>> {
         match self.cached() {
             Some((at, topology)) if at.elapsed() < self.max_age => Ok(topology),
+            _ => self.present().await,
+        }
+    }
+
+    /// As it is now. For whoever refuses something for what is not known: another replica may have registered it a moment ago.
+    pub async fn present(&self) -> StoreResult<Arc<Topology>> {
+        match self.cached() {
             Some((_, topology)) if self.store.generation().await? == topology.generation => {
                 self.keep(topology.clone());
                 Ok(topology)

@@ -1,6 +1,6 @@
 //! Leases: who may work on a task, until when. A row with an epoch (`lease`), never a lock that lives in a connection.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use quittance_domain::{
     Timestamp,
@@ -9,6 +9,7 @@ use quittance_domain::{
     task::Work,
 };
 use quittance_sql::{Column, Engine, Row, Rows, Tx, Val};
+use uuid::Uuid;
 
 use crate::{
     Store, StoreError, StoreResult, SubjectSecrets,
@@ -141,6 +142,7 @@ impl Store {
         let mut tasks = Vec::with_capacity(rows.len());
         let mut time_zone = String::new();
         let (mut closed, mut keyless) = (Vec::new(), Vec::new());
+        let mut meanwhile = stored_meanwhile(tx, ready, &rows).await?;
         for row in rows {
             let id = row.uuid(0)?;
             if row.opt_i64(9)?.is_some() {
@@ -157,7 +159,7 @@ impl Store {
                 }
                 unwrapped => unwrapped?,
             };
-            let sealed = row.opt_bytes(10)?;
+            let sealed = meanwhile.remove(&id).map_or_else(|| row.opt_bytes(10), |sealed| Ok(Some(sealed)))?;
             let place = ready.system.as_str();
             let match_set = sealed.map(|s| request_key.open(SealedColumn::MatchSet, place, &s)).transpose()?;
             if tasks.is_empty() {
@@ -288,8 +290,31 @@ async fn claim(
     Ok((claimed.len(), rows))
 }
 
+/// The match sets of tasks that somebody had before. On PostgreSQL the claim may have begun before that worker stored one and come to the
+/// task after: it then sees the task as it is, and not the match set. What begins now sees it, and with the task held no other comes (I4).
+async fn stored_meanwhile(tx: &mut Tx, ready: &ReadyWork, claimed: &[Row]) -> StoreResult<HashMap<Uuid, Vec<u8>>> {
+    if tx.engine() != Engine::Postgres {
+        return Ok(HashMap::new());
+    }
+    let mut before = Vec::new();
+    for row in claimed {
+        if row.i64(1)? > 1 {
+            before.push(row.uuid(0)?);
+        }
+    }
+    let rows = tx
+        .fetch_rows(
+            "WITH v(request_id) AS ({rows}) SELECT m.request_id, m.sealed FROM v
+             JOIN match_sets m ON m.customer_id = $1 AND m.request_id = v.request_id AND m.system_id = $2",
+            vec![ready.customer.as_str().into(), ready.system.as_str().into()],
+            Rows::new(vec![Column::uuids(before)]),
+        )
+        .await?;
+    rows.iter().map(|row| Ok((row.uuid(0)?, row.bytes(1)?))).collect()
+}
+
 /// Declined while it was at work, and put off or forgotten by its worker since: no attempt begins any more (I1), a person looks at it.
-async fn leave_closed(tx: &mut Tx, ready: &ReadyWork, closed: Vec<uuid::Uuid>) -> StoreResult<()> {
+async fn leave_closed(tx: &mut Tx, ready: &ReadyWork, closed: Vec<Uuid>) -> StoreResult<()> {
     tx.execute_rows(
         "WITH v(request_id) AS ({rows}) UPDATE tasks SET state = 'NEEDS_ATTENTION', reason = 'REQUEST_CLOSED' FROM v
          WHERE tasks.customer_id = $1 AND tasks.system_id = $2 AND tasks.request_id = v.request_id",
@@ -301,7 +326,7 @@ async fn leave_closed(tx: &mut Tx, ready: &ReadyWork, closed: Vec<uuid::Uuid>) -
 }
 
 /// What cannot be opened does not hold up the rest. Its key may come back: it is tried again.
-async fn put_aside(tx: &mut Tx, ready: &ReadyWork, now: Timestamp, keyless: Vec<uuid::Uuid>) -> StoreResult<()> {
+async fn put_aside(tx: &mut Tx, ready: &ReadyWork, now: Timestamp, keyless: Vec<Uuid>) -> StoreResult<()> {
     let again_at = now.checked_add(KEYLESS_AGAIN).unwrap_or(Timestamp::MAX);
     tx.execute_rows(
         "WITH v(request_id) AS ({rows}) UPDATE tasks SET state = 'PENDING', run_at_us = $3, reason = 'KEY_MISSING' FROM v

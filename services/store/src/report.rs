@@ -128,19 +128,21 @@ impl Store {
             Column::i64s(sealed.iter().map(|(_, lease, _)| *lease)),
             Column::bytes(sealed.into_iter().map(|(.., bytes)| bytes)),
         ]);
-        let kept = tx
-            .fetch_rows(
-                "WITH v(request_id, lease, sealed) AS ({rows})
-                 INSERT INTO match_sets (customer_id, request_id, system_id, sealed)
-                 SELECT $1, v.request_id, $2, v.sealed FROM v JOIN tasks t ON t.customer_id = $1
-                   AND t.request_id = v.request_id AND t.system_id = $2
-                 WHERE t.lease = v.lease AND coalesce(t.state, '') = 'RUNNING' AND t.run_at_us + 0 > $3
-                 ON CONFLICT (customer_id, request_id, system_id) DO UPDATE SET sealed = excluded.sealed
-                 RETURNING request_id",
-                vec![customer.as_str().into(), system.as_str().into(), us(now).into()],
-                rows,
-            )
-            .await?;
+        // The tasks are held meanwhile: who leases one at this moment either comes first, and it is lost here, or finds the match set. In
+        // the order in which a heartbeat takes them.
+        let held = if tx.engine() == Engine::Postgres { "ORDER BY t.request_id FOR SHARE OF t" } else { "" };
+        let sql = format!(
+            "WITH v(request_id, lease, sealed) AS ({{rows}}), held AS (
+               SELECT v.request_id, v.sealed FROM v JOIN tasks t ON t.customer_id = $1
+                 AND t.request_id = v.request_id AND t.system_id = $2
+               WHERE t.lease = v.lease AND coalesce(t.state, '') = 'RUNNING' AND t.run_at_us + 0 > $3 {held})
+             INSERT INTO match_sets (customer_id, request_id, system_id, sealed)
+             SELECT $1, request_id, $2, sealed FROM held WHERE true
+             ON CONFLICT (customer_id, request_id, system_id) DO UPDATE SET sealed = excluded.sealed
+             RETURNING request_id"
+        );
+        let args = vec![customer.as_str().into(), system.as_str().into(), us(now).into()];
+        let kept = tx.fetch_rows(&sql, args, rows).await?;
         tx.commit().await?;
         self.grown(kept.len()).await;
         let kept: HashSet<Uuid> = kept.iter().map(|r| r.uuid(0)).collect::<Result<_, _>>()?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quittance_api::v1;
-use quittance_store::Taken;
+use quittance_store::{Intake, Taken, Topology};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
@@ -74,21 +74,20 @@ async fn take_chunk(app: &App, desk: &Desk, items: Vec<v1::BatchItem>) -> ApiRes
     // The stream may have begun before the log was halted.
     app.not_halted()?;
     let topology = app.topology.get().await?;
-    let mut ack = v1::BatchCreateRequestsResponse {
-        last_number: items.last().map_or(0, |i| i.number),
-        ..v1::BatchCreateRequestsResponse::default()
-    };
-    let mut intakes = Vec::with_capacity(items.len());
-    let mut numbers = Vec::with_capacity(items.len());
-    for item in &items {
-        match read_item(app, desk, &topology, &item.request_id, item.request.as_ref(), None) {
-            Ok(intake) => {
-                intakes.push(intake);
-                numbers.push(item.number);
-            }
-            Err(error) => ack.errors.push(item_error(item.number, &error)),
+    let mut read = read_chunk(app, desk, &topology, &items);
+    if !read.errors.is_empty() {
+        // Of a system, perhaps, that another replica has registered a moment ago.
+        let present = app.topology.present().await?;
+        if present.generation != topology.generation {
+            read = read_chunk(app, desk, &present, &items);
         }
     }
+    let ReadChunk { intakes, numbers, errors } = read;
+    let mut ack = v1::BatchCreateRequestsResponse {
+        last_number: items.last().map_or(0, |i| i.number),
+        errors,
+        ..v1::BatchCreateRequestsResponse::default()
+    };
     let taken = desk.take(app, &intakes).await?;
     for (number, taken) in numbers.into_iter().zip(taken) {
         match taken {
@@ -105,6 +104,28 @@ async fn take_chunk(app: &App, desk: &Desk, items: Vec<v1::BatchItem>) -> ApiRes
     }
     ack.errors.sort_by_key(|e| e.number);
     Ok(ack)
+}
+
+/// The items that can be taken in, with their numbers, and the others' errors.
+#[derive(Default)]
+struct ReadChunk {
+    intakes: Vec<Intake>,
+    numbers: Vec<u64>,
+    errors: Vec<v1::BatchItemError>,
+}
+
+fn read_chunk(app: &App, desk: &Desk, topology: &Topology, items: &[v1::BatchItem]) -> ReadChunk {
+    let mut read = ReadChunk::default();
+    for item in items {
+        match read_item(app, desk, topology, &item.request_id, item.request.as_ref(), None) {
+            Ok(intake) => {
+                read.intakes.push(intake);
+                read.numbers.push(item.number);
+            }
+            Err(error) => read.errors.push(item_error(item.number, &error)),
+        }
+    }
+    read
 }
 
 fn item_error(number: u64, error: &ApiError) -> v1::BatchItemError {

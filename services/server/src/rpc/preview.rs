@@ -34,7 +34,7 @@ pub async fn run(
     notify: &[String],
 ) -> ApiResult<v1::PreviewRequestResponse> {
     let agreement = app.agreement(customer).await?;
-    let topology = app.topology.get().await?;
+    let topology = app.topology.present().await?;
     check_countries(customer, &agreement, &topology)?;
     check_corrections(customer, &topology, &mut request)?;
     let changes = request.identifier_changes.iter();

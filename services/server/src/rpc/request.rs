@@ -7,7 +7,7 @@ use quittance_domain::{
     ids::{CustomerId, IdError, RequestId, TaskKey, parse_request_name},
     outcome::Confirmation,
 };
-use quittance_store::{RequestFilter, TimelinessFilter};
+use quittance_store::{RequestFilter, TimelinessFilter, Topology};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
@@ -158,9 +158,12 @@ async fn take_one(
     request: Option<&v1::Request>,
     referred: Option<String>,
 ) -> ApiResult<v1::Request> {
-    let topology = app.topology.get().await?;
     let desk = Desk::open(app, customer, caller.principal()).await?;
-    let item = read_item(app, &desk, &topology, request_id, request, referred)?;
+    let read = |topology: &Topology| read_item(app, &desk, topology, request_id, request, referred.clone());
+    let item = match read(&*app.topology.get().await?) {
+        Ok(item) => item,
+        Err(_) => read(&*app.topology.present().await?)?,
+    };
     desk.take_one(app, &item).await
 }
 

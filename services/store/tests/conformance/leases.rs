@@ -298,6 +298,62 @@ pub async fn a_match_set_is_stored_under_a_living_lease_only(t: &TestStore) {
     assert_eq!(next.match_set.as_deref(), Some(b"rows 1, 2".as_slice()));
 }
 
+/// PostgreSQL: the lease has passed, somebody else takes the task, and at the same moment its former holder stores what it found. It may
+/// not go on: the new holder has not seen it, would find nothing where it acted, and say that nothing was held (I4).
+pub async fn a_match_set_is_not_stored_past_a_claim_that_is_under_way(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = acme.instruct(at(1), erasure("mara")).await;
+    let old = claim_one(t, &crm, at(2)).await;
+    // As a claim does it, by a clock that is ahead, and holds before its commit.
+    let mut claim = t.raw().await;
+    claim.execute_script("UPDATE tasks SET lease = lease + 1, attempts = attempts + 1").await.unwrap();
+    let saved = {
+        let (store, crm) = ((**t).clone(), crm.clone());
+        tokio::spawn(async move { store.save_match_sets(&crm, at(3), &[(&old, b"rows 1, 2".to_vec())]).await })
+    };
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while t.count(waiting).await == 0 && !saved.is_finished() {
+        assert!(Instant::now() < deadline, "the match set does not get to the task");
+    }
+    claim.commit().await.unwrap();
+    assert_eq!(saved.await.unwrap().unwrap(), [id], "somebody else has it");
+    assert_eq!(t.count("SELECT count(*) FROM match_sets").await, 0);
+}
+
+/// PostgreSQL: a claim that began before the former holder stored its match set, and came to the task after, hands it on.
+pub async fn a_match_set_that_is_stored_while_a_claim_runs_is_handed_on(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = acme.instruct(at(1), erasure("mara")).await;
+    let old = claim_one(t, &crm, at(2)).await;
+    // The claim looks at due tasks through a gate that is closed: it has begun, and has not come to the task.
+    let superuser = t.superuser_pool().expect("the engine is PostgreSQL");
+    let gate = "CREATE FUNCTION gate() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+                  IF current_query() LIKE '%SKIP LOCKED%' THEN PERFORM pg_advisory_xact_lock_shared(1); END IF;
+                  RETURN true;
+                END $$;
+                CREATE POLICY gate ON tasks AS RESTRICTIVE USING (gate());
+                SELECT pg_advisory_lock(1)";
+    superuser.run_script(gate).await.unwrap();
+    let claimer = {
+        let (store, crm) = ((**t).clone(), crm.clone());
+        tokio::spawn(async move { claim(&store, &crm, at(2 + LEASE_S)).await })
+    };
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'";
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while t.count(waiting).await == 0 {
+        assert!(Instant::now() < deadline, "the claim does not come to the gate");
+    }
+    assert!(save(t, &old, at(3), b"rows 1, 2").await.is_empty());
+    superuser.run_script("SELECT pg_advisory_unlock(1)").await.unwrap();
+    let batch = claimer.await.unwrap().unwrap();
+    superuser.run_script("DROP POLICY gate ON tasks; DROP FUNCTION gate()").await.unwrap();
+    assert_eq!((batch.tasks[0].key.request, batch.tasks[0].lease), (id, 2));
+    assert_eq!(batch.tasks[0].match_set.as_deref(), Some(b"rows 1, 2".as_slice()));
+}
+
 /// A crash between finding and acting: the rerun works from what the first attempt found.
 pub async fn a_match_set_survives_into_the_next_lease(t: &TestStore) {
     let (acme, crm) = acme_and_crm(t).await;

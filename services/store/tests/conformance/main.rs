@@ -317,6 +317,8 @@ suite! {
         }
         leases {
             a_hint_survives_a_claim_that_did_not_see_its_work,
+            a_match_set_is_not_stored_past_a_claim_that_is_under_way,
+            a_match_set_that_is_stored_while_a_claim_runs_is_handed_on,
         }
         listing {
             a_change_that_commits_late_is_seen_once_it_has,

@@ -1,0 +1,314 @@
+//! Customers' systems: they send requests one by one and in streams, and send each again until they are told that it is taken in.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use quittance_chaos_check::journal::Event;
+use quittance_client::{
+    Client, ClientError, api as v1,
+    bulk::{BulkOptions, create_requests},
+};
+use rand::Rng as _;
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    apps::is_neighbour,
+    journal::Journal,
+    story::{self, Instruction},
+};
+
+/// How long a client waits for an answer before it asks another replica.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// People of one stream, and requests of one chunk of it.
+const STREAM_PEOPLE: usize = 30;
+const CHUNK: usize = 10;
+/// One in so many acknowledged requests is sent again, and one in so many is looked at until it is completed.
+const SENT_AGAIN: u32 = 10;
+const LOOKED_AT: u32 = 4;
+/// Requests that are looked at and open, beyond which nobody begins with another person.
+const OPEN_MAX: u64 = 150;
+
+/// What all clients share.
+pub struct Desk {
+    pub seed: u64,
+    /// One for each replica.
+    pub endpoints: Vec<String>,
+    pub journal: Journal,
+    pub told: Told,
+    pub stop: watch::Receiver<bool>,
+    /// Names to look at until they are completed.
+    pub look_at: mpsc::Sender<Look>,
+    /// How many of them are not: clients that are far ahead wait.
+    pub open: AtomicU64,
+}
+
+pub struct Look {
+    pub token: String,
+    pub name: String,
+}
+
+/// What clients were told, other than yes.
+#[derive(Default)]
+pub struct Told {
+    pub acknowledged: AtomicU64,
+    pub retries: AtomicU64,
+    pub longest_ms: AtomicU64,
+    /// Errors that a client need not try again after, by reason: none is expected.
+    refused: Mutex<BTreeMap<String, u64>>,
+    /// Those that it may.
+    passing: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Told {
+    fn error(&self, error: &ClientError) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+        let counts = if error.is_retryable() { &self.passing } else { &self.refused };
+        *counts.lock().unwrap_or_else(PoisonError::into_inner).entry(error.brief()).or_default() += 1;
+    }
+
+    fn item_error(&self, error: &v1::BatchItemError) {
+        let text = format!("{}: {} {}", error.reason, error.field, error.message);
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner).entry(text).or_default() += 1;
+    }
+
+    pub fn refused(&self) -> BTreeMap<String, u64> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn passing(&self) -> BTreeMap<String, u64> {
+        self.passing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Desk {
+    /// Some replica's; whoever does not answer is not asked again at once.
+    pub async fn client(&self, token: &str) -> Result<Client, ClientError> {
+        let endpoint = &self.endpoints[rand::rng().random_range(0..self.endpoints.len())];
+        Client::builder(endpoint).token(token).connect_timeout(PATIENCE / 3).timeout(PATIENCE).connect().await
+    }
+
+    fn stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    /// Gives whether there is more to send, when the service has caught up.
+    async fn goes_on(&self) -> bool {
+        while !self.stopping() && self.open.load(Ordering::Relaxed) > OPEN_MAX {
+            self.pause().await;
+        }
+        !self.stopping()
+    }
+
+    async fn pause(&self) {
+        let wait = rand::rng().random_range(50..400);
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+    }
+
+    async fn acknowledge(&self, told: Vec<(&Instruction, String)>, since: Instant, token: &str) -> std::io::Result<()> {
+        let acknowledged = |(instruction, name): &(&Instruction, String)| Event::Acknowledged {
+            customer: instruction.sent.customer.clone(),
+            request_id: instruction.sent.request_id.clone(),
+            name: name.clone(),
+        };
+        self.journal.write(told.iter().map(acknowledged).collect())?;
+        self.told.acknowledged.fetch_add(told.len() as u64, Ordering::Relaxed);
+        let took = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.told.longest_ms.fetch_max(took, Ordering::Relaxed);
+        for (_, name) in told {
+            if rand::rng().random_ratio(1, LOOKED_AT) {
+                // Where many are looked at already, this one is not.
+                drop(self.look_at.try_send(Look { token: token.to_owned(), name }));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// So long on average.
+fn about(pace: Duration) -> Duration {
+    pace.mul_f64(rand::rng().random_range(0.2..1.8))
+}
+
+fn sent(instructions: &[Instruction]) -> Vec<Event> {
+    instructions.iter().map(|i| Event::Sent(i.sent.clone())).collect()
+}
+
+/// Sends one request after the other, about these people.
+pub async fn one_by_one(
+    desk: Arc<Desk>,
+    customer: &'static str,
+    token: String,
+    people: impl Iterator<Item = u64>,
+    pace: Duration,
+) -> std::io::Result<()> {
+    let mut client = None;
+    for n in people.filter(|n| !is_neighbour(*n)) {
+        if !desk.goes_on().await {
+            break;
+        }
+        for instruction in story::of(desk.seed, customer, n) {
+            desk.journal.write(sent(std::slice::from_ref(&instruction)))?;
+            create(&desk, &mut client, &token, &instruction).await?;
+            if rand::rng().random_ratio(1, SENT_AGAIN) {
+                // Whatever answers must answer the same.
+                client = None;
+                create(&desk, &mut client, &token, &instruction).await?;
+            }
+        }
+        tokio::time::sleep(about(pace)).await;
+    }
+    Ok(())
+}
+
+async fn create(
+    desk: &Desk,
+    client: &mut Option<Client>,
+    token: &str,
+    instruction: &Instruction,
+) -> std::io::Result<()> {
+    let since = Instant::now();
+    loop {
+        let answer = match client {
+            Some(client) => {
+                let request = v1::CreateRequestRequest {
+                    request_id: instruction.sent.request_id.clone(),
+                    parent: String::new(),
+                    request: Some(instruction.request.clone()),
+                };
+                client.requests().create_request(request).await.map_err(ClientError::from)
+            }
+            None => match desk.client(token).await {
+                Ok(connected) => {
+                    *client = Some(connected);
+                    continue;
+                }
+                Err(error) => Err(error),
+            },
+        };
+        match answer {
+            Ok(answer) => {
+                let name = answer.into_inner().request.map(|r| r.name).unwrap_or_default();
+                return desk.acknowledge(vec![(instruction, name)], since, token).await;
+            }
+            Err(error) => {
+                desk.told.error(&error);
+                *client = None;
+                desk.pause().await;
+            }
+        }
+    }
+}
+
+/// Sends streams of requests, about these people.
+pub async fn in_streams(
+    desk: Arc<Desk>,
+    customer: &'static str,
+    token: String,
+    people: impl Iterator<Item = u64>,
+    pace: Duration,
+) -> std::io::Result<()> {
+    let people: Vec<u64> = people.filter(|n| !is_neighbour(*n)).collect();
+    for some in people.chunks(STREAM_PEOPLE) {
+        if !desk.goes_on().await {
+            break;
+        }
+        // What is instructed second about somebody comes when the first is acknowledged.
+        let mut rounds: Vec<Vec<Instruction>> = Vec::new();
+        for n in some {
+            for (round, instruction) in story::of(desk.seed, customer, *n).into_iter().enumerate() {
+                if rounds.len() == round {
+                    rounds.push(Vec::new());
+                }
+                rounds[round].push(instruction);
+            }
+        }
+        for round in rounds {
+            desk.journal.write(sent(&round))?;
+            stream(&desk, &token, &round).await?;
+        }
+        tokio::time::sleep(about(pace)).await;
+    }
+    Ok(())
+}
+
+async fn stream(desk: &Desk, token: &str, round: &[Instruction]) -> std::io::Result<()> {
+    let since = Instant::now();
+    let options = BulkOptions {
+        chunk_size: CHUNK,
+        chunks_in_flight: 3,
+        attempts: 2,
+        acknowledge_within: PATIENCE,
+        ..BulkOptions::default()
+    };
+    loop {
+        let items = (1..).zip(round).map(|(number, instruction)| v1::BatchItem {
+            number,
+            request_id: instruction.sent.request_id.clone(),
+            request: Some(instruction.request.clone()),
+        });
+        let items = futures::stream::iter(items.collect::<Vec<_>>());
+        // Written outside of the callback, which cannot wait; a chunk's answer is in the journal before the next stream begins.
+        let mut chunks: Vec<v1::BatchCreateRequestsResponse> = Vec::new();
+        let outcome = match desk.client(token).await {
+            Ok(client) => create_requests(&client, "", items, &options, |answer, _| chunks.push(answer.clone()))
+                .await
+                .map_err(|e| e.error),
+            Err(error) => Err(error),
+        };
+        for answer in chunks {
+            let failed: Vec<u64> = answer.errors.iter().map(|e| e.number).collect();
+            answer.errors.iter().for_each(|error| desk.told.item_error(error));
+            let items = (answer.names.len() + failed.len()) as u64;
+            let taken = (answer.last_number + 1 - items..=answer.last_number).filter(|n| !failed.contains(n));
+            let told = taken
+                .zip(answer.names)
+                .filter_map(|(number, name)| Some((round.get(usize::try_from(number).ok()?.checked_sub(1)?)?, name)));
+            desk.acknowledge(told.collect(), since, token).await?;
+        }
+        match outcome {
+            Ok(_) => return Ok(()),
+            Err(error) => {
+                desk.told.error(&error);
+                desk.pause().await;
+            }
+        }
+    }
+}
+
+/// Looks at requests until each is completed, and writes down that it was.
+pub async fn look(desk: Arc<Desk>, mut names: mpsc::Receiver<Look>) -> std::io::Result<()> {
+    let mut open: Vec<Look> = Vec::new();
+    while !desk.stopping() {
+        while let Ok(look) = names.try_recv() {
+            open.push(look);
+        }
+        let mut still = Vec::new();
+        for look in open {
+            let asked = v1::GetRequestRequest { name: look.name.clone() };
+            let state = match desk.client(&look.token).await {
+                Ok(client) => client.requests().get_request(asked).await.map_err(ClientError::from),
+                Err(error) => Err(error),
+            };
+            match state.map(|answer| answer.into_inner().request.unwrap_or_default().state()) {
+                Ok(v1::RequestState::Completed) => {
+                    desk.journal.write(vec![Event::SeenCompleted { name: look.name }])?;
+                }
+                Ok(_) => still.push(look),
+                Err(error) => {
+                    desk.told.error(&error);
+                    still.push(look);
+                }
+            }
+        }
+        open = still;
+        desk.open.store(open.len() as u64, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    Ok(())
+}

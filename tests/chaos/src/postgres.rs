@@ -1,0 +1,119 @@
+//! The store's PostgreSQL server: one of our own, that can be killed and started again on the same data.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use quittance_sql::{ConnectOptions, Pool};
+use quittance_tests::deployment::{free_port, test_server};
+
+use crate::{
+    Failure,
+    process::{Process, children, signal},
+};
+
+pub struct Postgres {
+    pub port: u16,
+    pub process: Arc<Process>,
+}
+
+/// The server refuses to run as root: the package's own user runs it then.
+fn command(program: PathBuf) -> Result<Command, Failure> {
+    if fs::metadata("/proc/self")?.uid() != 0 {
+        return Ok(Command::new(program));
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "--"]).arg(program);
+    Ok(command)
+}
+
+impl Postgres {
+    /// In a folder that its user may write into.
+    pub async fn start(folder: &Path) -> Result<Self, Failure> {
+        let programs = PathBuf::from(test_server("QUITTANCE_TEST_POSTGRES_BIN"));
+        let home = folder.join("postgres");
+        fs::create_dir_all(&home)?;
+        if fs::metadata("/proc/self")?.uid() == 0 {
+            Command::new("chown").arg("postgres").arg(&home).status()?;
+        }
+        let data = home.join("data");
+        let made = command(programs.join("initdb"))?
+            .arg("-D")
+            .arg(&data)
+            .args(["-U", "admin", "-A", "trust", "--locale=C.UTF-8", "-E", "UTF8"])
+            .stdout(Stdio::null())
+            .status()?;
+        if !made.success() {
+            return Err("initdb failed".into());
+        }
+        let port = free_port();
+        let server = programs.join("postgres");
+        let process = Process::new("postgres".to_owned(), folder.join("postgres.log"), move || {
+            let mut command = command(server.clone()).unwrap_or_else(|_| Command::new(&server));
+            // What is durable is durable: no setting is weaker than its default.
+            command.arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
+            command.arg("-c").arg(format!("unix_socket_directories={}", home.display()));
+            command.args(["-c", "max_connections=200"]);
+            command
+        });
+        let postgres = Self { port, process };
+        postgres.process.start()?;
+        postgres.ready().await?;
+        let admin = Pool::open(&ConnectOptions::new(postgres.url("admin", "postgres")))?;
+        admin.run_script("CREATE ROLE quittance LOGIN").await?;
+        admin.run_script("CREATE DATABASE quittance OWNER quittance").await?;
+        admin.close().await;
+        Ok(postgres)
+    }
+
+    pub fn url(&self, role: &str, database: &str) -> String {
+        format!("postgres://{role}@127.0.0.1:{}/{database}", self.port)
+    }
+
+    pub async fn ready(&self) -> Result<(), Failure> {
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            let pool = Pool::open(&ConnectOptions::new(self.url("admin", "postgres")))?;
+            let answered = pool.run_script("SELECT 1").await;
+            pool.close().await;
+            match answered {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() > until => return Err(error.into()),
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        let server = self.process.pid();
+        server.into_iter().flat_map(|pid| [vec![pid], children(pid)].concat()).collect()
+    }
+
+    /// All of its processes at once, as when the machine goes.
+    pub fn kill(&self) -> Result<(), Failure> {
+        self.process.kill(&self.processes())
+    }
+
+    /// One connection's process: the server then throws out all the others, and recovers.
+    pub fn kill_backend(&self) -> Result<(), Failure> {
+        let serves = |pid: &u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains("postgres: quittance")
+        };
+        let backend = self.process.pid().into_iter().flat_map(children).find(serves);
+        signal("KILL", backend.as_slice())
+    }
+
+    pub fn stop(&self) -> Result<(), Failure> {
+        signal("STOP", &self.processes())
+    }
+
+    pub fn go_on(&self) -> Result<(), Failure> {
+        signal("CONT", &self.processes())
+    }
+}
