@@ -208,18 +208,20 @@ impl Weather {
 
     pub fn quirk(&self, seed: u64, place: u64, call: Call) -> Option<Quirk> {
         let mut dice = Dice::at(seed, "quirks", place);
-        if !dice.per_mille(self.quirks) {
+        // An act is where it matters.
+        let rate = if call == Call::Act { self.quirks * 3 / 2 } else { self.quirks };
+        if !dice.per_mille(rate) {
             return None;
         }
         let (short, long) = ((1, self.lease_s / 4), (self.lease_s / 2, self.lease_s * 5 / 2));
         let (least, most) = if dice.per_mille(self.outlasting) { long } else { short };
         let seconds = dice.between(least, most) as u16;
         // What spoils an act alone: drawn for another call, it would be wasted.
-        if call == Call::Act && dice.per_mille(600) {
+        if call == Call::Act && dice.per_mille(700) {
             return Some(match dice.below(9) {
                 0..3 => Quirk::SaysDone,
-                3..6 => Quirk::WrittenAnew,
-                6 | 7 => Quirk::HalfDone,
+                3..7 => Quirk::WrittenAnew,
+                7 => Quirk::HalfDone,
                 _ => Quirk::Twice,
             });
         }

@@ -303,8 +303,8 @@ fn systems(dice: &mut Dice, customers: usize) -> Vec<SystemPlan> {
         ("crm", (By::Email, true, false)),
         ("shop", (By::UserId, false, false)),
         ("mail", (By::Email, false, true)),
-        ("desk", (By::Email, false, dice.per_mille(250))),
-        ("pbx", (By::Phone, false, dice.per_mille(250))),
+        ("desk", (By::Email, false, dice.per_mille(400))),
+        ("pbx", (By::Phone, false, dice.per_mille(400))),
     ]);
     let mut systems = Vec::new();
     let first = *dice.pick(&["crm", "crm", "desk", "desk", "mail"]);
@@ -381,12 +381,12 @@ const SORTS: [(Sort, u64); 19] = [
     (Sort::Register, 6),
     (Sort::Remap, 2),
     (Sort::Repeat, 4),
-    (Sort::Object, 10),
+    (Sort::Object, 16),
     (Sort::Authorise, 5),
     (Sort::Decline, 2),
     (Sort::Cancel, 3),
     (Sort::Extend, 4),
-    (Sort::Trespass, 4),
+    (Sort::Trespass, 8),
     (Sort::Agreement, 2),
     (Sort::Operate, 3),
     (Sort::Sweep, 2),
@@ -525,7 +525,11 @@ impl<'a> Drawing<'a> {
             Sort::Cancel => Op::Cancel { number: self.number() },
             Sort::Extend => Op::Extend { number: self.number(), days: self.dice.between(1, 60) as i64 },
             Sort::Trespass if s.customers == 1 => return None,
-            Sort::Trespass => Op::Trespass { number: self.number(), customer: self.dice.index(s.customers) },
+            Sort::Trespass => {
+                let number = self.number();
+                let stranger = self.owner(number)? + 1 + self.dice.index(s.customers - 1);
+                Op::Trespass { number, customer: stranger % s.customers }
+            }
             Sort::Agreement => {
                 Op::Agreement { customer: self.dice.index(s.customers), window_days: self.dice.between(1, 40) as u16 }
             }
@@ -538,6 +542,13 @@ impl<'a> Drawing<'a> {
             Sort::Outage => {
                 Op::Outage { system: self.dice.index(s.systems.len()), seconds: self.dice.between(10, 900) }
             }
+        })
+    }
+
+    fn owner(&self, number: Number) -> Option<CustomerNo> {
+        self.ops.iter().find_map(|timed| match &timed.op {
+            Op::Instruct { customer, items, .. } if items.iter().any(|item| item.number == number) => Some(*customer),
+            _ => None,
         })
     }
 
