@@ -185,6 +185,14 @@ impl Pool {
                 .busy_timeout(o.statement_timeout.max(Duration::from_secs(1)))
                 .statement_cache_capacity(256);
             let options: SqlitePoolOptions = pool_options::<Sqlite>(o).idle_timeout(None).max_lifetime(None);
+            // SQLite ends a transaction by itself where the disk is full. The driver's count of them then stays behind, and it would begin
+            // none on this connection any more.
+            let options = options.after_release(|connection, _| {
+                Box::pin(async {
+                    connection.ping().await?;
+                    Ok(!connection.is_in_transaction())
+                })
+            });
             Ok(Self::Sqlite(options.connect_lazy_with(c)))
         } else {
             Err(SqlError::plain(SqlErrorKind::Statement, "BAD_URL"))
@@ -462,5 +470,25 @@ mod tests {
         let refused = Pool::open(&ConnectOptions::new("postgres://u:p@db.example.com/app?sslmode=require"));
         assert_eq!(refused.unwrap_err().code, "TLS_REQUIRED");
         assert!(Pool::open(&ConnectOptions::new("postgres://u:p@127.0.0.1/app")).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_sqlite_ended_by_itself_is_not_the_connections_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("s.db").display());
+        let options = ConnectOptions { create: true, connections_max: 1, ..ConnectOptions::new(url) };
+        let pool = Pool::open(&options).unwrap();
+        pool.run_script("CREATE TABLE a (n)").await.unwrap();
+        let mut tx = pool.begin().await.unwrap();
+        tx.execute("INSERT INTO a VALUES (1)", vec![]).await.unwrap();
+        // As it does itself when the disk is full.
+        tx.execute_script("ROLLBACK").await.unwrap();
+        drop(tx);
+        let mut tx = pool.begin().await.unwrap();
+        tx.execute("INSERT INTO a VALUES (2)", vec![]).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut tx = pool.begin_read().await.unwrap();
+        let rows = tx.fetch("SELECT n FROM a", vec![]).await.unwrap();
+        assert_eq!(rows.iter().map(|row| row.i64(0).unwrap()).collect::<Vec<_>>(), [2]);
     }
 }

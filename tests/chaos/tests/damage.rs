@@ -114,7 +114,7 @@ fn damages() -> Vec<Damage> {
         damage("the checkpoint is not the log's", Rule::Checkpoint, Inflict::Files(|m| alter(&m.published.join("checkpoint"), 100))),
         damage("the log falls back", Rule::OnlyGrows, Inflict::Files(fall_back)),
         damage("a neighbour's row is touched", Rule::NeighbourRows, Inflict::Crm("UPDATE customer SET remark = 'x' WHERE email = 'person3@example.com' AND tenant = 'bolt'")),
-        damage("a neighbour's order is gone", Rule::NeighbourRows, Inflict::Shop("DELETE FROM order_line WHERE order_id = 1000006 AND line = 1")),
+        damage("a neighbour's order is gone", Rule::NeighbourRows, Inflict::Shop("DELETE FROM order_line WHERE order_id = 2000006 AND line = 1")),
         damage("a row comes from nowhere", Rule::NeighbourRows, Inflict::Shop("INSERT INTO account VALUES ('U-x', 'acme', 'x', '0')")),
         damage("a neighbour's file is gone", Rule::NeighbourRows, Inflict::Files(|m| {
             fs::remove_file(m.apps.files.join("cedar/email/person7%40example.com/letter.txt")).unwrap();
