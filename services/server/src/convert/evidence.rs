@@ -1,6 +1,6 @@
 //! Outcomes, evidence, confirmations.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use quittance_api::v1;
 use quittance_domain::{
     ids::TaskKey,
@@ -14,6 +14,9 @@ use super::{
 use crate::error::{ApiError, ApiResult};
 
 const OUTCOMES_MAX: usize = 1000;
+
+/// No two clocks agree: a worker's may be so much ahead of ours, or ours was just set back. What is refused here needs a person.
+const CLOCK_AHEAD_MAX: SignedDuration = SignedDuration::from_mins(5);
 
 pub fn outcomes_from(outcomes: &[v1::Outcome], field: &str) -> ApiResult<Vec<Outcome>> {
     if outcomes.is_empty() || outcomes.len() > OUTCOMES_MAX {
@@ -42,14 +45,15 @@ pub fn evidence_from(evidence: Option<&v1::Evidence>, now: Timestamp, field: &st
         return Err(ApiError::field(at("sha256"), "must be 64 lower-case hex digits"));
     }
     let stated_at = opt_time_from(e.time.as_ref(), &at("time"))?.unwrap_or(now);
-    if stated_at > now {
+    if stated_at.duration_since(now) > CLOCK_AHEAD_MAX {
         return Err(ApiError::field(at("time"), "lies in the future"));
     }
     Ok(Evidence {
         kind: evidence_kind_from(e.kind, &at("kind"))?,
         reference: text_within(&e.reference, 256, &at("reference"))?,
         sha256: e.sha256.clone(),
-        at: stated_at,
+        // By our clock it was when we heard of it, at the latest.
+        at: stated_at.min(now),
     })
 }
 
@@ -80,5 +84,26 @@ fn outcome_out(o: &Outcome) -> v1::Outcome {
         count: o.count,
         basis: o.basis.clone(),
         until: o.until.map(time_to),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_a_little_ahead_is_not_a_lie() {
+        let now: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
+        let stated = |ahead_s| {
+            let evidence = v1::Evidence {
+                kind: v1::EvidenceKind::SystemReport.into(),
+                time: Some(time_to(now + SignedDuration::from_secs(ahead_s))),
+                ..v1::Evidence::default()
+            };
+            evidence_from(Some(&evidence), now, "evidence").map(|evidence| evidence.at).ok()
+        };
+        assert_eq!(stated(-60), Some(now - SignedDuration::from_secs(60)));
+        assert_eq!(stated(299), Some(now));
+        assert_eq!(stated(301), None);
     }
 }

@@ -26,7 +26,7 @@ pub async fn run(store: StoreKind, seconds: u64) -> Outcome {
     let outcome = quittance_chaos::run(&options, &|line| println!("{line}")).await.unwrap();
     println!("{outcome:#?}");
     assert!(outcome.findings.is_empty(), "{:#?}\nin {}", outcome.findings, outcome.folder.display());
-    assert!(outcome.figures.requests > 50 && outcome.figures.checkpoints > 5, "{:?}", outcome.figures);
+    assert!(outcome.figures.requests > 50 && outcome.figures.checkpoints >= 3, "{:?}", outcome.figures);
     fs::remove_dir_all(&outcome.folder).unwrap();
     outcome
 }
