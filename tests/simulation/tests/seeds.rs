@@ -6,7 +6,7 @@ use quittance_simulation::{Replay, at_once, run, search, shrink};
 
 /// How many are run at most, and for how long: the first of the two that comes.
 const SEEDS: u64 = 600;
-const TIME: Duration = Duration::from_secs(75);
+const TIME: Duration = Duration::from_secs(65);
 /// Runs that making a failure small may take.
 const SHRINK_RUNS_MAX: u32 = 300;
 
