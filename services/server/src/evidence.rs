@@ -58,9 +58,6 @@ pub async fn certificate(app: &App, customer: &CustomerId, id: RequestId) -> Api
 
 /// How a request stands, signed. `None`: the log does not cover its entries yet, or is halted.
 pub async fn interim(app: &App, customer: &CustomerId, id: RequestId) -> ApiResult<Option<Vec<u8>>> {
-    if app.not_halted().is_err() {
-        return Ok(None);
-    }
     let (request, tasks) = app.store.request(customer, id).await?;
     sign(app, customer, &request, &tasks).await
 }
@@ -82,13 +79,16 @@ pub async fn document(app: &App, certificate: Vec<u8>, language: Language) -> Ap
     rendered.await.map_err(|e| internal(e.to_string()))?.map_err(|e| internal(e.to_string()))
 }
 
-/// The file, as things stand. `None`: the log does not cover its entries yet.
+/// The file, as things stand. `None`: the log does not cover its entries yet, or is halted: then nothing is signed.
 pub async fn sign(
     app: &App,
     customer: &CustomerId,
     request: &RequestRow,
     tasks: &[TaskRow],
 ) -> ApiResult<Option<Vec<u8>>> {
+    if app.not_halted().is_err() {
+        return Ok(None);
+    }
     let rows = app.store.ledger_entries(customer, request.id).await?;
     let Some((entries, witnesses)) = openings(app, &rows).await? else { return Ok(None) };
     let about = app.store.customer(customer).await?;

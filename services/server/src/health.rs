@@ -9,8 +9,9 @@ use std::task::{Context, Poll};
 use futures::future::{Either, Ready, ready};
 use quittance_api::v1::{
     connector_service_server::SERVICE_NAME as CONNECTORS, customer_service_server::SERVICE_NAME as CUSTOMERS,
-    evidence_service_server::SERVICE_NAME as EVIDENCE, package_service_server::SERVICE_NAME as PACKAGES,
-    request_service_server::SERVICE_NAME as REQUESTS, system_service_server::SERVICE_NAME as SYSTEMS,
+    evidence_service_server::SERVICE_NAME as EVIDENCE, key_service_server::SERVICE_NAME as KEYS,
+    package_service_server::SERVICE_NAME as PACKAGES, request_service_server::SERVICE_NAME as REQUESTS,
+    system_service_server::SERVICE_NAME as SYSTEMS,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +29,7 @@ use crate::{error::ApiError, status::to_status};
 
 /// Not a service: what to ask the health service for about changes.
 pub const WRITES: &str = "quittance.v1.Writes";
-const ALL: [&str; 7] = ["", CUSTOMERS, SYSTEMS, REQUESTS, PACKAGES, CONNECTORS, EVIDENCE];
+const ALL: [&str; 8] = ["", CUSTOMERS, SYSTEMS, REQUESTS, PACKAGES, CONNECTORS, EVIDENCE, KEYS];
 
 /// Keeps the health service's answers true until the process drains.
 pub async fn report(health: HealthReporter, mut halted: watch::Receiver<bool>, drain: CancellationToken) {
@@ -101,6 +102,7 @@ mod tests {
             (CUSTOMERS, "CreateAgreement"),
             (SYSTEMS, "RegisterSystem"),
             (PACKAGES, "ReviewPackage"),
+            (KEYS, "RotateKeys"),
             (REQUESTS, "SomethingNew"),
         ] {
             assert!(begins_something(&path(service, method)), "{method}");

@@ -142,6 +142,10 @@ impl Forgetting {
         if !due && unfinished().next().is_none() {
             return Ok(KeyTurn::Idle);
         }
+        // A database that was restored by mistake is halted, too: the backup that is restored instead needs the keys.
+        if self.store.log_halted().await?.is_some() {
+            return Ok(KeyTurn::Waits);
+        }
         let until = now.checked_add(LEASE).unwrap_or(Timestamp::MAX);
         if !self.store.hold_rotation(&self.holder, now, until).await? {
             return Ok(KeyTurn::Elsewhere);

@@ -24,6 +24,7 @@ use crate::{
     intake::{Prepared, await_customer_where_restricted, insert_requests, restrictions, stage},
     keyring::{EpochKey, random},
     ledger::Staging,
+    log_upkeep::LOG_GOES_ON,
     replan::{Insertion, insert_tasks, system_id},
     seal::{KeyOf, RequestKey, SealedColumn, WrappedKey},
     systems::{NO_GENERATION, held_generation},
@@ -255,10 +256,12 @@ impl Store {
     /// Customers for whom a hold has ended. Deployment-wide: a sweep.
     pub async fn customers_with_ended_holds(&self, now: Timestamp) -> StoreResult<Vec<CustomerId>> {
         let mut tx = self.deployment_read().await?;
-        let sql = "SELECT c.customer_id FROM customers c WHERE EXISTS (SELECT 1 FROM kept_rows k
-                     WHERE k.customer_id = c.customer_id AND k.follow_request_id IS NULL AND k.due_us <= $1)
-                   ORDER BY c.customer_id LIMIT 10000";
-        let rows = tx.fetch(sql, vec![us(now).into()]).await?;
+        let sql = format!(
+            "SELECT c.customer_id FROM customers c WHERE EXISTS (SELECT 1 FROM kept_rows k
+               WHERE k.customer_id = c.customer_id AND k.follow_request_id IS NULL AND k.due_us <= $1)
+               AND {LOG_GOES_ON} ORDER BY c.customer_id LIMIT 10000"
+        );
+        let rows = tx.fetch(&sql, vec![us(now).into()]).await?;
         let broken = |_| StoreError::Inconsistent { table: "customers", what: "an id is not one" };
         rows.iter().map(|row| CustomerId::new(&row.text(0)?).map_err(broken)).collect()
     }

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::{
     Store, StoreError, StoreResult, SubjectSecrets,
     agreements::time_zone,
+    log_upkeep::LOG_GOES_ON,
     replan::system_id,
     seal::{RequestKey, SealedColumn, WrappedKey},
     tx::{parsed, time, us},
@@ -78,11 +79,12 @@ impl Store {
         let mut tx = self.deployment_read().await?;
         let rows = tx
             .fetch_rows(
-                "WITH v(system_id) AS ({rows})
-                 SELECT r.customer_id, r.system_id, r.action, r.work, r.bumps FROM ready r
-                 JOIN v ON v.system_id = r.system_id
-                 WHERE r.ready_us <= $1 AND NOT EXISTS (SELECT 1 FROM ledger_log WHERE id = 1 AND halted <> '')
-                 ORDER BY r.ready_us LIMIT $2",
+                &format!(
+                    "WITH v(system_id) AS ({{rows}})
+                     SELECT r.customer_id, r.system_id, r.action, r.work, r.bumps FROM ready r
+                     JOIN v ON v.system_id = r.system_id
+                     WHERE r.ready_us <= $1 AND {LOG_GOES_ON} ORDER BY r.ready_us LIMIT $2"
+                ),
                 vec![us(now).into(), READY_SCAN_MAX.into()],
                 Rows::new(vec![Column::texts(systems.iter().map(SystemId::as_str))]),
             )

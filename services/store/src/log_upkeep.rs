@@ -30,13 +30,16 @@ pub struct PlacedEntry {
     pub leaf: Leaf,
 }
 
+/// What every look for work asks as well: nothing begins while the log is halted.
+pub(crate) const LOG_GOES_ON: &str = "NOT EXISTS (SELECT 1 FROM ledger_log WHERE id = 1 AND halted <> '')";
+
 impl Store {
     /// Why the log is not written; `None` while it is, or before anybody has looked.
     pub async fn log_halted(&self) -> StoreResult<Option<String>> {
         let mut tx = self.deployment_read().await?;
         let row = tx.fetch_one("SELECT halted FROM ledger_log WHERE id = 1", vec![]).await?;
-        let reason = row.ok_or(StoreError::NotFound("the log"))?.text(0)?;
-        Ok(Some(reason).filter(|reason| !reason.is_empty()))
+        let reason = row.map(|row| row.text(0)).transpose()?;
+        Ok(reason.filter(|reason| !reason.is_empty()))
     }
 
     /// Tells every replica that the log is halted, or (with nothing) that it is written again. Only who holds it may.

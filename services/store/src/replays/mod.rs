@@ -17,6 +17,7 @@ use quittance_sql::{Column, Engine, Row, Rows, Tx, Val};
 
 use crate::{
     Store, StoreError, StoreResult,
+    log_upkeep::LOG_GOES_ON,
     replan::system_id,
     tx::{opt_time, parsed, time, us},
 };
@@ -254,8 +255,11 @@ impl Store {
         expires_at: Timestamp,
     ) -> StoreResult<Option<ReplayLease>> {
         // Nearly always there is none, and who looks every second writes nothing.
-        let due = "SELECT replay_id FROM replays WHERE recorded = 0 AND state <> 'AWAITING_APPROVAL' AND run_at_us <= $1 LIMIT 1";
-        if self.deployment_read().await?.fetch_one(due, vec![us(now).into()]).await?.is_none() {
+        let due = format!(
+            "SELECT replay_id FROM replays WHERE recorded = 0 AND state <> 'AWAITING_APPROVAL' AND run_at_us <= $1
+               AND {LOG_GOES_ON} LIMIT 1"
+        );
+        if self.deployment_read().await?.fetch_one(&due, vec![us(now).into()]).await?.is_none() {
             return Ok(None);
         }
         self.inner.suppression_keys.reload()?;

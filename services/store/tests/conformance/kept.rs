@@ -32,7 +32,7 @@ fn held(system: &SystemId, rows: &str, until: Timestamp) -> ReportResult {
 }
 
 /// An erasure that leaves something held.
-async fn holding(t: &TestStore, acme: &Customer, crm: &SystemId, person: &str) -> RequestId {
+pub async fn holding(t: &TestStore, acme: &Customer, crm: &SystemId, person: &str) -> RequestId {
     let mut sent = erasure(person);
     sent.request.reference = format!("DSR-{person}");
     let id = acme.instruct(at(1), sent).await;

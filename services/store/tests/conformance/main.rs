@@ -9,6 +9,7 @@ mod completion;
 mod deadlines;
 mod engines;
 mod forgetting;
+mod halted;
 mod harness;
 mod intake;
 mod isolation;
@@ -126,6 +127,9 @@ suite! {
             a_request_has_exactly_one_task_for_every_system,
             a_task_pins_the_version_of_its_map,
             a_recipient_has_a_task_only_where_it_is_to_be_told,
+        }
+        halted {
+            while_the_log_is_halted_nothing_begins_and_no_key_goes,
         }
         isolation {
             the_same_ids_at_two_customers_are_two_requests,

@@ -61,7 +61,7 @@ pub fn asked(system: &SystemId, snapshot_at: Timestamp) -> NewReplay {
     }
 }
 
-async fn lease(t: &Store, system: &SystemId, now: Timestamp) -> Option<ReplayLease> {
+pub async fn lease(t: &Store, system: &SystemId, now: Timestamp) -> Option<ReplayLease> {
     let asks = ReplayWork::InProcess { asks: std::slice::from_ref(system) };
     let expires_at = now.checked_add(Duration::from_secs(LEASE_S.unsigned_abs())).unwrap();
     again!(t.lease_replay(asks, "worker", now, expires_at)).unwrap()
