@@ -10,7 +10,7 @@ use quittance_domain::{
     ids::{CustomerId, IdempotencyId, ReplayId, RequestId},
     request::{FollowUp, IDENTIFIERS_MAX, NewRequest},
 };
-use quittance_sql::{Column, Engine, Rows, Tx, Val};
+use quittance_sql::{Column, Rows, Tx};
 use uuid::Uuid;
 
 use super::{
@@ -83,7 +83,8 @@ impl Store {
                 None => nothing.push(found),
             }
         }
-        mark(&mut tx, customer, replay.id, &nothing, "NOTHING", None).await?;
+        let nothing: Vec<_> = nothing.iter().map(|found| (found, None)).collect();
+        mark(&mut tx, customer, replay.id, &nothing, "NOTHING").await?;
         let originals = originals(&mut tx, customer, groups.keys().map(|(_, id)| *id)).await?;
         let mut follow_ups = FollowUps { looked_at: rows.len(), ..FollowUps::default() };
         for ((action, follows), group) in groups {
@@ -106,18 +107,20 @@ impl Store {
         taken: &[IntakeItem],
         later: Timestamp,
     ) -> StoreResult<u64> {
-        let mut tx = self.customer_tx(customer).await?;
-        let mut instructed = 0;
+        let (mut instructed, mut done, mut busy) = (0, Vec::new(), Vec::new());
         for (matches, taken) in follow_ups.matches.iter().zip(taken) {
             match taken {
                 Ok(Taken::Created(id) | Taken::Repeated(id)) => {
-                    mark(&mut tx, customer, lease.replay.id, matches, "INSTRUCTED", Some(*id)).await?;
+                    done.extend(matches.iter().map(|found| (found, Some(*id))));
                     instructed += 1;
                 }
-                Err(StoreError::SubjectBusy) => put_off(&mut tx, customer, lease.replay.id, matches, later).await?,
+                Err(StoreError::SubjectBusy) => busy.extend(matches),
                 Err(e) => return Err(e.clone()),
             }
         }
+        let mut tx = self.customer_tx(customer).await?;
+        mark(&mut tx, customer, lease.replay.id, &done, "INSTRUCTED").await?;
+        put_off(&mut tx, customer, lease.replay.id, &busy, later).await?;
         tx.commit().await?;
         Ok(instructed)
     }
@@ -194,34 +197,33 @@ async fn originals(
     Ok(originals)
 }
 
-fn match_rows(matches: &[MatchKey]) -> Rows {
-    Rows::new(vec![
-        Column::texts(matches.iter().map(|m| m.what.as_str())),
-        Column::uuids(matches.iter().map(|m| m.follows)),
-        Column::bytes(matches.iter().map(|m| m.id.clone())),
-    ])
+fn columns<'a>(matches: impl Iterator<Item = &'a MatchKey> + Clone) -> Vec<Column> {
+    vec![
+        Column::texts(matches.clone().map(|m| m.what.as_str())),
+        Column::uuids(matches.clone().map(|m| m.follows)),
+        Column::bytes(matches.map(|m| m.id.clone())),
+    ]
 }
 
 const THESE: &str = "replay_matches.customer_id = $1 AND replay_matches.replay_id = $2 AND replay_matches.what = v.what
     AND replay_matches.follows_request_id = v.follows AND replay_matches.match_id = v.match_id AND replay_matches.state = 'OPEN'";
 
-/// Their identifiers are the request's now, or nobody's.
+/// Their identifiers are those of the request beside them now, or nobody's.
 async fn mark(
     tx: &mut Tx,
     customer: &CustomerId,
     replay: ReplayId,
-    matches: &[MatchKey],
+    matches: &[(&MatchKey, Option<RequestId>)],
     state: &str,
-    follow_up: Option<RequestId>,
 ) -> StoreResult<()> {
-    let id = if tx.engine() == Engine::Postgres { "$4::uuid" } else { "$4" };
     let sql = format!(
-        "WITH v(what, follows, match_id) AS ({{rows}}) UPDATE replay_matches SET state = $3, sealed = NULL, follow_up_request_id = {id}
-         FROM v WHERE {THESE}"
+        "WITH v(what, follows, match_id, follow_up) AS ({{rows}})
+         UPDATE replay_matches SET state = $3, sealed = NULL, follow_up_request_id = v.follow_up FROM v WHERE {THESE}"
     );
-    let args =
-        vec![customer.as_str().into(), replay.uuid().into(), state.into(), Val::Uuid(follow_up.map(RequestId::uuid))];
-    tx.execute_rows(&sql, args, match_rows(matches)).await?;
+    let mut rows = columns(matches.iter().map(|(found, _)| *found));
+    rows.push(Column::Uuid(matches.iter().map(|(_, follow_up)| follow_up.map(RequestId::uuid)).collect()));
+    let args = vec![customer.as_str().into(), replay.uuid().into(), state.into()];
+    tx.execute_rows(&sql, args, Rows::new(rows)).await?;
     Ok(())
 }
 
@@ -229,13 +231,13 @@ async fn put_off(
     tx: &mut Tx,
     customer: &CustomerId,
     replay: ReplayId,
-    matches: &[MatchKey],
+    matches: &[&MatchKey],
     later: Timestamp,
 ) -> StoreResult<()> {
     let sql = format!(
         "WITH v(what, follows, match_id) AS ({{rows}}) UPDATE replay_matches SET run_at_us = $3 FROM v WHERE {THESE}"
     );
     let args = vec![customer.as_str().into(), replay.uuid().into(), us(later).into()];
-    tx.execute_rows(&sql, args, match_rows(matches)).await?;
+    tx.execute_rows(&sql, args, Rows::new(columns(matches.iter().copied()))).await?;
     Ok(())
 }

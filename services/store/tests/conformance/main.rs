@@ -261,6 +261,7 @@ suite! {
             a_replay_that_is_run_again_instructs_nothing_twice,
             a_dry_run_keeps_nothing_of_what_it_saw,
             a_replay_is_asked_for_once,
+            what_was_matched_is_instructed_after_the_keys_were_turned_over,
             nothing_is_replayed_from_before_anything_was_kept,
             a_lost_key_is_said_before_anything_is_matched,
             every_replay_is_on_record_with_counts_alone,

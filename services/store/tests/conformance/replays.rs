@@ -19,7 +19,7 @@ use quittance_store::{
 };
 use uuid::Uuid;
 
-use crate::{harness::TestStore, world::*};
+use crate::{forgetting::rotate, harness::TestStore, world::*};
 
 /// Days that the backups of `crm` live.
 const BACKUPS: i64 = 30;
@@ -412,6 +412,18 @@ pub async fn a_dry_run_keeps_nothing_of_what_it_saw(t: &mut TestStore) {
     let lease = matched(t, &new, &[(&acme, &[email("mara")])], at(20)).await;
     assert_eq!(shares(t, &lease).await[0].counts.erasures, 1);
     assert!(instruct(&acme, &lease, at(21)).await.intakes.is_empty());
+    assert_eq!(t.count("SELECT count(*) FROM replay_matches WHERE sealed IS NOT NULL").await, 0);
+}
+
+/// What a replay has matched is sealed until it is instructed, and a rotation may come in between.
+pub async fn what_was_matched_is_instructed_after_the_keys_were_turned_over(t: &mut TestStore) {
+    let (acme, _, crm) = acme_bolt_and_crm(t).await;
+    let first = done_at(&acme, &crm, at(10), erasure("mara")).await;
+    let lease = matched(t, &asked(&crm, at(5)), &[(&acme, &[email("mara")])], at(20)).await;
+    rotate(t, at(21)).await;
+    assert_eq!(t.count("SELECT count(*) FROM replay_shares WHERE key_epoch = '2'").await, 1);
+    assert_eq!(instruct(&acme, &lease, at(60)).await.intakes.len(), 1);
+    assert_eq!(follow_ups(&acme).await, [(Action::Erasure, first, RequestState::InProgress)]);
     assert_eq!(t.count("SELECT count(*) FROM replay_matches WHERE sealed IS NOT NULL").await, 0);
 }
 
