@@ -51,7 +51,7 @@ impl Workshop {
             () = self.hand_back.cancelled() => (hand_back(&leases, clock.now(), "handed back at a drain"), true),
         };
         tracing::warn!(system = %system.id, tasks = leases.len(), "a batch was given up before its end");
-        if let Err(error) = self.store.report(&batch.customer, &system.id, clock.now(), &reports).await {
+        if let Err(error) = self.store.report(&batch.customer, &system.id, || clock.now(), &reports).await {
             tracing::warn!(system = %system.id, %error, "leases could not be handed back: they pass by themselves");
         }
         available
@@ -124,7 +124,7 @@ impl Workshop {
     /// A report that could not be stored is tried again for as long as the lease lives: the work was done, and the rerun is dear.
     async fn report(&self, system: &System, customer: &CustomerId, reports: &[Report]) {
         loop {
-            match self.store.report(customer, &system.id, self.clock.now(), reports).await {
+            match self.store.report(customer, &system.id, || self.clock.now(), reports).await {
                 Ok(lost) if lost.is_empty() => return,
                 Ok(lost) => {
                     tracing::warn!(system = %system.id, tasks = lost.len(), "leases were lost before the report");

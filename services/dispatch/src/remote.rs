@@ -85,7 +85,7 @@ impl RemoteDesk {
                 result: ReportResult::Attention { reason: NO_USABLE_IDENTIFIER.to_owned() },
             };
             let reports: Vec<Report> = nobodies.iter().map(attention).collect();
-            self.store.report(&batch.customer, &system.id, self.clock.now(), &reports).await?;
+            self.store.report(&batch.customer, &system.id, || self.clock.now(), &reports).await?;
         }
         Ok(batch)
     }

@@ -175,11 +175,12 @@ impl Store {
     }
 
     /// Records what came of leased tasks, all in one transaction. Gives those whose lease was lost: of them nothing was recorded.
+    /// The clock is read when that transaction begins: a lease that passed while keys were read or a new epoch began is lost.
     pub async fn report(
         &self,
         customer: &CustomerId,
         system: &SystemId,
-        now: Timestamp,
+        clock: impl Fn() -> Timestamp,
         reports: &[Report],
     ) -> StoreResult<Vec<RequestId>> {
         let kept = reports.iter().filter_map(|report| match &report.result {
@@ -188,12 +189,12 @@ impl Store {
         });
         let kept: Vec<(RequestId, &Kept)> = kept.collect();
         for _ in 1..REPORT_TRIES {
-            if let Some(lost) = self.report_once(customer, system, now, reports, &kept).await? {
+            if let Some(lost) = self.report_once(customer, system, &clock, reports, &kept).await? {
                 return Ok(lost);
             }
         }
         let moved = StoreError::Inconsistent { table: "deployment", what: "a new epoch begins at every try" };
-        self.report_once(customer, system, now, reports, &kept).await?.ok_or(moved)
+        self.report_once(customer, system, &clock, reports, &kept).await?.ok_or(moved)
     }
 
     /// `None`: a new epoch began, and what is to be kept is sealed again.
@@ -201,12 +202,13 @@ impl Store {
         &self,
         customer: &CustomerId,
         system: &SystemId,
-        now: Timestamp,
+        clock: &impl Fn() -> Timestamp,
         reports: &[Report],
         kept: &[(RequestId, &Kept)],
     ) -> StoreResult<Option<Vec<RequestId>>> {
         let kept = self.seal_kept(customer, system, kept).await?;
         let suppressing = self.suppressing(customer, system).await?;
+        let now = clock();
         let mut tx = self.customer_tx(customer).await?;
         let mut lost: Vec<RequestId> = Vec::new();
         let mut done = Vec::new();

@@ -96,6 +96,17 @@ fn an_erasure_through_a_broken_connection_at_every_moment_of_every_transaction()
     }
 }
 
+/// Rows under a hold are sealed again for their end, for which the subjects are read; a report that stood still meanwhile for longer than
+/// its lease was recorded by the time that it had brought along (seed 54 of 600).
+#[test]
+fn an_erasure_with_holds_through_a_pause_longer_than_a_lease_at_every_moment() {
+    for moment in 0..120 {
+        let mut scenario = one_erasure(vec![(moment, Fault::Pause { seconds: 50 })], vec![]);
+        scenario.systems[0].holds_one_in = Some(2);
+        stands(scenario);
+    }
+}
+
 /// An operator lets a task run again that had nothing to be found by. A worker in somebody else's network was then given it, with no
 /// identifier, and what it said was confirmed: `NOT_HELD`.
 #[test]

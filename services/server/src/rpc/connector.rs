@@ -378,7 +378,7 @@ async fn report(app: &App, request: Request<v1::ReportOutcomesRequest>) -> ApiRe
     }
     let mut lost = Vec::new();
     for (customer, reports) in by_customer(reports) {
-        let gone = app.store.report(&customer, &system.id, app.now(), &reports).await?;
+        let gone = app.store.report(&customer, &system.id, || app.now(), &reports).await?;
         lost.extend(names(&customer, &system.id, gone));
     }
     app.dispatch.wake();

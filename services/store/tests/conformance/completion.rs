@@ -217,7 +217,7 @@ pub async fn one_report_may_hold_every_kind_of_result(t: &TestStore) {
         lease: task.lease,
         result,
     });
-    assert!(t.report(&acme.id, &crm, at(3), &reports.collect::<Vec<_>>()).await.unwrap().is_empty());
+    assert!(t.report(&acme.id, &crm, || at(3), &reports.collect::<Vec<_>>()).await.unwrap().is_empty());
     let mut states = Vec::new();
     for id in ids {
         let task = acme.task(id, &crm).await;

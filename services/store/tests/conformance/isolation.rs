@@ -179,7 +179,7 @@ pub async fn with_one_customers_id_nothing_of_anothers_is_changed(t: &TestStore)
         assert_eq!(t.save_remote_match_sets(&acme.id, crm, now, set).await.unwrap(), [id]);
         for result in [done(crm), attention(), ReportResult::Resolved(vec![user("U-1")])] {
             let report = Report { request: id, lease: n.running.lease, result };
-            assert_eq!(t.report(&acme.id, crm, now, &[report]).await.unwrap(), [id]);
+            assert_eq!(t.report(&acme.id, crm, || now, &[report]).await.unwrap(), [id]);
         }
     }
     // Acts of the customer's own, about the same persons, and the sweep.
@@ -214,7 +214,7 @@ pub async fn the_same_ids_at_two_customers_are_two_requests(t: &TestStore) {
     let before = all_rows_of(t, bolt).await;
     assert!(t.extend_leases(&acme.id, crm, &[(running, lease)], now, at(900)).await.unwrap().is_empty());
     let report = Report { request: running, lease, result: done(crm) };
-    assert!(t.report(&acme.id, crm, now, &[report]).await.unwrap().is_empty());
+    assert!(t.report(&acme.id, crm, || now, &[report]).await.unwrap().is_empty());
     let ready = t.ready_work(now, std::slice::from_ref(crm)).await.unwrap();
     assert!(ready.iter().any(|ready| ready.customer == acme.id));
     t.retry_task(&acme.key(n.attention, crm), "operators/kim", now).await.unwrap();
@@ -227,7 +227,7 @@ pub async fn the_same_ids_at_two_customers_are_two_requests(t: &TestStore) {
     assert_eq!(all_rows_of(t, bolt).await, before);
     // And the other way round, where rows of `acme`'s are missing by now.
     let report = Report { request: running, lease, result: attention() };
-    assert!(t.report(&bolt.id, crm, now, &[report]).await.unwrap().is_empty());
+    assert!(t.report(&bolt.id, crm, || now, &[report]).await.unwrap().is_empty());
     let given_up = confirmation(crm, OutcomeKind::Unconfirmed);
     t.resolve_task(&bolt.key(running, crm), given_up, "operators/kim", now).await.unwrap();
     assert_eq!(acme.request(running).await.state, RequestState::Completed);

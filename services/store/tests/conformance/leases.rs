@@ -140,7 +140,7 @@ pub async fn a_report_of_a_task_that_was_never_leased_is_lost(t: &TestStore) {
     let nowhere = RequestId::new(uuid::Uuid::now_v7());
     for (request, lease) in [(id, 0), (id, 1), (nowhere, 1)] {
         let report = Report { request, lease, result: done(&crm) };
-        assert_eq!(t.report(&acme.id, &crm, at(2), &[report]).await.unwrap(), [request]);
+        assert_eq!(t.report(&acme.id, &crm, || at(2), &[report]).await.unwrap(), [request]);
     }
     assert_eq!(acme.task_state(id, &crm).await, TaskState::Pending);
 }
@@ -402,7 +402,7 @@ pub async fn a_task_that_stands_twice_in_a_report_is_confirmed_once(t: &TestStor
     let id = acme.instruct(at(1), erasure("mara")).await;
     let task = claim_one(t, &crm, at(2)).await;
     let report = Report { request: id, lease: task.lease, result: unconfirmed(&crm) };
-    let lost = t.report(&acme.id, &crm, at(3), &[report.clone(), report]).await.unwrap();
+    let lost = t.report(&acme.id, &crm, || at(3), &[report.clone(), report]).await.unwrap();
     assert_eq!(lost, [id]);
     assert_eq!(t.count("SELECT count(*) FROM confirmations").await, 1);
     assert_eq!(t.count("SELECT open_tasks FROM requests").await, 1);
@@ -437,7 +437,7 @@ pub async fn of_reports_that_race_one_is_recorded(t: &TestStore) {
             .collect();
         let (acme, system) = (acme.clone(), system.clone());
         workers.spawn(async move {
-            let lost = again!(acme.store.report(&acme.id, &system, at(70), &reports)).unwrap();
+            let lost = again!(acme.store.report(&acme.id, &system, || at(70), &reports)).unwrap();
             (system, lost.len())
         });
     }

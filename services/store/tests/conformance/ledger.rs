@@ -168,13 +168,13 @@ pub async fn an_entry_and_what_it_tells_are_one_transaction(t: &TestStore) {
     for table in ["confirmations", "ledger_entries", "subject_heads"] {
         let before = t.count("SELECT count(*) FROM ledger_entries").await;
         t.change(&format!("ALTER TABLE {table} RENAME TO away")).await;
-        assert!(t.report(&acme.id, &crm, at(3), &report()).await.is_err());
+        assert!(t.report(&acme.id, &crm, || at(3), &report()).await.is_err());
         t.change(&format!("ALTER TABLE away RENAME TO {table}")).await;
         assert_eq!(t.count("SELECT count(*) FROM ledger_entries").await, before, "{table}");
         assert_eq!(t.count("SELECT count(*) FROM confirmations").await, 0, "{table}");
         assert_eq!(t.count("SELECT open_tasks FROM requests").await, 1, "{table}");
     }
-    assert!(t.report(&acme.id, &crm, at(3), &report()).await.unwrap().is_empty());
+    assert!(t.report(&acme.id, &crm, || at(3), &report()).await.unwrap().is_empty());
     assert_eq!(kinds(t, id).await, ["instructed", "planned", "confirmed", "completed"]);
 }
 

@@ -328,7 +328,7 @@ pub async fn workers_and_senders_at_once_leave_nothing_undone(t: &TestStore) {
                     let report =
                         |task: &LeasedTask| Report { request: task.key.request, lease: task.lease, result: result() };
                     let reports: Vec<Report> = batch.tasks.iter().map(report).collect();
-                    let lost = again!(acme.store.report(&acme.id, system, at(11), &reports)).unwrap();
+                    let lost = again!(acme.store.report(&acme.id, system, || at(11), &reports)).unwrap();
                     assert!(lost.is_empty(), "nobody else has them");
                     continue;
                 }

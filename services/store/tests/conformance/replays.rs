@@ -539,7 +539,7 @@ pub async fn what_is_kept_costs_no_round_trip(t: &mut TestStore) {
             result: done(system),
         };
         let reports: Vec<_> = batch.tasks.iter().map(report).collect();
-        let (lost, made) = round_trips(t.report(&acme.id, system, at(3), &reports)).await;
+        let (lost, made) = round_trips(t.report(&acme.id, system, || at(3), &reports)).await;
         assert!(lost.unwrap().is_empty());
         trips.push(made);
     }

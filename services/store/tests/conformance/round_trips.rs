@@ -42,7 +42,7 @@ async fn work(t: &TestStore, acme: &Customer, tasks: usize, tasks_max: u32) {
 
     let done = |task: &LeasedTask| Report { request: task.key.request, lease: task.lease, result: done(&crm) };
     let reports: Vec<Report> = batch.tasks.iter().map(done).collect();
-    let (lost, trips) = round_trips(t.report(&acme.id, &crm, at(4), &reports)).await;
+    let (lost, trips) = round_trips(t.report(&acme.id, &crm, || at(4), &reports)).await;
     assert!(lost.unwrap().is_empty());
     assert!(trips <= REPORT, "{trips} round trips for a report");
 }

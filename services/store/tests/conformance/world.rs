@@ -234,7 +234,7 @@ impl Customer {
     /// Reports one result for one leased task, and gives what was lost.
     pub async fn report(&self, task: &LeasedTask, now: Timestamp, result: ReportResult) -> Vec<RequestId> {
         let report = Report { request: task.key.request, lease: task.lease, result };
-        again!(self.store.report(&self.id, &task.key.system, now, std::slice::from_ref(&report))).unwrap()
+        again!(self.store.report(&self.id, &task.key.system, || now, std::slice::from_ref(&report))).unwrap()
     }
 
     /// Claims the one task that is due at the system, and confirms it.
