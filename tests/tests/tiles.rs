@@ -13,7 +13,9 @@ use std::{
 use quittance_api::v1;
 use quittance_ledger::{
     checkpoint::{LogKeys, SignedHead},
-    tile::{Tile, TileKind, tiles_between},
+    proof,
+    tile::{Tile, TileKind, TileSource, tiles_between},
+    tree::{MerkleHash, TreeHead},
 };
 use quittance_sql::{Column, ConnectOptions, Pool, Rows};
 use quittance_tests::{
@@ -24,6 +26,7 @@ use quittance_tests::{
     witness::{Manner, TestWitness},
 };
 use quittance_verify::{Policy, verify_certificate};
+use tonic::Code;
 use uuid::Uuid;
 
 struct Got {
@@ -145,6 +148,8 @@ async fn tiles_and_checkpoint_are_served_and_published_as_the_specification_has_
     }
     assert_eq!(get(&address, "POST", "/checkpoint").status, 405);
 
+    proofs_are_given_of_what_is_published(&deployment, &folder, &signed.head, &checkpoint.body).await;
+
     let key = public.path().join("log.vkey");
     fs::write(&key, keys.keys()[0].to_string()).unwrap();
     for place in [["--url", &format!("http://{address}")], ["--folder", folder.to_str().unwrap()]] {
@@ -173,6 +178,66 @@ async fn tiles_and_checkpoint_are_served_and_published_as_the_specification_has_
             assert_eq!(first, if altered { index } else { index / 256 * 256 }, "{}: {found}", path.display());
         }
         fs::write(&path, good).unwrap();
+    }
+}
+
+/// The tiles of the largest tree hold those of the smaller ones.
+struct Folder<'a> {
+    folder: &'a Path,
+    size: u64,
+}
+
+impl TileSource for Folder<'_> {
+    type Error = std::io::Error;
+
+    fn read(&self, tile: Tile) -> std::io::Result<Vec<u8>> {
+        let widest = Tile::in_tree(tile.kind(), tile.index(), self.size).unwrap();
+        let mut hashes = fs::read(self.folder.join(widest.to_string()))?;
+        hashes.truncate(usize::from(tile.width()) * 32);
+        Ok(hashes)
+    }
+}
+
+async fn proofs_are_given_of_what_is_published(deployment: &Deployment, folder: &Path, head: &TreeHead, note: &[u8]) {
+    let token = deployment.customer_token("acme");
+    let mut evidence = deployment.client(&token).await.evidence();
+    let hashes = |proof: &[Vec<u8>]| -> Vec<MerkleHash> {
+        proof.iter().map(|hash| MerkleHash(hash.as_slice().try_into().unwrap())).collect()
+    };
+    let published = Folder { folder, size: head.size };
+    let root = |size| TreeHead { size, root: proof::root(&published, size).unwrap() };
+    assert_eq!(root(head.size), *head);
+    let leaves = fs::read(folder.join("tile/0/001")).unwrap();
+    let leaf = |index: usize| MerkleHash(leaves[(index - 256) * 32..][..32].try_into().unwrap());
+    for (log_index, tree_size) in [(300, 0), (300, 600), (300, 301), (511, 550)] {
+        let got = evidence.get_inclusion_proof(v1::GetInclusionProofRequest { log_index, tree_size }).await.unwrap();
+        let got = got.into_inner();
+        let size = if tree_size == 0 { 600 } else { tree_size };
+        assert_eq!((got.tree_size, got.checkpoint.as_bytes()), (size, note));
+        let (index, leaf) = (log_index as u64, leaf(log_index as usize));
+        proof::verify_inclusion(&root(size as u64), index, &leaf, &hashes(&got.hashes)).unwrap();
+    }
+    for (old_tree_size, tree_size) in [(200, 0), (200, 600), (256, 257), (0, 600), (600, 600)] {
+        let asked = v1::GetConsistencyProofRequest { old_tree_size, tree_size };
+        let got = evidence.get_consistency_proof(asked).await.unwrap().into_inner();
+        let (old, new) = (root(old_tree_size as u64), root(got.tree_size as u64));
+        proof::verify_consistency(&old, &new, &hashes(&got.hashes)).unwrap();
+    }
+    for (log_index, tree_size, code) in [
+        (600, 0, Code::OutOfRange),
+        (300, 300, Code::OutOfRange),
+        (300, 601, Code::OutOfRange),
+        (300, i64::MAX, Code::OutOfRange),
+        (-1, 0, Code::InvalidArgument),
+        (0, -1, Code::InvalidArgument),
+    ] {
+        let asked = v1::GetInclusionProofRequest { log_index, tree_size };
+        assert_eq!(evidence.get_inclusion_proof(asked).await.unwrap_err().code(), code, "{log_index} of {tree_size}");
+    }
+    for (old_tree_size, tree_size) in [(601, 0), (400, 300), (1, 601)] {
+        let asked = v1::GetConsistencyProofRequest { old_tree_size, tree_size };
+        let refused = evidence.get_consistency_proof(asked).await.unwrap_err();
+        assert_eq!(refused.code(), Code::OutOfRange, "{old_tree_size} and {tree_size}: {refused}");
     }
 }
 

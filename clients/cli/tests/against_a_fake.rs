@@ -173,6 +173,8 @@ impl EvidenceService for Fake {
     not_here! {
         list_confirmations(ListConfirmationsRequest) -> ListConfirmationsResponse,
         get_interim_statement(GetInterimStatementRequest) -> GetInterimStatementResponse,
+        get_inclusion_proof(GetInclusionProofRequest) -> GetInclusionProofResponse,
+        get_consistency_proof(GetConsistencyProofRequest) -> GetConsistencyProofResponse,
     }
 }
 

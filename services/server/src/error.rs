@@ -37,6 +37,8 @@ pub enum ApiError {
     #[error("{0}")]
     LimitExceeded(String),
     #[error("{0}")]
+    BeyondLog(String),
+    #[error("{0}")]
     Unavailable(String),
     #[error("the log is halted: nothing is changed until the service's operator has repaired it; reading goes on")]
     LedgerHalted,

@@ -9,6 +9,7 @@ mod error;
 mod evidence;
 mod health;
 mod ledger;
+mod log_proofs;
 mod page_token;
 mod rpc;
 mod secrets;

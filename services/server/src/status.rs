@@ -34,6 +34,7 @@ pub fn describe(error: &ApiError) -> (Code, ErrorReason, String) {
         ApiError::WrongState(_) => (Code::FailedPrecondition, R::WrongState, text),
         ApiError::LimitExceeded(_) => (Code::ResourceExhausted, R::LimitExceeded, text),
         ApiError::Internal(_) => (Code::Internal, R::Internal, "a defect: the server's log says more".to_owned()),
+        ApiError::BeyondLog(_) => (Code::OutOfRange, R::BeyondLog, text),
         ApiError::Unavailable(_) => (Code::Unavailable, R::Unavailable, text),
         ApiError::LedgerHalted => (Code::Unavailable, R::LedgerHalted, text),
         ApiError::Store(e) => describe_store(e),
@@ -116,6 +117,7 @@ mod tests {
         let cases = [
             (ApiError::field("request.action", "x"), Code::InvalidArgument, "INVALID_FIELD"),
             (ApiError::Unauthenticated, Code::Unauthenticated, "UNKNOWN_TOKEN"),
+            (ApiError::BeyondLog("10 of 9".into()), Code::OutOfRange, "BEYOND_LOG"),
             (ApiError::LedgerHalted, Code::Unavailable, "LEDGER_HALTED"),
             (ApiError::Store(StoreError::LeaseLost), Code::Aborted, "LEASE_LOST"),
             (ApiError::Store(StoreError::RequestIdReused), Code::AlreadyExists, "REQUEST_ID_REUSED"),

@@ -4,13 +4,13 @@ use std::{
     fs::File,
     io::{self, Write as _},
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use quittance_chaos_check::journal::{Event, Line};
 
-pub struct Journal(Mutex<File>);
+pub struct Journal(Arc<Mutex<File>>);
 
 pub fn now_us() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -19,17 +19,22 @@ pub fn now_us() -> i64 {
 
 impl Journal {
     pub fn create(path: &Path) -> io::Result<Self> {
-        Ok(Self(Mutex::new(File::create(path)?)))
+        Ok(Self(Arc::new(Mutex::new(File::create(path)?))))
     }
 
-    pub fn write(&self, events: Vec<Event>) -> io::Result<()> {
+    /// A disk may take its time: nobody else waits for it.
+    pub async fn write(&self, events: Vec<Event>) -> io::Result<()> {
         let mut lines = Vec::new();
         for event in events {
             serde_json::to_writer(&mut lines, &Line { at_us: now_us(), event })?;
             lines.push(b'\n');
         }
-        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        file.write_all(&lines)?;
-        file.sync_data()
+        let file = self.0.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            file.write_all(&lines)?;
+            file.sync_data()
+        });
+        written.await.map_err(io::Error::other)?
     }
 }

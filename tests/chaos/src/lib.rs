@@ -227,7 +227,7 @@ async fn watch_log(desk: Arc<Desk>, scene: Arc<Scene>) -> std::io::Result<()> {
     while !*desk.stop.borrow() {
         let now = fs::read_to_string(scene.manifest.published.join("checkpoint")).unwrap_or_default();
         if now != last {
-            desk.journal.write(vec![Event::SeenCheckpoint { note: now.clone() }])?;
+            desk.journal.write(vec![Event::SeenCheckpoint { note: now.clone() }]).await?;
             last = now;
         }
         tokio::time::sleep(Duration::from_millis(200)).await;

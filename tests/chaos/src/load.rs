@@ -116,7 +116,7 @@ impl Desk {
             request_id: instruction.sent.request_id.clone(),
             name: name.clone(),
         };
-        self.journal.write(told.iter().map(acknowledged).collect())?;
+        self.journal.write(told.iter().map(acknowledged).collect()).await?;
         self.told.acknowledged.fetch_add(told.len() as u64, Ordering::Relaxed);
         let took = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.told.longest_ms.fetch_max(took, Ordering::Relaxed);
@@ -153,7 +153,7 @@ pub async fn one_by_one(
             break;
         }
         for instruction in story::of(desk.seed, customer, n) {
-            desk.journal.write(sent(std::slice::from_ref(&instruction)))?;
+            desk.journal.write(sent(std::slice::from_ref(&instruction))).await?;
             create(&desk, &mut client, &token, &instruction).await?;
             if rand::rng().random_ratio(1, SENT_AGAIN) {
                 // Whatever answers must answer the same.
@@ -229,7 +229,7 @@ pub async fn in_streams(
             }
         }
         for round in rounds {
-            desk.journal.write(sent(&round))?;
+            desk.journal.write(sent(&round)).await?;
             stream(&desk, &token, &round).await?;
         }
         tokio::time::sleep(about(pace)).await;
@@ -297,7 +297,7 @@ pub async fn look(desk: Arc<Desk>, mut names: mpsc::Receiver<Look>) -> std::io::
             };
             match state.map(|answer| answer.into_inner().request.unwrap_or_default().state()) {
                 Ok(v1::RequestState::Completed) => {
-                    desk.journal.write(vec![Event::SeenCompleted { name: look.name }])?;
+                    desk.journal.write(vec![Event::SeenCompleted { name: look.name }]).await?;
                 }
                 Ok(_) => still.push(look),
                 Err(error) => {

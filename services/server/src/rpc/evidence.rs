@@ -13,7 +13,7 @@ use crate::{
     auth::caller,
     convert::{task_state_to, time_to},
     error::{ApiError, ApiResult},
-    evidence,
+    evidence, log_proofs,
 };
 
 pub struct Evidence(pub Arc<App>);
@@ -39,6 +39,20 @@ impl EvidenceService for Evidence {
         request: Request<v1::GetCertificateRequest>,
     ) -> Result<Response<v1::GetCertificateResponse>, Status> {
         answer(certificate(&self.0, request).await)
+    }
+
+    async fn get_inclusion_proof(
+        &self,
+        request: Request<v1::GetInclusionProofRequest>,
+    ) -> Result<Response<v1::GetInclusionProofResponse>, Status> {
+        answer(inclusion(&self.0, request).await)
+    }
+
+    async fn get_consistency_proof(
+        &self,
+        request: Request<v1::GetConsistencyProofRequest>,
+    ) -> Result<Response<v1::GetConsistencyProofResponse>, Status> {
+        answer(consistency(&self.0, request).await)
     }
 }
 
@@ -88,4 +102,32 @@ async fn certificate(app: &App, request: Request<v1::GetCertificateRequest>) -> 
     };
     let subject_opening = evidence::subject_opening(app, &customer, id).await?;
     Ok(v1::GetCertificateResponse { certificate, subject_opening, document })
+}
+
+async fn inclusion(
+    app: &App,
+    request: Request<v1::GetInclusionProofRequest>,
+) -> ApiResult<v1::GetInclusionProofResponse> {
+    caller(&request)?;
+    let index = count(request.get_ref().log_index, "log_index")?;
+    let log = log_proofs::published(app).await?;
+    let size = log.size_or_newest(count(request.get_ref().tree_size, "tree_size")?)?;
+    let hashes = log_proofs::inclusion(app, index, size).await?;
+    Ok(v1::GetInclusionProofResponse { tree_size: size as i64, hashes, checkpoint: log.note })
+}
+
+async fn consistency(
+    app: &App,
+    request: Request<v1::GetConsistencyProofRequest>,
+) -> ApiResult<v1::GetConsistencyProofResponse> {
+    caller(&request)?;
+    let old = count(request.get_ref().old_tree_size, "old_tree_size")?;
+    let log = log_proofs::published(app).await?;
+    let size = log.size_or_newest(count(request.get_ref().tree_size, "tree_size")?)?;
+    let hashes = log_proofs::consistency(app, old, size).await?;
+    Ok(v1::GetConsistencyProofResponse { tree_size: size as i64, hashes, checkpoint: log.note })
+}
+
+fn count(value: i64, field: &str) -> ApiResult<u64> {
+    u64::try_from(value).map_err(|_| ApiError::field(field, "is a number of entries, from 0"))
 }
