@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help demo test simulate chaos lint proto bench fmt release-proto
+.PHONY: help demo test simulate chaos upgrade lint proto bench fmt release-proto
 
 help: ## What there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,6 +24,9 @@ simulate: ## Seeds of the simulation: SEEDS=10000 FROM=0; or one again, told ste
 chaos: ## Faults for real, by processes: MINUTES=30 SEED=… STORE=postgres (three servers) or sqlite (one)
 	$(CARGO) build --workspace
 	tests/with-servers.sh target/debug/chaos --minutes $(or $(MINUTES),30) --store $(or $(STORE),postgres) $(if $(SEED),--seed $(SEED))
+
+upgrade: ## An earlier build beside this one on one store: FROM=…, a commit; without it, the one before the newest migration
+	FROM='$(FROM)' bash tests/upgrade.sh
 
 lint: ## Formatting and clippy, warnings denied
 	$(CARGO) fmt --all --check

@@ -24,6 +24,7 @@ const CONFIG: &str = "quittanced.toml";
 
 pub struct Deployment {
     pub folder: TempDir,
+    program: PathBuf,
     port: u16,
     server: Option<Child>,
     operator: String,
@@ -71,15 +72,36 @@ impl Deployment {
     pub async fn start_configured(store: StoreKind, settings: &[(&str, &str)], toml: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(CONFIG), toml).unwrap();
-        Self::start_in(folder, store, settings).await
+        Self::start_in(binary("quittanced"), folder, store, settings).await
     }
 
     /// `settings`: environment of the server, as `QUITTANCED_DISPATCH__LEASE_S`.
     pub async fn start_with(store: StoreKind, settings: &[(&str, &str)]) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), store, settings).await
+        Self::start_by(binary("quittanced"), store, settings).await
     }
 
-    async fn start_in(folder: TempDir, store: StoreKind, settings: &[(&str, &str)]) -> Self {
+    /// By another build of the server.
+    pub async fn start_by(program: PathBuf, store: StoreKind, settings: &[(&str, &str)]) -> Self {
+        Self::start_in(program, tempfile::tempdir().unwrap(), store, settings).await
+    }
+
+    /// Another replica, of this build: on this one's store, with its keys, tokens and secrets.
+    pub async fn beside(&self, settings: &[(&str, &str)]) -> Self {
+        let at = |name: &str| self.path(name).display().to_string();
+        let shared = [
+            ("QUITTANCED_STORE_URL_FILE", at("store-url")),
+            ("QUITTANCED_KEY_RING", at("data/keys")),
+            ("QUITTANCED_LEDGER__FOLDER", at("data/ledger")),
+            ("QUITTANCED_TOKENS", at("data/tokens.toml")),
+            ("QUITTANCED_SECRETS_DIR", at("data/secrets")),
+        ];
+        let shared = shared.iter().map(|(name, value)| (*name, value.as_str()));
+        let settings: Vec<(&str, &str)> = shared.chain(settings.iter().copied()).collect();
+        // Its own SQLite is never made: it is told of this one's store.
+        Self::start_with(StoreKind::Sqlite, &settings).await
+    }
+
+    async fn start_in(program: PathBuf, folder: TempDir, store: StoreKind, settings: &[(&str, &str)]) -> Self {
         fs::create_dir_all(folder.path().join("data/secrets")).unwrap();
         let mut settings: Vec<(String, String)> =
             settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -88,7 +110,8 @@ impl Deployment {
             fs::write(&file, postgres_database().await).unwrap();
             settings.push(("QUITTANCED_STORE_URL_FILE".to_owned(), file.display().to_string()));
         }
-        let mut deployment = Self { folder, port: free_port(), server: None, operator: String::new(), settings };
+        let mut deployment =
+            Self { folder, program, port: free_port(), server: None, operator: String::new(), settings };
         deployment.operator = deployment.token(&["--name", "ops", "--role", "operator"]);
         deployment.launch().await;
         deployment
@@ -100,7 +123,7 @@ impl Deployment {
 
     /// `quittanced` on this deployment's folder.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(binary("quittanced"));
+        let mut command = Command::new(&self.program);
         if self.path(CONFIG).exists() {
             command.arg("--config").arg(self.path(CONFIG));
         }

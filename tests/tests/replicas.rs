@@ -13,26 +13,10 @@ use quittance_tests::{
 /// Nothing is looked at again by itself while a test runs.
 const SETTINGS: &[(&str, &str)] = &[("QUITTANCED_DISPATCH__TOPOLOGY_REFRESH_MS", "600000")];
 
-/// Beside the first, on its store, with its keys, tokens and secrets.
-async fn beside(first: &Deployment) -> Deployment {
-    let at = |name: &str| first.path(name).display().to_string();
-    let shared = [
-        ("QUITTANCED_STORE_URL_FILE", at("store-url")),
-        ("QUITTANCED_KEY_RING", at("data/keys")),
-        ("QUITTANCED_LEDGER__FOLDER", at("data/ledger")),
-        ("QUITTANCED_TOKENS", at("data/tokens.toml")),
-        ("QUITTANCED_SECRETS_DIR", at("data/secrets")),
-    ];
-    let settings: Vec<(&str, &str)> =
-        shared.iter().map(|(k, v)| (*k, v.as_str())).chain(SETTINGS.iter().copied()).collect();
-    // Its own SQLite is never made: it is told of the first one's store.
-    Deployment::start_with(StoreKind::Sqlite, &settings).await
-}
-
 #[tokio::test]
 async fn a_correction_in_a_system_that_another_replica_has_just_registered_is_taken_in() {
     let first = Deployment::start_with(StoreKind::Postgres, SETTINGS).await;
-    let second = beside(&first).await;
+    let second = first.beside(SETTINGS).await;
     let crm = AppDatabase::crm(Engine::Sqlite, first.folder.path(), 10).await;
     let shop = AppDatabase::shop(Engine::Sqlite, first.folder.path(), 10).await;
     first.secret("crm", &crm.url);
@@ -53,7 +37,7 @@ async fn a_correction_in_a_system_that_another_replica_has_just_registered_is_ta
     create(&acme, unknown).await.unwrap();
 
     // And once more for a stream, to a replica that knows nothing of it.
-    let third = beside(&first).await;
+    let third = first.beside(SETTINGS).await;
     let acme = third.client(&token).await;
     create(&acme, by_email(v1::Action::Erasure, email(9))).await.unwrap();
     let note = "version: 1\ncollections:\n  files:\n    fields:\n      content: file\n";
