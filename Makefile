@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help demo test simulate chaos upgrade lint proto bench fmt release-proto
+.PHONY: help demo test simulate chaos upgrade lint proto bench bulk fmt release-proto
 
 help: ## What there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,10 @@ proto: ## Lint the contract and compare it with the released one
 bench: ## Workload W1 against hand-written SQL, into target/bench/w1.json and a table
 	$(CARGO) build --release --workspace
 	tests/with-servers.sh target/release/bench
+
+bulk: ## A million erasures of one customer by one stream, cut by a SIGKILL, and single requests beside it: target/bench/bulk.json
+	$(CARGO) build --release --workspace
+	tests/with-servers.sh target/release/bench --only bulk
 
 fmt: ## Format code and contract
 	$(CARGO) fmt --all

@@ -18,7 +18,7 @@ const FRESH: &str = "fresh";
 const AFTER: &str = "after";
 
 /// As the service would have left them, in the shape that a claim could meet. `{customer}` had `{n}` requests.
-const FINISHED: &str = "
+pub const FINISHED: &str = "
 INSERT INTO requests (customer_id, request_id, idempotency_id, content_mac, action, state, instruction, reference, key_epoch,
     wrapped_key, sealed_subject, agreement_version, systems_generation, open_tasks, exceptions, created_us, changed_us,
     first_due_us, due_us, closed_us)

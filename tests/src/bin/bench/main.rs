@@ -2,6 +2,7 @@
 //! Then what the log costs.
 //! Prints tables, and writes `target/bench/w1.json` and `ledger.json`. A figure that is not reached never fails the run: only what went wrong does.
 
+mod bulk;
 mod hand;
 mod intake;
 mod lease;
@@ -9,6 +10,7 @@ mod ledger;
 mod measure;
 mod results;
 mod service;
+mod startup;
 mod w1;
 mod wide;
 
@@ -51,7 +53,10 @@ enum Part {
     Wide,
     Intake,
     Lease,
+    Startup,
     Ledger,
+    /// Only when it is named: some twenty minutes.
+    Bulk,
 }
 
 /// How much of everything.
@@ -65,6 +70,8 @@ pub struct Sizes {
     pub wide: u64,
     pub intake: u64,
     pub finished: u64,
+    /// Erasures of one customer.
+    pub bulk: u64,
     pub leases: u64,
     /// Of the log.
     pub entries: u64,
@@ -79,6 +86,7 @@ const FULL: Sizes = Sizes {
     wide: 1_000,
     intake: 100_000,
     finished: 1_000_000,
+    bulk: 1_000_000,
     leases: 21,
     entries: 1_000_000,
     rounds: 3,
@@ -91,6 +99,7 @@ const QUICK: Sizes = Sizes {
     wide: 50,
     intake: 5_000,
     finished: 20_000,
+    bulk: 40_000,
     leases: 5,
     entries: 20_000,
     rounds: 1,
@@ -104,7 +113,13 @@ async fn run(args: &Args) -> Result<(), Failure> {
     let sizes = if args.quick { QUICK } else { FULL };
     let out = args.out.clone().map_or_else(beside_the_programs, Ok)?;
     let w1 = W1::create(sizes.subjects).await?;
-    if args.only.iter().any(|part| *part != Part::Ledger) || args.only.is_empty() {
+    if args.only.contains(&Part::Bulk) {
+        say("a bulk, and single requests beside it");
+        let results = bulk::bulk(&w1, &sizes, args.quick).await?;
+        results.write(&out.join("bulk.json"))?;
+        println!("{}", results.table());
+    }
+    if args.only.iter().any(|part| !matches!(part, Part::Ledger | Part::Bulk)) || args.only.is_empty() {
         let results = service(args, &sizes, &w1).await?;
         results.write(&out.join("w1.json"))?;
         println!("{}", results.table());
@@ -177,6 +192,11 @@ async fn service(args: &Args, sizes: &Sizes, w1: &W1) -> Result<Results, Failure
         say("leasing, without and with finished tasks behind it");
         let (fresh, after) = lease::lease(sizes).await?;
         (results.lease_ms_fresh, results.lease_ms_after_1m_finished) = (Some(fresh), Some(after));
+    }
+    if wanted(Part::Startup) {
+        say("starting on a store of finished requests");
+        results.ready_ms_postgres = Some(startup::startup(sizes, StoreKind::Postgres).await?);
+        results.ready_ms_sqlite = Some(startup::startup(sizes, StoreKind::Sqlite).await?);
     }
     Ok(results)
 }

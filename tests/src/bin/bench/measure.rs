@@ -29,8 +29,17 @@ fn process(pid: u32, file: &str) -> Result<String, Failure> {
 
 /// The most that the process ever held.
 pub fn peak_memory_mb(pid: u32) -> Result<f64, Failure> {
+    memory(pid, "VmHWM:")
+}
+
+/// What it holds now.
+pub fn memory_mb(pid: u32) -> Result<f64, Failure> {
+    memory(pid, "VmRSS:")
+}
+
+fn memory(pid: u32, which: &str) -> Result<f64, Failure> {
     let status = process(pid, "status")?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
+    let line = status.lines().find_map(|l| l.strip_prefix(which)).ok_or("the process says nothing of its memory")?;
     let kb: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
     Ok(kb / 1024.0)
 }
@@ -89,6 +98,8 @@ pub struct Probe {
 
 /// How long nothing may complete before the run is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Of long runs.
+const TELL_EVERY: Duration = Duration::from_secs(15);
 
 impl Probe {
     pub fn of(deployment: &Deployment) -> Result<Self, Failure> {
@@ -104,9 +115,20 @@ impl Probe {
 
     /// Waits until no request is open, looking often enough at the end to be right by some milliseconds.
     pub async fn until_none_is_open(&self) -> Result<(), Failure> {
+        self.until_none_of_is_open("%").await
+    }
+
+    /// As that, of one customer.
+    pub async fn until_none_of_is_open(&self, customer: &str) -> Result<(), Failure> {
+        let count = format!("SELECT count(*) FROM requests WHERE closed_us IS NULL AND customer_id LIKE '{customer}'");
+        let mut told = Instant::now();
         let (mut fewest, mut moved) = (i64::MAX, Instant::now());
         loop {
-            let open = number(&self.pool, "SELECT count(*) FROM requests WHERE closed_us IS NULL").await?;
+            let open = number(&self.pool, &count).await?;
+            if told.elapsed() > TELL_EVERY {
+                crate::say(&format!("  {open} are open"));
+                told = Instant::now();
+            }
             if open == 0 {
                 return Ok(());
             }
@@ -120,7 +142,7 @@ impl Probe {
             }
             // While many are open, counting them costs the database something, and the end is far.
             let wait = u64::try_from(open)? / 40;
-            tokio::time::sleep(Duration::from_millis(wait.clamp(10, 250))).await;
+            tokio::time::sleep(Duration::from_millis(wait.clamp(10, if open > 100_000 { 2_000 } else { 250 }))).await;
         }
     }
 

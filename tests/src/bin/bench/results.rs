@@ -33,9 +33,12 @@ pub struct Results {
     pub postgresql_cpu_ms: Option<f64>,
     pub lease_ms_fresh: Option<f64>,
     pub lease_ms_after_1m_finished: Option<f64>,
+    pub ready_ms_postgres: Option<f64>,
+    pub ready_ms_sqlite: Option<f64>,
 }
 
 /// What we want to reach.
+#[derive(Clone, Copy)]
 pub enum Reach {
     AtLeast(f64),
     Below(f64),
@@ -120,6 +123,13 @@ impl Results {
                 self.lease_ms_after_1m_finished,
                 slowest_lease,
             ),
+            line(
+                "ready_ms_postgres",
+                "from start to ready, a million finished requests in PostgreSQL",
+                self.ready_ms_postgres,
+                Reach::Below(500.0),
+            ),
+            line("ready_ms_sqlite", "the same in SQLite", self.ready_ms_sqlite, Reach::Below(500.0)),
         ]
     }
 
