@@ -124,6 +124,7 @@ async fn instructions_are_checked_before_anything_is_stored() {
     );
     assert_eq!(count(&s.acme).await, 0, "nothing was stored");
     let log = s.deployment.log();
+    assert!(log.contains("INVALID_FIELD") && log.contains("request.identifiers"), "refusals are in the log: {log}");
     assert!(!log.contains("a@example.com") && !log.contains("not an address"), "no personal data in the log");
 }
 
@@ -132,7 +133,7 @@ async fn an_oversized_message_is_refused_and_the_server_lives() {
     let s = scene(Engine::Sqlite).await;
     let huge = v1::Request { reference: "x".repeat(6 << 20), ..by_email(v1::Action::Erasure, email(1)) };
     let status = create(&s.acme, huge).await.unwrap_err();
-    assert!(matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted), "{status:?}");
+    assert_refused(Err::<(), _>(status), Code::ResourceExhausted, "LIMIT_EXCEEDED", "");
     create(&s.acme, by_email(v1::Action::Erasure, email(1))).await.unwrap();
 }
 
@@ -215,10 +216,18 @@ async fn a_lease_that_has_passed_writes_nothing() {
             worker: "w".into(),
             tasks_max: 1,
             wait,
-            replays: false,
+            ..v1::LeaseTasksRequest::default()
         };
         worker.connectors().lease_tasks(lease).await.unwrap().into_inner().tasks.remove(0)
     };
+    let newer = v1::LeaseTasksRequest {
+        system: "systems/print".into(),
+        worker: "w".into(),
+        protocol: 2,
+        ..v1::LeaseTasksRequest::default()
+    };
+    let unknown = worker.connectors().lease_tasks(newer).await;
+    assert_refused(unknown, Code::FailedPrecondition, "WORKER_PROTOCOL", "");
     let first = lease_one().await;
     // No heartbeat: it passes, and the next one to ask gets the task under another lease.
     let second = lease_one().await;

@@ -84,7 +84,7 @@ async fn recipients_are_listed_and_told_as_instructed(store: StoreKind) {
         worker: "clerk".to_owned(),
         tasks_max: 10,
         wait,
-        replays: false,
+        ..v1::LeaseTasksRequest::default()
     };
     let mut leased = bank.connectors().lease_tasks(lease).await.unwrap().into_inner().tasks;
     let task = leased.pop().expect("the bank is told");

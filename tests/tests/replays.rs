@@ -388,7 +388,7 @@ async fn half_of_what_a_system_holds_is_nothing() {
     let lease = async |replays: bool| {
         let wait = Some(prost_types::Duration { seconds: if replays { 20 } else { 0 }, nanos: 0 });
         let (system, worker_name) = ("systems/print".to_owned(), "w".to_owned());
-        let lease = v1::LeaseTasksRequest { system, worker: worker_name, tasks_max: 1, wait, replays };
+        let lease = v1::LeaseTasksRequest { system, worker: worker_name, tasks_max: 1, wait, replays, protocol: 1 };
         worker.connectors().lease_tasks(lease).await.unwrap().into_inner().tasks.pop()
     };
     assert!(lease(false).await.is_none(), "only who can say so is asked");

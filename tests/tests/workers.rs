@@ -92,7 +92,7 @@ async fn a_document_is_recorded_by_its_digest() {
         worker: "clerk".to_owned(),
         tasks_max: 1,
         wait: Some(prost_types::Duration { seconds: 20, nanos: 0 }),
-        replays: false,
+        ..v1::LeaseTasksRequest::default()
     };
     let request = create(&acme, by_email(v1::Action::Erasure, "anna@example.com")).await.unwrap();
     let clerk = deployment.client(&deployment.connector_token("print")).await;

@@ -24,7 +24,8 @@ use crate::{
 pub type Transport = InterceptedService<Channel, Bearer>;
 
 /// Calls that last as long as there is something to say: a time limit would cut them in the middle.
-const STREAMS: [&str; 4] = ["BatchCreateRequests", "WatchRequests", "DownloadPackage", "UploadRecords"];
+const STREAMS: [&str; 5] =
+    ["BatchCreateRequests", "WatchRequests", "DownloadPackage", "UploadRecords", "UploadHeldKeys"];
 
 /// Puts the token on every call, and a time limit on those that bear none of their own.
 #[derive(Clone)]

@@ -7,5 +7,8 @@ pub mod v1 {
     tonic::include_proto!("quittance.v1");
 }
 
+/// The revision of `ConnectorService` that is described here: `LeaseTasksRequest.protocol`.
+pub const WORKER_PROTOCOL: u32 = 1;
+
 /// The compiled descriptors, for reflection.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/quittance.bin"));

@@ -38,6 +38,10 @@ pub enum ApiError {
     LimitExceeded(String),
     #[error("{0}")]
     BeyondLog(String),
+    #[error(
+        "the worker speaks revision {theirs} of ConnectorService, and this server revision {ours}: bring the older of the two up to date"
+    )]
+    WorkerProtocol { ours: u32, theirs: u32 },
     #[error("{0}")]
     Unavailable(String),
     #[error("the log is halted: nothing is changed until the service's operator has repaired it; reading goes on")]

@@ -22,6 +22,7 @@ use tonic::{
     service::interceptor::InterceptedService,
     transport::{Identity, Server, ServerTlsConfig, server::TcpIncoming},
 };
+use tower::util::MapResponseLayer;
 use uuid::Uuid;
 
 use crate::{
@@ -36,6 +37,7 @@ use crate::{
         request::Requests, system::Systems,
     },
     secrets::MountedSecrets,
+    status::with_reason,
     tokens::TokenTable,
 };
 
@@ -174,6 +176,7 @@ async fn serve(
         server = server.tls_config(ServerTlsConfig::new().identity(identity))?;
     }
     let router = server
+        .layer(MapResponseLayer::new(move |answer| with_reason(answer, bytes)))
         .layer(health::while_halted(app.halted.clone()))
         .add_service(health)
         .add_service(reflection)

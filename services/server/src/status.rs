@@ -4,8 +4,9 @@
 use std::{collections::HashMap, time::Duration};
 
 use quittance_api::v1::ErrorReason;
+use quittance_sql::SqlErrorKind;
 use quittance_store::StoreError;
-use tonic::{Code, Status};
+use tonic::{Code, Status, codegen::http::Response};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::error::{ApiError, Violation};
@@ -34,6 +35,7 @@ pub fn describe(error: &ApiError) -> (Code, ErrorReason, String) {
         ApiError::WrongState(_) => (Code::FailedPrecondition, R::WrongState, text),
         ApiError::LimitExceeded(_) => (Code::ResourceExhausted, R::LimitExceeded, text),
         ApiError::Internal(_) => (Code::Internal, R::Internal, "a defect: the server's log says more".to_owned()),
+        ApiError::WorkerProtocol { .. } => (Code::FailedPrecondition, R::WorkerProtocol, text),
         ApiError::BeyondLog(_) => (Code::OutOfRange, R::BeyondLog, text),
         ApiError::Unavailable(_) => (Code::Unavailable, R::Unavailable, text),
         ApiError::LedgerHalted => (Code::Unavailable, R::LedgerHalted, text),
@@ -66,6 +68,15 @@ fn describe_store(error: &StoreError) -> (Code, ErrorReason, String) {
             tracing::warn!(%error, "a key is missing: key rings of replicas must be one folder");
             (Code::Unavailable, R::Unavailable, "the keys are being rotated: try again".to_owned())
         }
+        StoreError::Sql(e) if e.kind == SqlErrorKind::Full => {
+            tracing::error!(%error, "the store takes no writes: make room on its disk, or point us at its primary");
+            (
+                Code::Unavailable,
+                R::StoreNotWritable,
+                "the store takes no writes (a full disk, or a read-only copy): the service's operator must see to it"
+                    .to_owned(),
+            )
+        }
         StoreError::Sql(e) if e.is_transient() => {
             (Code::Unavailable, R::Unavailable, "the store is not there at the moment: try again".to_owned())
         }
@@ -82,18 +93,31 @@ pub fn to_status(error: ApiError) -> Status {
     if code == Code::Internal {
         tracing::error!(%error, "internal error");
     } else {
-        tracing::debug!(?code, reason = reason.as_str_name(), "refused");
+        // Fields by their path, never what was in them.
+        let fields: Vec<String> = violations(&error).into_iter().map(|violation| violation.field).collect();
+        tracing::info!(?code, reason = reason.as_str_name(), ?fields, "refused");
     }
     let name = reason.as_str_name().trim_start_matches("ERROR_REASON_").to_owned();
     let mut details = ErrorDetails::with_error_info(name, DOMAIN, HashMap::<String, String>::new());
     if code == Code::Unavailable {
-        let halted = reason == ErrorReason::LedgerHalted;
-        details.set_retry_info(Some(if halted { RETRY_AFTER_REPAIR } else { RETRY_AFTER }));
+        let repair = matches!(reason, ErrorReason::LedgerHalted | ErrorReason::StoreNotWritable);
+        details.set_retry_info(Some(if repair { RETRY_AFTER_REPAIR } else { RETRY_AFTER }));
     }
     for violation in violations(&error) {
         details.add_bad_request_violation(violation.field, violation.message);
     }
     Status::with_error_details(code, message, details)
+}
+
+/// tonic refuses a message that is too large before a handler sees it, and gives no reason: here it gets one.
+pub fn with_reason<B: Default>(answer: Response<B>, message_bytes_max: usize) -> Response<B> {
+    match Status::from_header_map(answer.headers()) {
+        Some(status) if status.code() == Code::OutOfRange && status.details().is_empty() => {
+            let most = format!("a message may have at most {message_bytes_max} bytes");
+            to_status(ApiError::LimitExceeded(most)).into_http()
+        }
+        _ => answer,
+    }
 }
 
 pub fn violations(error: &ApiError) -> Vec<Violation> {
@@ -118,6 +142,7 @@ mod tests {
             (ApiError::field("request.action", "x"), Code::InvalidArgument, "INVALID_FIELD"),
             (ApiError::Unauthenticated, Code::Unauthenticated, "UNKNOWN_TOKEN"),
             (ApiError::BeyondLog("10 of 9".into()), Code::OutOfRange, "BEYOND_LOG"),
+            (ApiError::WorkerProtocol { ours: 1, theirs: 2 }, Code::FailedPrecondition, "WORKER_PROTOCOL"),
             (ApiError::LedgerHalted, Code::Unavailable, "LEDGER_HALTED"),
             (ApiError::Store(StoreError::LeaseLost), Code::Aborted, "LEASE_LOST"),
             (ApiError::Store(StoreError::RequestIdReused), Code::AlreadyExists, "REQUEST_ID_REUSED"),

@@ -1,13 +1,13 @@
 //! Epochs as the database knows them: which is current, and how far the older ones have come (I7). Their keys are in the key ring alone.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use quittance_domain::Timestamp;
 use quittance_sql::{Engine, Pool, Row, Tx};
 
 use crate::{
     Store, StoreError, StoreResult,
-    keyring::{EpochKey, KeyCheck, KnownEpochs},
+    keyring::{EpochKey, KeyCheck, KeyRing, KnownEpochs},
     systems::{NO_GENERATION, held_generation},
     tx::{opt_time, parsed, us},
 };
@@ -100,6 +100,12 @@ pub(crate) async fn holds_sealed(pool: &Pool) -> StoreResult<bool> {
     // Not left to the end of a transaction that is dropped: keys are made next, and the disk may take its time.
     tx.commit().await?;
     Ok(holds)
+}
+
+/// Fails unless the key ring in the folder is this store's. What is missing of it is another matter; nothing is made.
+pub(crate) async fn belongs(tx: &mut Tx, key_ring: &Path) -> StoreResult<()> {
+    let living = read_all(tx).await?.into_iter().filter(|epoch| epoch.state.lives());
+    KeyRing::fits(key_ring, living.map(|epoch| (epoch.number, epoch.check)))
 }
 
 async fn known_epoch(tx: &mut Tx, lock: &str) -> StoreResult<i64> {

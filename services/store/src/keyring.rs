@@ -31,6 +31,8 @@ use zeroize::Zeroizing;
 
 use crate::{StoreError, StoreResult};
 
+const NO_KEYS: &str = "holds no keys for a store that is not empty; restore it from where it was kept";
+
 pub(crate) type Key = Zeroizing<[u8; 32]>;
 
 /// The sort of key that [`crate::SuppressionKeys`] reads.
@@ -96,7 +98,11 @@ pub(crate) fn bad(path: &Path, what: &str) -> StoreError {
 }
 
 fn another_key(path: &Path) -> StoreError {
-    bad(path, "is another key than this store was sealed with")
+    bad(
+        path,
+        "is another key than this store was sealed with: the database is another deployment's, or the key ring is; look at store_url_file and \
+         key_ring",
+    )
 }
 
 fn io_failed(path: &Path) -> impl Fn(io::Error) -> StoreError + '_ {
@@ -146,10 +152,7 @@ impl KeyRing {
         let (mut epochs, mut pseudonyms) = ring.numbers()?;
         if epochs.is_empty() || pseudonyms.is_empty() {
             if !create {
-                return Err(bad(
-                    folder,
-                    "holds no keys for a store that is not empty; restore it from where it was kept",
-                ));
+                return Err(bad(folder, NO_KEYS));
             }
             for name in ["epoch-1.key", "pseudonym-1.key"] {
                 make_key(folder, name)?;
@@ -166,6 +169,23 @@ impl KeyRing {
             ring.pseudonyms.insert(number, key);
         }
         Ok(ring)
+    }
+
+    /// Whether the folder is of a store with these living epochs, looked at before it is opened.
+    pub(crate) fn fits(folder: &Path, living: impl Iterator<Item = (u32, KeyCheck)>) -> StoreResult<()> {
+        let mut missing = 0;
+        for (number, check) in living {
+            let path = folder.join(format!("epoch-{number}.key"));
+            match read_key(&path)?.map(|key| EpochKey::new(number, &key)).transpose()? {
+                Some(key) if key.check != check => return Err(another_key(&path)),
+                Some(_) => {}
+                None => missing += 1,
+            }
+        }
+        if missing > 0 && !folder.exists() {
+            return Err(bad(folder, NO_KEYS));
+        }
+        Ok(())
     }
 
     /// Of epoch keys and of pseudonym keys, in their order.

@@ -110,7 +110,7 @@ impl Store {
         }
         let write = Pool::open(&write_options)?;
         let read = if exclusive.is_some() { Pool::open(&options.connect)? } else { write.clone() };
-        first_connection(&write).await?;
+        first_connection(&write, &options.key_ring).await?;
         let ring = KeyRing::open(&options.key_ring, !epochs::holds_sealed(&write).await?)?;
         let suppression_keys = suppression_keys(&write, &options.key_ring).await?;
         let store = Self {
@@ -176,10 +176,10 @@ async fn suppression_keys(pool: &Pool, folder: &Path) -> StoreResult<Suppression
 }
 
 /// A server that starts at the same time as we do gets a little while.
-async fn first_connection(pool: &Pool) -> StoreResult<()> {
+async fn first_connection(pool: &Pool, key_ring: &Path) -> StoreResult<()> {
     let mut tries = 0;
     loop {
-        match migrate::migrate(pool).await {
+        match migrate::migrate(pool, key_ring).await {
             Err(StoreError::Sql(e)) if e.kind == SqlErrorKind::Unavailable && tries < 20 => {
                 tries += 1;
                 tokio::time::sleep(Duration::from_millis(500)).await;

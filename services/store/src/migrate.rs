@@ -1,8 +1,10 @@
 //! Migrations, run by the binary. A shipped one never changes; a store of a newer schema is refused.
 
+use std::path::Path;
+
 use quittance_sql::{Engine, Pool, Val};
 
-use crate::{StoreError, StoreResult};
+use crate::{StoreError, StoreResult, epochs};
 
 struct Migration {
     number: i64,
@@ -73,12 +75,13 @@ fn for_engine(engine: Engine, migration: &Migration) -> String {
     sql
 }
 
-/// Brings the store to this build's schema.
-pub(crate) async fn migrate(pool: &Pool) -> StoreResult<()> {
-    migrate_to(pool, SCHEMA_VERSION).await
+/// Brings the store to this build's schema, if the key ring is of this store: who is pointed at another deployment's database by mistake must
+/// not upgrade it.
+pub(crate) async fn migrate(pool: &Pool, key_ring: &Path) -> StoreResult<()> {
+    migrate_to(pool, SCHEMA_VERSION, key_ring).await
 }
 
-async fn migrate_to(pool: &Pool, wanted: i64) -> StoreResult<()> {
+async fn migrate_to(pool: &Pool, wanted: i64, key_ring: &Path) -> StoreResult<()> {
     // Row-level security would hide every customer's rows from a migration that moves them.
     let mut tx = pool.begin_with_settings("SET LOCAL quittance.scope = 'deployment'").await?;
     tx.execute(
@@ -102,6 +105,9 @@ async fn migrate_to(pool: &Pool, wanted: i64) -> StoreResult<()> {
         tx.execute_script(&for_engine(tx.engine(), migration)).await?;
         tx.execute("UPDATE schema_version SET version = $1 WHERE id = 1", vec![Val::from(migration.number)]).await?;
     }
+    if wanted == SCHEMA_VERSION {
+        epochs::belongs(&mut tx, key_ring).await?;
+    }
     Ok(tx.commit().await?)
 }
 
@@ -118,7 +124,7 @@ mod tests {
 
     /// A store of the first release that has a ledger, with one entry that has its place and one that has none.
     async fn entries_of_a_filled_store_keep_their_places(pool: &Pool) {
-        migrate_to(pool, 3).await.unwrap();
+        migrate_to(pool, 3, Path::new("no-keys")).await.unwrap();
         let mut tx = pool.begin_with_settings("SET LOCAL quittance.scope = 'deployment'").await.unwrap();
         for (entry, leaf, place) in [(1_u128, 7_u8, Val::from(5)), (2, 8, Val::I64(None))] {
             let leaf = Val::from(vec![leaf; 32]);
@@ -131,7 +137,7 @@ mod tests {
             .unwrap();
         }
         tx.commit().await.unwrap();
-        migrate(pool).await.unwrap();
+        migrate(pool, Path::new("no-keys")).await.unwrap();
         let places = "SELECT b.first_index, b.leaves, e.leaf FROM ledger_entries e
                       JOIN ledger_batches b ON b.customer_id = e.customer_id AND b.batch_id = e.batch_id ORDER BY e.entry_id";
         let found = rows(pool, places).await;

@@ -19,8 +19,8 @@ const FACTOR: u64 = 8;
 const MOST: u64 = 200_000;
 
 /// Those that batches are joined to. One that another replica is counting is left to it.
-const ANALYZE: &str =
-    "ANALYZE (SKIP_LOCKED) requests, tasks, task_waits, match_sets, subject_heads, subject_lines, restrictions";
+const ANALYZE: &str = "ANALYZE (SKIP_LOCKED) requests, tasks, task_waits, match_sets, subject_heads, subject_lines, restrictions, \
+     ledger_batches, ledger_entries";
 
 const KNOWN: &str =
     "SELECT sum(greatest(reltuples, 0))::bigint FROM pg_class WHERE oid IN ('tasks'::regclass, 'match_sets'::regclass)";

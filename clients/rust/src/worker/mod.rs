@@ -187,6 +187,7 @@ impl<B: Backend> Worker<B> {
             tasks_max: u32::try_from(room).unwrap_or(u32::MAX),
             wait: prost_types::Duration::try_from(wait).ok(),
             replays: self.backend.can_tell_held_keys(),
+            protocol: quittance_api::WORKER_PROTOCOL,
         });
         request.set_timeout(wait + Duration::from_secs(15));
         Ok(self.client.connectors().lease_tasks(request).await?.into_inner())

@@ -6,9 +6,12 @@ use std::{
 };
 
 use jiff::SignedDuration;
-use quittance_api::v1::{
-    self, connector_service_server::ConnectorService, task_report::Result as TaskResult,
-    upload_held_keys_request::Part as HeldPart, upload_records_request::Part,
+use quittance_api::{
+    WORKER_PROTOCOL,
+    v1::{
+        self, connector_service_server::ConnectorService, task_report::Result as TaskResult,
+        upload_held_keys_request::Part as HeldPart, upload_records_request::Part,
+    },
 };
 use quittance_connectors::{Record, RecordField};
 use quittance_dispatch::KeyMatcher;
@@ -138,6 +141,9 @@ async fn lease(app: &App, request: Request<v1::LeaseTasksRequest>) -> ApiResult<
     let r = request.into_inner();
     let system = system_of(app, &caller, &r.system).await?;
     let worker = id(SystemId::new(&r.worker), "worker")?;
+    if r.protocol.max(1) != WORKER_PROTOCOL {
+        return Err(ApiError::WorkerProtocol { ours: WORKER_PROTOCOL, theirs: r.protocol });
+    }
     let tasks_max = match r.tasks_max {
         0 => TASKS_DEFAULT,
         n if n <= TASKS_MAX => n,

@@ -216,6 +216,32 @@ pub async fn a_claim_costs_nothing_for_what_is_finished(t: &mut TestStore) {
     }
 }
 
+/// Without statistics, which a server that is killed now and then never comes to: by the batch alone, a planner thought of reading all that the
+/// customer has for each of its batches, and the log stood still (found by chaos).
+pub async fn entries_are_found_by_their_customer_and_batch_though_nothing_was_counted(t: &mut TestStore) {
+    let (acme, _) = acme_and_crm(t).await;
+    acme.instruct(at(1), erasure("mara")).await;
+    let statements = Statements::keep();
+    {
+        let _capturing = tracing::subscriber::set_default(statements.clone());
+        tracing::callsite::rebuild_interest_cache();
+        t.placed_entries(0..256).await.unwrap();
+    }
+    let sql = statements.all().into_iter().find(|sql| sql.contains("e.payload")).expect("it is asked for");
+    let explain = if t.is_postgres() { "EXPLAIN" } else { "EXPLAIN QUERY PLAN" };
+    let column = if t.is_postgres() { 0 } else { 3 };
+    let args = [0, 256, 257, -1000].map(Val::from).to_vec();
+    let rows = t.rows(&format!("{explain} {sql}"), args).await;
+    let plan = rows.iter().map(|row| row.text(column).unwrap()).collect::<Vec<_>>().join("\n");
+    let by = match t.is_postgres() {
+        true => plan
+            .lines()
+            .any(|line| line.contains("Cond") && line.contains("customer_id =") && line.contains("batch_id =")),
+        false => plan.contains("ledger_entries_batch (customer_id=? AND batch_id=?)"),
+    };
+    assert!(by && plan.contains("ledger_entries_batch"), "{plan}");
+}
+
 /// Not only planned so: PostgreSQL's own counters say what was read.
 pub async fn a_claim_reads_nothing_that_is_finished(t: &mut TestStore) {
     let (acme, crm) = acme_and_crm(t).await;

@@ -94,6 +94,7 @@ suite! {
             a_store_of_a_newer_build_is_refused,
             migrating_twice_changes_nothing,
             a_claim_costs_nothing_for_what_is_finished,
+            entries_are_found_by_their_customer_and_batch_though_nothing_was_counted,
         }
         forgetting {
             what_is_over_is_forgotten_and_what_lives_lives_on,

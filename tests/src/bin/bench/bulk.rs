@@ -201,7 +201,8 @@ pub async fn bulk(w1: &W1, sizes: &Sizes, quick: bool) -> Result<BulkResults, Fa
     let large = customer(&deployment, LARGE, &large_app).await?;
     let small = customer(&deployment, SMALL, &small_app).await?;
     let probe = Probe::of(&deployment)?;
-    let (answered, go, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+    let (answered, go, stop) =
+        (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
 
     let begun = Instant::now();
     let sender = stream(large, count, answered.clone());
@@ -230,7 +231,8 @@ pub async fn bulk(w1: &W1, sizes: &Sizes, quick: bool) -> Result<BulkResults, Fa
     stop.store(true, Ordering::Relaxed);
     let single = single.await?;
     probe.completed(LARGE, count).await?;
-    let left = number(&large_app.pool, "SELECT count(*) FROM person WHERE num_nonnulls(email, name, phone) > 0").await?;
+    let left =
+        number(&large_app.pool, "SELECT count(*) FROM person WHERE num_nonnulls(email, name, phone) > 0").await?;
     if left != 0 {
         return Err(format!("{left} persons are not erased").into());
     }
