@@ -9,7 +9,8 @@ use std::{
 use async_trait::async_trait;
 use quittance_connectors::{Connector, ConnectorError, sql::SqlConnector};
 use quittance_dispatch::{
-    Clock, ConnectorFactory, ConnectorRegistry, DispatchLimits, Dispatcher, EndsOfHolds, KeyKeeper, TopologyCache,
+    Clock, ClockTrust, ConnectorFactory, ConnectorRegistry, DispatchLimits, Dispatcher, EndsOfHolds, KeyKeeper,
+    TopologyCache,
 };
 use quittance_domain::{
     Timestamp,
@@ -162,9 +163,15 @@ impl Scene {
     /// What runs beside the dispatcher, for as long as a case needs it.
     fn keep_watch(&self) {
         let (store, clock) = (self.store.clone(), self.clock.clone());
-        let holds = EndsOfHolds::new(store.clone(), clock.clone(), self.topology.clone(), Duration::from_millis(50));
+        let holds = EndsOfHolds::new(
+            store.clone(),
+            clock.clone(),
+            self.topology.clone(),
+            Duration::from_millis(50),
+            ClockTrust::default(),
+        );
         tokio::spawn(holds.run(self.drain.clone()));
-        let keeper = KeyKeeper::new(store, clock);
+        let keeper = KeyKeeper::new(store, clock, ClockTrust::default());
         tokio::spawn(keeper.forget("keeper".to_owned(), Duration::from_secs(7 * 86_400), self.drain.clone()));
     }
 

@@ -6,24 +6,33 @@ use quittance_domain::ids::CustomerId;
 use quittance_store::{Store, StoreResult};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Clock, TopologyCache};
+use crate::{Clock, ClockTrust, TopologyCache};
 
 pub struct EndsOfHolds {
     store: Store,
     clock: Arc<dyn Clock>,
     topology: Arc<TopologyCache>,
     every: Duration,
+    trust: ClockTrust,
 }
 
 impl EndsOfHolds {
-    pub fn new(store: Store, clock: Arc<dyn Clock>, topology: Arc<TopologyCache>, every: Duration) -> Self {
-        Self { store, clock, topology, every }
+    pub fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        topology: Arc<TopologyCache>,
+        every: Duration,
+        trust: ClockTrust,
+    ) -> Self {
+        Self { store, clock, topology, every, trust }
     }
 
     /// Looks now and then, until `drain` is cancelled.
     pub async fn run(self, drain: CancellationToken) {
         while !drain.is_cancelled() {
-            if let Err(error) = self.sweep(&drain).await {
+            if self.trust.is_trusted()
+                && let Err(error) = self.sweep(&drain).await
+            {
                 tracing::warn!(%error, "the store could not be asked for holds that have ended: asked again soon");
             }
             tokio::select! {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use quittance_store::{Forgetting, KeyTurn, Store};
 use tokio_util::sync::CancellationToken;
 
-use crate::Clock;
+use crate::{Clock, ClockTrust};
 
 /// How often every process looks which keys are destroyed, and how long it waits for the answer before it drops all keys from memory. Both
 /// together stay below the time that the store leaves between a key's destruction and its record.
@@ -20,11 +20,12 @@ const FAULT_EVERY: Duration = Duration::from_secs(60);
 pub struct KeyKeeper {
     store: Store,
     clock: Arc<dyn Clock>,
+    trust: ClockTrust,
 }
 
 impl KeyKeeper {
-    pub fn new(store: Store, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock }
+    pub fn new(store: Store, clock: Arc<dyn Clock>, trust: ClockTrust) -> Self {
+        Self { store, clock, trust }
     }
 
     /// Drops destroyed keys from memory, until `drain` is cancelled.
@@ -48,6 +49,10 @@ impl KeyKeeper {
     pub async fn forget(self, holder: String, every: Duration, drain: CancellationToken) {
         let mut forgetting = Forgetting::new(self.store, holder, every);
         while !drain.is_cancelled() {
+            if !self.trust.is_trusted() {
+                pause(TURN_EVERY, &drain).await;
+                continue;
+            }
             let turn = forgetting.turn(self.clock.now()).await;
             let rest = match &turn {
                 Ok(turn) if turn.goes_on() => {

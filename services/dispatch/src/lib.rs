@@ -7,6 +7,7 @@
 mod batch;
 mod breaker;
 mod clock;
+mod clock_watch;
 mod deadlines;
 mod dispatcher;
 mod execute;
@@ -21,6 +22,7 @@ mod suppressions;
 mod topology;
 
 pub use clock::{Clock, SystemClock};
+pub use clock_watch::{ClockTrust, ClockWatch};
 pub use deadlines::Deadlines;
 pub use dispatcher::{DispatchHandle, Dispatcher, Lookout};
 pub use holds::EndsOfHolds;

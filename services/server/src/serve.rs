@@ -9,8 +9,8 @@ use quittance_api::v1::{
     system_service_server::SystemServiceServer,
 };
 use quittance_dispatch::{
-    Clock as _, ConnectorRegistry, Deadlines, Dispatcher, EndsOfHolds, KeyKeeper, Replays, Suppressions, SystemClock,
-    TopologyCache, remote::RemoteDesk,
+    Clock as _, ClockTrust, ClockWatch, ConnectorRegistry, Deadlines, Dispatcher, EndsOfHolds, KeyKeeper, Replays,
+    Suppressions, SystemClock, TopologyCache, remote::RemoteDesk,
 };
 use quittance_store::Store;
 use tokio::{
@@ -97,7 +97,11 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     if let Some(address) = config.ledger.listen {
         tokio::spawn(ledger::serve(address, store.clone(), drain.clone()));
     }
-    let keeper = KeyKeeper::new(store.clone(), app.clock.clone());
+    let trust = ClockTrust::default();
+    let watch = ClockWatch::new(store.clone(), app.clock.clone(), trust.clone());
+    watch.look().await?;
+    tokio::spawn(watch.run(drain.clone()));
+    let keeper = KeyKeeper::new(store.clone(), app.clock.clone(), trust.clone());
     // Whatever this process does, it keeps no key that is destroyed.
     tokio::spawn(keeper.clone().look(drain.clone()));
     let working = config.roles.contains(&RunRole::Worker).then(|| {
@@ -115,8 +119,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         );
         let replays = replays.run(drain.clone());
         let deadlines = Deadlines::new(store, clock, app.at_risk().unsigned_abs(), every).run(drain.clone());
-        let holds =
-            EndsOfHolds::new(app.store.clone(), app.clock.clone(), app.topology.clone(), every).run(drain.clone());
+        let holds = EndsOfHolds::new(app.store.clone(), app.clock.clone(), app.topology.clone(), every, trust)
+            .run(drain.clone());
         let dispatching = dispatcher.run(drain.clone());
         let statements = deadline_statements::run(app.clone(), every);
         let forgetting = keeper.forget(Uuid::new_v4().to_string(), config.keys.epoch(), drain.clone());
