@@ -11,8 +11,9 @@ use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use quittance_domain::Timestamp;
 use quittance_ledger::{
     certificate::{KeyStatus, LogKey},
-    checkpoint::LogKeys,
+    checkpoint::{Checkpoint, CheckpointError, LogKeys, SignedHead},
     key::{KeyName, KeyType, SEED_BYTES, SignerKey, VerifierKey},
+    tree::TreeHead,
 };
 
 use crate::durable;
@@ -94,6 +95,12 @@ impl LogKeyRing {
     pub fn newest(&self) -> &SignerKey {
         // `open` has made sure of one.
         &self.signers[self.signers.len() - 1]
+    }
+
+    /// What the log says of itself at this head, signed by every key that signs.
+    pub fn sign(&self, head: TreeHead) -> Result<SignedHead, CheckpointError> {
+        let note = Checkpoint::new(self.origin.as_str(), head)?.sign(&self.signers())?;
+        Ok(SignedHead { head, note })
     }
 
     /// All that ever signed and are not revoked: what was signed with them stands.
