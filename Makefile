@@ -9,7 +9,7 @@ CARGO ?= cargo
 help: ## What there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: ## Build, start everything embedded, run one request of each kind and a bulk erasure, prove it by SQL
+demo: ## Build, start everything embedded, run one request of each kind and a bulk erasure, prove it by SQL, verify a certificate offline
 	bash deploy/demo/run.sh
 
 test: lint proto ## Formatting, lints, contract, and all tests on real servers that it starts itself

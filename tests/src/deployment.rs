@@ -164,6 +164,10 @@ impl Deployment {
         }
     }
 
+    pub const fn is_running(&self) -> bool {
+        self.server.is_some()
+    }
+
     /// SIGKILL: no drain, no goodbye.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.server.take() {

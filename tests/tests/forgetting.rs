@@ -70,6 +70,15 @@ impl Scene {
         String::from_utf8(done.stdout).unwrap()
     }
 
+    /// Offline, as a customer does it.
+    fn verifies(&self, certificate: &[u8]) {
+        let (file, keys) = (self.deployment.path("certificate.json"), self.deployment.path("log.vkey"));
+        fs::write(&file, certificate).unwrap();
+        fs::write(&keys, self.deployment.command().args(["ledger", "keys"]).output().unwrap().stdout).unwrap();
+        let done = Command::new(binary("quittance")).arg("verify").arg(&file).arg("--key").arg(&keys).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+    }
+
     fn key_files(&self) -> BTreeSet<String> {
         let files = fs::read_dir(self.deployment.data().join("keys")).unwrap();
         files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
@@ -170,7 +179,11 @@ async fn keys_are_rotated_under_traffic(store: StoreKind) {
     let package = s.acme.packages().get_package(ask).await.unwrap().into_inner().package.unwrap();
     assert_eq!((package.state(), package.record_count), (v1::PackageState::Forgotten, 0));
     // One that was never asked for before is issued now.
-    assert!(!s.certificate(&shown).await.certificate.is_empty());
+    let first_after = s.certificate(&shown).await;
+    assert!(first_after.subject_opening.is_empty(), "whom it is about, nobody can tell any more");
+    for file in [&after.certificate, &first_after.certificate] {
+        s.verifies(file);
+    }
 
     // The last of it goes with the next rotation, over a restart.
     s.deployment.terminate().await;

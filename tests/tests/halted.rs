@@ -1,6 +1,9 @@
 //! A log that was altered: nothing is changed and nothing signed, reading goes on, and whoever probes or calls is told why.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use quittance_api::v1;
 use quittance_client::Client;
@@ -92,6 +95,14 @@ async fn repaired(pool: &Pool, (_, write, _): Value, good: Vec<u8>) {
     tx.commit().await.unwrap();
 }
 
+/// Not handed out, for whoever asks to find out: they do not lead to the signed root.
+async fn proofs_are_refused(client: &Client) {
+    let asked = v1::GetInclusionProofRequest { log_index: 1, tree_size: 0 };
+    assert_eq!(client.evidence().get_inclusion_proof(asked).await.unwrap_err().code(), Code::Internal);
+    let asked = v1::GetConsistencyProofRequest { old_tree_size: 1, tree_size: 0 };
+    assert_eq!(client.evidence().get_consistency_proof(asked).await.unwrap_err().code(), Code::Internal);
+}
+
 async fn an_altered_log_ends_changes_and_keeps_reads(store: StoreKind) {
     let mut deployment = Deployment::start_with(store, &[("QUITTANCED_LEDGER__SCRUB_EVERY_S", "1")]).await;
     let crm = AppDatabase::crm(Engine::Sqlite, deployment.folder.path(), 20).await;
@@ -127,6 +138,9 @@ async fn an_altered_log_ends_changes_and_keeps_reads(store: StoreKind) {
         let read = acme.requests().get_request(v1::GetRequestRequest { name: name.clone() }).await.unwrap();
         assert_eq!(read.into_inner().request.unwrap().name, name);
         assert_eq!(certificate(&acme, &name).await.unwrap(), file, "what was issued is given again");
+        if value == TILE {
+            proofs_are_refused(&acme).await;
+        }
         repaired(&pool, value, good).await;
         until_writes_are(&deployment, ServingStatus::Serving).await;
         let next = create(&acme, by_email(v1::Action::Erasure, email(n as u64 + 1))).await.unwrap();
@@ -143,4 +157,49 @@ async fn sqlite_an_altered_log_ends_changes_and_keeps_reads() {
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_an_altered_log_ends_changes_and_keeps_reads() {
     an_altered_log_ends_changes_and_keeps_reads(StoreKind::Postgres).await;
+}
+
+/// The folder came back from nowhere without the checkpoint: whether the database was restored cannot be told any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_without_its_highest_checkpoint_is_halted_until_an_operator_has_said_that_the_store_is_right() {
+    let mut deployment = Deployment::start(StoreKind::Sqlite).await;
+    let ledger =
+        |deployment: &Deployment, command: &str| deployment.command().args(["ledger", command]).output().unwrap();
+    let crm = AppDatabase::crm(Engine::Sqlite, deployment.folder.path(), 20).await;
+    deployment.secret("crm", &crm.url);
+    create_customer(&deployment.operator().await, "acme").await;
+    register(&deployment.operator().await, "crm", system("acme", v1::ConnectorKind::Sql, "crm", CRM_MAP))
+        .await
+        .unwrap();
+    let token = deployment.customer_token("acme");
+    let acme = deployment.client(&token).await;
+    let name = create(&acme, by_email(v1::Action::Erasure, email(0))).await.unwrap().name;
+    completed(&acme, &name).await;
+    let file = until_certified(&acme, &name).await;
+    deployment.terminate().await;
+    let checkpoint = deployment.data().join("ledger/checkpoint");
+    let refused = ledger(&deployment, "accept-store");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("is left outside the database"), "{refused:?}");
+    fs::remove_file(&checkpoint).unwrap();
+    deployment.launch().await;
+    until_writes_are(&deployment, ServingStatus::NotServing).await;
+    let log = deployment.log();
+    assert!(log.contains("no checkpoint of it is left outside the database") && log.contains("accept-store"), "{log}");
+    assert!(!checkpoint.exists(), "nothing is signed");
+    let acme = deployment.client(&token).await;
+    is_told(&create(&acme, by_email(v1::Action::Erasure, email(9))).await.unwrap_err());
+    assert_eq!(certificate(&acme, &name).await.unwrap(), file);
+    deployment.terminate().await;
+    let damaged = ledger(&deployment, "fsck");
+    assert_eq!(damaged.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&damaged.stdout).contains("no checkpoint of it is left"), "{damaged:?}");
+    let accepted = ledger(&deployment, "accept-store");
+    assert!(accepted.status.success() && checkpoint.exists(), "{accepted:?}");
+    assert!(ledger(&deployment, "fsck").status.success());
+    deployment.launch().await;
+    until_writes_are(&deployment, ServingStatus::Serving).await;
+    let acme = deployment.client(&token).await;
+    let next = create(&acme, by_email(v1::Action::Erasure, email(1))).await.unwrap();
+    completed(&acme, &next.name).await;
+    until_certified(&acme, &next.name).await;
 }

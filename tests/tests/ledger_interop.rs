@@ -6,8 +6,11 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::LazyLock,
+    time::{Duration, Instant},
 };
 
+use quittance_api::v1;
+use quittance_client::Client;
 use quittance_ledger::{
     Leaf,
     checkpoint::{self, Checkpoint, LogKeys},
@@ -20,6 +23,13 @@ use quittance_ledger::{
     tlog_proof::TlogProof,
     tree::{Frontier, MerkleHash},
 };
+use quittance_sql::Engine;
+use quittance_tests::{
+    AppDatabase, Deployment, StoreKind,
+    app_database::{CRM_MAP, email},
+    scenario::{by_email, completed, create, create_customer, register, system},
+};
+use serde_json::Value;
 
 const ORIGIN: &str = "ledger.example/log";
 
@@ -204,4 +214,97 @@ fn we_verify_keys_notes_tiles_and_offline_proofs_that_the_independent_implementa
         tiles_between(0, head.size).filter(|tile| !tile.to_string().contains("entries")).collect();
     expected.sort_unstable_by_key(ToString::to_string);
     assert_eq!(written, expected);
+}
+
+async fn certificate(client: &Client, name: &str) -> Value {
+    let deadline = Instant::now() + Duration::from_secs(40);
+    loop {
+        let ask = v1::GetCertificateRequest { name: name.to_owned(), document_language: String::new() };
+        match client.evidence().get_certificate(ask).await {
+            Ok(answer) => return serde_json::from_slice(&answer.into_inner().certificate).unwrap(),
+            Err(status) => assert!(Instant::now() < deadline, "{status}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The folder that the service publishes, as it is; the proofs that it answers over the API; and those of a customer's certificate.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_independent_implementation_verifies_what_the_running_service_publishes_and_certifies() {
+    let public = tempfile::tempdir().unwrap();
+    let folder = public.path();
+    let deployment =
+        Deployment::start_with(StoreKind::Sqlite, &[("QUITTANCED_LEDGER__PUBLISH", folder.to_str().unwrap())]).await;
+    let crm = AppDatabase::crm(Engine::Sqlite, deployment.folder.path(), 20).await;
+    deployment.secret("crm", &crm.url);
+    create_customer(&deployment.operator().await, "acme").await;
+    let crm_system = system("acme", v1::ConnectorKind::Sql, "crm", CRM_MAP);
+    register(&deployment.operator().await, "crm", crm_system).await.unwrap();
+    let token = deployment.customer_token("acme");
+    let acme = deployment.client(&token).await;
+    write(&folder.join("log.vkey"), deployment.command().args(["ledger", "keys"]).output().unwrap().stdout);
+    write(&folder.join("witnesses.vkey"), "");
+
+    let hashes = |proof: &[Vec<u8>]| -> String {
+        proof.iter().map(|hash| format!("{}\n", MerkleHash(hash.as_slice().try_into().unwrap()))).collect()
+    };
+    let mut sizes: Vec<i64> = Vec::new();
+    let mut of_certificates = 0;
+    for person in 0..3 {
+        let name = create(&acme, by_email(v1::Action::Erasure, email(person))).await.unwrap().name;
+        completed(&acme, &name).await;
+        let file = certificate(&acme, &name).await;
+        for entry in file["certificate"]["entries"].as_array().unwrap() {
+            // As docs/ledger.md says: the proof as it stands, and the entry that salt and payload make.
+            let text = entry["proof"].as_str().unwrap();
+            let salt = hex(entry["salt"].as_str().unwrap());
+            let made = Leaf::commit(&salt, entry["payload"].as_str().unwrap().as_bytes());
+            assert_eq!(made.0, hex(entry["leaf"].as_str().unwrap()));
+            let proof = TlogProof::parse(text.as_bytes()).unwrap();
+            write(&folder.join(format!("proofs/{}.tlog-proof", proof.index)), text);
+            write(&folder.join(format!("entries/{}", proof.index)), made.0);
+            of_certificates += 1;
+        }
+        let asked = v1::GetInclusionProofRequest { log_index: 1, tree_size: 0 };
+        let answer = acme.evidence().get_inclusion_proof(asked).await.unwrap().into_inner();
+        let size = answer.tree_size;
+        write(&folder.join(format!("inclusion/{size}-1")), hashes(&answer.hashes));
+        write(&folder.join(format!("checkpoints/{size}")), &answer.checkpoint);
+        for old in &sizes {
+            let asked = v1::GetConsistencyProofRequest { old_tree_size: *old, tree_size: size };
+            let answer = acme.evidence().get_consistency_proof(asked).await.unwrap().into_inner();
+            write(&folder.join(format!("consistency/{old}-{size}")), hashes(&answer.hashes));
+        }
+        sizes.push(size);
+    }
+    // The checkpoint of the folder itself, once it has caught up with what was answered.
+    let size = sizes[2].to_string();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let published = loop {
+        let note = fs::read_to_string(folder.join("checkpoint")).unwrap();
+        if note.lines().nth(1) == Some(&size) {
+            break note;
+        }
+        assert!(Instant::now() < deadline, "{note}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    write(&folder.join(format!("checkpoints/{size}")), published);
+
+    let output = go("verify", folder);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}");
+    let count = |what: &str| said.lines().filter(|line| line.starts_with(what)).count();
+    let counts = ["ok checkpoints", "ok tiles", "ok inclusion", "ok consistency", "ok proofs", "ok entries"].map(count);
+    assert_eq!(counts, [3, 3, 3, 3, of_certificates, of_certificates], "{said}");
+    // Another request's entry under this proof is refused.
+    let (a, b) = (folder.join("entries/0"), folder.join("entries/1"));
+    fs::copy(&b, &a).unwrap();
+    let output = go("verify", folder);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.code() == Some(1) && said.contains("FAULT entries/0"), "{said}");
+}
+
+fn hex(text: &str) -> [u8; 32] {
+    let byte = |at: usize| u8::from_str_radix(&text[at * 2..at * 2 + 2], 16).unwrap();
+    std::array::from_fn(byte)
 }

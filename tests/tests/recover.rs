@@ -2,6 +2,7 @@
 //! whoever followed the log sees it only grow.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     process::{Command, Output},
     time::{Duration, Instant},
@@ -9,6 +10,7 @@ use std::{
 
 use quittance_api::v1;
 use quittance_client::Client;
+use quittance_ledger::tlog_proof::TlogProof;
 use quittance_sql::{ConnectOptions, Engine, Pool};
 use quittance_tests::{
     AppDatabase, Deployment, StoreKind,
@@ -120,6 +122,53 @@ impl Scene {
     }
 }
 
+/// Every request since the backup, with its confirmation, and nothing else: the one before is whole in the backup.
+fn is_told_what_was_lost(s: &Scene, account: &Value, before: &[(String, Vec<u8>)]) {
+    let of_acme = &account["lost_of_customers"].as_array().unwrap()[..];
+    assert!(matches!(of_acme, [of] if of["customer"] == "customers/acme"), "{account}");
+    let told: BTreeMap<&str, &Value> = of_acme[0]["requests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|request| (request["request"].as_str().unwrap(), request))
+        .collect();
+    let lost: BTreeSet<&str> = before[1..].iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(told.keys().copied().collect::<BTreeSet<_>>(), lost, "{account}");
+    let mut places = BTreeSet::new();
+    for (name, file) in &before[1..] {
+        let request = told[name.as_str()];
+        assert_eq!((&request["unknown"], &request["confirmations"]), (&true.into(), &1.into()), "{request}");
+        let kinds: BTreeSet<&str> =
+            request["entries"].as_array().unwrap().iter().map(|entry| entry["kind"].as_str().unwrap()).collect();
+        assert!(kinds.is_superset(&["instructed", "planned", "confirmed", "completed"].into()), "{request}");
+        places.extend(request["entries"].as_array().unwrap().iter().map(|entry| entry["entry"].as_u64().unwrap()));
+        // The places are those that its certificate proves.
+        assert!(places.is_superset(&proven_places(file)), "{request}");
+    }
+    let others = of_acme[0]["others"].as_array().unwrap().len() as u64;
+    assert_eq!(account["lost"].as_u64(), Some(places.len() as u64 + others), "{account}");
+    assert_eq!(account["lost_unknown"], 0, "{account}");
+    // For people, too; run again, all of it is told again.
+    if !s.deployment.is_running() {
+        let text = String::from_utf8(s.ledger(&["recover"]).stdout).unwrap();
+        let count = before.len() - 1;
+        let told =
+            format!("customers/acme: {count} requests lack entries; {count} of them the store does not know at all");
+        assert!(text.contains("nothing to recover") && text.contains(&told), "{text}");
+        assert!(before[1..].iter().all(|(name, _)| text.contains(&format!("  {name}: instructed"))), "{text}");
+    }
+}
+
+/// Of the entries that a certificate opens.
+fn proven_places(certificate: &[u8]) -> BTreeSet<u64> {
+    let file: Value = serde_json::from_slice(certificate).unwrap();
+    let place = |entry: &Value| {
+        let proof = TlogProof::parse(entry["proof"].as_str().unwrap().as_bytes()).unwrap();
+        proof.index
+    };
+    file["certificate"]["entries"].as_array().unwrap().iter().map(place).collect()
+}
+
 async fn recovered_and_going_on(s: &mut Scene, before: &[(String, Vec<u8>)], restored_while_up: bool) {
     let account = s.ledger_json("recover");
     let (from, to) = (account["from"].as_u64().unwrap(), account["to"].as_u64().unwrap());
@@ -127,6 +176,7 @@ async fn recovered_and_going_on(s: &mut Scene, before: &[(String, Vec<u8>)], res
     assert_eq!(account["lost"].as_u64().unwrap() + account["placed"].as_u64().unwrap(), to - from, "{account}");
     let ranges = account["lost_entries"].as_array().unwrap();
     assert_eq!(ranges.last().unwrap()[1].as_u64(), Some(to - 1), "{account}");
+    is_told_what_was_lost(s, &account, before);
     assert!(account["backup_ends"].is_string() && account["open_requests"].is_array(), "{account}");
     if !restored_while_up {
         let whole = s.ledger_json("fsck");

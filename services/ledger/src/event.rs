@@ -189,19 +189,29 @@ pub enum PayloadError {
 const VERSION: u8 = 1;
 
 impl Event {
+    pub const INSTRUCTED: &str = "instructed";
+    pub const CONFIRMED: &str = "confirmed";
+    const KEY_DESTROYED: &str = "key_destroyed";
+    const REPLAYED: &str = "replayed";
+
+    /// Whether entries of this kind bear the id of a request.
+    pub fn is_of_request(kind: &str) -> bool {
+        !matches!(kind, Self::KEY_DESTROYED | Self::REPLAYED)
+    }
+
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::Instructed { .. } => "instructed",
+            Self::Instructed { .. } => Self::INSTRUCTED,
             Self::Planned { .. } => "planned",
             Self::Authorised { .. } => "authorised",
             Self::Objected { .. } => "objected",
             Self::Extended { .. } => "extended",
-            Self::Confirmed { .. } => "confirmed",
+            Self::Confirmed { .. } => Self::CONFIRMED,
             Self::Operated { .. } => "operated",
             Self::Completed { .. } => "completed",
             Self::Closed { .. } => "closed",
-            Self::KeyDestroyed { .. } => "key_destroyed",
-            Self::Replayed { .. } => "replayed",
+            Self::KeyDestroyed { .. } => Self::KEY_DESTROYED,
+            Self::Replayed { .. } => Self::REPLAYED,
         }
     }
 

@@ -115,6 +115,9 @@ pub async fn check_all(
     if let Some(last) = last.filter(|last| *last >= grown_to) {
         findings.found(Damage::at(last, "an entry of the store has a place beyond the tree"));
     }
+    if head.size > 0 && outside.iter().all(|(_, read)| matches!(read, Ok(None))) {
+        findings.found(Damage::of_the_whole(Halt::NothingOutside { size: head.size }));
+    }
     let row = state.checkpoint.map(|row| SignedHead::read(row.note.as_bytes(), log));
     let row = row.transpose().map_err(|fault| fault.to_string());
     let outside = outside.into_iter().map(|(name, read)| (name, read.map_err(|fault| fault.to_string())));

@@ -1,4 +1,4 @@
-//! Files that are there whole or not at all, and on disk when it is said that they are.
+//! Files that are on disk when it is said that they are: whole or not at all, or behind what was there.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -17,6 +17,15 @@ pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&part, path)?;
     File::open(folder)?.sync_all()
+}
+
+/// Behind what is there; on disk when it answers. A crash may leave a part of it.
+pub(crate) fn extend(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let is_new = !path.exists();
+    let mut file = OpenOptions::new().append(true).create(true).mode(mode).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    if is_new { File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all() } else { Ok(()) }
 }
 
 /// One writer at a time in a folder, also among processes. `None`: another is at it.

@@ -10,6 +10,12 @@ pub enum Halt {
          `quittanced ledger recover` brings the log back (docs/operating.md, After a restore)"
     )]
     Shorter { size: u64, signed: u64 },
+    #[error(
+        "the store's log has {size} entries, and no checkpoint of it is left outside the database: whether the database was restored \
+         from a backup cannot be told. Restore ledger.folder (or ledger.publish) from where it was kept; only if this database was never \
+         restored, `quittanced ledger accept-store` (docs/operating.md, The highest checkpoint is gone)"
+    )]
+    NothingOutside { size: u64 },
     #[error("the store's log is another one than was signed at {signed} entries: it was altered")]
     Forked { signed: u64 },
     #[error("the store's log was altered: {0}")]

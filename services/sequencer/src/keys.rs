@@ -11,13 +11,16 @@ use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use quittance_domain::Timestamp;
 use quittance_ledger::{
     certificate::{KeyStatus, LogKey},
-    checkpoint::LogKeys,
+    checkpoint::{Checkpoint, CheckpointError, LogKeys, SignedHead},
     key::{KeyName, KeyType, SEED_BYTES, SignerKey, VerifierKey},
+    tree::TreeHead,
 };
 
 use crate::durable;
 
 const HISTORY: &str = "history.json";
+/// Held while the first key is made.
+const LOCK: &str = "making.lock";
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
@@ -53,7 +56,13 @@ impl LogKeyRing {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
             made.map_err(|e| bad(folder, e))?;
             let name: KeyName = origin.parse().map_err(|e| bad(folder, e))?;
-            write_new_key(folder, &name, &[], now)?;
+            // Replicas that are started together come here together: one of them makes the key, and the others find it.
+            let path = folder.join(LOCK);
+            let lock = fs::File::create(&path).map_err(|e| bad(&path, e))?;
+            lock.lock().map_err(|e| bad(&path, e))?;
+            if !history_file.exists() {
+                write_new_key(folder, &name, &[], now)?;
+            }
         }
         private(folder, 0o700)?;
         let text = fs::read(&history_file).map_err(|e| bad(&history_file, e))?;
@@ -94,6 +103,12 @@ impl LogKeyRing {
     pub fn newest(&self) -> &SignerKey {
         // `open` has made sure of one.
         &self.signers[self.signers.len() - 1]
+    }
+
+    /// What the log says of itself at this head, signed by every key that signs.
+    pub fn sign(&self, head: TreeHead) -> Result<SignedHead, CheckpointError> {
+        let note = Checkpoint::new(self.origin.as_str(), head)?.sign(&self.signers())?;
+        Ok(SignedHead { head, note })
     }
 
     /// All that ever signed and are not revoked: what was signed with them stands.
@@ -199,6 +214,25 @@ mod tests {
 
     fn at(s: i64) -> Timestamp {
         Timestamp::from_second(s).unwrap()
+    }
+
+    /// The one's key beside the other's history opened for nobody ever again (found by chaos, in the start of three replicas).
+    #[test]
+    fn of_replicas_that_start_together_one_makes_the_key() {
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let folder = dir.path().join("log");
+            let together = std::sync::Barrier::new(6);
+            let open = |n: usize| {
+                together.wait();
+                LogKeyRing::open(&folder, &format!("log.example/{n}"), None, at(1)).unwrap()
+            };
+            let rings: Vec<LogKeyRing> = std::thread::scope(|s| {
+                let all: Vec<_> = (0..6).map(|n| s.spawn({ let open = &open; move || open(n) })).collect();
+                all.into_iter().map(|ring| ring.join().unwrap()).collect()
+            });
+            assert!(rings.iter().all(|ring| ring.history() == rings[0].history()));
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod audit;
 mod checkpoint_file;
 mod durable;
+mod entry_index;
 mod halt;
 mod keys;
 mod publisher;
@@ -19,10 +20,11 @@ mod writes;
 
 pub use audit::{StoreFindings, begins_with, check_all, check_portion, right_edge};
 pub use checkpoint_file::{CheckpointFile, CheckpointFileError};
+pub use entry_index::{EntryIndex, EntryIndexError};
 pub use halt::{Halt, LogStatus};
 pub use keys::{KeyFileError, LogKeyRing};
 pub use publisher::Publisher;
-pub use recover::{RecoverError, Recovered, recover};
+pub use recover::{RecoverError, Recovered, accept_store, recover};
 pub use scrub::Scrub;
 pub use sequencer::{Doubt, LogFiles, Now, Sequencer, SequencerOptions};
 pub use tiles::fetch;

@@ -18,7 +18,10 @@ use quittance_ledger::{
 use quittance_log_client::{PublishedLog, ReadError, audit};
 use quittance_store::{StagedBatch, Store, StoreError};
 
-use crate::{CheckpointFile, CheckpointFileError, Direct, Halt, Now, begins_with, right_edge};
+use crate::{
+    CheckpointFile, CheckpointFileError, Direct, Halt, KeyFileError, LogFiles, LogKeyRing, Now, Publisher, begins_with,
+    right_edge,
+};
 
 /// Leaves that are brought back by one transaction.
 const BATCH: usize = 8192;
@@ -39,12 +42,16 @@ pub enum RecoverError {
     Damaged(Damage),
     #[error(transparent)]
     File(#[from] CheckpointFileError),
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
     #[error("the published log cannot be read: {0}")]
     Read(#[from] ReadError),
     #[error("the published checkpoint is none of this log: {0}")]
     Checkpoint(#[from] CheckpointError),
     #[error("nothing that was signed is known: neither the highest checkpoint nor a published one is there")]
     NothingSigned,
+    #[error("a checkpoint of {0} entries is left outside the database: the log is judged by that one")]
+    SomethingOutside(u64),
     #[error("another sequencer writes the log: stop every quittanced that has the role ledger")]
     Held,
     #[error("{0} entries are to be brought back, and this is made for {LEAVES_MAX}: restore a later backup")]
@@ -91,6 +98,28 @@ pub async fn recover(
     let done = done?;
     highest.raise(&Direct, log, &signed)?;
     Ok(done)
+}
+
+/// After every checkpoint outside the database was lost, and on an operator's word that the database was never restored: what the store
+/// says was signed is the highest from now on. Gives its size.
+pub async fn accept_store(store: &Store, keys: &LogKeyRing, files: &LogFiles) -> Result<u64, RecoverError> {
+    let log = keys.log_keys()?;
+    let highest = CheckpointFile::highest(files.highest.clone());
+    let in_folder = files.publish.as_deref().map(|folder| Publisher::new(folder).read(&log)).transpose()?.flatten();
+    if let Some(signed) = highest.read(&log)?.or(in_folder) {
+        return Err(RecoverError::SomethingOutside(signed.head.size));
+    }
+    let state = store.log_state().await?;
+    right_edge(store, &state.head).await?.map_err(RecoverError::Damaged)?;
+    let signed = match &state.checkpoint {
+        Some(row) => SignedHead::read(row.note.as_bytes(), &log)?,
+        None => keys.sign(TreeHead::empty())?,
+    };
+    if let Some(halt) = begins_with(store, &signed.head, &state.head).await? {
+        return Err(halt.into());
+    }
+    highest.raise(&Direct, &log, &signed)?;
+    Ok(signed.head.size)
 }
 
 /// The log while we hold it.

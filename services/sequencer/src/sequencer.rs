@@ -12,7 +12,7 @@ use std::{
 use quittance_domain::Timestamp;
 use quittance_ledger::{
     audit::{Damage, Portion},
-    checkpoint::{Checkpoint, LogKeys, SignedHead},
+    checkpoint::{LogKeys, SignedHead},
     integrate::{RightEdge, integrate},
     tree::TreeHead,
 };
@@ -21,8 +21,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    CheckpointFile, CheckpointFileError, Direct, Halt, LogKeyRing, LogStatus, Publisher, Writes, begins_with,
-    check_portion,
+    CheckpointFile, CheckpointFileError, Direct, EntryIndex, EntryIndexError, Halt, LogKeyRing, LogStatus, Publisher,
+    Writes, begins_with, check_portion,
     publisher::PublishError,
     right_edge,
     witnesses::{Round, Witnesses},
@@ -63,6 +63,10 @@ const HALTED_REST: Duration = Duration::from_secs(1);
 const ASK_AFTER_LEAST: Duration = Duration::from_secs(1);
 const ASK_AFTER_MOST: Duration = Duration::from_secs(60);
 
+/// Entries whose ids are read at once, and in one turn: an index that is begun on a long log does not keep the lease waiting.
+const INDEX_PAGE: u64 = 1 << 13;
+const INDEX_STEP: u64 = 1 << 18;
+
 /// Batches of one turn: between turns the lease is renewed and checkpoints are signed.
 const BATCHES_OF_A_TURN: u32 = 4;
 
@@ -94,6 +98,12 @@ impl From<PublishError> for Fault {
     }
 }
 
+impl From<EntryIndexError> for Fault {
+    fn from(e: EntryIndexError) -> Self {
+        Self::Other(e.to_string())
+    }
+}
+
 fn altered(what: String) -> Halt {
     Halt::Altered(Damage::of_the_whole(what))
 }
@@ -102,6 +112,8 @@ fn altered(what: String) -> Halt {
 struct Held {
     epoch: i64,
     edge: RightEdge,
+    /// Places below this one are in the index.
+    indexed: u64,
     /// The newest checkpoint that is signed.
     newest: Option<Newest>,
     signed_at: Option<Instant>,
@@ -121,11 +133,13 @@ struct Newest {
     published: bool,
 }
 
-/// Where checkpoints stand outside the database.
+/// What is kept of the log outside the database.
 #[derive(Clone, Debug)]
 pub struct LogFiles {
-    /// The highest that was ever signed.
+    /// The highest checkpoint that was ever signed.
     pub highest: PathBuf,
+    /// A folder that tells which entry has which place.
+    pub index: PathBuf,
     /// A folder for checkpoint and tiles.
     pub publish: Option<PathBuf>,
 }
@@ -136,6 +150,7 @@ pub struct Sequencer<W = Direct> {
     now: Now,
     keys: Arc<LogKeyRing>,
     highest: CheckpointFile,
+    index: EntryIndex,
     publisher: Option<Publisher>,
     witnesses: Witnesses,
     options: SequencerOptions,
@@ -177,6 +192,7 @@ impl<W: Writes> Sequencer<W> {
     ) -> Self {
         let (status, _) = watch::channel(LogStatus::Starting);
         let highest = CheckpointFile::highest(files.highest);
+        let index = EntryIndex::new(files.index);
         let publisher = files.publish.as_deref().map(Publisher::new);
         let witnesses = Witnesses::default();
         Self {
@@ -185,6 +201,7 @@ impl<W: Writes> Sequencer<W> {
             now,
             keys,
             highest,
+            index,
             publisher,
             witnesses,
             options,
@@ -307,7 +324,12 @@ impl<W: Writes> Sequencer<W> {
         self.hear_witnesses(&mut held, &log).await?;
         let rested = held.signed_at.is_none_or(|at| at.elapsed() >= self.options.sign_every);
         if (rested || sign_now) && self.has_news(&held) {
-            self.sign(&mut held, &log).await?;
+            // What no index tells of is not signed.
+            if self.write_index(&mut held).await? {
+                self.sign(&mut held, &log).await?;
+            } else {
+                more = true;
+            }
         }
         self.ask_witnesses(&mut held, &log)?;
         self.write_folder(&mut held, &log).await?;
@@ -330,12 +352,21 @@ impl<W: Writes> Sequencer<W> {
             Some(publisher) => publisher.read(log)?,
             None => None,
         };
-        for signed in [self.highest.read(log)?, in_folder].into_iter().flatten() {
+        let outside = [self.highest.read(log)?, in_folder];
+        for signed in outside.iter().flatten() {
             self.extends(&signed.head, &state.head).await?;
+        }
+        if outside.iter().all(Option::is_none) {
+            if state.head.size > 0 || state.checkpoint.is_some() {
+                return Err(Halt::NothingOutside { size: state.head.size }.into());
+            }
+            // From the first entry on there is something outside: where it is missing then, it was lost.
+            self.highest.raise(&self.writes, log, &self.sign_head(TreeHead::empty())?)?;
         }
         let mut held = Held {
             epoch,
             edge,
+            indexed: self.index.resume(outside.iter().flatten().map(|signed| signed.head.size).max().unwrap_or(0))?,
             newest: None,
             signed_at: None,
             to_folder: None,
@@ -358,6 +389,10 @@ impl<W: Writes> Sequencer<W> {
             self.store.halt_log(epoch, None).await?;
         }
         Ok(held)
+    }
+
+    fn sign_head(&self, head: TreeHead) -> Result<SignedHead, Fault> {
+        self.keys.sign(head).map_err(|e| Fault::Other(e.to_string()))
     }
 
     async fn extends(&self, signed: &TreeHead, present: &TreeHead) -> Result<(), Fault> {
@@ -390,16 +425,29 @@ impl<W: Writes> Sequencer<W> {
         }
     }
 
+    /// Which entry has which place, outside the database. Answers whether that is known of all of them.
+    async fn write_index(&self, held: &mut Held) -> Result<bool, Fault> {
+        let size = held.edge.head().size;
+        let until = size.min(held.indexed.saturating_add(INDEX_STEP));
+        while held.indexed < until {
+            let end = until.min(held.indexed.saturating_add(INDEX_PAGE));
+            let entries = self.store.placed_ids(held.indexed..end).await?;
+            let (index, writes) = (self.index.clone(), self.writes.clone());
+            // On disk when it answers: not on the threads that serve.
+            let written = tokio::task::spawn_blocking(move || index.append(&writes, &entries)).await;
+            written.map_err(|e| Fault::Other(e.to_string()))??;
+            held.indexed = end;
+        }
+        Ok(until == size)
+    }
+
     /// Tiles first, then the highest checkpoint, and only then the published one.
     async fn sign(&mut self, held: &mut Held, log: &LogKeys) -> Result<(), Fault> {
         let head = held.edge.head();
-        let other = |e: &dyn std::fmt::Display| Fault::Other(e.to_string());
         if let Some(publisher) = self.publisher.as_mut().filter(|_| !held.filling) {
             publisher.write_tiles(&self.writes, &self.store, head.size).await?;
         }
-        let checkpoint = Checkpoint::new(self.keys.origin().as_str(), head).map_err(|e| other(&e))?;
-        let note = checkpoint.sign(&self.keys.signers()).map_err(|e| other(&e))?;
-        let signed = SignedHead { head, note };
+        let signed = self.sign_head(head)?;
         self.highest.raise(&self.writes, log, &signed)?;
         held.signed_at = Some(Instant::now());
         tracing::debug!(size = head.size, "checkpoint signed");

@@ -44,6 +44,11 @@ pub trait Writes: Clone + Send + Sync + 'static {
     fn file(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         durable::write(path, bytes, mode)
     }
+
+    /// The index of entries outside the database.
+    fn extend(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+        durable::extend(path, bytes, mode)
+    }
 }
 
 /// Does what it is told.

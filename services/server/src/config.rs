@@ -42,7 +42,8 @@ pub struct Config {
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LedgerConfig {
-    /// Its keys, and the highest checkpoint that was ever signed. Must outlive the database, and stand in none of its backups.
+    /// Its keys, the highest checkpoint that was ever signed, and the index of its entries. One folder for all replicas, which they write to;
+    /// it must outlive the database, and stand in none of its backups.
     pub folder: Option<PathBuf>,
     /// The log's name, as its checkpoints say it; a URL without scheme usually. Empty: one is made up. It cannot be changed later.
     pub origin: String,

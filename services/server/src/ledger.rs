@@ -53,7 +53,12 @@ pub fn witnesses(config: &LedgerConfig) -> Result<Witnesses, Failure> {
 
 /// What is kept of the log outside the database.
 pub fn files(config: &Config) -> LogFiles {
-    LogFiles { highest: config.ledger_folder().join("checkpoint"), publish: config.ledger.publish.clone() }
+    let folder = config.ledger_folder();
+    LogFiles {
+        highest: folder.join("checkpoint"),
+        index: folder.join("entries"),
+        publish: config.ledger.publish.clone(),
+    }
 }
 
 pub fn start(

@@ -10,6 +10,7 @@ mod evidence;
 mod health;
 mod ledger;
 mod log_proofs;
+mod lost;
 mod page_token;
 mod rpc;
 mod secrets;
@@ -114,8 +115,13 @@ enum LedgerCommand {
     Fsck(FsckArgs),
     /// Bring the log of a restored database back up to the highest checkpoint, from the published tiles
     ///
-    /// It tells which entries the database lacks, and goes on with nothing that is not proven against what was signed.
+    /// It tells which requests and confirmations the database lacks, and goes on with nothing that is not proven against what was signed.
     Recover(RecoverArgs),
+    /// Take what the store says was signed for the highest checkpoint, after every checkpoint outside the database was lost
+    ///
+    /// Only where the database was never restored from a backup: otherwise a fork of the log would be signed. Refused while the highest
+    /// checkpoint or the published folder's is there.
+    AcceptStore,
 }
 
 #[derive(Subcommand)]
@@ -188,6 +194,7 @@ fn manage_log(config: &Config, command: &LedgerCommand) -> Result<(), Failure> {
     match command {
         LedgerCommand::Fsck(args) => return runtime()?.block_on(upkeep::fsck(config, args)),
         LedgerCommand::Recover(args) => return runtime()?.block_on(upkeep::recover_log(config, args)),
+        LedgerCommand::AcceptStore => return runtime()?.block_on(upkeep::accept_store(config)),
         LedgerCommand::Keys => {}
         LedgerCommand::AddKey => drop(LogKeyRing::add(&log_keys(config), jiff::Timestamp::now())?),
         LedgerCommand::RetireKeys => drop(LogKeyRing::retire_older(&log_keys(config), jiff::Timestamp::now())?),

@@ -11,10 +11,15 @@ use std::{
 use clap::{Args, ValueEnum};
 use quittance_domain::{Timestamp, ids::request_name};
 use quittance_log_client::PublishedLog;
-use quittance_sequencer::{CheckpointFile, LogKeyRing, Recovered, StoreFindings, check_all, recover};
+use quittance_sequencer::{CheckpointFile, EntryIndex, LogKeyRing, Recovered, StoreFindings, check_all, recover};
 use quittance_store::Store;
 
-use crate::{config::Config, ledger, serve::Failure};
+use crate::{
+    config::Config,
+    ledger,
+    lost::{self, LostOfCustomer},
+    serve::Failure,
+};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -106,6 +111,10 @@ struct Account {
     /// Each as first and last.
     lost_entries: Vec<[u64; 2]>,
     backup_ends: Option<Timestamp>,
+    /// Whose the lost entries were, as the index outside the database tells.
+    lost_of_customers: Vec<LostOfCustomer>,
+    /// Lost entries that the index does not know: whose they were, nobody can tell.
+    lost_unknown: u64,
     /// Requests that are open in the store: what was lost may have been about them.
     open_requests: Vec<String>,
     open_requests_beyond: u64,
@@ -124,12 +133,20 @@ pub async fn recover_log(config: &Config, args: &RecoverArgs) -> Result<(), Fail
     let now = Arc::new(Timestamp::now);
     let done = recover(&store, now, &log, &highest, &published, |size| progress.tell(size)).await?;
     let (open, open_requests_beyond) = store.open_requests(OPEN_NAMED).await?;
-    let Recovered { from, to, placed, lost, backup_ends } = done;
+    let Recovered { from, to, placed, mut lost, backup_ends } = done;
+    if from == to {
+        // Run again, it tells all that was ever lost.
+        lost = store.lost_entries(0..to).await?;
+    }
+    let known = EntryIndex::new(ledger::files(config).index).read(&lost)?;
+    let count = lost.iter().map(|range| range.end - range.start).sum();
     let account = Account {
         from,
         to,
         placed,
-        lost: lost.iter().map(|range| range.end - range.start).sum(),
+        lost: count,
+        lost_unknown: count.saturating_sub(known.len() as u64),
+        lost_of_customers: lost::by_customer(known),
         lost_entries: lost.iter().map(|Range { start, end }| [*start, end - 1]).collect(),
         backup_ends,
         open_requests: open.iter().map(|(customer, id)| request_name(customer, *id)).collect(),
@@ -143,19 +160,34 @@ pub async fn recover_log(config: &Config, args: &RecoverArgs) -> Result<(), Fail
     Ok(())
 }
 
+/// On the operator's word that this database was never restored.
+pub async fn accept_store(config: &Config) -> Result<(), Failure> {
+    let store = Store::open(&config.store()?).await?;
+    let begun = store.log_origin().await?.ok_or("the store has no log yet: nothing is to be accepted")?;
+    let keys = LogKeyRing::open(&config.ledger_folder().join("keys"), &begun, Some(&begun), Timestamp::now())?;
+    let size = quittance_sequencer::accept_store(&store, &keys, &ledger::files(config)).await?;
+    writeln!(io::stdout(), "the store's checkpoint of {size} entries is the highest now")?;
+    store.close().await;
+    Ok(())
+}
+
 /// Ranges and requests that are written out for people; programs get all.
 const SHOWN: usize = 20;
 
 impl Account {
     fn text(&self) -> String {
         let Self { from, to, placed, lost, .. } = self;
-        if from == to {
-            return format!(
-                "nothing to recover: the store's log has its {to} entries, and all that was signed is in it\n"
-            );
+        let mut text = if from == to {
+            format!("nothing to recover: the store's log has its {to} entries, and all that was signed is in it\n")
+        } else {
+            format!(
+                "the log has {to} entries again (the store had {from})\n\
+                 {placed} entries of the store have their places back\n"
+            )
+        };
+        if from == to && *lost == 0 {
+            return text;
         }
-        let mut text = format!("the log has {to} entries again (the store had {from})\n");
-        text.push_str(&format!("{placed} entries of the store have their places back\n"));
         text.push_str(&format!(
             "{lost} places have no entry in the store: what they commit to is lost with the database\n"
         ));
@@ -166,6 +198,11 @@ impl Account {
                 "  and {} more ranges (--output json tells all)\n",
                 self.lost_entries.len() - SHOWN
             ));
+        }
+        text.push_str(&lost::text(&self.lost_of_customers, SHOWN));
+        if self.lost_unknown > 0 {
+            let unknown = self.lost_unknown;
+            text.push_str(&format!("of {unknown} of them ledger.folder does not tell whose they were\n"));
         }
         if let Some(time) = self.backup_ends {
             text.push_str(&format!("the newest entry that the store had in its log was made at {time}\n"));

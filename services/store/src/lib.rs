@@ -53,7 +53,7 @@ pub use known_times::KnownTimes;
 pub use lease::{LeaseQuery, LeasedBatch, LeasedTask, ReadyWork};
 pub use lifecycle::Extension;
 pub use log::{IssuedCertificate, LedgerEntryRow, LogAppend, LogCheckpoint, LogState, StagedBatch};
-pub use log_upkeep::{PlacedEntry, ScrubProgress};
+pub use log_upkeep::{PlacedEntry, PlacedId, ScrubProgress};
 pub use packages::{PackageRow, PackageSummary};
 pub use replays::{
     FindingPlace, FollowUps, NewReplay, ReplayFinding, ReplayFindingKind, ReplayLease, ReplayRow, ReplayShare,

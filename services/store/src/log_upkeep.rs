@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use quittance_domain::Timestamp;
+use quittance_domain::{Timestamp, ids::CustomerId};
 use quittance_ledger::{Leaf, SALT_BYTES};
+use uuid::Uuid;
 
 use crate::{
     Store, StoreError, StoreResult,
@@ -28,6 +29,16 @@ pub struct PlacedEntry {
     pub payload: Vec<u8>,
     pub salt: [u8; SALT_BYTES],
     pub leaf: Leaf,
+}
+
+/// Which entry has a place, by ids alone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlacedId {
+    pub place: u64,
+    pub customer: CustomerId,
+    /// Of an entry that is about no request: nil, or its replay's.
+    pub request: Uuid,
+    pub kind: String,
 }
 
 /// What every look for work asks as well: nothing begins while the log is halted.
@@ -103,6 +114,30 @@ impl Store {
                     payload: row.bytes(1)?,
                     salt: bytes32(row.bytes(2)?, "ledger_entries")?,
                     leaf: Leaf(bytes32(row.bytes(3)?, "ledger_entries")?),
+                })
+            })
+            .collect()
+    }
+
+    /// As [`Self::placed_entries`], without what the entries say.
+    pub async fn placed_ids(&self, places: Range<u64>) -> StoreResult<Vec<PlacedId>> {
+        let mut tx = self.deployment_read().await?;
+        let earliest = bigint(places.start).saturating_sub(BATCH_ENTRIES_MAX as i64);
+        let sql = "SELECT b.first_index + e.batch_offset AS place, e.customer_id, e.request_id, e.kind
+                   FROM ledger_batches b
+                   JOIN ledger_entries e ON e.customer_id = b.customer_id AND e.batch_id = b.batch_id
+                   WHERE b.first_index > $3 AND b.first_index < $2
+                     AND e.batch_offset >= $1 - b.first_index AND e.batch_offset < $2 - b.first_index
+                   ORDER BY place";
+        let rows = tx.fetch(sql, vec![bigint(places.start).into(), bigint(places.end).into(), earliest.into()]).await?;
+        let broken = |_| StoreError::Inconsistent { table: "ledger_entries", what: "a customer's id is not one" };
+        rows.iter()
+            .map(|row| {
+                Ok(PlacedId {
+                    place: size(row, 0)?,
+                    customer: CustomerId::new(&row.text(1)?).map_err(broken)?,
+                    request: row.uuid(2)?,
+                    kind: row.text(3)?,
                 })
             })
             .collect()

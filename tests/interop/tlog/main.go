@@ -6,12 +6,13 @@
 //
 // DIR holds:
 //
-//	log.vkey, witnesses.vkey      public keys, a line each
+//	log.vkey, witnesses.vkey      public keys, a line each; there may be no witness
 //	tile/...                      as C2SP tlog-tiles has them
 //	checkpoints/<size>            cosigned by every witness
 //	inclusion/<size>-<index>      base64 hashes, a line each
 //	consistency/<old>-<new>       the same
 //	proofs/<index>.tlog-proof     cosigned by every witness
+//	entries/<index>               entries of those proofs, as somebody holds them; this folder may be missing
 package main
 
 import (

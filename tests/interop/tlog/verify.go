@@ -27,7 +27,7 @@ type verifier struct {
 
 func verify(dir string) error {
 	v := &verifier{dir: tileDir(dir), trees: map[int64]tlog.Tree{}}
-	for _, step := range []func() error{v.keys, v.checkpoints, v.tiles, v.inclusion, v.consistency, v.proofs} {
+	for _, step := range []func() error{v.keys, v.checkpoints, v.tiles, v.inclusion, v.consistency, v.proofs, v.opened} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -213,6 +213,32 @@ func (v *verifier) proofs() error {
 	})
 }
 
+// opened checks entries that somebody holds, as from a certificate, by the offline proofs alone. There may be none.
+func (v *verifier) opened() error {
+	if _, err := os.Stat(filepath.Join(string(v.dir), "entries")); os.IsNotExist(err) {
+		return nil
+	}
+	return v.each("entries", func(name string, entry []byte) error {
+		var p proof.TLogProof
+		text, err := os.ReadFile(filepath.Join(string(v.dir), "proofs", name+".tlog-proof"))
+		if err != nil {
+			return err
+		}
+		if err := p.Unmarshal(text); err != nil {
+			return err
+		}
+		tree, err := v.checkpoint(p.Checkpoint)
+		if err != nil {
+			return err
+		}
+		hashes := make([]tlog.Hash, len(p.Hashes))
+		for i, h := range p.Hashes {
+			hashes[i] = h
+		}
+		return tlog.CheckRecord(hashes, tree.N, tree.Hash, int64(p.Index), tlog.RecordHash(entry))
+	})
+}
+
 // each hands over the files of a folder, of which there must be some.
 func (v *verifier) each(folder string, check func(name string, text []byte) error) error {
 	files, err := os.ReadDir(filepath.Join(string(v.dir), folder))
@@ -239,6 +265,9 @@ func (v *verifier) lines(name string) ([]string, error) {
 	text, err := os.ReadFile(filepath.Join(string(v.dir), name))
 	if err != nil {
 		return nil, err
+	}
+	if len(text) == 0 {
+		return nil, nil
 	}
 	return strings.Split(strings.TrimSuffix(string(text), "\n"), "\n"), nil
 }

@@ -284,7 +284,7 @@ impl Play {
         for id in 0..self.replicas.len() {
             if self.replicas[id].is_none() && self.up_at[id] <= self.world.now() {
                 self.lives[id] += 1;
-                let disk = self.folder.path().join(format!("highest-{id}"));
+                let disk = self.folder.path().join("ledger");
                 let mut replica = Replica::start(&self.outfit, id, self.lives[id], &disk, &mut self.schedule);
                 if self.calm_since.is_some() {
                     replica.calm_down();

@@ -55,7 +55,7 @@ const CALM_LOOK: Duration = Duration::from_secs(20);
 const CALM_TURN: Duration = Duration::from_secs(600);
 
 impl Replica {
-    /// Starts it, for the `life`-th time. Its disk, with the highest checkpoint, is `disk`.
+    /// Starts it, for the `life`-th time. What is kept of the log outside the store is in `disk`, which all share.
     pub fn start(outfit: &Outfit, id: ReplicaId, life: u32, disk: &Path, dice: &mut Dice) -> Self {
         let Outfit { scene, store, log_keys } = outfit;
         let scenario = &scene.scenario;
@@ -79,7 +79,7 @@ impl Replica {
             store.clone(),
             Arc::new(move || now.now()),
             log_keys.clone(),
-            LogFiles { highest: disk.to_owned(), publish: None },
+            LogFiles { highest: disk.join("checkpoint"), index: disk.join("entries"), publish: None },
             options,
         );
         let time = scene.world.now();

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    ops::Range,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -19,7 +20,7 @@ use quittance_ledger::{
     tile::{Tile, TileSource, tiles_between},
     tree::{Frontier, MerkleHash},
 };
-use quittance_sequencer::{LogFiles, LogKeyRing, Now, Sequencer, SequencerOptions, Writes, fetch};
+use quittance_sequencer::{EntryIndex, LogFiles, LogKeyRing, Now, Sequencer, SequencerOptions, Writes, fetch};
 use quittance_sql::{Column, ConnectOptions, Pool, Rows, Tx, Val};
 use quittance_store::{Store, StoreOptions};
 use quittance_tests::{StoreKind, deployment::postgres_database};
@@ -72,8 +73,9 @@ impl Bed {
     }
 
     pub fn files(&self) -> LogFiles {
-        let highest = self.folder.path().join("outside/checkpoint");
-        LogFiles { highest, publish: Some(self.public()) }
+        let outside = self.folder.path().join("outside");
+        let (highest, index) = (outside.join("checkpoint"), outside.join("entries"));
+        LogFiles { highest, index, publish: Some(self.public()) }
     }
 
     pub fn public(&self) -> PathBuf {
@@ -132,6 +134,21 @@ impl Bed {
             .collect()
     }
 
+    /// The request of every place.
+    pub async fn requests(&self) -> Vec<(u64, Uuid)> {
+        let sql = "SELECT b.first_index + e.batch_offset, e.request_id FROM ledger_entries e
+                   JOIN ledger_batches b ON b.customer_id = e.customer_id AND b.batch_id = e.batch_id
+                   WHERE b.first_index IS NOT NULL ORDER BY 1";
+        let rows = self.raw().await.fetch(sql, Vec::<Val>::new()).await.unwrap();
+        rows.iter().map(|row| (u64::try_from(row.i64(0).unwrap()).unwrap(), row.uuid(1).unwrap())).collect()
+    }
+
+    /// The same, as it is known outside the database.
+    pub fn indexed(&self, places: Range<u64>) -> Vec<(u64, Uuid)> {
+        let known = EntryIndex::new(self.files().index).read(&[places]).unwrap();
+        known.iter().map(|entry| (entry.place, entry.request)).collect()
+    }
+
     /// The published checkpoint, in the store and in the folder.
     pub async fn published(&self) -> [Option<SignedHead>; 2] {
         let row = self.store.log_state().await.unwrap().checkpoint.map(|c| c.note.into_bytes());
@@ -166,6 +183,7 @@ impl Bed {
         }
         let highest = SignedHead::read(&fs::read(self.files().highest).unwrap(), &self.log()).unwrap();
         assert_eq!(highest.head, head);
+        assert_eq!(self.indexed(0..u64::MAX), self.requests().await, "whose entries they are is known outside");
     }
 }
 

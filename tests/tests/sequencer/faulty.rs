@@ -82,6 +82,35 @@ impl Faulty {
         }
     }
 
+    fn disk(
+        &self,
+        path: &Path,
+        write: impl FnOnce() -> io::Result<()>,
+        half: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        match self.next(path.display().to_string()) {
+            None => write(),
+            Some(Failure::Lost) => Err(io::ErrorKind::StorageFull.into()),
+            Some(Failure::DoneAndReportedFailed) => {
+                write()?;
+                Err(io::ErrorKind::TimedOut.into())
+            }
+            Some(Failure::Torn) => {
+                half()?;
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            Some(Failure::LateBefore) => {
+                self.wait();
+                write()
+            }
+            Some(Failure::LateAfter) => {
+                let done = write();
+                self.wait();
+                done
+            }
+        }
+    }
+
     async fn store<T>(&self, what: &str, write: impl Future<Output = StoreResult<T>> + Send) -> StoreResult<T> {
         match self.next(what.to_owned()) {
             None => write.await,
@@ -124,28 +153,15 @@ impl Writes for Faulty {
             assert!(size(bytes) >= fs::read(path).ok().and_then(|note| size(&note)), "{} falls", path.display());
             self.0.lock().unwrap().signed.insert(String::from_utf8(bytes.to_vec()).unwrap());
         }
-        let write = || Direct.file(path, bytes, mode);
-        match self.next(path.display().to_string()) {
-            None => write(),
-            Some(Failure::Lost) => Err(io::ErrorKind::StorageFull.into()),
-            Some(Failure::DoneAndReportedFailed) => {
-                write()?;
-                Err(io::ErrorKind::TimedOut.into())
-            }
-            Some(Failure::Torn) => {
-                fs::create_dir_all(path.parent().unwrap())?;
-                fs::write(path.with_extension("part"), &bytes[..bytes.len() / 2])?;
-                Err(io::ErrorKind::StorageFull.into())
-            }
-            Some(Failure::LateBefore) => {
-                self.wait();
-                write()
-            }
-            Some(Failure::LateAfter) => {
-                let done = write();
-                self.wait();
-                done
-            }
-        }
+        let half = || {
+            fs::create_dir_all(path.parent().unwrap())?;
+            fs::write(path.with_extension("part"), &bytes[..bytes.len() / 2])
+        };
+        self.disk(path, || Direct.file(path, bytes, mode), half)
+    }
+
+    fn extend(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+        let half = || Direct.extend(path, &bytes[..bytes.len() / 2], mode);
+        self.disk(path, || Direct.extend(path, bytes, mode), half)
     }
 }

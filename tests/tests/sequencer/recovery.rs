@@ -4,7 +4,9 @@ use std::{fs, ops::Range};
 
 use quittance_ledger::audit::Damage;
 use quittance_log_client::PublishedLog;
-use quittance_sequencer::{CheckpointFile, Direct, Halt, LogStatus, RecoverError, Recovered, check_all, recover};
+use quittance_sequencer::{
+    CheckpointFile, Direct, Halt, LogStatus, RecoverError, Recovered, accept_store, check_all, recover,
+};
 use quittance_tests::StoreKind;
 
 use crate::bed::Bed;
@@ -62,6 +64,7 @@ async fn a_restored_log_comes_back(kind: StoreKind) {
     }
     let before = bed.published().await[0].clone().unwrap().head;
     assert_eq!(before.size, 300 + 40 + 9_501);
+    let requests = bed.requests().await;
     restore(&bed).await;
     // Taken in by somebody who did not look.
     bed.stage(7).await;
@@ -71,6 +74,7 @@ async fn a_restored_log_comes_back(kind: StoreKind) {
     let done = recovered(&bed).await.unwrap();
     assert_eq!((done.from, done.to, done.placed), (300, before.size, 40));
     assert_eq!(done.lost, vec![Range { start: 340, end: before.size }]);
+    assert_eq!(bed.indexed(340..before.size), requests[340..], "whose they were is known outside");
     assert_eq!(bed.store.log_state().await.unwrap().head, before);
     assert_eq!(whole(&bed).await, (None, 7, 9_501));
     // The sequencer goes on from there, and nothing has two places.
@@ -127,11 +131,17 @@ async fn nothing_is_brought_back_that_was_not_signed() {
         fs::write(&path, good).unwrap();
         assert_eq!(bed.store.log_state().await.unwrap().head, unchanged);
     }
-    // A store that went on without us, and signed nothing.
+    // Nothing is left outside the database: nobody can tell that it was restored, so nothing is signed until an operator has said.
     fs::rename(bed.files().highest, bed.folder.path().join("kept")).unwrap();
     fs::rename(bed.public(), bed.folder.path().join("kept-public")).unwrap();
     bed.stage(1).await;
+    assert_eq!(written(&bed).await, LogStatus::Halted(Halt::NothingOutside { size: 10 }));
+    assert!(whole(&bed).await.0.unwrap().to_string().contains("no checkpoint of it is left outside the database"));
+    assert_eq!(accept_store(&bed.store, &bed.keys, &bed.files()).await.unwrap(), 10);
     assert_eq!(written(&bed).await, LogStatus::Writing);
+    let refused = accept_store(&bed.store, &bed.keys, &bed.files()).await.unwrap_err();
+    assert!(matches!(refused, RecoverError::SomethingOutside(11)), "{refused}");
+    // It was restored after all: what was signed turns up, and is of another log.
     fs::rename(bed.folder.path().join("kept"), bed.files().highest).unwrap();
     fs::remove_dir_all(bed.public()).unwrap();
     fs::rename(bed.folder.path().join("kept-public"), bed.public()).unwrap();

@@ -112,7 +112,7 @@ async fn inclusion(
     let index = count(request.get_ref().log_index, "log_index")?;
     let log = log_proofs::published(app).await?;
     let size = log.size_or_newest(count(request.get_ref().tree_size, "tree_size")?)?;
-    let hashes = log_proofs::inclusion(app, index, size).await?;
+    let hashes = log_proofs::inclusion(app, &log, index, size).await?;
     Ok(v1::GetInclusionProofResponse { tree_size: size as i64, hashes, checkpoint: log.note })
 }
 
@@ -124,7 +124,7 @@ async fn consistency(
     let old = count(request.get_ref().old_tree_size, "old_tree_size")?;
     let log = log_proofs::published(app).await?;
     let size = log.size_or_newest(count(request.get_ref().tree_size, "tree_size")?)?;
-    let hashes = log_proofs::consistency(app, old, size).await?;
+    let hashes = log_proofs::consistency(app, &log, old, size).await?;
     Ok(v1::GetConsistencyProofResponse { tree_size: size as i64, hashes, checkpoint: log.note })
 }
 

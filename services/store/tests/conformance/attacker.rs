@@ -15,7 +15,14 @@ use quittance_sql::{ConnectOptions, Pool, Row, Tx};
 use quittance_store::ReportResult;
 use uuid::Uuid;
 
-use crate::{forgetting::rotate, harness::TestStore, statements::by_the_case, world::*};
+use crate::{
+    forgetting::rotate,
+    harness::TestStore,
+    kept::held,
+    replays::{asked, ended, instruct, matched, registered, with_backups},
+    statements::by_the_case,
+    world::*,
+};
 
 type RawKey = [u8; 32];
 
@@ -70,6 +77,18 @@ impl Loot {
             let place = format!("{}/{}", row.text(2).unwrap(), row.i64(3).unwrap());
             loot.sealed.push(of(&row, "package_records.sealed", place, 4));
         }
+        for row in all(tx, "SELECT customer_id, request_id, system_id, wrapped_key, sealed FROM kept_rows").await {
+            let system = row.text(2).unwrap();
+            loot.wrapped.push(of(&row, "kept_rows.wrapped_key", system.clone(), 3));
+            loot.sealed.push(of(&row, "kept_rows.sealed", system, 4));
+        }
+        // Under a key of the replay's own, with its id in a request's place.
+        for row in all(tx, "SELECT customer_id, replay_id, wrapped_key FROM replay_shares").await {
+            loot.wrapped.push(of(&row, "requests.wrapped_key", String::new(), 2));
+        }
+        for row in all(tx, "SELECT customer_id, replay_id, sealed FROM replay_matches WHERE sealed IS NOT NULL").await {
+            loot.sealed.push(of(&row, "replay_matches.sealed", String::new(), 2));
+        }
         loot
     }
 
@@ -79,7 +98,8 @@ impl Loot {
         let unwrapped: BTreeSet<RawKey> = unwrapped.map(|key| key.try_into().unwrap()).collect();
         let all = || keys.iter().chain(&unwrapped);
         let opened = self.sealed.iter().flat_map(|s| all().filter_map(|key| s.open(key)));
-        opened.map(|plain| String::from_utf8(plain).unwrap()).collect()
+        // Before the rows of a hold stand its pseudonyms, which are no text.
+        opened.map(|plain| String::from_utf8_lossy(&plain).into_owned()).collect()
     }
 
     fn holds(&self, needle: &[u8]) -> bool {
@@ -168,6 +188,11 @@ async fn request_of(t: &TestStore, acme: &Customer, systems: [&SystemId; 2], per
     id
 }
 
+/// How many of the opened values are about this person.
+fn about(opened: &[String], person: &str) -> usize {
+    opened.iter().filter(|plain| plain.contains(person)).count()
+}
+
 pub async fn with_everything_but_the_destroyed_key_nothing_that_was_forgotten_opens(t: &TestStore) {
     let acme = customer(t, "acme").await;
     let crm = register(t, "crm", &[Email], &[UserId]).await;
@@ -187,7 +212,6 @@ pub async fn with_everything_but_the_destroyed_key_nothing_that_was_forgotten_op
     let but_destroyed: Vec<RawKey> =
         everything.iter().filter(|key| **key != yesterdays_ring[destroyed]).copied().collect();
     assert!(but_destroyed.len() < everything.len());
-    let about = |opened: &[String], person: &str| opened.iter().filter(|plain| plain.contains(person)).count();
 
     // The attack works: with the key, everything opens that there was yesterday.
     let opened = yesterday.open(&everything);
@@ -208,4 +232,43 @@ pub async fn with_everything_but_the_destroyed_key_nothing_that_was_forgotten_op
     }
     assert!(today.holds(b"acme") && yesterday.holds(b"acme"), "the search works");
     assert!(!t.is_postgres() || t.wal_holds(&wal_from, b"acme").await, "and in the log");
+}
+
+/// Each under a key of its own: what a hold keeps beyond its request, and what a replay has matched.
+pub async fn what_a_hold_or_a_replay_has_kept_does_not_open_without_the_destroyed_key(t: &TestStore) {
+    let acme = customer(t, "acme").await;
+    let [crm, pbx] = [registered(t, with_backups("crm")).await, registered(t, with_backups("pbx")).await];
+    let over = format!("quagga{}", Uuid::now_v7().simple());
+    let living = format!("quokka{}", Uuid::now_v7().simple());
+    for (person, ends) in [(&over, day(2)), (&living, day(100))] {
+        acme.instruct(at(10), erasure(person)).await;
+        let task = claim_one(t, &crm, at(11)).await;
+        let rows = format!("rows-of-{person}").into_bytes();
+        assert!(acme.report(&task, at(11), held(&crm, &rows, ends)).await.is_empty());
+        acme.confirm_next(&pbx, at(11)).await;
+    }
+    let of_over = matched(t, &asked(&crm, at(5)), &[(&acme, &[email(&over)])], at(20)).await;
+    matched(t, &asked(&pbx, at(5)), &[(&acme, &[email(&living)])], at(20)).await;
+    let (yesterday, yesterdays_ring) = (steal(t, "yesterday").await, copy_ring(t));
+
+    // Of one all is done: the replay, and what was held on its day. Of the other nothing is.
+    assert_eq!(instruct(&acme, &of_over, at(21)).await.intakes.len(), 1);
+    acme.confirm_next(&crm, at(22)).await;
+    ended(t, &of_over, at(23)).await;
+    let topology = t.topology().await.unwrap();
+    assert_eq!(t.follow_up(&acme.id, &acme.agreement, &topology, day(2)).await.unwrap().len(), 1);
+    acme.confirm_next(&crm, day(2)).await;
+    rotate(t, day(40)).await;
+    let (today, todays_ring) = (steal(t, "today").await, copy_ring(t));
+    let destroyed = yesterdays_ring["epoch-1.key"];
+    let everything: Vec<RawKey> = yesterdays_ring.values().chain(todays_ring.values()).copied().collect();
+    let but_destroyed: Vec<RawKey> = everything.iter().filter(|key| **key != destroyed).copied().collect();
+
+    // The attack works: the subject, the rows of the hold, and what was matched.
+    let opened = yesterday.open(&everything);
+    assert_eq!((about(&opened, &over), about(&opened, &living)), (3, 3), "{opened:?}");
+    assert!(yesterday.open(&but_destroyed).is_empty());
+    // What lives needs the rows and what was matched, and its subject no more.
+    let opened = today.open(&everything);
+    assert_eq!((about(&opened, &over), about(&opened, &living)), (0, 2), "{opened:?}");
 }

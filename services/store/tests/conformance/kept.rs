@@ -27,8 +27,8 @@ fn retained(system: &SystemId, until: Timestamp) -> Confirmation {
     confirmation
 }
 
-fn held(system: &SystemId, rows: &str, until: Timestamp) -> ReportResult {
-    ReportResult::Held(retained(system, until), Kept { rows: rows.as_bytes().to_vec(), due_at: until })
+pub fn held(system: &SystemId, rows: &[u8], until: Timestamp) -> ReportResult {
+    ReportResult::Held(retained(system, until), Kept { rows: rows.to_vec(), due_at: until })
 }
 
 /// An erasure that leaves something held.
@@ -39,7 +39,7 @@ pub async fn holding(t: &TestStore, acme: &Customer, crm: &SystemId, person: &st
     let task = claim_one(t, crm, at(2)).await;
     assert_eq!(task.follows, None);
     t.save_match_sets(crm, at(2), &[(&task, b"all rows".to_vec())]).await.unwrap();
-    assert!(acme.report(&task, at(3), held(crm, "held rows", day(END))).await.is_empty());
+    assert!(acme.report(&task, at(3), held(crm, b"held rows", day(END))).await.is_empty());
     id
 }
 
@@ -92,7 +92,7 @@ pub async fn what_is_still_held_is_followed_again(t: &TestStore) {
     rotate(t, day(31)).await;
     let second = follow_up(t, &acme, day(END)).await.unwrap()[0];
     let task = claim_one(t, &crm, day(END)).await;
-    assert!(acme.report(&task, day(END), held(&crm, "the rest", day(2 * END))).await.is_empty());
+    assert!(acme.report(&task, day(END), held(&crm, b"the rest", day(2 * END))).await.is_empty());
     assert_eq!((acme.state(second).await, kept(t).await), (RequestState::Completed, 1));
     rotate(t, day(END + 31)).await;
     let third = follow_up(t, &acme, day(2 * END)).await.unwrap()[0];
@@ -113,7 +113,7 @@ pub async fn nothing_is_kept_of_a_task_that_was_lost(t: &TestStore) {
     acme.instruct(at(1), erasure("mara")).await;
     let task = claim_one(t, &crm, at(2)).await;
     let late = at(2 + LEASE_S + 1);
-    assert_eq!(acme.report(&task, late, held(&crm, "rows", day(END))).await, [task.key.request]);
+    assert_eq!(acme.report(&task, late, held(&crm, b"rows", day(END))).await, [task.key.request]);
     assert_eq!(kept(t).await, 0);
 }
 

@@ -60,6 +60,7 @@ suite! {
     both {
         attacker {
             with_everything_but_the_destroyed_key_nothing_that_was_forgotten_opens,
+            what_a_hold_or_a_replay_has_kept_does_not_open_without_the_destroyed_key,
         }
         certificates {
             a_completed_request_can_be_certified_from_its_entries,

@@ -24,13 +24,13 @@ use crate::{forgetting::rotate, harness::TestStore, world::*};
 /// Days that the backups of `crm` live.
 const BACKUPS: i64 = 30;
 
-fn with_backups(id: &str) -> System {
+pub fn with_backups(id: &str) -> System {
     let mut system = system(id, &[Email, UserId], &[]);
     system.registration.backup_retention_s = BACKUPS.unsigned_abs() * 86_400;
     system
 }
 
-async fn registered(t: &Store, system: System) -> SystemId {
+pub async fn registered(t: &Store, system: System) -> SystemId {
     t.register_system(&system, "version: 1", new_id(), at(0)).await.unwrap();
     system.id.clone()
 }
@@ -98,7 +98,7 @@ async fn count(t: &Store, lease: &ReplayLease) {
     }
 }
 
-async fn instruct(customer: &Customer, lease: &ReplayLease, now: Timestamp) -> FollowUps {
+pub async fn instruct(customer: &Customer, lease: &ReplayLease, now: Timestamp) -> FollowUps {
     let follow_ups = customer.store.next_follow_ups(lease, &customer.id, 100, now).await.unwrap();
     let topology = customer.store.topology().await.unwrap();
     let ctx = IntakeContext {
@@ -127,7 +127,7 @@ async fn follow_ups(customer: &Customer) -> Vec<(Action, RequestId, RequestState
     all.into_iter().map(|(_, action, follows, state)| (action, follows, state)).collect()
 }
 
-async fn ended(t: &Store, lease: &ReplayLease, now: Timestamp) -> ReplayRow {
+pub async fn ended(t: &Store, lease: &ReplayLease, now: Timestamp) -> ReplayRow {
     assert!(t.move_replay(lease, ReplayState::Completed, "", now, now).await.unwrap());
     let row = t.replay(&lease.replay.system, lease.replay.id).await.unwrap();
     t.record_replay(&ReplayLease { replay: row.clone(), epoch: lease.epoch }, now).await.unwrap();
