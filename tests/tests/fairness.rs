@@ -15,6 +15,19 @@ fn limits(batch_size: u32) -> Option<v1::SystemLimits> {
     Some(v1::SystemLimits { batch_size, ..v1::SystemLimits::default() })
 }
 
+/// In whose tables `tenant` says whose a row is.
+fn shared_crm(secret: &str) -> v1::System {
+    let map = CRM_MAP.replace("    key: [id]\n", "    key: [id]\n    customer_field: tenant\n");
+    let about = system("nobody", v1::ConnectorKind::Sql, secret, &map);
+    v1::System { customers: Vec::new(), all_customers: true, ..about }
+}
+
+async fn create_for(operator: &Client, customer: &str, request: v1::Request) -> v1::Request {
+    let parent = format!("customers/{customer}");
+    let request = v1::CreateRequestRequest { request_id: new_id(), parent, request: Some(request) };
+    operator.requests().create_request(request).await.unwrap().into_inner().request.unwrap()
+}
+
 async fn any_is_in_work(requests: &[(Client, String)]) -> bool {
     for (client, name) in requests {
         if get(client, name).await.tasks.iter().any(|task| task.state() == v1::TaskState::Running) {
@@ -81,6 +94,53 @@ async fn slow_systems_do_not_keep_a_fast_one_waiting() {
     }
 }
 
+/// A system that many customers share, whose tables somebody holds locked: more of them wait at it than a look takes in, and it would
+/// take more at once than there are places.
+#[tokio::test]
+async fn a_slow_system_at_which_hundreds_of_customers_wait_does_not_keep_a_fast_one_waiting() {
+    const CUSTOMERS: u64 = 300;
+    let settings = [("QUITTANCED_DISPATCH__LEASE_S", "180"), ("QUITTANCED_LIMITS__SYSTEM_CONNECTIONS", "64")];
+    let deployment = Deployment::start_with(StoreKind::Postgres, &settings).await;
+    let operator = deployment.operator().await;
+    let slow = AppDatabase::crm(Engine::Postgres, deployment.folder.path(), CUSTOMERS).await;
+    for table in ["customer", "message"] {
+        slow.pool.run_script(&format!("ALTER TABLE {table} ADD tenant VARCHAR(64)")).await.unwrap();
+    }
+    for (table, of_whom) in [("customer", "id"), ("message", "id / 3")] {
+        slow.pool.run_script(&format!("UPDATE {table} SET tenant = 'c' || {of_whom}")).await.unwrap();
+    }
+    deployment.secret("slow", &slow.url);
+    let shared = v1::System {
+        limits: Some(v1::SystemLimits { concurrency: 64, ..v1::SystemLimits::default() }),
+        ..shared_crm("slow")
+    };
+    register(&operator, "slow", shared).await.unwrap();
+    let mut lock = slow.pool.begin().await.unwrap();
+    lock.execute_script("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let mut waiting = Vec::new();
+    for n in 0..CUSTOMERS {
+        let customer = format!("c{n}");
+        create_customer(&operator, &customer).await;
+        waiting.push(create_for(&operator, &customer, by_email(v1::Action::Erasure, email(n))).await.name);
+    }
+
+    let fast = AppDatabase::crm(Engine::Sqlite, deployment.folder.path(), 5).await;
+    deployment.secret("fast", &fast.url);
+    create_customer(&operator, "fast").await;
+    register(&operator, "fast", system("fast", v1::ConnectorKind::Sql, "fast", CRM_MAP)).await.unwrap();
+    let request = create_for(&operator, "fast", by_email(v1::Action::Erasure, email(1))).await;
+    let until = Instant::now() + Duration::from_secs(20);
+    let is_confirmed = |task: &v1::Task| task.system == "systems/fast" && task.state() == v1::TaskState::Confirmed;
+    while !get(&operator, &request.name).await.tasks.iter().any(is_confirmed) {
+        assert!(Instant::now() < until, "the fast system is not seen");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    lock.commit().await.unwrap();
+    for name in &waiting {
+        assert_eq!(completed(&operator, name).await.state(), v1::RequestState::Completed);
+    }
+}
+
 /// Two customers at one system: one with a great many requests, the other with one.
 async fn a_bulk_does_not_keep_anothers_single_request_waiting(store: StoreKind) {
     const MANY: u64 = 1500;
@@ -98,13 +158,7 @@ async fn a_bulk_does_not_keep_anothers_single_request_waiting(store: StoreKind) 
     for customer in ["bulk", "single"] {
         create_customer(&operator, customer).await;
     }
-    let map = CRM_MAP.replace("    key: [id]\n", "    key: [id]\n    customer_field: tenant\n");
-    let shared = v1::System {
-        customers: Vec::new(),
-        all_customers: true,
-        limits: limits(10),
-        ..system("bulk", v1::ConnectorKind::Sql, "crm", &map)
-    };
+    let shared = v1::System { limits: limits(10), ..shared_crm("crm") };
     register(&operator, "crm", shared).await.unwrap();
     let bulk = deployment.client(&deployment.customer_token("bulk")).await;
     let items = (0..MANY).map(|n| v1::BatchItem {

@@ -117,9 +117,12 @@ pub struct HeldPage {
 /// The whole batch failed; nothing of it is confirmed. Texts name schema objects and codes, never values (I10).
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ConnectorError {
-    /// Down, slow, overloaded, deadlocked: try again later.
+    /// Down, overloaded, deadlocked: try again later.
     #[error("the system could not do it now: {0}")]
     Unavailable(String),
+    /// It answers, and the batch takes it longer than the time limit, be it by its size or since it waits for somebody's lock: split it.
+    #[error("it took longer than the time limit: {0}")]
+    OutOfTime(String),
     /// Something in the batch (or the system) refuses: split it until the poisonous subject stands alone.
     #[error("the system refused: {0}")]
     Refused(String),

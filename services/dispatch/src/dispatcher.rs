@@ -238,9 +238,12 @@ impl Dispatcher {
         Ok(())
     }
 
+    /// No place, no permit, or a breaker that is open.
     fn takes_nothing(&self, system: &SystemId) -> bool {
         let desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
-        desk.gates.get(system).is_some_and(|gate| gate.takes_nothing(self.clock.now()))
+        let gate = desk.gates.get(system);
+        let own = if gate.is_none_or(Gate::rests) { self.first.available_permits() } else { 0 };
+        own + self.shared.available_permits() == 0 || gate.is_some_and(|gate| gate.takes_nothing(self.clock.now()))
     }
 
     /// A place for a batch: a system that rests has one of its own.

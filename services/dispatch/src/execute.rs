@@ -27,6 +27,11 @@ const ROUNDS_MAX: u32 = 3;
 const SHARING_MIN: usize = 4;
 /// So many subjects that each fail alone, and none that succeeds: it is the system, not the subjects.
 const POISONOUS_MAX: u32 = 8;
+/// So many subjects that each run out of time alone, and none that succeeds: the others of the batch are not tried now.
+const STALLED_MAX: u32 = 2;
+/// Of a task that alone ran out of time.
+const OUT_OF_TIME: &str = "OUT_OF_TIME: alone it takes the system longer than a third of the lease. Add an index, end what locks its \
+                           rows, or raise dispatch.lease_s; then retry it";
 /// Up to here a batch waits for replicas itself; longer, and the task is put aside.
 const SETTLE_IN_BATCH_MAX: Duration = Duration::from_secs(3);
 /// Marks a task whose act is done and whose replicas had time to settle.
@@ -102,13 +107,25 @@ fn report(task: &LeasedTask, result: ReportResult) -> Report {
     Report { request: task.key.request, lease: task.lease, result }
 }
 
+/// As a stack takes them: the first half is on top.
+fn halves(part: &[LeasedTask]) -> [&[LeasedTask]; 2] {
+    let (first, second) = part.split_at(part.len() / 2);
+    [second, first]
+}
+
 impl Execution<'_> {
-    /// Runs all tasks of the slice. A batch that the system refuses is split until the poisonous subject stands alone.
+    /// Runs all tasks of the slice. A batch that the system refuses is split until the poisonous subject stands alone; one that it cannot
+    /// do in time, until the parts are done in time.
     pub async fn run(&self, tasks: &[LeasedTask]) -> Ran {
         let mut ran = Ran::default();
-        let (mut poisonous, mut succeeded) = (0, false);
+        let (mut poisonous, mut stalled, mut succeeded) = (0, 0, false);
+        let mut in_time = usize::MAX;
         let mut parts = vec![tasks];
         while let Some(part) = parts.pop() {
+            if part.len() > in_time {
+                parts.extend(halves(part));
+                continue;
+            }
             let mut attempted = self.attempt(part).await;
             if part.len() == 1 && matches!(attempted, Err(Stop::Connector(ConnectorError::Refused(_)))) {
                 // A row that came in between find and act can make a system refuse: found afresh, it is part of the work.
@@ -119,10 +136,23 @@ impl Execution<'_> {
                     succeeded = true;
                     ran.reports.extend(reports);
                 }
-                Err(Stop::Connector(ConnectorError::Refused(_))) if part.len() > 1 => {
-                    let (first, second) = part.split_at(part.len() / 2);
-                    parts.push(second);
-                    parts.push(first);
+                Err(Stop::Connector(ConnectorError::Refused(_))) if part.len() > 1 => parts.extend(halves(part)),
+                Err(Stop::Connector(ConnectorError::OutOfTime(reason))) if part.len() > 1 => {
+                    let tasks = part.len();
+                    tracing::info!(system = %self.system.id, tasks, reason, "a batch ran out of time and is split");
+                    // What else is as large is not tried first: each try costs the whole time limit.
+                    in_time = part.len().div_ceil(2);
+                    parts.extend(halves(part));
+                }
+                Err(Stop::Connector(ConnectorError::OutOfTime(reason))) => {
+                    tracing::warn!(system = %self.system.id, reason, "a subject ran out of time alone");
+                    // It may have been this one that made all its parts slow.
+                    in_time = usize::MAX;
+                    stalled += 1;
+                    ran.reports.extend(part.iter().map(|task| self.out_of_time(task)));
+                    if stalled >= STALLED_MAX && !succeeded {
+                        self.put_off(&mut ran, parts.drain(..).flatten(), &reason);
+                    }
                 }
                 Err(Stop::Connector(ConnectorError::Refused(reason))) => {
                     poisonous += 1;
@@ -157,6 +187,14 @@ impl Execution<'_> {
         let wait = full_jitter(attempt, self.limits.retry_base(), self.limits.retry_cap(), self.clock.chance());
         let at = self.clock.now().checked_add(wait).unwrap_or(Timestamp::MAX);
         report(task, ReportResult::Retry { at, reason: reason.to_owned() })
+    }
+
+    /// It may have waited for a lock: it is tried again, and a person looks at what never ends in time.
+    fn out_of_time(&self, task: &LeasedTask) -> Report {
+        if task.attempts >= self.limits.read_back_attempts_max && task.reason == OUT_OF_TIME {
+            return report(task, ReportResult::Attention { reason: OUT_OF_TIME.to_owned() });
+        }
+        self.retry(task, OUT_OF_TIME)
     }
 
     async fn attempt(&self, tasks: &[LeasedTask]) -> Result<Vec<Report>, Stop> {

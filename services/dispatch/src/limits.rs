@@ -19,7 +19,7 @@ pub struct DispatchLimits {
     /// First and longest wait before a task is tried again; between them, full jitter doubles.
     pub retry_base_ms: u64,
     pub retry_cap_s: u64,
-    /// Read-backs that find something left, before a person looks.
+    /// Attempts of a task whose read-back finds something left, or that runs out of time alone, before a person looks.
     pub read_back_attempts_max: u32,
     /// Failures of a system in a row that open its breaker, and how long it then stays open at first and at most.
     pub breaker_failures: u32,

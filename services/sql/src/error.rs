@@ -5,8 +5,10 @@
 pub enum SqlErrorKind {
     /// The server cannot be reached, is shutting down, or the connection broke.
     Unavailable,
-    /// Deadlock, serialisation failure, lock or statement timeout: the same transaction may succeed later.
+    /// Deadlock, serialisation failure: the same transaction may succeed later.
     Conflict,
+    /// A statement, a transaction or a wait for a lock took longer than it may.
+    Timeout,
     /// A unique, foreign key, NOT NULL or CHECK constraint.
     Constraint,
     /// The disk is full or the database read-only.
@@ -39,7 +41,10 @@ impl SqlError {
 
     /// Whether the same work may succeed when it is tried again.
     pub const fn is_transient(&self) -> bool {
-        matches!(self.kind, SqlErrorKind::Unavailable | SqlErrorKind::Conflict | SqlErrorKind::Full)
+        matches!(
+            self.kind,
+            SqlErrorKind::Unavailable | SqlErrorKind::Conflict | SqlErrorKind::Timeout | SqlErrorKind::Full
+        )
     }
 
     /// What a PostgreSQL that is in recovery answers to a transaction that might write.
@@ -50,9 +55,9 @@ impl SqlError {
 
 fn kind_of_sqlstate(code: &str) -> SqlErrorKind {
     match code {
-        "57014" | "55P03" | "40001" | "40P01" | "25P03" => SqlErrorKind::Conflict,
-        // MySQL reports lock wait timeouts and deadlocks under these numbers.
-        "1205" | "1213" | "3024" | "1969" => SqlErrorKind::Conflict,
+        // Numbers are MySQL's and MariaDB's.
+        "40001" | "40P01" | "25P03" | "1213" => SqlErrorKind::Conflict,
+        "57014" | "55P03" | "25P04" | "1205" | "3024" | "1969" => SqlErrorKind::Timeout,
         "53100" | "25006" | "1021" | "1114" => SqlErrorKind::Full,
         "42501" | "28000" | "28P01" | "1044" | "1045" | "1142" => SqlErrorKind::Denied,
         "1048" | "1062" | "1451" | "1452" | "3819" | "4025" => SqlErrorKind::Constraint,

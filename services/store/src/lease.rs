@@ -1,6 +1,9 @@
 //! Leases: who may work on a task, until when. A row with an epoch (`lease`), never a lock that lives in a connection.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use quittance_domain::{
     Timestamp,
@@ -70,37 +73,30 @@ pub struct LeasedTask {
 
 /// When a task is tried again whose key was not in the ring.
 const KEYLESS_AGAIN: Duration = Duration::from_secs(60);
-/// Kinds of ready work that a scan gives at most: enough to keep a process busy until its next look, however many customers wait.
-const READY_SCAN_MAX: i64 = 256;
+/// Kinds of ready work that a page of a scan holds at most: enough to keep a process busy until its next look, however many customers wait.
+const READY_PAGE_MAX: usize = 256;
 
 impl Store {
     /// What is due, longest waiting first. Deployment-wide: from the small table `ready` only. Nothing begins while the log is halted.
+    ///
+    /// Where a page is full, the next one leaves its systems out: however many wait at one, those that wait elsewhere are seen.
     pub async fn ready_work(&self, now: Timestamp, systems: &[SystemId]) -> StoreResult<Vec<ReadyWork>> {
         let mut tx = self.deployment_read().await?;
-        let rows = tx
-            .fetch_rows(
-                &format!(
-                    "WITH v(system_id) AS ({{rows}})
-                     SELECT r.customer_id, r.system_id, r.action, r.work, r.bumps FROM ready r
-                     JOIN v ON v.system_id = r.system_id
-                     WHERE r.ready_us <= $1 AND {LOG_GOES_ON} ORDER BY r.ready_us LIMIT $2"
-                ),
-                vec![us(now).into(), READY_SCAN_MAX.into()],
-                Rows::new(vec![Column::texts(systems.iter().map(SystemId::as_str))]),
-            )
-            .await?;
-        rows.iter()
-            .map(|row| {
-                let broken = |_| StoreError::Inconsistent { table: "ready", what: "an id is not one" };
-                Ok(ReadyWork {
-                    customer: CustomerId::new(&row.text(0)?).map_err(broken)?,
-                    system: SystemId::new(&row.text(1)?).map_err(broken)?,
-                    action: parsed(row, 2, "ready", Action::parse)?,
-                    work: parsed(row, 3, "ready", Work::parse)?,
-                    bumps: row.i64(4)?,
-                })
-            })
-            .collect()
+        let mut unseen: Vec<&SystemId> = systems.iter().collect();
+        let mut ready = Vec::new();
+        while !unseen.is_empty() {
+            let page = ready_page(&mut tx, now, &unseen).await?;
+            let is_full = page.len() >= READY_PAGE_MAX;
+            if is_full {
+                let seen: HashSet<&SystemId> = page.iter().map(|work| &work.system).collect();
+                unseen.retain(|system| !seen.contains(system));
+            }
+            ready.extend(page);
+            if !is_full {
+                break;
+            }
+        }
+        Ok(ready)
     }
 
     /// Leases a batch of it. An empty batch: somebody else was faster.
@@ -207,7 +203,7 @@ impl Store {
             )
             .await?;
         tx.commit().await?;
-        let kept: std::collections::HashSet<_> = kept.iter().map(|r| r.uuid(0)).collect::<Result<_, _>>()?;
+        let kept: HashSet<_> = kept.iter().map(|r| r.uuid(0)).collect::<Result<_, _>>()?;
         Ok(leases.iter().map(|(id, _)| *id).filter(|id| !kept.contains(&id.uuid())).collect())
     }
 
@@ -225,6 +221,33 @@ impl Store {
         let args = vec![key.customer.as_str().into(), key.request.uuid().into(), key.system.as_str().into()];
         system_id(&tx.fetch_one(sql, args).await?.ok_or(StoreError::NotFound("the task"))?.text(0)?)
     }
+}
+
+async fn ready_page(tx: &mut Tx, now: Timestamp, systems: &[&SystemId]) -> StoreResult<Vec<ReadyWork>> {
+    let rows = tx
+        .fetch_rows(
+            &format!(
+                "WITH v(system_id) AS ({{rows}})
+                 SELECT r.customer_id, r.system_id, r.action, r.work, r.bumps FROM ready r
+                 JOIN v ON v.system_id = r.system_id
+                 WHERE r.ready_us <= $1 AND {LOG_GOES_ON} ORDER BY r.ready_us LIMIT $2"
+            ),
+            vec![us(now).into(), i64::try_from(READY_PAGE_MAX).unwrap_or(i64::MAX).into()],
+            Rows::new(vec![Column::texts(systems.iter().map(|system| system.as_str()))]),
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let broken = |_| StoreError::Inconsistent { table: "ready", what: "an id is not one" };
+            Ok(ReadyWork {
+                customer: CustomerId::new(&row.text(0)?).map_err(broken)?,
+                system: SystemId::new(&row.text(1)?).map_err(broken)?,
+                action: parsed(row, 2, "ready", Action::parse)?,
+                work: parsed(row, 3, "ready", Work::parse)?,
+                bumps: row.i64(4)?,
+            })
+        })
+        .collect()
 }
 
 /// The tasks of a batch by request and lease.
@@ -341,7 +364,7 @@ async fn put_aside(tx: &mut Tx, ready: &ReadyWork, now: Timestamp, keyless: Vec<
 }
 
 /// There may be more that is due; but whoever else waits comes first. Or customers with a great many requests would keep a new one out of
-/// [`READY_SCAN_MAX`].
+/// [`READY_PAGE_MAX`].
 async fn go_behind_others(tx: &mut Tx, key: Vec<Val>, now: Timestamp) -> StoreResult<()> {
     let mut args = key;
     args.push(us(now).into());

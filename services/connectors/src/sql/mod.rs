@@ -35,7 +35,8 @@ use std::{
 
 use async_trait::async_trait;
 use quittance_domain::{action::Action, data_map::DataMap, outcome::Outcome};
-use quittance_sql::{Engine, Pool, SqlError, Tx};
+use quittance_sql::{Engine, Pool, SqlError, SqlErrorKind, Tx};
+use tokio::time::{Instant, timeout_at};
 
 use self::{erase::Acting, plan::Plan, schema::Schema};
 use crate::{
@@ -59,10 +60,10 @@ impl std::fmt::Debug for SqlConnector {
 
 /// Codes and names of schema objects only (I10).
 fn failure(error: SqlError) -> ConnectorError {
-    if error.is_transient() {
-        ConnectorError::Unavailable(error.to_string())
-    } else {
-        ConnectorError::Refused(error.to_string())
+    match error.kind {
+        SqlErrorKind::Timeout => ConnectorError::OutOfTime(error.to_string()),
+        _ if error.is_transient() => ConnectorError::Unavailable(error.to_string()),
+        _ => ConnectorError::Refused(error.to_string()),
     }
 }
 
@@ -119,26 +120,45 @@ impl SqlConnector {
         }
     }
 
+    async fn reading(&self) -> Result<(Arc<Plan>, Tx), ConnectorError> {
+        let plan = self.plan().await?;
+        Ok((plan, self.pool.begin_read().await.map_err(failure)?))
+    }
+
+    async fn changing(&self, limit: Duration) -> Result<(Arc<Plan>, Tx), ConnectorError> {
+        let plan = self.plan().await?;
+        let tx = self.begin(&plan, limit).await.map_err(failure)?;
+        Ok((plan, tx))
+    }
+
     /// To read what is so. A replica would confirm what it has not heard of yet.
-    async fn begin_on_primary(&self) -> Result<Tx, ConnectorError> {
-        self.pool.begin_read_on_primary().await.map_err(|error| {
+    async fn reading_back(&self) -> Result<(Arc<Plan>, Tx), ConnectorError> {
+        let plan = self.plan().await?;
+        let begun = self.pool.begin_read_on_primary().await.map_err(|error| {
             if error.is_standby() {
                 ConnectorError::Unavailable("the connection leads to a standby".to_owned())
             } else {
                 failure(error)
             }
-        })
+        });
+        Ok((plan, begun?))
     }
 
-    /// Within the time that there is; after an error that may be the schema's, the plan is made anew.
-    async fn bounded<T>(
+    /// Both within the time that there is: a system in which nothing has begun by then is not there, and another is too slow. After an
+    /// error that may be the schema's, the plan is made anew.
+    async fn bounded<B, T, W: Future<Output = Result<T, ConnectorError>>>(
         &self,
         limit: Duration,
-        work: impl Future<Output = Result<T, ConnectorError>>,
+        begin: impl Future<Output = Result<B, ConnectorError>>,
+        work: impl FnOnce(B) -> W,
     ) -> Result<T, ConnectorError> {
-        let done = match tokio::time::timeout(limit, work).await {
-            Ok(done) => done,
-            Err(_) => Err(ConnectorError::Unavailable("it took longer than the lease allows".to_owned())),
+        let until = Instant::now() + limit;
+        let done = match timeout_at(until, begin).await {
+            Ok(Ok(begun)) => timeout_at(until, work(begun))
+                .await
+                .unwrap_or_else(|_| Err(ConnectorError::OutOfTime("given up".to_owned()))),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(ConnectorError::Unavailable("no transaction began in time".to_owned())),
         };
         if matches!(done, Err(ConnectorError::Refused(_))) {
             *self.plan.write().unwrap_or_else(PoisonError::into_inner) = None;
@@ -179,9 +199,7 @@ impl Connector for SqlConnector {
         subjects: &[Subject],
     ) -> Result<Vec<SubjectResult<Found>>, ConnectorError> {
         self.confined(ctx)?;
-        self.bounded(ctx.time_limit, async {
-            let plan = self.plan().await?;
-            let mut tx = self.pool.begin_read().await.map_err(failure)?;
+        self.bounded(ctx.time_limit, self.reading(), |(plan, mut tx)| async move {
             let found = find::find(&plan, ctx, subjects, &mut tx).await?;
             if ctx.action == Action::Rectification {
                 return rectify::narrow(&plan, ctx, subjects, &mut tx, found).await;
@@ -202,9 +220,7 @@ impl Connector for SqlConnector {
         if ctx.action == Action::Access {
             return Ok(vec![Ok(()); subjects.len()]);
         }
-        self.bounded(ctx.time_limit, async {
-            let plan = self.plan().await?;
-            let mut tx = self.begin(&plan, ctx.time_limit).await.map_err(failure)?;
+        self.bounded(ctx.time_limit, self.changing(ctx.time_limit), |(plan, mut tx)| async move {
             let mut acting = Acting { plan: &plan, ctx, subjects, sets: match_sets, tx: &mut tx };
             let done = match ctx.action {
                 Action::Erasure => acting.erase().await?,
@@ -227,9 +243,7 @@ impl Connector for SqlConnector {
     ) -> Result<Vec<SubjectResult<Vec<Outcome>>>, ConnectorError> {
         self.confined(ctx)?;
         one_each(subjects, match_sets)?;
-        self.bounded(ctx.time_limit, async {
-            let plan = self.plan().await?;
-            let mut tx = self.begin_on_primary().await?;
+        self.bounded(ctx.time_limit, self.reading_back(), |(plan, mut tx)| async move {
             read_back::read_back(&plan, ctx, subjects, match_sets, &mut tx).await
         })
         .await
@@ -244,9 +258,7 @@ impl Connector for SqlConnector {
         records_max: usize,
     ) -> Result<SubjectResult<(Exported, Option<u64>)>, ConnectorError> {
         self.confined(ctx)?;
-        self.bounded(ctx.time_limit, async {
-            let plan = self.plan().await?;
-            let mut tx = self.pool.begin_read().await.map_err(failure)?;
+        self.bounded(ctx.time_limit, self.reading(), |(plan, mut tx)| async move {
             let page = export::page(&plan, ctx, (subject, match_set), after.unwrap_or(0), records_max, &mut tx).await?;
             Ok(Ok::<_, SubjectError>(page))
         })
@@ -259,9 +271,7 @@ impl Connector for SqlConnector {
         rows_max: usize,
         time_limit: Duration,
     ) -> Result<HeldPage, ConnectorError> {
-        self.bounded(time_limit, async {
-            let plan = self.plan().await?;
-            let mut tx = self.begin_on_primary().await?;
+        self.bounded(time_limit, self.reading_back(), |(plan, mut tx)| async move {
             held::page(&plan, after, rows_max, &mut tx).await
         })
         .await

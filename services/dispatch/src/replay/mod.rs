@@ -181,7 +181,7 @@ impl Replays {
         loop {
             match connector.held(after, self.limits.replay_page, self.limits.target_time_limit()).await {
                 Ok(page) => return Ok(page),
-                Err(ConnectorError::Unavailable(_)) if tries < PAGE_TRIES => {
+                Err(ConnectorError::Unavailable(_) | ConnectorError::OutOfTime(_)) if tries < PAGE_TRIES => {
                     tokio::time::sleep(self.limits.retry_base() * tries).await;
                     matcher.hold().await?;
                     tries += 1;
@@ -271,7 +271,7 @@ impl Replays {
 
 fn of_connector(error: ConnectorError) -> Stop {
     match error {
-        ConnectorError::Unavailable(reason) => {
+        ConnectorError::Unavailable(reason) | ConnectorError::OutOfTime(reason) => {
             tracing::warn!(reason, "a restored system cannot be asked what it holds: asked again soon");
             Stop::Later(LATER)
         }

@@ -140,7 +140,9 @@ async fn check_live(app: &App, system: &System) -> ApiResult<Vec<Finding>> {
         Err(error) => Err(error),
     };
     found.map_err(|error| match error {
-        ConnectorError::Unavailable(why) => ApiError::Unavailable(format!("the system cannot be checked: {why}")),
+        ConnectorError::Unavailable(why) | ConnectorError::OutOfTime(why) => {
+            ApiError::Unavailable(format!("the system cannot be checked: {why}"))
+        }
         ConnectorError::Refused(why) => ApiError::field("system.connection_secret", why),
     })
 }

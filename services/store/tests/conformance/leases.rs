@@ -236,6 +236,22 @@ pub async fn who_was_served_goes_behind_who_waits(t: &TestStore) {
     assert_eq!(claim_at(t, &crm, at(10), 2).await.unwrap().customer, acme.id);
 }
 
+pub async fn a_system_where_hundreds_wait_hides_no_other(t: &TestStore) {
+    let crm = register(t, "crm", &[Email], &[]).await;
+    let shop = register(t, "shop", &[Email], &[]).await;
+    t.change(
+        "INSERT INTO ready (customer_id, system_id, action, work, ready_us, bumps)
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 600)
+         SELECT 'c' || i, CASE WHEN i < 600 THEN 'crm' ELSE 'shop' END, 'ERASURE', 'ACT', i, 1 FROM n",
+    )
+    .await;
+    let due = t.ready_work(at(1), &[crm.clone(), shop.clone()]).await.unwrap();
+    assert_eq!(due[0].customer.as_str(), "c1", "longest waiting first");
+    assert_eq!(due.iter().filter(|work| work.system == shop).count(), 1);
+    assert!(due.len() < 599, "a system gives no more than a page");
+    assert!(t.ready_work(at(1), &[]).await.unwrap().is_empty());
+}
+
 pub async fn a_claim_finds_what_another_has_left(t: &TestStore) {
     let (acme, crm) = acme_and_crm(t).await;
     acme.instruct_all(at(1), (0..10).map(|n| erasure(&format!("p{n}"))).collect()).await;

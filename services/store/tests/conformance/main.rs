@@ -160,6 +160,7 @@ suite! {
             a_retry_is_not_due_before_its_time,
             the_longest_due_is_claimed_first,
             who_was_served_goes_behind_who_waits,
+            a_system_where_hundreds_wait_hides_no_other,
             a_claim_finds_what_another_has_left,
             a_match_set_is_stored_under_a_living_lease_only,
             a_match_set_survives_into_the_next_lease,
