@@ -193,10 +193,10 @@ mod tests {
         let torn = line(&entries(8..9, "confirmed")[0]);
         for cut in 1..torn.len() {
             Direct.extend(&index.segment(0), &torn.as_bytes()[..cut], FILE_MODE).unwrap();
-            assert_eq!(index.read(&[0..100]).unwrap(), all);
+            assert_eq!(index.read(std::slice::from_ref(&(0..100))).unwrap(), all);
             assert_eq!(index.resume(100).unwrap(), 8);
         }
         index.append(&Direct, &entries(8..9, "confirmed")).unwrap();
-        assert_eq!(index.read(&[8..9]).unwrap(), entries(8..9, "confirmed"));
+        assert_eq!(index.read(std::slice::from_ref(&(8..9))).unwrap(), entries(8..9, "confirmed"));
     }
 }

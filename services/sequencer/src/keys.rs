@@ -228,7 +228,14 @@ mod tests {
                 LogKeyRing::open(&folder, &format!("log.example/{n}"), None, at(1)).unwrap()
             };
             let rings: Vec<LogKeyRing> = std::thread::scope(|s| {
-                let all: Vec<_> = (0..6).map(|n| s.spawn({ let open = &open; move || open(n) })).collect();
+                let all: Vec<_> = (0..6)
+                    .map(|n| {
+                        s.spawn({
+                            let open = &open;
+                            move || open(n)
+                        })
+                    })
+                    .collect();
                 all.into_iter().map(|ring| ring.join().unwrap()).collect()
             });
             assert!(rings.iter().all(|ring| ring.history() == rings[0].history()));

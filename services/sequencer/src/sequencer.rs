@@ -339,6 +339,8 @@ impl<W: Writes> Sequencer<W> {
 
     /// Reads where the log stands, and proves it: against its own root, what was published, and what was ever signed.
     async fn load(&mut self, epoch: i64, log: &LogKeys) -> Result<Held, Fault> {
+        // Before the store: whoever has the log by now, if we stood still, may sign more than the store had when we looked.
+        let outside = self.outside(log)?;
         let state = self.store.log_state().await?;
         let edge = right_edge(&self.store, &state.head).await?.map_err(Halt::Altered)?;
         // Where the scrub stands still, it has found something.
@@ -348,15 +350,14 @@ impl<W: Writes> Sequencer<W> {
         {
             return Err(Halt::Altered(damage).into());
         }
-        let in_folder = match &mut self.publisher {
-            Some(publisher) => publisher.read(log)?,
-            None => None,
-        };
-        let outside = [self.highest.read(log)?, in_folder];
         for signed in outside.iter().flatten() {
             self.extends(&signed.head, &state.head).await?;
         }
         if outside.iter().all(Option::is_none) {
+            // And for this one after the store.
+            if self.outside(log)?.iter().any(Option::is_some) {
+                return Err(Fault::Other("the log has begun meanwhile".to_owned()));
+            }
             if state.head.size > 0 || state.checkpoint.is_some() {
                 return Err(Halt::NothingOutside { size: state.head.size }.into());
             }
@@ -389,6 +390,15 @@ impl<W: Writes> Sequencer<W> {
             self.store.halt_log(epoch, None).await?;
         }
         Ok(held)
+    }
+
+    /// The checkpoints outside the database.
+    fn outside(&mut self, log: &LogKeys) -> Result<[Option<SignedHead>; 2], Fault> {
+        let in_folder = match &mut self.publisher {
+            Some(publisher) => publisher.read(log)?,
+            None => None,
+        };
+        Ok([self.highest.read(log)?, in_folder])
     }
 
     fn sign_head(&self, head: TreeHead) -> Result<SignedHead, Fault> {
