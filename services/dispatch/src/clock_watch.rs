@@ -1,11 +1,8 @@
 //! Whether this machine's clock can be right. Where it cannot, what is done by the calendar and never undone is left undone: holds do not end,
-//! keys are not turned over, nothing is forgotten. What can be repeated goes on.
+//! keys are not turned over, suppressions are kept. What can be repeated goes on.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -20,15 +17,33 @@ use crate::Clock;
 const DIFFERENCE_MAX: SignedDuration = SignedDuration::from_mins(5);
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-/// Shared by those who ask before they do what cannot be undone. Trusted until somebody has looked and found otherwise.
+/// Shared by those who ask before they do what cannot be undone. A clock is trusted until somebody has compared it.
 #[derive(Clone, Debug, Default)]
 pub struct ClockTrust {
-    doubted: Arc<AtomicBool>,
+    compared: Arc<Mutex<Option<Compared>>>,
+}
+
+/// What came of it, and where the clock stood then.
+#[derive(Clone, Copy, Debug)]
+struct Compared {
+    doubted: bool,
+    now: Timestamp,
+    steady: Duration,
 }
 
 impl ClockTrust {
-    pub fn is_trusted(&self) -> bool {
-        !self.doubted.load(Ordering::Relaxed)
+    /// Also between two comparisons: one that went another way than the steady clock was stepped.
+    pub fn holds(&self, clock: &dyn Clock) -> bool {
+        let Some(compared) = *self.compared() else { return true };
+        let went = clock.now().duration_since(compared.now);
+        let passed = SignedDuration::try_from(clock.steady().saturating_sub(compared.steady));
+        let stepped = passed.map_or(SignedDuration::MAX, |passed| went.saturating_sub(passed).abs());
+        !compared.doubted && stepped <= DIFFERENCE_MAX
+    }
+
+    fn compared(&self) -> MutexGuard<'_, Option<Compared>> {
+        // Nothing is done under the lock that could leave it half done.
+        self.compared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -64,14 +79,16 @@ impl ClockWatch {
     /// Looks once, and says what is wrong.
     pub async fn look(&self) -> StoreResult<()> {
         let known = self.store.known_times().await?;
-        let found = doubt(self.clock.now(), &known);
-        let before = self.trust.doubted.swap(found.is_some(), Ordering::Relaxed);
+        let now = self.clock.now();
+        let found = doubt(now, &known);
+        let compared = Compared { doubted: found.is_some(), now, steady: self.clock.steady() };
+        let before = self.trust.compared().replace(compared);
         match found {
             Some(doubt) => tracing::error!(
-                "the clock cannot be right: {doubt}. Holds do not end and no keys are turned over until it is: see to this machine's time \
-                 service (docs/operating.md, Clocks)"
+                "the clock cannot be right: {doubt}. Holds do not end, no keys are turned over and suppressions are kept until it is: see to \
+                 this machine's time service (docs/operating.md, Clocks)"
             ),
-            None if before => tracing::info!("the clock is right again"),
+            None if before.is_some_and(|before| before.doubted) => tracing::info!("the clock is right again"),
             None => {}
         }
         Ok(())
@@ -109,5 +126,33 @@ mod tests {
         assert_eq!(doubt(at(0), &known(Some(360), None)), Some(Doubt::Behind(minutes(6))));
         assert_eq!(doubt(at(0), &known(None, Some(360))), Some(Doubt::Differs(minutes(6))));
         assert_eq!(doubt(at(0), &known(None, Some(-360))), Some(Doubt::Differs(minutes(6))));
+    }
+
+    /// Stands where it is put.
+    struct Put(Timestamp, Duration);
+
+    impl Clock for Put {
+        fn now(&self) -> Timestamp {
+            self.0
+        }
+
+        fn steady(&self) -> Duration {
+            self.1
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_stepped_is_not_trusted_before_it_is_compared_again() {
+        let at = |now: i64, steady: u64| {
+            Put(Timestamp::from_second(1_800_000_000 + now).unwrap(), Duration::from_secs(1_000 + steady))
+        };
+        let trust = ClockTrust::default();
+        assert!(trust.holds(&at(0, 0)) && trust.holds(&at(86_400, 0)), "nobody has compared it");
+        let compared = |doubted| Compared { doubted, now: at(0, 0).0, steady: at(0, 0).1 };
+        trust.compared().replace(compared(false));
+        assert!(trust.holds(&at(0, 0)) && trust.holds(&at(86_400, 86_400)) && trust.holds(&at(299, 0)));
+        assert!(!trust.holds(&at(86_400, 50)) && !trust.holds(&at(-301, 0)));
+        trust.compared().replace(compared(true));
+        assert!(!trust.holds(&at(0, 0)));
     }
 }

@@ -30,7 +30,7 @@ impl EndsOfHolds {
     /// Looks now and then, until `drain` is cancelled.
     pub async fn run(self, drain: CancellationToken) {
         while !drain.is_cancelled() {
-            if self.trust.is_trusted()
+            if self.trust.holds(self.clock.as_ref())
                 && let Err(error) = self.sweep(&drain).await
             {
                 tracing::warn!(%error, "the store could not be asked for holds that have ended: asked again soon");

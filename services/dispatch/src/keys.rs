@@ -49,7 +49,7 @@ impl KeyKeeper {
     pub async fn forget(self, holder: String, every: Duration, drain: CancellationToken) {
         let mut forgetting = Forgetting::new(self.store, holder, every);
         while !drain.is_cancelled() {
-            if !self.trust.is_trusted() {
+            if !self.trust.holds(self.clock.as_ref()) {
                 pause(TURN_EVERY, &drain).await;
                 continue;
             }

@@ -106,8 +106,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     tokio::spawn(keeper.clone().look(drain.clone()));
     let working = config.roles.contains(&RunRole::Worker).then(|| {
         let (store, clock, every) = (store.clone(), app.clock.clone(), config.dispatch.deadline_sweep());
-        let swept =
-            Suppressions::new(store.clone(), clock.clone(), config.dispatch.suppression_sweep()).run(drain.clone());
+        let swept = Suppressions::new(store.clone(), clock.clone(), config.dispatch.suppression_sweep(), trust.clone())
+            .run(drain.clone());
         let replays = Replays::new(
             store.clone(),
             clock.clone(),
