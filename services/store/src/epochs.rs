@@ -102,10 +102,10 @@ pub(crate) async fn holds_sealed(pool: &Pool) -> StoreResult<bool> {
     Ok(holds)
 }
 
-/// Fails unless the key ring in the folder is this store's. What is missing of it is another matter; nothing is made.
+/// Fails if the key ring in the folder is another store's. What is missing of it is another matter; nothing is made.
 pub(crate) async fn belongs(tx: &mut Tx, key_ring: &Path) -> StoreResult<()> {
-    let living = read_all(tx).await?.into_iter().filter(|epoch| epoch.state.lives());
-    KeyRing::fits(key_ring, living.map(|epoch| (epoch.number, epoch.check)))
+    let epochs = read_all(tx).await?.into_iter().map(|epoch| (epoch.number, epoch.check));
+    KeyRing::fits(key_ring, &epochs.collect())
 }
 
 async fn known_epoch(tx: &mut Tx, lock: &str) -> StoreResult<i64> {

@@ -171,21 +171,18 @@ impl KeyRing {
         Ok(ring)
     }
 
-    /// Whether the folder is of a store with these living epochs, looked at before it is opened.
-    pub(crate) fn fits(folder: &Path, living: impl Iterator<Item = (u32, KeyCheck)>) -> StoreResult<()> {
-        let mut missing = 0;
-        for (number, check) in living {
-            let path = folder.join(format!("epoch-{number}.key"));
-            match read_key(&path)?.map(|key| EpochKey::new(number, &key)).transpose()? {
-                Some(key) if key.check != check => return Err(another_key(&path)),
-                Some(_) => {}
-                None => missing += 1,
-            }
+    /// Whether the folder is of a store with these epochs, looked at before it is opened. A store without any takes every folder; and one
+    /// that was restored from a backup does not know the newest keys.
+    pub(crate) fn fits(folder: &Path, epochs: &BTreeMap<u32, KeyCheck>) -> StoreResult<()> {
+        if epochs.is_empty() {
+            return Ok(());
         }
-        if missing > 0 && !folder.exists() {
+        if !folder.exists() {
             return Err(bad(folder, NO_KEYS));
         }
-        Ok(())
+        let ring = Self { folder: folder.to_owned(), epochs: RwLock::default(), pseudonyms: BTreeMap::new() };
+        let is_another = |key: &EpochKey| epochs.get(&key.number).is_some_and(|check| *check != key.check);
+        ring.all()?.iter().find(|key| is_another(key)).map_or(Ok(()), |key| Err(another_key(&ring.path(key.number))))
     }
 
     /// Of epoch keys and of pseudonym keys, in their order.

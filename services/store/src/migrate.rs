@@ -116,6 +116,7 @@ mod tests {
     use quittance_sql::{ConnectOptions, Row};
 
     use super::*;
+    use crate::KeyRing;
 
     async fn rows(pool: &Pool, sql: &str) -> Vec<Row> {
         let mut tx = pool.begin_with_settings("SET LOCAL quittance.scope = 'deployment'").await.unwrap();
@@ -146,23 +147,67 @@ mod tests {
         assert!(found.iter().all(|row| row.bytes(1).unwrap() == row.bytes(2).unwrap()));
     }
 
-    #[tokio::test]
-    async fn entries_of_a_filled_store_keep_their_places_sqlite() {
-        let dir = tempfile::tempdir().unwrap();
-        let url = format!("sqlite:{}", dir.path().join("store.db").display());
-        let options = ConnectOptions { create: true, connections_max: 1, ..ConnectOptions::new(url) };
-        entries_of_a_filled_store_keep_their_places(&Pool::open(&options).unwrap()).await;
+    /// Whoever is pointed at it by mistake leaves it as it is: its own servers must be able to start again.
+    async fn another_deployments_store_is_refused_and_not_migrated(pool: &Pool) {
+        let keys = tempfile::tempdir().unwrap();
+        let [own, other] = ["own", "other"].map(|name| keys.path().join(name));
+        let ring = KeyRing::open(&own, true).unwrap();
+        KeyRing::open(&other, true).unwrap();
+        migrate_to(pool, SCHEMA_VERSION - 1, Path::new("no-keys")).await.unwrap();
+        // Its first key is long destroyed; what is in the other's ring is compared all the same.
+        let mut tx = pool.begin_with_settings("SET LOCAL quittance.scope = 'deployment'").await.unwrap();
+        tx.execute(
+            "INSERT INTO key_epochs (epoch, state, key_check, current_us, closed_us) VALUES (1, 'LOGGED', $1, 1, 1)",
+            vec![Val::from(ring.all().unwrap()[0].check.clone())],
+        )
+        .await
+        .unwrap();
+        tx.commit().await.unwrap();
+        let version = "SELECT version FROM schema_version";
+        for (folder, said) in [(&other, "another deployment's"), (&keys.path().join("none"), "holds no keys")] {
+            let refused = migrate(pool, folder).await;
+            assert!(matches!(&refused, Err(StoreError::KeyRing(text)) if text.contains(said)), "{refused:?}");
+            assert_eq!(rows(pool, version).await[0].i64(0).unwrap(), SCHEMA_VERSION - 1);
+        }
+        migrate(pool, &own).await.unwrap();
+        assert_eq!(rows(pool, version).await[0].i64(0).unwrap(), SCHEMA_VERSION);
     }
 
-    #[tokio::test]
-    async fn entries_of_a_filled_store_keep_their_places_postgres() {
+    fn sqlite(dir: &tempfile::TempDir) -> Pool {
+        let url = format!("sqlite:{}", dir.path().join("store.db").display());
+        let options = ConnectOptions { create: true, connections_max: 1, ..ConnectOptions::new(url) };
+        Pool::open(&options).unwrap()
+    }
+
+    async fn postgres() -> Pool {
         let url = std::env::var("QUITTANCE_TEST_POSTGRES_URL").expect("run `tests/with-servers.sh cargo test …`");
         let name = format!("m{}", uuid::Uuid::now_v7().simple());
         let admin = Pool::open(&ConnectOptions::new(url.clone())).unwrap();
         admin.run_script(&format!("CREATE ROLE {name} LOGIN")).await.unwrap();
         admin.run_script(&format!("CREATE DATABASE {name} OWNER {name}")).await.unwrap();
         let host = url.split('@').nth(1).and_then(|h| h.split('/').next()).unwrap();
-        let options = ConnectOptions::new(format!("postgres://{name}@{host}/{name}"));
-        entries_of_a_filled_store_keep_their_places(&Pool::open(&options).unwrap()).await;
+        Pool::open(&ConnectOptions::new(format!("postgres://{name}@{host}/{name}"))).unwrap()
+    }
+
+    #[tokio::test]
+    async fn entries_of_a_filled_store_keep_their_places_sqlite() {
+        let dir = tempfile::tempdir().unwrap();
+        entries_of_a_filled_store_keep_their_places(&sqlite(&dir)).await;
+    }
+
+    #[tokio::test]
+    async fn entries_of_a_filled_store_keep_their_places_postgres() {
+        entries_of_a_filled_store_keep_their_places(&postgres().await).await;
+    }
+
+    #[tokio::test]
+    async fn another_deployments_store_is_refused_and_not_migrated_sqlite() {
+        let dir = tempfile::tempdir().unwrap();
+        another_deployments_store_is_refused_and_not_migrated(&sqlite(&dir)).await;
+    }
+
+    #[tokio::test]
+    async fn another_deployments_store_is_refused_and_not_migrated_postgres() {
+        another_deployments_store_is_refused_and_not_migrated(&postgres().await).await;
     }
 }
