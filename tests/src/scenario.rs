@@ -4,7 +4,11 @@ use std::time::{Duration, Instant};
 
 use quittance_api::v1;
 use quittance_client::Client;
+use quittance_sql::Engine;
+use tonic::Code;
 use uuid::Uuid;
+
+use crate::{AppDatabase, Deployment, app_database::CRM_MAP};
 
 pub fn new_id() -> String {
     Uuid::new_v4().to_string()
@@ -30,6 +34,16 @@ pub fn agreement() -> v1::Agreement {
         }),
         recipients: Vec::new(),
     }
+}
+
+/// The customer `acme`, and its only system: `crm`, in SQLite.
+pub async fn acme_with_crm(deployment: &Deployment, subjects: u64) -> AppDatabase {
+    let crm = AppDatabase::crm(Engine::Sqlite, deployment.folder.path(), subjects).await;
+    deployment.secret("crm", &crm.url);
+    let operator = deployment.operator().await;
+    create_customer(&operator, "acme").await;
+    register(&operator, "crm", system("acme", v1::ConnectorKind::Sql, "crm", CRM_MAP)).await.unwrap();
+    crm
 }
 
 pub async fn create_customer(operator: &Client, id: &str) {
@@ -114,6 +128,20 @@ pub async fn wait_for(client: &Client, name: &str, done: impl Fn(&v1::Request) -
 
 pub async fn completed(client: &Client, name: &str) -> v1::Request {
     wait_for(client, name, |r| r.state() != v1::RequestState::InProgress).await
+}
+
+/// The certificate, as soon as the log covers the request's last entry.
+pub async fn certificate(client: &Client, name: &str, language: &str) -> v1::GetCertificateResponse {
+    let until = Instant::now() + Duration::from_secs(40);
+    loop {
+        let ask = v1::GetCertificateRequest { name: name.to_owned(), document_language: language.to_owned() };
+        match client.evidence().get_certificate(ask).await {
+            Ok(answer) => return answer.into_inner(),
+            Err(status) => assert_eq!(status.code(), Code::FailedPrecondition, "{status}"),
+        }
+        assert!(Instant::now() < until, "no certificate was issued");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// One line per outcome, sorted: `system collection category OUTCOME GRADE count`.

@@ -3,12 +3,11 @@
 use std::fs;
 
 use quittance_api::v1;
-use quittance_sql::Engine;
 use quittance_tests::{
-    AppDatabase, Deployment, StoreKind,
-    app_database::{CRM_MAP, email},
+    Deployment, StoreKind,
+    app_database::email,
     deployment::test_server,
-    scenario::{by_email, completed, create, create_customer, register, system},
+    scenario::{acme_with_crm, by_email, completed, create},
 };
 
 const DONT_FAKE_STEADY: (&str, &str) = ("FAKETIME_DONT_FAKE_MONOTONIC", "1");
@@ -32,11 +31,7 @@ async fn a_clock_that_was_set_back_is_told_and_requests_are_completed_all_the_sa
     let at = offset.display().to_string();
     let settings = [("LD_PRELOAD", library.as_str()), ("FAKETIME_TIMESTAMP_FILE", at.as_str()), DONT_FAKE_STEADY];
     let mut deployment = Deployment::start_with(StoreKind::Sqlite, &settings).await;
-    let crm = AppDatabase::crm(Engine::Sqlite, deployment.folder.path(), 5).await;
-    deployment.secret("crm", &crm.url);
-    let operator = deployment.operator().await;
-    create_customer(&operator, "acme").await;
-    register(&operator, "crm", system("acme", v1::ConnectorKind::Sql, "crm", CRM_MAP)).await.unwrap();
+    let _crm = acme_with_crm(&deployment, 5).await;
     let token = deployment.customer_token("acme");
     let acme = deployment.client(&token).await;
     let name = create(&acme, by_email(v1::Action::Erasure, email(1))).await.unwrap().name;

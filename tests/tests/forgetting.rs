@@ -19,7 +19,9 @@ use quittance_tests::{
     AppDatabase, Deployment, StoreKind,
     app_database::{CRM_MAP, SHOP_MAP, email},
     deployment::binary,
-    scenario::{agreement, by_email, completed, create, create_customer, get, new_id, register, system, wait_for},
+    scenario::{
+        agreement, by_email, certificate, completed, create, create_customer, get, new_id, register, system, wait_for,
+    },
 };
 use tonic::Code;
 use tonic_types::StatusExt as _;
@@ -84,18 +86,6 @@ impl Scene {
         files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    async fn certificate(&self, name: &str) -> v1::GetCertificateResponse {
-        let ask = || v1::GetCertificateRequest { name: name.to_owned(), document_language: String::new() };
-        for _ in 0..200 {
-            match self.acme.evidence().get_certificate(ask()).await {
-                Ok(answer) => return answer.into_inner(),
-                Err(status) => assert_eq!(status.code(), Code::FailedPrecondition, "{status}"),
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        panic!("no certificate was issued");
-    }
-
     async fn download(&self, name: &str) -> Result<usize, tonic::Status> {
         let ask = v1::DownloadPackageRequest { name: format!("{name}/package") };
         let mut parts = self.acme.packages().download_package(ask).await?.into_inner();
@@ -134,7 +124,7 @@ async fn keys_are_rotated_under_traffic(store: StoreKind) {
     // Only where it holds somebody else's data, too.
     let _ = s.acme.packages().review_package(review).await;
     assert!(s.download(&shown).await.unwrap() > 2);
-    let before = s.certificate(&erased).await;
+    let before = certificate(&s.acme, &erased, "").await;
     assert!(!before.subject_opening.is_empty());
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -170,7 +160,7 @@ async fn keys_are_rotated_under_traffic(store: StoreKind) {
     for name in [&erased, &shown] {
         assert!(get(&s.acme, name).await.forget_time.is_some());
     }
-    let after = s.certificate(&erased).await;
+    let after = certificate(&s.acme, &erased, "").await;
     assert!(after.certificate == before.certificate && after.subject_opening.is_empty());
     let refused = s.download(&shown).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
@@ -179,7 +169,7 @@ async fn keys_are_rotated_under_traffic(store: StoreKind) {
     let package = s.acme.packages().get_package(ask).await.unwrap().into_inner().package.unwrap();
     assert_eq!((package.state(), package.record_count), (v1::PackageState::Forgotten, 0));
     // One that was never asked for before is issued now.
-    let first_after = s.certificate(&shown).await;
+    let first_after = certificate(&s.acme, &shown, "").await;
     assert!(first_after.subject_opening.is_empty(), "whom it is about, nobody can tell any more");
     for file in [&after.certificate, &first_after.certificate] {
         s.verifies(file);

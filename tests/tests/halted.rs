@@ -7,11 +7,11 @@ use std::{
 
 use quittance_api::v1;
 use quittance_client::Client;
-use quittance_sql::{ConnectOptions, Engine, Pool, Val};
+use quittance_sql::{ConnectOptions, Pool, Val};
 use quittance_tests::{
-    AppDatabase, Deployment, StoreKind,
-    app_database::{CRM_MAP, email},
-    scenario::{by_email, completed, create, create_customer, register, system},
+    Deployment, StoreKind,
+    app_database::email,
+    scenario::{acme_with_crm, by_email, certificate, completed, create},
 };
 use tonic::{Code, Status, transport::Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
@@ -38,23 +38,6 @@ fn is_told(status: &Status) {
     let details = status.get_error_details();
     assert_eq!(details.error_info().unwrap().reason, "LEDGER_HALTED");
     assert!(details.retry_info().unwrap().retry_delay.unwrap() >= Duration::from_secs(10));
-}
-
-async fn certificate(client: &Client, name: &str) -> Result<Vec<u8>, Status> {
-    let ask = v1::GetCertificateRequest { name: name.to_owned(), document_language: String::new() };
-    Ok(client.evidence().get_certificate(ask).await?.into_inner().certificate)
-}
-
-/// Then every entry has its place, and the log is at rest.
-async fn until_certified(client: &Client, name: &str) -> Vec<u8> {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        match certificate(client, name).await {
-            Ok(file) => return file,
-            Err(status) => assert!(Instant::now() < deadline, "{status}"),
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }
 
 /// A value of the store, by what reads and what writes it.
@@ -105,17 +88,12 @@ async fn proofs_are_refused(client: &Client) {
 
 async fn an_altered_log_ends_changes_and_keeps_reads(store: StoreKind) {
     let mut deployment = Deployment::start_with(store, &[("QUITTANCED_LEDGER__SCRUB_EVERY_S", "1")]).await;
-    let crm = AppDatabase::crm(Engine::Sqlite, deployment.folder.path(), 20).await;
-    deployment.secret("crm", &crm.url);
-    create_customer(&deployment.operator().await, "acme").await;
-    register(&deployment.operator().await, "crm", system("acme", v1::ConnectorKind::Sql, "crm", CRM_MAP))
-        .await
-        .unwrap();
+    let _crm = acme_with_crm(&deployment, 20).await;
     let token = deployment.customer_token("acme");
     let acme = deployment.client(&token).await;
     let name = create(&acme, by_email(v1::Action::Erasure, email(0))).await.unwrap().name;
     completed(&acme, &name).await;
-    let file = until_certified(&acme, &name).await;
+    let file = certificate(&acme, &name, "").await.certificate;
     assert_eq!(health(&deployment, WRITES).await, ServingStatus::Serving);
     let pool = Pool::open(&ConnectOptions::new(deployment.store_url())).unwrap();
     // Under the running service, by the scrub; and while it is stopped, at its start.
@@ -137,7 +115,7 @@ async fn an_altered_log_ends_changes_and_keeps_reads(store: StoreKind) {
         is_told(&create(&acme, by_email(v1::Action::Erasure, email(9))).await.unwrap_err());
         let read = acme.requests().get_request(v1::GetRequestRequest { name: name.clone() }).await.unwrap();
         assert_eq!(read.into_inner().request.unwrap().name, name);
-        assert_eq!(certificate(&acme, &name).await.unwrap(), file, "what was issued is given again");
+        assert_eq!(certificate(&acme, &name, "").await.certificate, file, "what was issued is given again");
         if value == TILE {
             proofs_are_refused(&acme).await;
         }
@@ -145,7 +123,7 @@ async fn an_altered_log_ends_changes_and_keeps_reads(store: StoreKind) {
         until_writes_are(&deployment, ServingStatus::Serving).await;
         let next = create(&acme, by_email(v1::Action::Erasure, email(n as u64 + 1))).await.unwrap();
         completed(&acme, &next.name).await;
-        until_certified(&acme, &next.name).await;
+        certificate(&acme, &next.name, "").await.certificate;
     }
 }
 
@@ -165,17 +143,12 @@ async fn a_log_without_its_highest_checkpoint_is_halted_until_an_operator_has_sa
     let mut deployment = Deployment::start(StoreKind::Sqlite).await;
     let ledger =
         |deployment: &Deployment, command: &str| deployment.command().args(["ledger", command]).output().unwrap();
-    let crm = AppDatabase::crm(Engine::Sqlite, deployment.folder.path(), 20).await;
-    deployment.secret("crm", &crm.url);
-    create_customer(&deployment.operator().await, "acme").await;
-    register(&deployment.operator().await, "crm", system("acme", v1::ConnectorKind::Sql, "crm", CRM_MAP))
-        .await
-        .unwrap();
+    let _crm = acme_with_crm(&deployment, 20).await;
     let token = deployment.customer_token("acme");
     let acme = deployment.client(&token).await;
     let name = create(&acme, by_email(v1::Action::Erasure, email(0))).await.unwrap().name;
     completed(&acme, &name).await;
-    let file = until_certified(&acme, &name).await;
+    let file = certificate(&acme, &name, "").await.certificate;
     deployment.terminate().await;
     let checkpoint = deployment.data().join("ledger/checkpoint");
     let refused = ledger(&deployment, "accept-store");
@@ -188,7 +161,7 @@ async fn a_log_without_its_highest_checkpoint_is_halted_until_an_operator_has_sa
     assert!(!checkpoint.exists(), "nothing is signed");
     let acme = deployment.client(&token).await;
     is_told(&create(&acme, by_email(v1::Action::Erasure, email(9))).await.unwrap_err());
-    assert_eq!(certificate(&acme, &name).await.unwrap(), file);
+    assert_eq!(certificate(&acme, &name, "").await.certificate, file);
     deployment.terminate().await;
     let damaged = ledger(&deployment, "fsck");
     assert_eq!(damaged.status.code(), Some(1));
@@ -201,5 +174,5 @@ async fn a_log_without_its_highest_checkpoint_is_halted_until_an_operator_has_sa
     let acme = deployment.client(&token).await;
     let next = create(&acme, by_email(v1::Action::Erasure, email(1))).await.unwrap();
     completed(&acme, &next.name).await;
-    until_certified(&acme, &next.name).await;
+    certificate(&acme, &next.name, "").await.certificate;
 }

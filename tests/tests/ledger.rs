@@ -1,6 +1,6 @@
 //! The ledger, through the public API: every event gets its place, and a customer gets a certificate that is checked without us.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quittance_api::v1;
 use quittance_client::Client;
@@ -16,7 +16,7 @@ use quittance_tests::{
     AppDatabase, Deployment, StoreKind,
     app_database::{CRM_MAP, SHOP_MAP, email},
     deployment::binary,
-    scenario::{by_email, completed, create, create_customer, register, system},
+    scenario::{by_email, certificate, completed, create, create_customer, register, system},
 };
 use tonic::Code;
 
@@ -40,19 +40,6 @@ async fn scene(store: StoreKind) -> Scene {
     register(&operator, "shop", system("acme", sql, "shop", SHOP_MAP)).await.unwrap();
     let acme = deployment.client(&deployment.customer_token("acme")).await;
     Scene { deployment, acme, _crm: crm, _shop: shop }
-}
-
-async fn certificate(client: &Client, name: &str, language: &str) -> v1::GetCertificateResponse {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        let ask = v1::GetCertificateRequest { name: name.to_owned(), document_language: language.to_owned() };
-        match client.evidence().get_certificate(ask).await {
-            Ok(answer) => return answer.into_inner(),
-            Err(status) => assert_eq!(status.code(), Code::FailedPrecondition, "{status}"),
-        }
-        assert!(Instant::now() < deadline, "no certificate was issued");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }
 
 /// The log's public keys as the operator publishes them.

@@ -10,7 +10,6 @@ use std::{
 };
 
 use quittance_api::v1;
-use quittance_client::Client;
 use quittance_ledger::{
     Leaf,
     checkpoint::{self, Checkpoint, LogKeys},
@@ -23,11 +22,10 @@ use quittance_ledger::{
     tlog_proof::TlogProof,
     tree::{Frontier, MerkleHash},
 };
-use quittance_sql::Engine;
 use quittance_tests::{
-    AppDatabase, Deployment, StoreKind,
-    app_database::{CRM_MAP, email},
-    scenario::{by_email, completed, create, create_customer, register, system},
+    Deployment, StoreKind,
+    app_database::email,
+    scenario::{acme_with_crm, by_email, certificate, completed, create},
 };
 use serde_json::Value;
 
@@ -216,18 +214,6 @@ fn we_verify_keys_notes_tiles_and_offline_proofs_that_the_independent_implementa
     assert_eq!(written, expected);
 }
 
-async fn certificate(client: &Client, name: &str) -> Value {
-    let deadline = Instant::now() + Duration::from_secs(40);
-    loop {
-        let ask = v1::GetCertificateRequest { name: name.to_owned(), document_language: String::new() };
-        match client.evidence().get_certificate(ask).await {
-            Ok(answer) => return serde_json::from_slice(&answer.into_inner().certificate).unwrap(),
-            Err(status) => assert!(Instant::now() < deadline, "{status}"),
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
 /// The folder that the service publishes, as it is; the proofs that it answers over the API; and those of a customer's certificate.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_independent_implementation_verifies_what_the_running_service_publishes_and_certifies() {
@@ -235,11 +221,7 @@ async fn an_independent_implementation_verifies_what_the_running_service_publish
     let folder = public.path();
     let deployment =
         Deployment::start_with(StoreKind::Sqlite, &[("QUITTANCED_LEDGER__PUBLISH", folder.to_str().unwrap())]).await;
-    let crm = AppDatabase::crm(Engine::Sqlite, deployment.folder.path(), 20).await;
-    deployment.secret("crm", &crm.url);
-    create_customer(&deployment.operator().await, "acme").await;
-    let crm_system = system("acme", v1::ConnectorKind::Sql, "crm", CRM_MAP);
-    register(&deployment.operator().await, "crm", crm_system).await.unwrap();
+    let _crm = acme_with_crm(&deployment, 20).await;
     let token = deployment.customer_token("acme");
     let acme = deployment.client(&token).await;
     write(&folder.join("log.vkey"), deployment.command().args(["ledger", "keys"]).output().unwrap().stdout);
@@ -253,7 +235,8 @@ async fn an_independent_implementation_verifies_what_the_running_service_publish
     for person in 0..3 {
         let name = create(&acme, by_email(v1::Action::Erasure, email(person))).await.unwrap().name;
         completed(&acme, &name).await;
-        let file = certificate(&acme, &name).await;
+        let file = certificate(&acme, &name, "").await.certificate;
+        let file: Value = serde_json::from_slice(&file).unwrap();
         for entry in file["certificate"]["entries"].as_array().unwrap() {
             // As docs/ledger.md says: the proof as it stands, and the entry that salt and payload make.
             let text = entry["proof"].as_str().unwrap();

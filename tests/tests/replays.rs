@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     process::{Command, Output},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use quittance_api::v1;
@@ -14,7 +14,9 @@ use quittance_sql::{ConnectOptions, Engine, Pool};
 use quittance_tests::{
     AppDatabase, Deployment, StoreKind,
     deployment::binary,
-    scenario::{by_email, completed, create, create_customer, get, new_id, outcomes, rectify, register, system},
+    scenario::{
+        by_email, certificate, completed, create, create_customer, get, new_id, outcomes, rectify, register, system,
+    },
 };
 use serde_json::Value;
 use tonic::Code;
@@ -238,15 +240,7 @@ async fn what_a_restore_brought_back_goes_again(store: StoreKind, engine: Engine
         let lines = outcomes(&follow_up);
         assert!(expected.iter().all(|line| lines.contains(&(*line).to_owned())), "{lines:?}");
     }
-    let certificate = v1::GetCertificateRequest { name: follow_ups[0].name.clone(), ..Default::default() };
-    let until = Instant::now() + Duration::from_secs(20);
-    let certificate = loop {
-        match s.acme.evidence().get_certificate(certificate.clone()).await {
-            Ok(certificate) => break certificate.into_inner(),
-            Err(e) => assert!(Instant::now() < until, "{e:?}"),
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    };
+    let certificate = certificate(&s.acme, &follow_ups[0].name, "").await;
     let text = String::from_utf8_lossy(&certificate.certificate).into_owned();
     let follows = follow_ups[0].follows.rsplit('/').next().unwrap();
     assert!(text.contains("\"follow_up\"") && text.contains(follows), "it says what it carries out again");

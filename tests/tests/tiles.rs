@@ -19,10 +19,10 @@ use quittance_ledger::{
 };
 use quittance_sql::{Column, ConnectOptions, Pool, Rows};
 use quittance_tests::{
-    AppDatabase, Deployment, StoreKind,
-    app_database::{CRM_MAP, email},
+    Deployment, StoreKind,
+    app_database::email,
     deployment::{binary, free_port},
-    scenario::{by_email, completed, create, create_customer, register, system},
+    scenario::{acme_with_crm, by_email, certificate, completed, create},
     witness::{Manner, TestWitness},
 };
 use quittance_verify::{Policy, verify_certificate};
@@ -254,28 +254,16 @@ async fn a_certificate_bears_the_times_of_the_required_witness() {
     let deployment = Deployment::start_configured(StoreKind::Sqlite, &[], &toml).await;
     let keys = keys(&deployment);
     witness.know(keys.clone());
-    let crm = AppDatabase::crm(quittance_sql::Engine::Sqlite, deployment.folder.path(), 5).await;
-    deployment.secret("crm", &crm.url);
-    create_customer(&deployment.operator().await, "acme").await;
-    register(&deployment.operator().await, "crm", system("acme", v1::ConnectorKind::Sql, "crm", CRM_MAP))
-        .await
-        .unwrap();
+    let _crm = acme_with_crm(&deployment, 5).await;
     let acme = deployment.client(&deployment.customer_token("acme")).await;
     let name = create(&acme, by_email(v1::Action::Erasure, email(1))).await.unwrap().name;
     completed(&acme, &name).await;
-    let ask = v1::GetCertificateRequest { name, document_language: String::new() };
+    let ask = v1::GetCertificateRequest { name: name.clone(), document_language: String::new() };
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let waits = acme.evidence().get_certificate(ask.clone()).await.unwrap_err();
+    let waits = acme.evidence().get_certificate(ask).await.unwrap_err();
     assert_eq!(waits.code(), tonic::Code::FailedPrecondition, "it waits for the witness: {waits}");
     witness.behave(Manner::Faithful);
-    let deadline = Instant::now() + Duration::from_secs(30);
-    let file = loop {
-        match acme.evidence().get_certificate(ask.clone()).await {
-            Ok(answer) => break answer.into_inner().certificate,
-            Err(status) => assert!(Instant::now() < deadline, "{status}: {}", deployment.log()),
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
+    let file = certificate(&acme, &name, "").await.certificate;
     let policy = Policy::new(keys.keys().to_vec(), vec![witness.key()], 1).unwrap();
     let report = verify_certificate(&file, &policy).unwrap();
     let entries = &report.certificate.entries;

@@ -1,11 +1,7 @@
 //! An upgrade without downtime: an earlier build and this one work on one store, and the earlier one then leaves. `make upgrade` builds the
 //! earlier one and says where it is.
 
-use std::{
-    path::PathBuf,
-    process::Stdio,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use quittance_api::v1;
 use quittance_client::Client;
@@ -13,7 +9,7 @@ use quittance_sql::Engine;
 use quittance_tests::{
     AppDatabase, Deployment, StoreKind,
     app_database::{CRM_MAP, email},
-    scenario::{by_email, completed, create, create_customer, outcomes, register, system},
+    scenario::{by_email, certificate, completed, create, create_customer, outcomes, register, system},
 };
 use quittance_verify::{Policy, verify_certificate};
 
@@ -26,18 +22,6 @@ async fn erase(at: &Client, subjects: std::ops::Range<u64>) -> Vec<String> {
         names.push(create(at, by_email(v1::Action::Erasure, email(n))).await.unwrap().name);
     }
     names
-}
-
-async fn certificate(acme: &Client, name: &str) -> Vec<u8> {
-    let until = Instant::now() + Duration::from_secs(30);
-    loop {
-        let ask = v1::GetCertificateRequest { name: name.to_owned(), document_language: String::new() };
-        match acme.evidence().get_certificate(ask).await {
-            Ok(answer) => return answer.into_inner().certificate,
-            Err(status) => assert!(Instant::now() < until, "{status}"),
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,7 +66,7 @@ async fn an_earlier_build_and_this_one_work_on_one_store_and_nothing_is_lost_or_
         assert_eq!(request.state(), v1::RequestState::Completed, "{request:#?}");
         let found = outcomes(&request);
         assert!(found.contains(&"crm message email ERASED VERIFIED 3".to_owned()), "{found:?}");
-        verify_certificate(&certificate(&at_new, name).await, &policy).unwrap();
+        verify_certificate(&certificate(&at_new, name, "").await.certificate, &policy).unwrap();
     }
     assert_eq!(crm.count("SELECT count(*) FROM customer WHERE email IS NULL AND name = 'erased'").await, 75);
     assert_eq!(crm.count("SELECT count(*) FROM address").await, 2 * 5);
