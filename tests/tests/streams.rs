@@ -74,6 +74,28 @@ async fn a_bulk_is_acknowledged_by_chunk_and_resumed_without_doubling() {
     assert_eq!(crm.count("SELECT count(*) FROM address").await, 0);
 }
 
+/// Chunks of one stream are taken in beside one another, but those that have something in common.
+#[tokio::test]
+async fn what_stands_twice_in_a_stream_is_taken_in_by_its_first_and_acknowledged_in_order() {
+    let deployment = Deployment::start(StoreKind::Postgres).await;
+    let crm = AppDatabase::crm(Engine::Sqlite, deployment.folder.path(), 1).await;
+    deployment.secret("crm", &crm.url);
+    let operator = deployment.operator().await;
+    create_customer(&operator, "acme").await;
+    register(&operator, "crm", system("acme", v1::ConnectorKind::Sql, "crm", CRM_MAP)).await.unwrap();
+    let acme = deployment.client(&deployment.customer_token("acme")).await;
+    let ids: Vec<String> = (0..20).map(|_| new_id()).collect();
+    // Each twice, in chunks that follow one another.
+    let chunks: Vec<_> = (0..40_u64).map(|n| vec![item(n, &ids[n as usize / 2], email(1000 + n / 2))]).collect();
+    let acks = send(&acme, chunks).await;
+    assert_eq!(acks.iter().map(|a| a.last_number).collect::<Vec<_>>(), (0..40).collect::<Vec<_>>());
+    for pair in acks.chunks(2) {
+        assert_eq!((pair[0].created, pair[0].repeated_count), (1, 0));
+        assert_eq!((pair[1].created, pair[1].repeated_count), (0, 1));
+        assert_eq!(pair[0].names, pair[1].names);
+    }
+}
+
 #[tokio::test]
 async fn a_watch_sees_every_request_complete_and_resumes() {
     const REQUESTS: u64 = 20;

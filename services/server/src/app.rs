@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    agreements::AgreementCache,
     config::ServerLimits,
     error::{ApiError, ApiResult, Violation},
     evidence::EvidenceDesk,
@@ -22,6 +23,7 @@ pub struct App {
     pub store: Store,
     pub clock: Arc<dyn Clock>,
     pub topology: Arc<TopologyCache>,
+    pub agreements: AgreementCache,
     pub connectors: Arc<ConnectorRegistry>,
     pub dispatch: DispatchHandle,
     pub remote: RemoteDesk,
@@ -49,8 +51,19 @@ impl App {
     }
 
     /// The agreement in force. No request and no plan before it is.
-    pub async fn agreement(&self, customer: &CustomerId) -> ApiResult<Agreement> {
-        let agreement = self.store.customer(customer).await?.agreement;
+    pub async fn agreement(&self, customer: &CustomerId) -> ApiResult<Arc<Agreement>> {
+        self.in_force(self.agreements.refresh(&self.store, customer).await?)
+    }
+
+    /// As [`App::agreement`], or as it was a moment ago: for whoever has the store look whether it still is.
+    pub async fn known_agreement(&self, customer: &CustomerId) -> ApiResult<Arc<Agreement>> {
+        match self.in_force(self.agreements.get(&self.store, customer).await?) {
+            Err(_) => self.agreement(customer).await,
+            known => known,
+        }
+    }
+
+    fn in_force(&self, agreement: Arc<Agreement>) -> ApiResult<Arc<Agreement>> {
         if !agreement.is_in_force(self.now()) {
             return Err(ApiError::NoAgreement("the agreement is not in force yet".to_owned()));
         }

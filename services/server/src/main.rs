@@ -1,5 +1,6 @@
 //! `quittanced`: the data-subject-request service of a processor.
 
+mod agreements;
 mod app;
 mod auth;
 mod config;

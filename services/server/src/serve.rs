@@ -26,6 +26,7 @@ use tower::util::MapResponseLayer;
 use uuid::Uuid;
 
 use crate::{
+    agreements::AgreementCache,
     app::App,
     auth::Authenticate,
     config::{Config, RunRole},
@@ -83,6 +84,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         store: store.clone(),
         clock,
         topology,
+        agreements: AgreementCache::default(),
         connectors,
         watchers: Arc::new(tokio::sync::Semaphore::new(config.limits.watchers_max)),
         limits: config.limits.clone(),

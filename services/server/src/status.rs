@@ -62,6 +62,8 @@ fn describe_store(error: &StoreError) -> (Code, ErrorReason, String) {
             "no system can be reached by any of the identifiers: send one that a system accepts".to_owned(),
         ),
         StoreError::Refused(_) => (Code::InvalidArgument, R::InvalidField, text),
+        // Whoever plans by an agreement reads it again; only one that changes all the time gets here.
+        StoreError::AgreementChanged => (Code::Unavailable, R::Unavailable, text),
         StoreError::LeaseLost => (Code::Aborted, R::LeaseLost, text),
         StoreError::Forgotten => (Code::FailedPrecondition, R::Forgotten, text),
         StoreError::NoEpochKey(_) => {

@@ -16,6 +16,9 @@ pub enum StoreError {
     WrongState(String),
     #[error("{0}")]
     Refused(String),
+    /// What was to be planned by it is planned by the new one: read it, and try again.
+    #[error("the agreement has changed meanwhile")]
+    AgreementChanged,
     /// It comes alone, and something else about the person is open.
     #[error("another instruction about the same person is under way")]
     SubjectBusy,
@@ -43,7 +46,7 @@ impl StoreError {
     pub const fn is_transient(&self) -> bool {
         match self {
             Self::Sql(e) => e.is_transient(),
-            Self::NoEpochKey(_) => true,
+            Self::NoEpochKey(_) | Self::AgreementChanged => true,
             _ => false,
         }
     }

@@ -13,6 +13,7 @@ use quittance_domain::{
     ids::{CustomerId, IdempotencyId, RequestId, SystemId},
     plan::{PlanError, PlannedTask, SystemFacts, carry_after_named, concerned, plan},
     request::{NewRequest, Notice, RequestState},
+    task::TaskState,
     window,
 };
 use quittance_ledger::{Event, FollowedUp, Hex, PlannedSystem, subject_commitment};
@@ -27,7 +28,7 @@ use crate::{
     requests::{ChangedIdentifier, list_text, read_with_tasks},
     seal::{KeyOf, RequestKey, WrappedKey},
     systems::{NO_GENERATION, held_generation},
-    tx::us,
+    tx::{time, us},
 };
 
 /// How often a chunk is taken in again that met another one about the same requests or persons.
@@ -120,7 +121,8 @@ fn content(intake: &Intake) -> Vec<u8> {
 
 impl Store {
     /// Takes a chunk in: all that can be, in one transaction. The answer has the chunk's order; when it is there, it is durable.
-    /// `StoreError::WrongState` for the whole chunk means that systems changed meanwhile: take it again with the new topology.
+    /// `StoreError::WrongState` for the whole chunk means that systems changed meanwhile: take it again with the new topology; and
+    /// `StoreError::AgreementChanged`: with the agreement that is in force now.
     pub async fn create_requests(&self, ctx: &IntakeContext<'_>, items: &[Intake]) -> StoreResult<Vec<IntakeItem>> {
         Ok(self.take_in_at_last(ctx, items, false).await?.0)
     }
@@ -166,6 +168,9 @@ impl Store {
         }
         if known.generation != ctx.topology.generation {
             return Err(StoreError::WrongState("systems changed meanwhile".to_owned()));
+        }
+        if known.agreement != Some(i64::from(ctx.agreement.version)) {
+            return Err(StoreError::AgreementChanged);
         }
         self.drop_repeated(ctx.customer, items, known.requests, &mut prepared, &mut results)?;
         let alone = prepared.iter().any(Prepared::comes_alone);
@@ -215,10 +220,9 @@ impl Store {
             results[p.at] = Some(Ok(Taken::Created(p.id)));
         }
         let results: Vec<_> = results.into_iter().map(|r| r.unwrap_or(Err(UNANSWERED))).collect();
-        let read = match results.last() {
-            Some(Ok(Taken::Created(id) | Taken::Repeated(id))) if read => {
-                Some(read_with_tasks(&mut tx, ctx.customer, *id).await?)
-            }
+        let read = match (results.last(), prepared.last()) {
+            (Some(Ok(Taken::Created(_))), Some(last)) if read => Some(as_written(ctx, last, &planned.held_back)?),
+            (Some(Ok(Taken::Repeated(id))), _) if read => Some(read_with_tasks(&mut tx, ctx.customer, *id).await?),
             _ => None,
         };
         tx.commit().await?;
@@ -396,11 +400,13 @@ struct Known {
     /// Both held until the transaction ends.
     generation: i64,
     epoch: i64,
+    /// The version in force.
+    agreement: Option<i64>,
     requests: Vec<KnownRequest>,
     restrictions: Restrictions,
 }
 
-/// One round trip: these three need nothing of each other.
+/// One round trip: these need nothing of each other.
 async fn look(tx: &mut Tx, customer: &CustomerId, prepared: &[Prepared]) -> StoreResult<Known> {
     let ids = Rows::new(vec![Column::uuids(prepared.iter().map(|p| p.idempotency.uuid()))]);
     let known = Part::new(
@@ -414,8 +420,12 @@ async fn look(tx: &mut Tx, customer: &CustomerId, prepared: &[Prepared]) -> Stor
         "WITH g AS ({}) SELECT 'generation', g.systems_generation, NULL, NULL, NULL, CAST(g.key_epoch AS TEXT), NULL FROM g",
         held_generation(tx.engine())
     );
-    let parts = vec![known, restrictions_part(customer, prepared), Part::plain(generation, vec![])];
-    let (mut requests, mut restrictions, mut held) = (Vec::new(), Restrictions::new(), None);
+    let in_force = Part::plain(
+        "SELECT 'agreement', c.agreement_version, NULL, NULL, NULL, NULL, NULL FROM customers c WHERE c.customer_id = $1",
+        vec![customer.as_str().into()],
+    );
+    let parts = vec![known, restrictions_part(customer, prepared), Part::plain(generation, vec![]), in_force];
+    let (mut requests, mut restrictions, mut held, mut agreement) = (Vec::new(), Restrictions::new(), None, None);
     for row in tx.fetch_together(parts).await? {
         match row.text(0)?.as_str() {
             "request" => requests.push(KnownRequest {
@@ -425,6 +435,7 @@ async fn look(tx: &mut Tx, customer: &CustomerId, prepared: &[Prepared]) -> Stor
                 wrapped: WrappedKey::read(&row.text(5)?, row.bytes(6)?)?,
             }),
             "restriction" => restrictions.entry(row.bytes(4)?).or_default().push(row.text(5)?),
+            "agreement" => agreement = Some(row.i64(1)?),
             _ => held = Some((row.i64(1)?, row.text(5)?)),
         }
     }
@@ -432,7 +443,7 @@ async fn look(tx: &mut Tx, customer: &CustomerId, prepared: &[Prepared]) -> Stor
     let epoch = epoch.parse();
     let epoch =
         epoch.map_err(|_| StoreError::Inconsistent { table: "deployment", what: "an epoch is not a number" })?;
-    Ok(Known { generation, epoch, requests, restrictions })
+    Ok(Known { generation, epoch, agreement, requests, restrictions })
 }
 
 /// What restricts the subjects of the erasures among them.
@@ -607,6 +618,59 @@ pub(crate) fn insert_requests(ctx: &IntakeContext<'_>, seq: &str, prepared: &[Pr
         us(ctx.now).into(),
     ];
     Ok(Part::new(sql, args, rows))
+}
+
+/// What was just written, as it would be read.
+fn as_written(
+    ctx: &IntakeContext<'_>,
+    p: &Prepared,
+    held_back: &HashSet<(RequestId, SystemId)>,
+) -> StoreResult<(RequestRow, Vec<TaskRow>)> {
+    // Times are kept in microseconds.
+    let stored = |at: Timestamp| time(us(at), "requests");
+    let opt_stored = |at: Option<Timestamp>| at.map(stored).transpose();
+    let r = &p.request;
+    let (now, due) = (stored(ctx.now)?, stored(p.due)?);
+    let request = RequestRow {
+        id: p.id,
+        action: r.action,
+        state: p.state,
+        instruction: r.instruction,
+        reference: r.reference.clone(),
+        restriction_ground: r.restriction_ground,
+        agreement_version: i64::from(ctx.agreement.version),
+        created_at: now,
+        changed_at: now,
+        first_due_at: due,
+        due_at: due,
+        subject_asked_at: opt_stored(r.subject_asked_at)?,
+        subject_informed_at: opt_stored(r.subject_informed_at)?,
+        controller_due_at: opt_stored(r.controller_due_at)?,
+        closed_at: None,
+        closing_reason: None,
+        objection: None,
+        identifier_changes: r.identifier_changes.iter().map(ChangedIdentifier::of).collect(),
+        notices: r.notices.clone(),
+        forgotten_at: None,
+        follow_up: r.follow_up.clone(),
+        follows: p.follows,
+    };
+    let started = if p.state == RequestState::InProgress { p.tasks.as_slice() } else { &[] };
+    let mut tasks = Vec::with_capacity(started.len());
+    for task in started {
+        let held = held_back.contains(&(p.id, task.system.clone()));
+        tasks.push(TaskRow {
+            system: task.system.clone(),
+            state: if held { TaskState::Waiting } else { task.state },
+            attempts: 0,
+            reason: task.reason.unwrap_or_default().to_owned(),
+            run_at: now,
+            latest_start_at: opt_stored(task.latest_start)?,
+            confirmation: None,
+        });
+    }
+    tasks.sort_by(|a, b| a.system.cmp(&b.system));
+    Ok((request, tasks))
 }
 
 pub(crate) fn stage(staging: &mut Staging, ctx: &IntakeContext<'_>, p: &Prepared) {

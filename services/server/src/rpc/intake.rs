@@ -19,14 +19,14 @@ use crate::{
     error::{ApiError, ApiResult},
 };
 
-/// Systems may change while a chunk is prepared; more often than this they do not.
-const TOPOLOGY_TRIES: u32 = 5;
+/// Systems or the agreement may change while a chunk is prepared; more often than this they do not.
+const RULES_TRIES: u32 = 5;
 
 /// Reads one instruction and checks it against the customer's systems.
 pub fn read_item(
     app: &App,
     desk: &Desk,
-    topology: &Topology,
+    rules: &Rules,
     request_id: &str,
     request: Option<&v1::Request>,
     referred: Option<String>,
@@ -34,8 +34,8 @@ pub fn read_item(
     let idempotency = idempotency(request_id, "request_id")?;
     let sent = required(request, "request")?;
     let mut request = new_request(sent, app.now(), "request")?;
-    check_corrections(&desk.customer, topology, &mut request)?;
-    request.notices = notices(&desk.customer, &desk.agreement, topology, &sent.notify_recipients)?;
+    check_corrections(&desk.customer, &rules.topology, &mut request)?;
+    request.notices = notices(&desk.customer, &rules.agreement, &rules.topology, &sent.notify_recipients)?;
     request.check(app.now()).map_err(|e| ApiError::from(e).below("request"))?;
     Ok(Intake { idempotency, request, referred })
 }
@@ -155,63 +155,75 @@ fn check_unambiguous(known: &[IdentifierChange], change: &IdentifierChange, fiel
     Ok(())
 }
 
-/// What a chunk is taken in with.
+/// What instructions are read and planned by. The store looks whether both still are what holds.
+pub struct Rules {
+    pub agreement: Arc<Agreement>,
+    pub topology: Arc<Topology>,
+}
+
+impl Rules {
+    /// As they were a moment ago.
+    pub async fn known(app: &App, customer: &CustomerId) -> ApiResult<Self> {
+        Ok(Self { agreement: app.known_agreement(customer).await?, topology: app.topology.get().await? })
+    }
+
+    /// As they are now. For whoever refuses something for what is not known: another replica may have changed them a moment ago.
+    pub async fn present(app: &App, customer: &CustomerId) -> ApiResult<Self> {
+        Ok(Self { agreement: app.agreement(customer).await?, topology: app.topology.present().await? })
+    }
+
+    pub fn are(&self, others: &Self) -> bool {
+        self.agreement.version == others.agreement.version && self.topology.generation == others.topology.generation
+    }
+}
+
+/// Who takes instructions in, and whose.
 pub struct Desk {
     pub customer: CustomerId,
     pub by: String,
-    pub agreement: Agreement,
 }
 
 impl Desk {
-    pub async fn open(app: &App, customer: CustomerId, by: String) -> ApiResult<Self> {
-        let agreement = app.agreement(&customer).await?;
-        Ok(Self { customer, by, agreement })
-    }
-
     /// Takes a chunk in. When it answers, it is durable (I2).
-    pub async fn take(&self, app: &App, items: &[Intake]) -> ApiResult<Vec<IntakeItem>> {
-        let mut topology = app.topology.get().await?;
-        for _ in 0..TOPOLOGY_TRIES {
-            let taken = app.store.create_requests(&self.context(app, &topology)?, items).await;
-            match with_these_systems(app, taken)? {
+    pub async fn take(&self, app: &App, mut rules: Rules, items: &[Intake]) -> ApiResult<Vec<IntakeItem>> {
+        for _ in 0..RULES_TRIES {
+            match by_these_rules(app, app.store.create_requests(&self.context(app, &rules)?, items).await)? {
                 Some(taken) => return Ok(taken),
-                None => topology = app.topology.refresh().await?,
+                None => rules = Rules::present(app, &self.customer).await?,
             }
         }
-        Err(systems_change())
+        Err(rules_change())
     }
 
     /// As [`Desk::take`] of one, and gives it as the API does.
-    pub async fn take_one(&self, app: &App, item: &Intake) -> ApiResult<v1::Request> {
-        let mut topology = app.topology.get().await?;
-        for _ in 0..TOPOLOGY_TRIES {
-            let taken = app.store.create_request(&self.context(app, &topology)?, item).await;
-            match with_these_systems(app, taken)? {
+    pub async fn take_one(&self, app: &App, mut rules: Rules, item: &Intake) -> ApiResult<v1::Request> {
+        for _ in 0..RULES_TRIES {
+            match by_these_rules(app, app.store.create_request(&self.context(app, &rules)?, item).await)? {
                 Some((request, tasks)) => {
-                    return app.shown(&self.customer, &request, &tasks, Some(&self.agreement)).await;
+                    return app.shown(&self.customer, &request, &tasks, Some(&rules.agreement)).await;
                 }
-                None => topology = app.topology.refresh().await?,
+                None => rules = Rules::present(app, &self.customer).await?,
             }
         }
-        Err(systems_change())
+        Err(rules_change())
     }
 
-    fn context<'a>(&'a self, app: &App, topology: &'a Topology) -> ApiResult<IntakeContext<'a>> {
-        check_countries(&self.customer, &self.agreement, topology)?;
+    fn context<'a>(&'a self, app: &App, rules: &'a Rules) -> ApiResult<IntakeContext<'a>> {
+        check_countries(&self.customer, &rules.agreement, &rules.topology)?;
         Ok(IntakeContext {
             customer: &self.customer,
             by: &self.by,
             now: app.now(),
-            agreement: &self.agreement,
-            topology,
+            agreement: &rules.agreement,
+            topology: &rules.topology,
         })
     }
 }
 
 /// `None`: they changed meanwhile.
-fn with_these_systems<T>(app: &App, taken: StoreResult<T>) -> ApiResult<Option<T>> {
+fn by_these_rules<T>(app: &App, taken: StoreResult<T>) -> ApiResult<Option<T>> {
     match taken {
-        Err(StoreError::WrongState(_)) => Ok(None),
+        Err(StoreError::WrongState(_) | StoreError::AgreementChanged) => Ok(None),
         taken => {
             app.dispatch.wake();
             Ok(Some(taken?))
@@ -219,6 +231,6 @@ fn with_these_systems<T>(app: &App, taken: StoreResult<T>) -> ApiResult<Option<T
     }
 }
 
-fn systems_change() -> ApiError {
-    ApiError::Unavailable("systems are being changed: try again".to_owned())
+fn rules_change() -> ApiError {
+    ApiError::Unavailable("systems or the agreement are being changed: try again".to_owned())
 }

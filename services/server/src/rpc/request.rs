@@ -7,12 +7,12 @@ use quittance_domain::{
     ids::{CustomerId, IdError, RequestId, TaskKey, parse_request_name},
     outcome::Confirmation,
 };
-use quittance_store::{RequestFilter, TimelinessFilter, Topology};
+use quittance_store::{RequestFilter, TimelinessFilter};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     answer, batch,
-    intake::{Desk, read_item},
+    intake::{Desk, Rules, read_item},
     preview, watch,
 };
 use crate::{
@@ -158,13 +158,17 @@ async fn take_one(
     request: Option<&v1::Request>,
     referred: Option<String>,
 ) -> ApiResult<v1::Request> {
-    let desk = Desk::open(app, customer, caller.principal()).await?;
-    let read = |topology: &Topology| read_item(app, &desk, topology, request_id, request, referred.clone());
-    let item = match read(&*app.topology.get().await?) {
+    let desk = Desk { customer, by: caller.principal() };
+    let read = |rules: &Rules| read_item(app, &desk, rules, request_id, request, referred.clone());
+    let mut rules = Rules::known(app, &desk.customer).await?;
+    let item = match read(&rules) {
         Ok(item) => item,
-        Err(_) => read(&*app.topology.present().await?)?,
+        Err(_) => {
+            rules = Rules::present(app, &desk.customer).await?;
+            read(&rules)?
+        }
     };
-    desk.take_one(app, &item).await
+    desk.take_one(app, rules, &item).await
 }
 
 async fn create(app: &App, request: Request<v1::CreateRequestRequest>) -> ApiResult<v1::CreateRequestResponse> {

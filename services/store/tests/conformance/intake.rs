@@ -1,9 +1,11 @@
 //! Intake: what is acknowledged is there once, whole, and planned with the systems of the moment (I1, I2, I3).
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use quittance_domain::{
-    action::Action,
+    action::{Action, IdentifierChange, RestrictionGround},
+    agreement::Agreement,
+    identifier::IdentifierKind::{Email, UserId},
     ids::RecipientId,
     request::{Notice, RequestState},
     system::SystemRole,
@@ -153,6 +155,56 @@ pub async fn a_chunk_planned_with_other_systems_is_refused(t: &TestStore) {
     }
     for table in ["requests", "tasks", "ledger_entries"] {
         assert_eq!(t.count(&format!("SELECT count(*) FROM {table}")).await, 0, "{table}");
+    }
+}
+
+pub async fn a_chunk_planned_by_an_agreement_that_has_changed_is_refused(t: &TestStore) {
+    let (acme, _) = acme_and_crm(t).await;
+    let shorter = Agreement { window_days: 7, ..acme.agreement.clone() };
+    let shorter = t.create_agreement(&acme.id, new_id(), shorter, at(1)).await.unwrap();
+    let topology = t.topology().await.unwrap();
+    let ctx =
+        IntakeContext { customer: &acme.id, by: "test", now: at(2), agreement: &acme.agreement, topology: &topology };
+    assert_eq!(t.create_requests(&ctx, &[erasure("mara")]).await, Err(StoreError::AgreementChanged));
+    assert_eq!(t.count("SELECT count(*) FROM requests").await, 0);
+    let ctx = IntakeContext { agreement: &shorter, ..ctx };
+    let (request, _) = t.create_request(&ctx, &erasure("mara")).await.unwrap();
+    assert_eq!(request.agreement_version, i64::from(shorter.version));
+}
+
+/// Whatever becomes of it at once.
+pub async fn what_is_taken_in_is_given_as_it_is_read(t: &TestStore) {
+    let (acme, _) = acme_and_crm(t).await;
+    register(t, "shop", &[UserId], &[]).await;
+    register(t, "directory", &[Email], &[UserId]).await;
+    let topology = t.topology().await.unwrap();
+    let mut renamed = intake(Action::Rectification, &[email("noor")]);
+    renamed.request.identifier_changes = vec![IdentifierChange {
+        kind: Email,
+        collection: "customer".to_owned(),
+        field: "email".to_owned(),
+        old: Some(email("noor")),
+        new: email("noor.new"),
+        named_at: BTreeSet::from([system_id("crm")]),
+    }];
+    let mut dated = access("siu");
+    dated.request.controller_due_at = Some(day(3));
+    dated.request.subject_asked_at = Some(at(0));
+    dated.request.reference = "ticket 7".to_owned();
+    let mut referred = erasure("ben");
+    referred.referred = Some("please".to_owned());
+    let behind_another = erasure("siu");
+    let restricted = [restriction("eve", RestrictionGround::NeededForLegalClaims), erasure("eve")];
+    let [stands, waits] = restricted;
+    for (n, sent) in [erasure("mara"), dated, behind_another, renamed, referred, stands, waits].into_iter().enumerate()
+    {
+        // The store keeps microseconds.
+        let now = at(1).checked_add(std::time::Duration::from_nanos(1_234_567_891)).unwrap();
+        let ctx =
+            IntakeContext { customer: &acme.id, by: "test", now, agreement: &acme.agreement, topology: &topology };
+        let taken = t.create_request(&ctx, &sent).await.unwrap();
+        let read = t.request(&acme.id, taken.0.id).await.unwrap();
+        assert_eq!(format!("{taken:?}"), format!("{read:?}"), "{n}");
     }
 }
 

@@ -121,6 +121,8 @@ suite! {
             nothing_is_taken_in_where_there_is_no_system,
             a_chunk_is_taken_in_whole_or_not_at_all,
             a_chunk_planned_with_other_systems_is_refused,
+            a_chunk_planned_by_an_agreement_that_has_changed_is_refused,
+            what_is_taken_in_is_given_as_it_is_read,
             every_change_of_systems_is_another_generation,
             ids_sort_in_the_order_of_intake,
             a_request_is_dated_by_its_agreement_or_the_controllers_date,

@@ -7,7 +7,7 @@ use crate::{harness::TestStore, world::*};
 
 /// Of reading the customer and its agreement, and of taking in one request and giving it back.
 const READ_CUSTOMER: u64 = 3;
-const TAKE_ONE: u64 = 6;
+const TAKE_ONE: u64 = 5;
 const TAKE_MANY: u64 = 5;
 /// The claim moves the hint as well.
 const LEASE: u64 = 4;

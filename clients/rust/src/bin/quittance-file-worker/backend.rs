@@ -235,7 +235,7 @@ impl Backend for Files {
                 self.step(move |layout| {
                     for folder in folders {
                         let marker = layout.place(&customer, &format!("{folder}/{MARKER}"))?;
-                        disk::write(&marker, b"").map_err(trouble("a folder cannot be marked"))?;
+                        disk::mark(&marker).map_err(trouble("a folder cannot be marked"))?;
                     }
                     Ok(())
                 })
