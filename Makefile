@@ -15,7 +15,7 @@ demo: ## Build, start everything embedded, run one request of each kind and a bu
 test: lint proto ## Formatting, lints, contract, and all tests on real servers that it starts itself
 	# All targets at once: the tests' features are then those of everything, and nothing is built twice.
 	$(CARGO) build --workspace --all-targets
-	tests/with-servers.sh $(CARGO) test --workspace
+	tests/with-servers.sh tests/all.sh
 
 simulate: ## Seeds of the simulation: SEEDS=10000 FROM=0; or one again, told step by step: REPLAY=…
 	$(CARGO) build --workspace

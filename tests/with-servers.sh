@@ -72,7 +72,7 @@ as postgres cp -a "$DIR/pg/data" "$DIR/pg/standby"
 as postgres touch "$DIR/pg/standby/standby.signal"
 start_postgres() { # data directory, port
   as postgres "$PG/pg_ctl" -D "$DIR/pg/$1" -l "$DIR/pg/$1.log" -w -s \
-    -o "-p $2 -c listen_addresses=127.0.0.1 -c unix_socket_directories=$DIR/pg -c max_connections=200 ${QUITTANCE_TEST_POSTGRES_OPTIONS:-}" start \
+    -o "-p $2 -c listen_addresses=127.0.0.1 -c unix_socket_directories=$DIR/pg -c max_connections=400 ${QUITTANCE_TEST_POSTGRES_OPTIONS:-}" start \
     || { cat "$DIR/pg/$1.log" >&2; exit 1; }
 }
 start_postgres data "$PG_PORT"
