@@ -13,6 +13,7 @@ use quittance_ledger::{
     certificate::{KeyStatus, LogKey},
     checkpoint::{Checkpoint, CheckpointError, LogKeys, SignedHead},
     key::{KeyName, KeyType, SEED_BYTES, SignerKey, VerifierKey},
+    note::{Signature, SignedNote},
     tree::TreeHead,
 };
 
@@ -108,6 +109,25 @@ impl LogKeyRing {
     /// What the log says of itself at this head, signed by every key that signs.
     pub fn sign(&self, head: TreeHead) -> Result<SignedHead, CheckpointError> {
         let note = Checkpoint::new(self.origin.as_str(), head)?.sign(&self.signers())?;
+        Ok(SignedHead { head, note })
+    }
+
+    /// A checkpoint of before, proven to be of a beginning of the log, signed by every key that signs now as well: whoever knows these alone
+    /// believes it, too. The other signatures stay.
+    pub fn sign_again(&self, old: &SignedNote) -> Result<SignedHead, CheckpointError> {
+        let head = *Checkpoint::parse(old.text())?.head();
+        let ours = self.sign(head)?.note;
+        if ours.text() != old.text() {
+            let found = old.text().lines().next().unwrap_or_default().to_owned();
+            return Err(CheckpointError::OtherLog { expected: self.origin.to_string(), found });
+        }
+        let mut note = old.clone();
+        for signature in ours.signatures() {
+            let same = |other: &Signature| other.name() == signature.name() && other.id() == signature.id();
+            if !note.signatures().iter().any(same) {
+                note.add(signature.clone())?;
+            }
+        }
         Ok(SignedHead { head, note })
     }
 
