@@ -136,6 +136,12 @@ impl LogKeyRing {
         usable(&self.folder, &self.history)
     }
 
+    /// As [`Self::log_keys`], with those that were added since we opened the folder: while a key is rotated, replicas that have started
+    /// again sign with one that we do not sign with yet.
+    pub fn known_now(&self) -> Result<LogKeys, KeyFileError> {
+        Self::public(&self.folder)
+    }
+
     pub fn history(&self) -> &[LogKey] {
         &self.history
     }

@@ -82,7 +82,7 @@ pub async fn subject_opening(app: &App, customer: &CustomerId, id: RequestId) ->
 /// The certificate on paper. Half a second of work for the largest: not on the threads that serve.
 pub async fn document(app: &App, certificate: Vec<u8>, language: Language) -> ApiResult<Vec<u8>> {
     let internal = |e: String| ApiError::Internal(format!("a certificate could not be rendered: {e}"));
-    let keys = app.evidence.keys.log_keys().map_err(|e| internal(e.to_string()))?;
+    let keys = app.evidence.keys.known_now().map_err(|e| internal(e.to_string()))?;
     let trusted: Vec<TrustedKey> = keys.keys().iter().map(TrustedKey::from).collect();
     let rendered = tokio::task::spawn_blocking(move || quittance_document::render(&certificate, &trusted, language));
     rendered.await.map_err(|e| internal(e.to_string()))?.map_err(|e| internal(e.to_string()))
