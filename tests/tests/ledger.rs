@@ -133,7 +133,7 @@ async fn what_is_withheld_is_on_the_certificate(store: StoreKind) {
             exported.filter(|o| o.collection == "message").map(|o| (o.category.as_str(), o.count)).collect();
         assert_eq!(messages, [("email", 3), ("message", 3)], "counted alike");
         let decisions: Vec<_> = said.decisions.iter().map(|d| (d.what, d.by.as_str())).collect();
-        assert_eq!(decisions, [(DecisionKind::Reviewed, "customers/acme")]);
+        assert_eq!(decisions, [(DecisionKind::Reviewed, "customer/acme/erp")]);
         assert!(answer.document.starts_with(b"%PDF-"));
         assert!(!String::from_utf8_lossy(&answer.certificate).contains(&email(person)));
     }
