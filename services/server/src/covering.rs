@@ -38,6 +38,8 @@ pub async fn covering(app: &App, last: u64, closed_at: Option<Timestamp>) -> Api
     let desk = &app.evidence;
     let keys = desk.keys.log_keys().map_err(unproven)?;
     let published = SignedHead::read(row.note.as_bytes(), &keys).map_err(unproven)?;
+    // While a key is rotated, another replica may sign without the new one, which signs certificates already.
+    let published = desk.keys.sign_again(&published.note).map_err(unproven)?;
     let wanted = desk.witnesses_required.max(1);
     if let Some(kept) = first_kept(app, last, wanted).await?.filter(|kept| kept.size < row.size) {
         match proven(app, &kept, &published).await? {

@@ -185,6 +185,7 @@ async fn a_recovery_is_finished_by_the_next_whatever_write_fails(kind: StoreKind
     assert_eq!(written(&bed).await, LogStatus::Writing);
     bed.stage_together(35).await;
     back_up(&bed).await;
+    assert_eq!(written(&bed).await, LogStatus::Writing);
     // Two transactions.
     for more in [1, 8_500] {
         bed.stage(more).await;
@@ -215,13 +216,14 @@ async fn a_recovery_is_finished_by_the_next_whatever_write_fails(kind: StoreKind
             bed.an_hour_later();
             recovered(&bed).await.unwrap();
             assert_eq!(bed.store.log_state().await.unwrap().head, before, "{write} {how:?}");
-            assert_eq!(whole(&bed).await, (None, 0, 8_501), "{write} {how:?}");
+            assert_eq!(bed.store.lost_entries(0..before.size).await.unwrap(), vec![45..before.size], "{write} {how:?}");
             let highest = CheckpointFile::highest(bed.files().highest).read(&bed.log()).unwrap().unwrap();
             assert_eq!(highest.head, before);
             let placed: Vec<u64> = bed.places().await.into_iter().filter_map(|(at, _)| at).collect();
             assert_eq!(placed, (0..45).collect::<Vec<u64>>(), "{write} {how:?}: each has its own place back");
         }
     }
+    assert_eq!(whole(&bed).await, (None, 0, 8_501));
     assert_eq!(written(&bed).await, LogStatus::Writing);
 }
 
