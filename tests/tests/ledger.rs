@@ -5,7 +5,9 @@ use std::time::Duration;
 use quittance_api::v1;
 use quittance_client::Client;
 use quittance_ledger::{
-    certificate::{CertifiedState, KeyStatus, SubjectOpening, TrustedKey, check_consistency, open},
+    certificate::{
+        CertifiedState, DecisionKind, KeyStatus, NotProcessedCause, SubjectOpening, TrustedKey, check_consistency, open,
+    },
     checkpoint::LogKeys,
     key::VerifierKey,
     tlog_proof::TlogProof,
@@ -96,6 +98,55 @@ async fn sqlite_a_certificate_is_checked_without_us() {
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_a_certificate_is_checked_without_us() {
     a_certificate_is_checked_without_us(StoreKind::Postgres).await;
+}
+
+/// Art. 15(4): what the customer keeps out of the package is on record, and on its certificate.
+async fn what_is_withheld_is_on_the_certificate(store: StoreKind) {
+    let deployment = Deployment::start(store).await;
+    let crm = AppDatabase::crm(Engine::Sqlite, deployment.folder.path(), 5).await;
+    deployment.secret("crm", &crm.url);
+    let operator = deployment.operator().await;
+    create_customer(&operator, "acme").await;
+    let map = CRM_MAP.replace("  message:\n", "  message:\n    third_party: true\n");
+    register(&operator, "crm", system("acme", v1::ConnectorKind::Sql, "crm", &map)).await.unwrap();
+    let acme = deployment.client(&deployment.customer_token("acme")).await;
+    for (person, withhold_third_party) in [(1, true), (2, false)] {
+        let name = create(&acme, by_email(v1::Action::Access, email(person))).await.unwrap().name;
+        completed(&acme, &name).await;
+        let ask = v1::GetCertificateRequest { name: name.clone(), document_language: String::new() };
+        let waits = acme.evidence().get_certificate(ask).await.unwrap_err();
+        assert_eq!(waits.code(), Code::FailedPrecondition);
+        assert!(waits.message().contains("ReviewPackage"), "{waits}");
+        let review = v1::ReviewPackageRequest { name: format!("{name}/package"), withhold_third_party };
+        acme.packages().review_package(review.clone()).await.unwrap();
+        assert_eq!(acme.packages().review_package(review).await.unwrap_err().code(), Code::FailedPrecondition);
+        let answer = certificate(&acme, &name, "en").await;
+        let about = check(&answer.certificate, &keys(&deployment));
+        let said = &about.statement;
+        let lines: Vec<_> =
+            said.not_processed.iter().map(|n| (n.cause, n.collection.as_str(), n.category.as_str(), n.count)).collect();
+        let withheld = |category| (NotProcessedCause::Withheld, "message", category, Some(3));
+        let expected = if withhold_third_party { vec![withheld("email"), withheld("message")] } else { vec![] };
+        assert_eq!(lines, expected);
+        let exported = said.systems[0].confirmation.iter().flat_map(|c| &c.outcomes);
+        let messages: Vec<_> =
+            exported.filter(|o| o.collection == "message").map(|o| (o.category.as_str(), o.count)).collect();
+        assert_eq!(messages, [("email", 3), ("message", 3)], "counted alike");
+        let decisions: Vec<_> = said.decisions.iter().map(|d| (d.what, d.by.as_str())).collect();
+        assert_eq!(decisions, [(DecisionKind::Reviewed, "customer/acme/erp")]);
+        assert!(answer.document.starts_with(b"%PDF-"));
+        assert!(!String::from_utf8_lossy(&answer.certificate).contains(&email(person)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_what_is_withheld_is_on_the_certificate() {
+    what_is_withheld_is_on_the_certificate(StoreKind::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_what_is_withheld_is_on_the_certificate() {
+    what_is_withheld_is_on_the_certificate(StoreKind::Postgres).await;
 }
 
 /// Killed at random while it writes, the log neither forks nor leaves anything out: what was signed before is in what is signed after.

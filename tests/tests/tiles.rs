@@ -25,7 +25,7 @@ use quittance_tests::{
     scenario::{acme_with_crm, by_email, certificate, completed, create},
     witness::{Manner, TestWitness},
 };
-use quittance_verify::{Policy, verify_certificate};
+use quittance_verify::{Fact, Policy, verify_certificate};
 use tonic::Code;
 use uuid::Uuid;
 
@@ -271,6 +271,103 @@ async fn a_certificate_bears_the_times_of_the_required_witness() {
     assert_eq!(report.certificate.log.witnesses[0].vkey, witness.key().to_string());
     let received = &report.certificate.statement.dates.received;
     assert!(received.attested.is_some(), "the witness's time stands beside ours");
+}
+
+/// Until every entry is under a checkpoint that the witness has signed.
+async fn until_cosigned(deployment: &Deployment) -> i64 {
+    let pool =
+        Pool::open(&ConnectOptions { connections_max: 1, ..ConnectOptions::new(deployment.store_url()) }).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let mut tx = pool.begin_with_settings("SET LOCAL quittance.scope = 'deployment'").await.unwrap();
+        let sql = "SELECT (SELECT count(*) FROM ledger_entries), (SELECT coalesce(max(tree_size), 0) FROM ledger_checkpoints)";
+        let row = tx.fetch_one(sql, vec![]).await.unwrap().unwrap();
+        let (entries, covered) = (row.i64(0).unwrap(), row.i64(1).unwrap());
+        drop(tx);
+        if entries == covered {
+            pool.close().await;
+            return covered;
+        }
+        assert!(Instant::now() < deadline, "{covered} of {entries} entries are cosigned");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Asked for years later, from other processes, after the log has grown and its key was replaced: the witness's time is that of completion,
+/// and today's key alone is enough to check it.
+async fn a_certificate_bears_the_witness_time_of_completion(store: StoreKind) {
+    let log =
+        LogKeys::new(vec!["example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k".parse().unwrap()]);
+    let witness = TestWitness::start("witness.example/w", 9, log.unwrap(), Manner::Faithful).await;
+    let toml = format!("[[ledger.witness]]\nurl = \"{}\"\nvkey = \"{}\"\n", witness.url(), witness.key());
+    let mut deployment = Deployment::start_configured(store, &[], &toml).await;
+    witness.know(keys(&deployment));
+    let _crm = acme_with_crm(&deployment, 9).await;
+    let token = deployment.customer_token("acme");
+    let mut sizes = Vec::new();
+    let mut names = Vec::new();
+    for (person, command) in [(1, None), (2, None), (3, Some("add-key")), (4, Some("retire-keys")), (5, None)] {
+        if let Some(command) = command {
+            deployment.terminate().await;
+            let done = deployment.command().args(["ledger", command]).output().unwrap();
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+            witness.know(keys(&deployment));
+            deployment.launch().await;
+        }
+        let acme = deployment.client(&token).await;
+        let name = create(&acme, by_email(v1::Action::Erasure, email(person))).await.unwrap().name;
+        completed(&acme, &name).await;
+        sizes.push(until_cosigned(&deployment).await as u64);
+        names.push(name);
+    }
+    let acme = deployment.client(&token).await;
+    let newest = keys(&deployment).keys().last().cloned().unwrap();
+    let policy = Policy::new(vec![newest], vec![witness.key()], 1).unwrap();
+    let mut times = Vec::new();
+    for (name, size) in names.iter().zip(&sizes) {
+        let file = certificate(&acme, name, "").await.certificate;
+        let report = verify_certificate(&file, &policy).unwrap();
+        let heads: Vec<u64> = report
+            .checked
+            .iter()
+            .filter_map(|fact| match fact {
+                Fact::Head { size, .. } => Some(*size),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(heads, [*size], "of all that came later nothing moves it");
+        let completed = report.certificate.statement.dates.completed.unwrap();
+        times.push(completed.attested.unwrap().at);
+    }
+    assert!(times.is_sorted_by(|a, b| a < b), "each bears the time of its own completion: {times:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_a_certificate_bears_the_witness_time_of_completion() {
+    a_certificate_bears_the_witness_time_of_completion(StoreKind::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_a_certificate_bears_the_witness_time_of_completion() {
+    a_certificate_bears_the_witness_time_of_completion(StoreKind::Postgres).await;
+}
+
+/// Optional witnesses that never answer hold a certificate up for a moment, and not for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_witness_that_is_not_required_and_silent_keeps_no_certificate_back() {
+    let log =
+        LogKeys::new(vec!["example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k".parse().unwrap()]);
+    let witness = TestWitness::start("witness.example/w", 9, log.unwrap(), Manner::Silent).await;
+    let toml = format!("[[ledger.witness]]\nurl = \"{}\"\nvkey = \"{}\"\n", witness.url(), witness.key());
+    let deployment = Deployment::start_configured(StoreKind::Sqlite, &[], &toml).await;
+    let _crm = acme_with_crm(&deployment, 5).await;
+    let acme = deployment.client(&deployment.customer_token("acme")).await;
+    let name = create(&acme, by_email(v1::Action::Erasure, email(1))).await.unwrap().name;
+    completed(&acme, &name).await;
+    let file = certificate(&acme, &name, "").await.certificate;
+    let policy = Policy::new(keys(&deployment).keys().to_vec(), Vec::new(), 0).unwrap();
+    let report = verify_certificate(&file, &policy).unwrap();
+    assert!(report.certificate.entries.iter().all(|entry| entry.attested.is_empty()));
 }
 
 #[tokio::test]

@@ -89,6 +89,13 @@ pub enum Event {
         at_us: i64,
         late: bool,
     },
+    /// The customer has decided about the records of an access package that hold others' data as well (Art. 15(4)).
+    Reviewed {
+        by: String,
+        at_us: i64,
+        /// What stays out of the package; nothing where all of it was released.
+        withheld: Vec<Withheld>,
+    },
     /// Declined or cancelled.
     Closed {
         state: RequestState,
@@ -147,6 +154,16 @@ pub struct ReplayCounts {
 pub struct PlannedSystem {
     pub system: SystemId,
     pub map_version: u32,
+}
+
+/// Records of an access package that are not handed out, since they hold others' data; each counts once in every category that it has.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Withheld {
+    pub system: SystemId,
+    pub collection: String,
+    pub category: String,
+    pub count: u64,
 }
 
 /// What an operator did to a task that needed attention.
@@ -209,6 +226,7 @@ impl Event {
             Self::Confirmed { .. } => Self::CONFIRMED,
             Self::Operated { .. } => "operated",
             Self::Completed { .. } => "completed",
+            Self::Reviewed { .. } => "reviewed",
             Self::Closed { .. } => "closed",
             Self::KeyDestroyed { .. } => Self::KEY_DESTROYED,
             Self::Replayed { .. } => Self::REPLAYED,

@@ -89,7 +89,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::{Operation, PayloadError, PlannedSystem, RecordedEvent};
+    use crate::{Operation, PayloadError, PlannedSystem, RecordedEvent, Withheld};
 
     fn staged(salt: u8, event: &Event) -> StagedEntry {
         let (customer, request) = (CustomerId::new("acme").unwrap(), RequestId::new(Uuid::from_u128(1)));
@@ -209,6 +209,22 @@ mod tests {
                 Event::Closed { state: RequestState::Cancelled, by, reason, at_us: 5 },
                 "closed",
                 "{\"state\":\"CANCELLED\",\"by\":\"b\",\"reason\":\"x\",\"at_us\":5}".to_owned(),
+            ),
+            (
+                Event::Reviewed {
+                    by: "b".to_owned(),
+                    at_us: 5,
+                    withheld: vec![Withheld {
+                        system: SystemId::new("crm").unwrap(),
+                        collection: "notes".to_owned(),
+                        category: "free_text".to_owned(),
+                        count: 2,
+                    }],
+                },
+                "reviewed",
+                "{\"by\":\"b\",\"at_us\":5,\"withheld\":[{\"system\":\"crm\",\"collection\":\"notes\",\"category\":\"free_text\",\
+                 \"count\":2}]}"
+                    .to_owned(),
             ),
             (
                 Event::KeyDestroyed { epoch: 7, forgotten: 2, rewrapped: 3, destroyed_us: 5 },

@@ -21,6 +21,6 @@ pub mod tlog_proof;
 pub mod tree;
 pub mod witness;
 
-pub use event::{Event, FollowedUp, Operation, PayloadError, PlannedSystem, RecordedEvent, ReplayCounts};
+pub use event::{Event, FollowedUp, Operation, PayloadError, PlannedSystem, RecordedEvent, ReplayCounts, Withheld};
 pub use hex::{Hex, HexError};
 pub use leaf::{Leaf, SALT_BYTES, StagedEntry, subject_commitment};

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, OpenOptions},
-    io,
+    io::{self, Read as _, Seek as _},
     ops::Range,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
@@ -46,17 +46,9 @@ impl EntryIndex {
         let _lock = self.locked()?;
         let Some(first) = self.segments()?.last().copied() else { return Ok(0) };
         let path = self.segment(first);
+        self.told(&path, cut_torn_line(&path))?;
         let bytes = self.told(&path, fs::read(&path))?;
-        let whole = whole_lines(&bytes);
-        if whole.len() < bytes.len() {
-            let cut = || {
-                let file = OpenOptions::new().write(true).open(&path)?;
-                file.set_len(whole.len() as u64)?;
-                file.sync_all()
-            };
-            self.told(&path, cut())?;
-        }
-        let last = whole.split(|b| *b == b'\n').rev().find(|line| !line.is_empty()).and_then(parse);
+        let last = whole_lines(&bytes).split(|b| *b == b'\n').rev().find(|line| !line.is_empty()).and_then(parse);
         Ok(last.map_or(first, |last| last.place + 1).min(signed))
     }
 
@@ -66,6 +58,8 @@ impl EntryIndex {
         for some in entries.chunk_by(|a, b| a.place / SEGMENT == b.place / SEGMENT) {
             let Some(first) = some.first() else { continue };
             let path = self.segment(first.place - first.place % SEGMENT);
+            // Another process may have died within a line after we began: ours do not continue it.
+            self.told(&path, cut_torn_line(&path))?;
             let lines: String = some.iter().map(line).collect();
             self.told(&path, writes.extend(&path, lines.as_bytes(), FILE_MODE))?;
         }
@@ -118,6 +112,26 @@ impl EntryIndex {
     fn told<T>(&self, path: &Path, done: io::Result<T>) -> Result<T, EntryIndexError> {
         done.map_err(|error| EntryIndexError { path: path.to_owned(), error })
     }
+}
+
+/// Cuts off the beginning of a line whose writer died. By who holds the lock: nobody is writing it.
+fn cut_torn_line(path: &Path) -> io::Result<()> {
+    let mut file = match OpenOptions::new().read(true).write(true).open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    if file.metadata()?.len() == 0 {
+        return Ok(());
+    }
+    let mut last = [0];
+    file.seek(io::SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    if last == *b"\n" {
+        return Ok(());
+    }
+    let whole = whole_lines(&fs::read(path)?).len();
+    file.set_len(whole as u64)?;
+    file.sync_all()
 }
 
 /// Without the beginning of a line that a crash cut off.
@@ -198,5 +212,32 @@ mod tests {
         }
         index.append(&Direct, &entries(8..9, "confirmed")).unwrap();
         assert_eq!(index.read(std::slice::from_ref(&(8..9))).unwrap(), entries(8..9, "confirmed"));
+    }
+
+    /// Who has the log by now began before that one died, and does not read the index anew.
+    #[test]
+    fn a_line_that_a_former_writer_died_within_is_not_continued_by_who_goes_on() {
+        let torn = line(&entries(4..5, "confirmed")[0]);
+        for cut in 1..torn.len() {
+            let (_dir, index) = index();
+            index.append(&Direct, &entries(0..8, "closed")).unwrap();
+            Direct.extend(&index.segment(0), &torn.as_bytes()[..cut], FILE_MODE).unwrap();
+            index.append(&Direct, &entries(8..12, "closed")).unwrap();
+            assert_eq!(index.read(std::slice::from_ref(&(0..100))).unwrap(), entries(0..12, "closed"), "{cut}");
+            assert_eq!(index.resume(100).unwrap(), 12);
+        }
+    }
+
+    /// What an earlier build may have left.
+    #[test]
+    fn lines_that_do_not_parse_are_passed_over_and_at_the_end_their_segment_is_written_again() {
+        let (_dir, index) = index();
+        index.append(&Direct, &entries(0..3, "closed")).unwrap();
+        Direct.extend(&index.segment(0), b"3 acme 00000000-00004 acme x y\n\xff\n", FILE_MODE).unwrap();
+        assert_eq!(index.read(std::slice::from_ref(&(0..100))).unwrap(), entries(0..3, "closed"));
+        assert_eq!(index.resume(100).unwrap(), 0);
+        index.append(&Direct, &entries(0..6, "closed")).unwrap();
+        assert_eq!(index.read(std::slice::from_ref(&(0..100))).unwrap(), entries(0..6, "closed"));
+        assert_eq!(index.resume(100).unwrap(), 6);
     }
 }

@@ -13,6 +13,7 @@ use quittance_ledger::{
     certificate::{KeyStatus, LogKey},
     checkpoint::{Checkpoint, CheckpointError, LogKeys, SignedHead},
     key::{KeyName, KeyType, SEED_BYTES, SignerKey, VerifierKey},
+    note::{Signature, SignedNote},
     tree::TreeHead,
 };
 
@@ -111,9 +112,34 @@ impl LogKeyRing {
         Ok(SignedHead { head, note })
     }
 
+    /// A checkpoint of before, proven to be of a beginning of the log, signed by every key that signs now as well: whoever knows these alone
+    /// believes it, too. The other signatures stay.
+    pub fn sign_again(&self, old: &SignedNote) -> Result<SignedHead, CheckpointError> {
+        let head = *Checkpoint::parse(old.text())?.head();
+        let ours = self.sign(head)?.note;
+        if ours.text() != old.text() {
+            let found = old.text().lines().next().unwrap_or_default().to_owned();
+            return Err(CheckpointError::OtherLog { expected: self.origin.to_string(), found });
+        }
+        let mut note = old.clone();
+        for signature in ours.signatures() {
+            let same = |other: &Signature| other.name() == signature.name() && other.id() == signature.id();
+            if !note.signatures().iter().any(same) {
+                note.add(signature.clone())?;
+            }
+        }
+        Ok(SignedHead { head, note })
+    }
+
     /// All that ever signed and are not revoked: what was signed with them stands.
     pub fn log_keys(&self) -> Result<LogKeys, KeyFileError> {
         usable(&self.folder, &self.history)
+    }
+
+    /// As [`Self::log_keys`], with those that were added since we opened the folder: while a key is rotated, replicas that have started
+    /// again sign with one that we do not sign with yet.
+    pub fn known_now(&self) -> Result<LogKeys, KeyFileError> {
+        Self::public(&self.folder)
     }
 
     pub fn history(&self) -> &[LogKey] {

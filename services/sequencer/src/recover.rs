@@ -19,8 +19,8 @@ use quittance_log_client::{PublishedLog, ReadError, audit};
 use quittance_store::{StagedBatch, Store, StoreError};
 
 use crate::{
-    CheckpointFile, CheckpointFileError, Direct, Halt, KeyFileError, LogFiles, LogKeyRing, Now, Publisher, begins_with,
-    right_edge,
+    CheckpointFile, CheckpointFileError, Direct, Halt, KeyFileError, LogFiles, LogKeyRing, Now, Publisher,
+    RecoveredPlaces, Writes, begins_with, right_edge,
 };
 
 /// Leaves that are brought back by one transaction.
@@ -89,14 +89,27 @@ pub async fn recover(
     published: &PublishedLog,
     progress: impl FnMut(u64),
 ) -> Result<Recovered, RecoverError> {
+    recover_with(&Direct, store, now, log, highest, published, progress).await
+}
+
+/// As [`recover`], through the seam for its writes.
+pub async fn recover_with(
+    writes: &impl Writes,
+    store: &Store,
+    now: Now,
+    log: &LogKeys,
+    highest: &CheckpointFile,
+    published: &PublishedLog,
+    progress: impl FnMut(u64),
+) -> Result<Recovered, RecoverError> {
     let signed = target(log, highest, published).await?;
     let holder = format!("recovery-{}", uuid::Uuid::new_v4());
-    let epoch = hold(store, &now, &holder).await?;
-    let done = Recovery { store, now, holder: &holder, epoch }.up_to(&signed.head, published, progress).await;
+    let epoch = hold(writes, store, &now, &holder).await?;
+    let done = Recovery { writes, store, now, holder: &holder, epoch }.up_to(&signed.head, published, progress).await;
     // However it ended, the next one need not wait for the lease to pass.
-    store.release_log(&holder).await?;
+    writes.release(store, &holder).await?;
     let done = done?;
-    highest.raise(&Direct, log, &signed)?;
+    highest.raise(writes, log, &signed)?;
     Ok(done)
 }
 
@@ -123,14 +136,15 @@ pub async fn accept_store(store: &Store, keys: &LogKeyRing, files: &LogFiles) ->
 }
 
 /// The log while we hold it.
-struct Recovery<'a> {
+struct Recovery<'a, W> {
+    writes: &'a W,
     store: &'a Store,
     now: Now,
     holder: &'a str,
     epoch: i64,
 }
 
-impl Recovery<'_> {
+impl<W: Writes> Recovery<'_, W> {
     async fn up_to(
         &self,
         target: &TreeHead,
@@ -157,7 +171,8 @@ impl Recovery<'_> {
             let (next, tiles) = integrate(&edge, batch)?;
             self.keep().await?;
             let append = store.begin_append(self.epoch, 0).await?;
-            append.recover(&found, &lost, now(), &next.head(), &tiles).await?;
+            let places = RecoveredPlaces { found: &found, lost: &lost };
+            self.writes.recover(append, places, now(), &next.head(), &tiles).await?;
             placed += found.iter().map(|(batch, _)| batch.leaves.len() as u64).sum::<u64>();
             edge = next;
             rest = after;
@@ -169,7 +184,7 @@ impl Recovery<'_> {
 
     async fn keep(&self) -> Result<(), RecoverError> {
         let until = (self.now)().checked_add(LEASE).unwrap_or(Timestamp::MAX);
-        let held = self.store.hold_log(self.holder, (self.now)(), until).await?;
+        let held = self.writes.hold(self.store, self.holder, (self.now)(), until).await?;
         if held == Some(self.epoch) { Ok(()) } else { Err(RecoverError::Held) }
     }
 }
@@ -196,10 +211,10 @@ async fn proven_leaves(
     })
 }
 
-async fn hold(store: &Store, now: &Now, holder: &str) -> Result<i64, RecoverError> {
+async fn hold(writes: &impl Writes, store: &Store, now: &Now, holder: &str) -> Result<i64, RecoverError> {
     for _ in 0..HOLD_TRIES {
         let until = now().checked_add(LEASE).unwrap_or(Timestamp::MAX);
-        if let Some(epoch) = store.hold_log(holder, now(), until).await? {
+        if let Some(epoch) = writes.hold(store, holder, now(), until).await? {
             return Ok(epoch);
         }
         tokio::time::sleep(HOLD_AGAIN).await;

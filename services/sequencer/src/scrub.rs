@@ -2,7 +2,7 @@
 //!
 //! Only the process that writes the log scrubs. How far it is stands in the store, so that a restart or a take-over goes on there.
 
-use std::time::Duration;
+use std::{path::Path, sync::Arc, time::Duration};
 
 use jiff::SignedDuration;
 use quittance_domain::Timestamp;
@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Doubt, LogStatus, Now, check_portion};
+use crate::{Doubt, LogKeyRing, LogStatus, Now, check_portion, folder_scrub::FolderScrub};
 
 /// A small log is gone through at this pace, and then left alone until its time has come again.
 const SLOWEST: Duration = Duration::from_secs(1);
@@ -28,6 +28,7 @@ pub struct Scrub {
     every: Duration,
     status: watch::Receiver<LogStatus>,
     doubt: Doubt,
+    folder: Option<FolderScrub>,
     /// As far as we know; the store may be behind.
     progress: Option<ScrubProgress>,
     noted: Instant,
@@ -35,7 +36,14 @@ pub struct Scrub {
 
 impl Scrub {
     pub fn new(store: Store, now: Now, every: Duration, status: watch::Receiver<LogStatus>, doubt: Doubt) -> Self {
-        Self { store, now, every, status, doubt, progress: None, noted: Instant::now() }
+        Self { store, now, every, status, doubt, folder: None, progress: None, noted: Instant::now() }
+    }
+
+    /// Holds the folder's tiles against the store's on the way, and writes again what differs.
+    #[must_use]
+    pub fn with_folder(mut self, folder: Option<&Path>, keys: &Arc<LogKeyRing>) -> Self {
+        self.folder = folder.map(|folder| FolderScrub::new(folder, keys.clone()));
+        self
     }
 
     pub async fn run(mut self, drain: CancellationToken) {
@@ -85,6 +93,7 @@ impl Scrub {
             self.progress = None;
             return Ok(SLOWEST);
         }
+        self.look_at_folder(here.next).await;
         let next = ScrubProgress { next: portion.places().end, ..here };
         if self.noted.elapsed() >= NOTE_EVERY {
             self.store.note_scrub(&next).await?;
@@ -93,6 +102,20 @@ impl Scrub {
         self.progress = Some(next);
         let portions = u32::try_from(Portion::count(size)).unwrap_or(u32::MAX).saturating_add(1);
         Ok(SLOWEST.min(self.every / portions))
+    }
+
+    /// A folder that cannot be read or written holds nothing up: the store's log is whole. It is looked at again in the next round.
+    async fn look_at_folder(&self, entry: u64) {
+        let Some(folder) = &self.folder else { return };
+        match folder.portion(&self.store, entry).await {
+            Ok(0) => {}
+            Ok(repaired) => tracing::error!(
+                monotonic_counter.quittance_published_tiles_repaired = repaired as u64,
+                entry,
+                "published tiles were damaged, and are written again from the store: look after the disk under ledger.publish"
+            ),
+            Err(error) => tracing::error!(%error, entry, "published tiles could not be held against the store's"),
+        }
     }
 
     /// All of it was looked at. The next round begins when its time has come.

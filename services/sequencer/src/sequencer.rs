@@ -241,7 +241,7 @@ impl<W: Writes> Sequencer<W> {
         }
         self.turn(true).await;
         if self.held.is_some()
-            && let Err(error) = self.store.release_log(&self.options.holder).await
+            && let Err(error) = self.writes.release(&self.store, &self.options.holder).await
         {
             tracing::info!(%error, "the log could not be given back: its lease passes by itself");
         }
@@ -285,9 +285,9 @@ impl<W: Writes> Sequencer<W> {
     /// Every replica gets to know, and whoever can do better may have the log.
     async fn halt(&self, halt: &Halt) -> StoreResult<()> {
         if let Some(epoch) = self.epoch {
-            self.store.halt_log(epoch, Some(&halt.to_string())).await?;
+            self.writes.halt(&self.store, epoch, Some(&halt.to_string())).await?;
         }
-        self.store.release_log(&self.options.holder).await
+        self.writes.release(&self.store, &self.options.holder).await
     }
 
     fn tell(&self, status: LogStatus) {
@@ -387,7 +387,7 @@ impl<W: Writes> Sequencer<W> {
         }
         if self.store.log_halted().await?.is_some() {
             tracing::info!("the log is whole again, and is written on");
-            self.store.halt_log(epoch, None).await?;
+            self.writes.halt(&self.store, epoch, None).await?;
         }
         Ok(held)
     }
@@ -463,7 +463,7 @@ impl<W: Writes> Sequencer<W> {
         tracing::debug!(size = head.size, "checkpoint signed");
         let newest = held.newest.insert(Newest { signed, published: false });
         if self.witnesses.required() == 0 {
-            self.writes.publish(&self.store, held.epoch, &row_of(&newest.signed)).await?;
+            self.writes.publish(&self.store, held.epoch, &row_of(&newest.signed), 0).await?;
             newest.published = true;
             held.to_folder = Some(newest.signed.clone());
         } else {
@@ -476,15 +476,20 @@ impl<W: Writes> Sequencer<W> {
     /// Adds what witnesses have signed meanwhile. With as many as are required, the checkpoint is published; what comes later is added.
     async fn hear_witnesses(&self, held: &mut Held, log: &LogKeys) -> Result<(), Fault> {
         let (Some(round), Some(newest)) = (&mut held.round, &mut held.newest) else { return Ok(()) };
-        let came = round.take();
-        let of_newest = round.head == newest.signed.head;
+        let came = round.take().map_err(|e| Fault::Other(e.to_string()))?;
+        let about = round.about.clone();
         if round.is_over() {
             held.round = None;
             held.ask_at = Instant::now() + held.ask_after;
             held.ask_after = (held.ask_after * 2).min(ASK_AFTER_MOST);
         }
-        if came.is_empty() || !of_newest {
+        if came.is_empty() {
             return Ok(());
+        }
+        if about.head != newest.signed.head {
+            // It was published before they had answered, and tells the time of what it covers.
+            let signed = self.witnesses.signed(&about, log).map_err(|e| Fault::Other(e.to_string()))?;
+            return Ok(self.writes.keep(&self.store, held.epoch, &row_of(&about), signed).await?);
         }
         for signature in came {
             newest.signed.note.add(signature).map_err(|e| Fault::Other(e.to_string()))?;
@@ -495,7 +500,7 @@ impl<W: Writes> Sequencer<W> {
             tracing::info!(size, signed, required, "the checkpoint waits for its witnesses");
             return Ok(());
         }
-        self.writes.publish(&self.store, held.epoch, &row_of(&newest.signed)).await?;
+        self.writes.publish(&self.store, held.epoch, &row_of(&newest.signed), signed).await?;
         newest.published = true;
         held.ask_after = ASK_AFTER_LEAST;
         held.to_folder = Some(newest.signed.clone());

@@ -13,9 +13,8 @@ use std::{
 use quittance_ledger::{
     checkpoint::{self, CheckpointError, LogKeys, SignedHead, VerifiedCheckpoint},
     key::{KeyName, KeyType, VerifierKey},
-    note::Signature,
+    note::{NoteError, Signature},
     proof::{consistency, consistency_tiles},
-    tree::TreeHead,
     witness::AddCheckpoint,
 };
 use quittance_log_client::{Witness, WitnessReply};
@@ -118,7 +117,7 @@ impl Witnesses {
                 }
             });
         }
-        Ok((!asking.is_empty()).then_some(Round { head: signed.head, asking, answered }))
+        Ok((!asking.is_empty()).then_some(Round { about: signed.clone(), asking, answered }))
     }
 }
 
@@ -128,16 +127,19 @@ fn has_signed(verified: &VerifiedCheckpoint, key: &VerifierKey) -> bool {
 
 /// Questions under way. Dropped, they are given up.
 pub(crate) struct Round {
-    pub head: TreeHead,
+    /// What they were asked about, with the signatures that have come.
+    pub about: SignedHead,
     asking: JoinSet<()>,
     answered: mpsc::Receiver<Signature>,
 }
 
 impl Round {
-    /// What has come meanwhile.
-    pub fn take(&mut self) -> Vec<Signature> {
+    /// Adds what has come meanwhile, and gives it.
+    pub fn take(&mut self) -> Result<Vec<Signature>, NoteError> {
         while self.asking.try_join_next().is_some() {}
-        std::iter::from_fn(|| self.answered.try_recv().ok()).collect()
+        let came: Vec<Signature> = std::iter::from_fn(|| self.answered.try_recv().ok()).collect();
+        came.iter().try_for_each(|signature| self.about.note.add(signature.clone()))?;
+        Ok(came)
     }
 
     /// Nothing more will come than what [`Self::take`] gives.

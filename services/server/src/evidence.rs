@@ -8,6 +8,7 @@ use std::{
 use quittance_document::Language;
 use quittance_domain::{
     Timestamp,
+    action::Action,
     ids::{CustomerId, RequestId, SystemId},
     request::RequestState,
     task::TaskState,
@@ -15,10 +16,9 @@ use quittance_domain::{
 use quittance_ledger::{
     Hex,
     certificate::{
-        AgreementTerms, Attestation, CertificateInput, Customer, EntryOpening, Issuer, LogKeys, OpenTask,
-        SubjectOpening, SystemDescription, TrustedKey, WitnessKey, issue,
+        AgreementTerms, CertificateInput, Customer, EntryOpening, Issuer, LogKeys, OpenTask, SubjectOpening,
+        SystemDescription, TrustedKey, WitnessKey, issue,
     },
-    checkpoint::{self, Cosignature, SignedHead},
     key::VerifierKey,
     proof::{inclusion, inclusion_tiles, verify_inclusion},
     tlog_proof::TlogProof,
@@ -29,6 +29,7 @@ use quittance_store::{IssuedCertificate, LedgerEntryRow, RequestRow, TaskRow};
 
 use crate::{
     app::App,
+    covering::{Covering, covering},
     error::{ApiError, ApiResult},
 };
 
@@ -37,6 +38,7 @@ pub struct EvidenceDesk {
     pub keys: Arc<LogKeyRing>,
     /// Whose times are believed.
     pub witnesses: Vec<VerifierKey>,
+    pub witnesses_required: usize,
     /// The processor, as it calls itself.
     pub processor: String,
 }
@@ -51,6 +53,13 @@ pub async fn certificate(app: &App, customer: &CustomerId, id: RequestId) -> Api
         return Err(ApiError::CertificateNotIssued);
     }
     app.not_halted()?;
+    // What is withheld is part of it. Where nobody has said, and the package is forgotten, nothing was handed out of it.
+    if request.action == Action::Access && request.forgotten_at.is_none() {
+        let package = app.store.package(customer, id).await?;
+        if package.third_party > 0 && package.released_at.is_none() {
+            return Err(ApiError::PackageAwaitingReview);
+        }
+    }
     let content = sign(app, customer, &request, &tasks).await?.ok_or(ApiError::CertificateNotIssued)?;
     let issued = IssuedCertificate { content, issued_at: app.now() };
     Ok(app.store.keep_certificate(customer, id, issued).await?.content)
@@ -73,7 +82,7 @@ pub async fn subject_opening(app: &App, customer: &CustomerId, id: RequestId) ->
 /// The certificate on paper. Half a second of work for the largest: not on the threads that serve.
 pub async fn document(app: &App, certificate: Vec<u8>, language: Language) -> ApiResult<Vec<u8>> {
     let internal = |e: String| ApiError::Internal(format!("a certificate could not be rendered: {e}"));
-    let keys = app.evidence.keys.log_keys().map_err(|e| internal(e.to_string()))?;
+    let keys = app.evidence.keys.known_now().map_err(|e| internal(e.to_string()))?;
     let trusted: Vec<TrustedKey> = keys.keys().iter().map(TrustedKey::from).collect();
     let rendered = tokio::task::spawn_blocking(move || quittance_document::render(&certificate, &trusted, language));
     rendered.await.map_err(|e| internal(e.to_string()))?.map_err(|e| internal(e.to_string()))
@@ -90,7 +99,7 @@ pub async fn sign(
         return Ok(None);
     }
     let rows = app.store.ledger_entries(customer, request.id).await?;
-    let Some((entries, witnesses)) = openings(app, &rows).await? else { return Ok(None) };
+    let Some((entries, witnesses)) = openings(app, &rows, request.closed_at).await? else { return Ok(None) };
     let about = app.store.customer(customer).await?;
     let versions = app.store.list_agreements(customer).await?;
     let planned_under = |a: &&quittance_domain::agreement::Agreement| i64::from(a.version) == request.agreement_version;
@@ -121,30 +130,26 @@ pub async fn sign(
     issued.map(Some).map_err(|fault| ApiError::Internal(format!("a certificate could not be issued: {fault}")))
 }
 
-/// Each entry with its proof under the published checkpoint, and the witnesses that signed it; `None` while one of them is not covered.
-async fn openings(app: &App, rows: &[LedgerEntryRow]) -> ApiResult<Option<(Vec<EntryOpening>, Vec<WitnessKey>)>> {
-    let state = app.store.log_state().await?;
-    let Some(published) = state.checkpoint else { return Ok(None) };
-    let covered: Option<Vec<u64>> = rows.iter().map(|row| row.index.filter(|i| *i < published.size)).collect();
-    let Some(indices) = covered else { return Ok(None) };
+/// Each entry with its proof under the checkpoint that covers them, and the witnesses that signed it; `None` while there is none.
+async fn openings(
+    app: &App,
+    rows: &[LedgerEntryRow],
+    closed_at: Option<Timestamp>,
+) -> ApiResult<Option<(Vec<EntryOpening>, Vec<WitnessKey>)>> {
+    let placed: Option<Vec<u64>> = rows.iter().map(|row| row.index).collect();
+    let Some(indices) = placed else { return Ok(None) };
+    let Some(last) = indices.iter().max().copied() else { return Ok(None) };
+    let Some(Covering { signed, attested, witnesses }) = covering(app, last, closed_at).await? else { return Ok(None) };
     let internal = |e: String| ApiError::Internal(format!("the log cannot be proven: {e}"));
-    let keys = app.evidence.keys.log_keys().map_err(|e| internal(e.to_string()))?;
-    let signed = SignedHead::read(published.note.as_bytes(), &keys).map_err(|e| internal(e.to_string()))?;
-    let verified = checkpoint::verify(&signed.note, &keys, &app.evidence.witnesses);
-    let verified = verified.map_err(|e| internal(e.to_string()))?;
-    let attested: Vec<Attestation> = verified.cosignatures.iter().filter_map(attestation).collect();
-    let cosigned =
-        |key: &&VerifierKey| verified.cosignatures.iter().any(|c| c.id == key.id() && c.witness == *key.name());
-    let witnesses = app.evidence.witnesses.iter().filter(cosigned);
-    let witnesses = witnesses.map(|key| WitnessKey { name: key.name().to_string(), vkey: key.to_string() }).collect();
+    let size = signed.head.size;
     let mut tiles = BTreeSet::new();
     for index in &indices {
-        tiles.extend(inclusion_tiles(*index, published.size).map_err(|e| internal(e.to_string()))?);
+        tiles.extend(inclusion_tiles(*index, size).map_err(|e| internal(e.to_string()))?);
     }
     let tiles = fetch(&app.store, tiles).await?;
     let mut openings = Vec::with_capacity(rows.len());
     for (row, index) in rows.iter().zip(indices) {
-        let hashes = inclusion(&tiles, index, published.size).map_err(|e| internal(e.to_string()))?;
+        let hashes = inclusion(&tiles, index, size).map_err(|e| internal(e.to_string()))?;
         // What was altered meanwhile is not handed out.
         let leaf = MerkleHash::of_leaf(&row.leaf);
         verify_inclusion(&signed.head, index, &leaf, &hashes).map_err(|e| internal(e.to_string()))?;
@@ -159,12 +164,6 @@ async fn openings(app: &App, rows: &[LedgerEntryRow]) -> ApiResult<Option<(Vec<E
         });
     }
     Ok(Some((openings, witnesses)))
-}
-
-/// The time of a witness's clock at which all that the checkpoint covers existed.
-fn attestation(cosignature: &Cosignature) -> Option<Attestation> {
-    let at = Timestamp::from_second(i64::try_from(cosignature.at_s).ok()?).ok()?;
-    Some(Attestation { at, by: cosignature.witness.to_string() })
 }
 
 async fn systems(app: &App, tasks: &[TaskRow]) -> ApiResult<BTreeMap<SystemId, SystemDescription>> {

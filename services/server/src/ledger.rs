@@ -75,9 +75,11 @@ pub fn start(
         ..SequencerOptions::new(format!("quittanced-{}", Uuid::new_v4()))
     };
     let now: Now = Arc::new(|| SystemClock.now());
-    let sequencer = Sequencer::new(store.clone(), now.clone(), keys, files(config), options).witnessed_by(witnesses);
+    let sequencer =
+        Sequencer::new(store.clone(), now.clone(), keys.clone(), files(config), options).witnessed_by(witnesses);
     let every = Duration::from_secs(config.ledger.scrub_every_s.max(1));
-    let scrub = Scrub::new(store.clone(), now, every, sequencer.status(), sequencer.doubt());
+    let scrub = Scrub::new(store.clone(), now, every, sequencer.status(), sequencer.doubt())
+        .with_folder(config.ledger.publish.as_deref(), &keys);
     let status = sequencer.status();
     let task = tokio::spawn(async move {
         tokio::join!(sequencer.run(drain.clone()), scrub.run(drain));

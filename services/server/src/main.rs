@@ -5,6 +5,7 @@ mod app;
 mod auth;
 mod config;
 mod convert;
+mod covering;
 mod deadline_statements;
 mod error;
 mod evidence;

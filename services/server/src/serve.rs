@@ -91,6 +91,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         evidence: EvidenceDesk {
             keys: log_keys,
             witnesses: witnesses.keys().to_vec(),
+            witnesses_required: witnesses.required(),
             processor: config.processor.clone(),
         },
         halted,

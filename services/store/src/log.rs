@@ -216,8 +216,9 @@ impl Store {
         Ok(found)
     }
 
-    /// Makes a checkpoint the published one. Never a smaller one than before, and only by who holds the log.
-    pub async fn publish_checkpoint(&self, epoch: i64, checkpoint: &LogCheckpoint) -> StoreResult<()> {
+    /// Makes a checkpoint the published one. Never a smaller one than before, and only by who holds the log. One that witnesses have cosigned
+    /// is kept, too, when a larger one has taken its place.
+    pub async fn publish_checkpoint(&self, epoch: i64, checkpoint: &LogCheckpoint, cosigned: usize) -> StoreResult<()> {
         let mut tx = self.deployment_tx().await?;
         let changed = tx
             .execute(
@@ -229,7 +230,24 @@ impl Store {
         if changed != 1 {
             return Err(StoreError::LeaseLost);
         }
+        keep(&mut tx, epoch, checkpoint, cosigned).await?;
         Ok(tx.commit().await?)
+    }
+
+    /// Keeps a checkpoint that was published before the witnesses had answered, and is not the newest any more.
+    pub async fn keep_checkpoint(&self, epoch: i64, checkpoint: &LogCheckpoint, cosigned: usize) -> StoreResult<()> {
+        let mut tx = self.deployment_tx().await?;
+        keep(&mut tx, epoch, checkpoint, cosigned).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// The first checkpoint beyond this entry that at least so many witnesses have cosigned.
+    pub async fn first_cosigned(&self, entry: u64, witnesses: usize) -> StoreResult<Option<LogCheckpoint>> {
+        let mut tx = self.deployment_read().await?;
+        let sql = "SELECT tree_size, note FROM ledger_checkpoints WHERE tree_size > $1 AND cosigned >= $2
+                   ORDER BY tree_size LIMIT 1";
+        let row = tx.fetch_one(sql, vec![bigint(entry).into(), bigint(witnesses as u64).into()]).await?;
+        row.map(|row| Ok(LogCheckpoint { size: size(&row, 0)?, note: row.text(1)? })).transpose()
     }
 
     /// All entries of a request, oldest first.
@@ -306,6 +324,26 @@ impl Store {
         }
         self.certificate(customer, request).await?.ok_or(StoreError::NotFound("the certificate"))
     }
+}
+
+/// One that no witness has signed tells no time, and is not kept. Of one size the note with the most signatures is.
+async fn keep(tx: &mut Tx, epoch: i64, checkpoint: &LogCheckpoint, cosigned: usize) -> StoreResult<()> {
+    if cosigned > 0 {
+        tx.execute(
+            "INSERT INTO ledger_checkpoints (tree_size, cosigned, note)
+             SELECT $2 + 0, $3 + 0, $4 FROM ledger_log WHERE id = 1 AND epoch = $1 AND tree_size >= $2
+             ON CONFLICT (tree_size) DO UPDATE SET cosigned = excluded.cosigned, note = excluded.note
+             WHERE excluded.cosigned >= ledger_checkpoints.cosigned",
+            vec![
+                epoch.into(),
+                bigint(checkpoint.size).into(),
+                bigint(cosigned as u64).into(),
+                checkpoint.note.as_str().into(),
+            ],
+        )
+        .await?;
+    }
+    Ok(())
 }
 
 /// A request has a handful: one instruction and a few of each system.

@@ -53,6 +53,7 @@ const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("migrations/0008_ledger_batches.postgres.sql"),
     },
     Migration { number: 9, name: "log_upkeep", sql: include_str!("migrations/0009_log_upkeep.sql"), postgres: "" },
+    Migration { number: 10, name: "checkpoints", sql: include_str!("migrations/0010_checkpoints.sql"), postgres: "" },
     Migration {
         number: 11,
         name: "no_task_check",

@@ -4,10 +4,12 @@ use quittance_domain::{
     Timestamp,
     ids::{CustomerId, RequestId, SystemId},
 };
+use quittance_ledger::{Event, Withheld};
 use quittance_sql::{Column, Rows, Val};
 
 use crate::{
     Store, StoreError, StoreResult,
+    ledger::Staging,
     replan::system_id,
     seal::SealedColumn,
     tx::{opt_time, us},
@@ -117,26 +119,34 @@ impl Store {
         })
     }
 
-    /// The customer's decision. The first one stands.
+    /// The customer's decision about the records with third parties' data; `withheld`: what of them stays out. The first one stands.
     pub async fn release_package(
         &self,
         customer: &CustomerId,
         request: RequestId,
-        withhold_third_party: bool,
+        by: &str,
+        withheld: Option<Vec<Withheld>>,
         now: Timestamp,
     ) -> StoreResult<()> {
         let mut tx = self.customer_tx(customer).await?;
-        tx.execute(
-            "INSERT INTO packages (customer_id, request_id, released_us, third_party_withheld) VALUES ($1, $2, $3, $4)
-             ON CONFLICT DO NOTHING",
-            vec![
-                customer.as_str().into(),
-                request.uuid().into(),
-                us(now).into(),
-                i64::from(withhold_third_party).into(),
-            ],
-        )
-        .await?;
+        let released = tx
+            .execute(
+                "INSERT INTO packages (customer_id, request_id, released_us, third_party_withheld) VALUES ($1, $2, $3, $4)
+                 ON CONFLICT DO NOTHING",
+                vec![
+                    customer.as_str().into(),
+                    request.uuid().into(),
+                    us(now).into(),
+                    i64::from(withheld.is_some()).into(),
+                ],
+            )
+            .await?;
+        if released == 1 {
+            let mut staging = Staging::new(customer);
+            let withheld = withheld.unwrap_or_default();
+            staging.add(request, &Event::Reviewed { by: by.to_owned(), at_us: us(now), withheld });
+            staging.write(&mut tx).await?;
+        }
         Ok(tx.commit().await?)
     }
 
@@ -149,20 +159,43 @@ impl Store {
         with_third_party: bool,
         limit: u32,
     ) -> StoreResult<Vec<PackageRow>> {
+        self.records_between(customer, request, after, [0, i64::from(with_third_party)], limit).await
+    }
+
+    /// As [`Self::package_records`], of those alone that hold third parties' data.
+    pub async fn third_party_records(
+        &self,
+        customer: &CustomerId,
+        request: RequestId,
+        after: (&str, i64),
+        limit: u32,
+    ) -> StoreResult<Vec<PackageRow>> {
+        self.records_between(customer, request, after, [1, 1], limit).await
+    }
+
+    async fn records_between(
+        &self,
+        customer: &CustomerId,
+        request: RequestId,
+        after: (&str, i64),
+        [least, most]: [i64; 2],
+        limit: u32,
+    ) -> StoreResult<Vec<PackageRow>> {
         let keys = self.request_keys(customer, [request].into_iter()).await?;
         let key = keys.get(&request).ok_or(StoreError::NotFound("the request"))?;
         let key = key.as_ref().ok_or(StoreError::Forgotten)?;
         let mut tx = self.customer_read(customer).await?;
         let sql = format!(
             "SELECT p.system_id, p.number, p.sealed {CONFIRMED} AND (p.system_id, p.number) > ($3, $4)
-             AND p.third_party <= $5 ORDER BY p.system_id, p.number LIMIT $6"
+             AND p.third_party >= $5 AND p.third_party <= $6 ORDER BY p.system_id, p.number LIMIT $7"
         );
         let args = vec![
             customer.as_str().into(),
             request.uuid().into(),
             after.0.into(),
             after.1.into(),
-            i64::from(with_third_party).into(),
+            least.into(),
+            most.into(),
             limit.into(),
         ];
         let mut records = Vec::new();

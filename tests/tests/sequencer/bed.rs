@@ -59,7 +59,8 @@ impl Bed {
     pub async fn clear(&self) {
         let mut tx = self.raw().await;
         tx.execute_script(
-            "DELETE FROM ledger_entries; DELETE FROM ledger_batches; DELETE FROM ledger_tiles; DELETE FROM ledger_log",
+            "DELETE FROM ledger_entries; DELETE FROM ledger_batches; DELETE FROM ledger_tiles; DELETE FROM ledger_checkpoints;
+             DELETE FROM ledger_log",
         )
         .await
         .unwrap();

@@ -1,15 +1,23 @@
 //! What was altered is found: at the start where it is near the right edge, by the scrub anywhere. Nothing is signed then, until it is
 //! whole again.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{
+    fs,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use quittance_domain::Timestamp;
-use quittance_sequencer::{Direct, LogStatus, Scrub, Sequencer};
+use quittance_log_client::{PublishedLog, audit};
+use quittance_sequencer::{Direct, LogStatus, Scrub, Sequencer, Writes};
 use quittance_sql::Val;
 use quittance_tests::StoreKind;
 use tokio_util::sync::CancellationToken;
 
-use crate::bed::Bed;
+use crate::{
+    bed::Bed,
+    faulty::{Failure, Faulty, Which},
+};
 
 /// Entries of the log that is damaged: two full tiles and a partial one, and a level above them.
 const ENTRIES: usize = 600;
@@ -53,7 +61,7 @@ impl Place {
     }
 }
 
-fn why(sequencer: &Sequencer) -> String {
+fn why<W: Writes>(sequencer: &Sequencer<W>) -> String {
     match &*sequencer.status().borrow() {
         LogStatus::Halted(halt) => halt.to_string(),
         status => format!("{status:?}"),
@@ -120,6 +128,59 @@ async fn postgres_what_is_altered_at_the_right_edge_stops_signing() {
     what_is_altered_at_the_right_edge_stops_signing(StoreKind::Postgres).await;
 }
 
+/// Whatever becomes of the word to the others: nothing is signed, everybody gets to know, and repaired it goes on.
+async fn a_halt_is_told_whatever_write_fails(kind: StoreKind) {
+    let bed = Bed::new(kind).await;
+    let root = Place { table: "ledger_log", column: "root", row: "id = 1".to_owned(), byte: 0, text: false };
+    let writes = ["halt", "release", "go on"];
+    for (which, how) in
+        writes.iter().flat_map(|write| [Failure::Lost, Failure::DoneAndReportedFailed].map(|how| (*write, how)))
+    {
+        for killed in [false, true] {
+            bed.clear().await;
+            let faulty = Faulty::failing(Which::Named(which, 0), how);
+            let mut sequencer = bed.sequencer(faulty.clone());
+            bed.stage(300).await;
+            sequencer.turn(true).await;
+            let good = root.read(&bed).await;
+            let mut bad = good.clone();
+            bad[root.byte] ^= 1;
+            root.write(&bed, bad).await;
+            sequencer.doubt().raise();
+            bed.stage(1).await;
+            for _ in 0..2 {
+                sequencer.turn(true).await;
+                assert!(matches!(*sequencer.status().borrow(), LogStatus::Halted(_)), "{which} {how:?}");
+                if killed {
+                    bed.an_hour_later();
+                    sequencer = bed.sequencer(Faulty(faulty.0.clone()));
+                }
+            }
+            sequencer.turn(true).await;
+            assert!(bed.store.log_halted().await.unwrap().is_some(), "{which} {how:?}: every replica knows");
+            assert_eq!(signed_size(&bed).await, 300);
+            root.write(&bed, good).await;
+            for _ in 0..3 {
+                sequencer.turn(true).await;
+            }
+            assert_eq!(*sequencer.status().borrow(), LogStatus::Writing, "{which} {how:?}");
+            assert_eq!(bed.store.log_halted().await.unwrap(), None);
+            assert!(faulty.writes().iter().any(|write| write == which), "{which}");
+            bed.is_one_log_of(301, &faulty.signed()).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_a_halt_is_told_whatever_write_fails() {
+    a_halt_is_told_whatever_write_fails(StoreKind::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_a_halt_is_told_whatever_write_fails() {
+    a_halt_is_told_whatever_write_fails(StoreKind::Postgres).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_outside_the_database_that_is_altered_stops_signing() {
     let bed = Bed::new(StoreKind::Sqlite).await;
@@ -152,7 +213,8 @@ impl Running {
         let status = sequencer.status();
         let now = Arc::new(Timestamp::now);
         let every = Duration::from_millis(500);
-        let scrub = Scrub::new(bed.store.clone(), now, every, sequencer.status(), sequencer.doubt());
+        let scrub = Scrub::new(bed.store.clone(), now, every, sequencer.status(), sequencer.doubt())
+            .with_folder(Some(&bed.public()), &bed.keys);
         let (a, b) = (drain.clone(), drain.clone());
         let tasks = tokio::spawn(async move { tokio::join!(sequencer.run(a), scrub.run(b)) });
         Self { status, drain, tasks }
@@ -223,4 +285,78 @@ async fn sqlite_the_scrub_names_the_first_entry_that_was_altered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_the_scrub_names_the_first_entry_that_was_altered() {
     the_scrub_names_the_first_entry_that_was_altered(StoreKind::Postgres).await;
+}
+
+async fn until(done: impl Fn() -> bool) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !done() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    done()
+}
+
+/// The published folder is a copy that must not rot in silence: whole tiles, those of a level above, partial ones, and what is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_published_tile_that_rots_is_written_again_from_the_store() {
+    let bed = Bed::new(StoreKind::Sqlite).await;
+    // Partial tiles of earlier checkpoints lie beside the full ones.
+    for more in [100, 200, 300] {
+        bed.stage(more).await;
+        bed.sequencer(Direct).turn(true).await;
+        bed.an_hour_later();
+    }
+    let mut running = Running::start(&bed);
+    running.until(|status| *status == LogStatus::Writing).await;
+    let all = [
+        "tile/entries/000",
+        "tile/0/001",
+        "tile/1/000.p/2",
+        "tile/entries/002.p/88",
+        "tile/0/002.p/88",
+        "tile/0/000.p/100",
+        "tile/entries/001.p/44",
+    ];
+    let path = |name: &str| bed.public().join(name);
+    let good: Vec<Vec<u8>> = all.iter().map(|name| fs::read(path(name)).unwrap()).collect();
+    for (name, good) in all.iter().zip(&good) {
+        let mut bad = good.clone();
+        bad[good.len() / 2] ^= 1;
+        fs::write(path(name), bad).unwrap();
+    }
+    fs::write(path("tile/entries/001"), b"cut").unwrap();
+    let repaired = || all.iter().zip(&good).all(|(name, good)| fs::read(path(name)).is_ok_and(|bytes| bytes == *good));
+    assert!(until(repaired).await, "each is as it was");
+    assert!(until(|| fs::read(path("tile/entries/001")).is_ok_and(|bytes| bytes.len() == 34 * 256)).await);
+    // One that was taken away comes back; a narrower one than is needed does not.
+    for name in ["tile/0/000", "tile/0/002.p/88", "tile/0/000.p/100"] {
+        fs::remove_file(path(name)).unwrap();
+    }
+    assert!(until(|| path("tile/0/000").exists() && path("tile/0/002.p/88").exists()).await);
+    assert!(!path("tile/0/000.p/100").exists());
+    // The log goes on all the while.
+    assert_eq!(*running.status.borrow(), LogStatus::Writing);
+    bed.stage(1).await;
+    assert!(until(|| path("tile/0/002.p/89").exists()).await);
+    running.stop().await;
+    let published = PublishedLog::folder(bed.public());
+    let head = bed.published().await[1].clone().unwrap().head;
+    assert!(audit(&published, &head, |_| ()).await.unwrap().is_whole());
+}
+
+/// What the store itself has wrong is never copied.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_store_does_not_spoil_what_is_published() {
+    let bed = Bed::new(StoreKind::Sqlite).await;
+    bed.stage(ENTRIES).await;
+    bed.sequencer(Direct).turn(true).await;
+    bed.an_hour_later();
+    let published = fs::read(bed.public().join("tile/0/001")).unwrap();
+    let place = tile("level = 0 AND tile_index = 1", 40);
+    let mut bad = place.read(&bed).await;
+    bad[place.byte] ^= 1;
+    place.write(&bed, bad).await;
+    let mut running = Running::start(&bed);
+    running.until(|status| matches!(status, LogStatus::Halted(_))).await;
+    assert_eq!(fs::read(bed.public().join("tile/0/001")).unwrap(), published);
+    running.stop().await;
 }

@@ -12,7 +12,7 @@ use std::{
 
 use quittance_domain::Timestamp;
 use quittance_ledger::{integrate::TileWrite, tree::TreeHead};
-use quittance_sequencer::{Direct, Writes};
+use quittance_sequencer::{Direct, RecoveredPlaces, Writes};
 use quittance_sql::{SqlError, SqlErrorKind};
 use quittance_store::{LogAppend, LogCheckpoint, Store, StoreError, StoreResult};
 
@@ -30,13 +30,23 @@ pub enum Failure {
     LateAfter,
 }
 
+/// The write that fails.
+#[derive(Clone, Debug)]
+pub enum Which {
+    /// Of all of them.
+    Number(usize),
+    /// Of those whose name ends so.
+    Named(&'static str, usize),
+}
+
 #[derive(Default)]
 pub struct Seen {
     /// What was written, in order.
     pub writes: Vec<String>,
     /// Every checkpoint that was signed, whether it was lost or not.
     pub signed: BTreeSet<String>,
-    fails: Option<(usize, Failure)>,
+    fails: Option<(Which, Failure)>,
+    failed: bool,
     gate: Option<(Sender<()>, Receiver<()>)>,
 }
 
@@ -51,7 +61,11 @@ fn broken() -> SqlError {
 impl Faulty {
     /// The write of this number fails so.
     pub fn fail(at: usize, how: Failure) -> Self {
-        Self(Arc::new(Mutex::new(Seen { fails: Some((at, how)), ..Seen::default() })))
+        Self::failing(Which::Number(at), how)
+    }
+
+    pub fn failing(which: Which, how: Failure) -> Self {
+        Self(Arc::new(Mutex::new(Seen { fails: Some((which, how)), ..Seen::default() })))
     }
 
     /// Where a late write says that it waits, and what it waits for.
@@ -67,11 +81,23 @@ impl Faulty {
         self.0.lock().unwrap().writes.clone()
     }
 
+    /// Whether the write that was to fail has come by.
+    pub fn has_failed(&self) -> bool {
+        self.0.lock().unwrap().failed
+    }
+
     fn next(&self, what: String) -> Option<Failure> {
         let mut seen = self.0.lock().unwrap();
-        let number = seen.writes.len();
+        let is_now = |which: &Which| match which {
+            Which::Number(at) => *at == seen.writes.len(),
+            Which::Named(name, at) => {
+                what.ends_with(name) && seen.writes.iter().filter(|write| write.ends_with(name)).count() == *at
+            }
+        };
+        let how = seen.fails.as_ref().filter(|(which, _)| is_now(which)).map(|(_, how)| *how);
         seen.writes.push(what);
-        seen.fails.filter(|(at, _)| *at == number).map(|(_, how)| how)
+        seen.failed |= how.is_some();
+        how
     }
 
     fn wait(&self) {
@@ -141,9 +167,34 @@ impl Writes for Faulty {
         self.store("append", Direct.append(append, head, tiles)).await
     }
 
-    async fn publish(&self, store: &Store, epoch: i64, checkpoint: &LogCheckpoint) -> StoreResult<()> {
+    async fn publish(&self, store: &Store, epoch: i64, checkpoint: &LogCheckpoint, cosigned: usize) -> StoreResult<()> {
         self.0.lock().unwrap().signed.insert(checkpoint.note.clone());
-        self.store("publish", Direct.publish(store, epoch, checkpoint)).await
+        self.store("publish", Direct.publish(store, epoch, checkpoint, cosigned)).await
+    }
+
+    async fn keep(&self, store: &Store, epoch: i64, checkpoint: &LogCheckpoint, cosigned: usize) -> StoreResult<()> {
+        self.0.lock().unwrap().signed.insert(checkpoint.note.clone());
+        self.store("keep", Direct.keep(store, epoch, checkpoint, cosigned)).await
+    }
+
+    async fn halt(&self, store: &Store, epoch: i64, reason: Option<&str>) -> StoreResult<()> {
+        let what = if reason.is_some() { "halt" } else { "go on" };
+        self.store(what, Direct.halt(store, epoch, reason)).await
+    }
+
+    async fn release(&self, store: &Store, holder: &str) -> StoreResult<()> {
+        self.store("release", Direct.release(store, holder)).await
+    }
+
+    async fn recover(
+        &self,
+        append: LogAppend,
+        places: RecoveredPlaces<'_>,
+        now: Timestamp,
+        head: &TreeHead,
+        tiles: &[TileWrite],
+    ) -> StoreResult<()> {
+        self.store("recover", Direct.recover(append, places, now, head, tiles)).await
     }
 
     fn file(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {

@@ -5,13 +5,17 @@ use std::{fs, ops::Range};
 use quittance_ledger::audit::Damage;
 use quittance_log_client::PublishedLog;
 use quittance_sequencer::{
-    CheckpointFile, Direct, Halt, LogStatus, RecoverError, Recovered, accept_store, check_all, recover,
+    CheckpointFile, Direct, Halt, LogStatus, RecoverError, Recovered, Writes, accept_store, check_all, recover_with,
 };
 use quittance_tests::StoreKind;
 
-use crate::bed::Bed;
+use crate::{
+    bed::Bed,
+    faulty::{Failure, Faulty},
+};
 
-const TABLES: [&str; 4] = ["ledger_entries", "ledger_batches", "ledger_tiles", "ledger_log"];
+const TABLES: [&str; 6] =
+    ["ledger_entries", "ledger_batches", "ledger_tiles", "ledger_checkpoints", "ledger_lost", "ledger_log"];
 
 async fn script(bed: &Bed, statement: impl Fn(&str) -> String) {
     let mut tx = bed.raw().await;
@@ -29,9 +33,13 @@ async fn restore(bed: &Bed) {
 }
 
 async fn recovered(bed: &Bed) -> Result<Recovered, RecoverError> {
+    recovered_by(bed, &Direct).await
+}
+
+async fn recovered_by<W: Writes>(bed: &Bed, writes: &W) -> Result<Recovered, RecoverError> {
     let highest = CheckpointFile::highest(bed.files().highest);
     let published = PublishedLog::folder(bed.public());
-    recover(&bed.store, bed.now(), &bed.log(), &highest, &published, |_| ()).await
+    recover_with(writes, &bed.store, bed.now(), &bed.log(), &highest, &published, |_| ()).await
 }
 
 async fn written(bed: &Bed) -> LogStatus {
@@ -168,4 +176,63 @@ async fn a_log_comes_back_by_its_published_checkpoint_alone() {
     bed.stage(3).await;
     written(&bed).await;
     assert_eq!(whole(&bed).await, (None, 0, 5));
+}
+
+/// A recovery that any of its writes ends, lost or done, is run again, and the log is whole.
+async fn a_recovery_is_finished_by_the_next_whatever_write_fails(kind: StoreKind) {
+    let bed = Bed::new(kind).await;
+    bed.stage(10).await;
+    assert_eq!(written(&bed).await, LogStatus::Writing);
+    bed.stage_together(35).await;
+    back_up(&bed).await;
+    assert_eq!(written(&bed).await, LogStatus::Writing);
+    // Two transactions.
+    for more in [1, 8_500] {
+        bed.stage(more).await;
+        while bed.store.staged_count().await.unwrap() > 0 {
+            assert_eq!(written(&bed).await, LogStatus::Writing);
+        }
+    }
+    let before = bed.published().await[0].clone().unwrap().head;
+    let undisturbed = Faulty::default();
+    restore(&bed).await;
+    bed.an_hour_later();
+    fs::remove_file(bed.files().highest).unwrap();
+    recovered_by(&bed, &undisturbed).await.unwrap();
+    let writes = undisturbed.writes();
+    for step in ["hold", "recover", "release", "outside/checkpoint"] {
+        assert!(writes.iter().any(|write| write.ends_with(step)), "{step} is among {writes:?}");
+    }
+    for (at, write) in writes.iter().enumerate() {
+        for how in [Failure::Lost, Failure::DoneAndReportedFailed, Failure::Torn] {
+            if how == Failure::Torn && !write.contains('/') {
+                continue;
+            }
+            restore(&bed).await;
+            fs::remove_file(bed.files().highest).unwrap();
+            bed.an_hour_later();
+            let failed = recovered_by(&bed, &Faulty::fail(at, how)).await;
+            assert!(failed.is_err(), "{write} {how:?}");
+            bed.an_hour_later();
+            recovered(&bed).await.unwrap();
+            assert_eq!(bed.store.log_state().await.unwrap().head, before, "{write} {how:?}");
+            assert_eq!(bed.store.lost_entries(0..before.size).await.unwrap(), vec![45..before.size], "{write} {how:?}");
+            let highest = CheckpointFile::highest(bed.files().highest).read(&bed.log()).unwrap().unwrap();
+            assert_eq!(highest.head, before);
+            let placed: Vec<u64> = bed.places().await.into_iter().filter_map(|(at, _)| at).collect();
+            assert_eq!(placed, (0..45).collect::<Vec<u64>>(), "{write} {how:?}: each has its own place back");
+        }
+    }
+    assert_eq!(whole(&bed).await, (None, 0, 8_501));
+    assert_eq!(written(&bed).await, LogStatus::Writing);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_a_recovery_is_finished_by_the_next_whatever_write_fails() {
+    a_recovery_is_finished_by_the_next_whatever_write_fails(StoreKind::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_a_recovery_is_finished_by_the_next_whatever_write_fails() {
+    a_recovery_is_finished_by_the_next_whatever_write_fails(StoreKind::Postgres).await;
 }

@@ -5,13 +5,16 @@ use std::time::{Duration, Instant};
 
 use quittance_ledger::checkpoint::{self, SignedHead};
 use quittance_log_client::{HttpClient, Witness};
-use quittance_sequencer::{Direct, LogStatus, Sequencer, Witnesses};
+use quittance_sequencer::{Direct, LogStatus, Sequencer, Witnesses, Writes};
 use quittance_tests::{
     StoreKind,
     witness::{Manner, TestWitness},
 };
 
-use crate::{bed::Bed, faulty::Faulty};
+use crate::{
+    bed::Bed,
+    faulty::{Failure, Faulty, Which},
+};
 
 const WITHIN: Duration = Duration::from_millis(400);
 
@@ -37,11 +40,17 @@ async fn published(bed: &Bed, witnesses: &[&TestWitness]) -> [(u64, usize); 2] {
 }
 
 /// Turns until that many entries are published with that many signatures.
-async fn until(bed: &Bed, sequencer: &mut Sequencer, witnesses: &[&TestWitness], size: u64, signed: usize) {
+async fn until<W: Writes>(
+    bed: &Bed,
+    sequencer: &mut Sequencer<W>,
+    witnesses: &[&TestWitness],
+    size: u64,
+    signed: usize,
+) {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         sequencer.turn(true).await;
-        assert_eq!(*sequencer.status().borrow(), LogStatus::Writing);
+        assert!(!matches!(*sequencer.status().borrow(), LogStatus::Halted(_)), "{:?}", *sequencer.status().borrow());
         let now = published(bed, witnesses).await;
         if now.iter().all(|(s, n)| *s == size && *n >= signed) {
             return;
@@ -162,4 +171,104 @@ async fn a_witness_that_answers_nonsense_is_ignored_and_counted() {
     bed.an_hour_later();
     let mut sequencer = bed.sequencer(Direct).witnessed_by(asked(&[&bad], 1));
     until(&bed, &mut sequencer, &[&bad], 2, 1).await;
+}
+
+/// The size and the witnesses' signatures of the first checkpoint beyond an entry that is kept for its time.
+async fn kept(bed: &Bed, entry: u64, witness: &TestWitness) -> Option<(u64, usize)> {
+    let row = bed.store.first_cosigned(entry, 1).await.unwrap()?;
+    let signed = SignedHead::read(row.note.as_bytes(), &bed.log()).unwrap();
+    assert_eq!(signed.head.size, row.size);
+    let verified = checkpoint::verify(&signed.note, &bed.log(), &[witness.key()]).unwrap();
+    Some((row.size, verified.cosignatures.len()))
+}
+
+/// What tells the time of an entry is the first checkpoint that a witness signed over it, whatever comes after.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_checkpoint_that_was_cosigned_is_kept_when_the_log_has_grown() {
+    for (kind, required) in [(StoreKind::Sqlite, 1), (StoreKind::Postgres, 1), (StoreKind::Sqlite, 0)] {
+        let bed = Bed::new(kind).await;
+        let one = witness(&bed, 1, Manner::Faithful).await;
+        let mut sequencer = bed.sequencer(Direct).witnessed_by(asked(&[&one], required));
+        for size in [5, 300, 301] {
+            bed.stage(size - usize::try_from(bed.store.log_state().await.unwrap().head.size).unwrap()).await;
+            until(&bed, &mut sequencer, &[&one], size as u64, 1).await;
+        }
+        for (entry, first) in [(0, 5), (4, 5), (5, 300), (299, 300), (300, 301)] {
+            assert_eq!(kept(&bed, entry, &one).await, Some((first, 1)), "entry {entry}");
+        }
+        assert_eq!(kept(&bed, 301, &one).await, None);
+        assert_eq!(bed.store.first_cosigned(0, 2).await.unwrap(), None);
+    }
+}
+
+/// Where they are not required, the log does not wait for a slow one; what it signs then is kept all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_witness_that_is_slower_than_the_log_grows_still_tells_the_time() {
+    let bed = Bed::new(StoreKind::Sqlite).await;
+    let slow = witness(&bed, 1, Manner::Slow(WITHIN / 2)).await;
+    let mut sequencer = bed.sequencer(Direct).witnessed_by(asked(&[&slow], 0));
+    bed.stage(3).await;
+    sequencer.turn(true).await;
+    bed.stage(4).await;
+    sequencer.turn(true).await;
+    assert_eq!(published(&bed, &[&slow]).await, [(7, 0); 2], "it does not wait");
+    until(&bed, &mut sequencer, &[&slow], 7, 1).await;
+    assert_eq!((kept(&bed, 0, &slow).await, kept(&bed, 3, &slow).await), (Some((3, 1)), Some((7, 1))));
+}
+
+async fn one_fault(bed: &Bed, required: usize, which: Which, how: Failure, killed: bool) -> bool {
+    bed.clear().await;
+    let manner = if required == 0 { Manner::Slow(Duration::from_millis(15)) } else { Manner::Faithful };
+    let one = witness(bed, 1, manner).await;
+    let faulty = Faulty::failing(which.clone(), how);
+    let witnessed = |sequencer: Sequencer<Faulty>| sequencer.witnessed_by(asked(&[&one], required));
+    let mut sequencer = witnessed(bed.sequencer(faulty.clone()));
+    for more in [3, 300] {
+        bed.stage(more).await;
+        for _ in 0..4 {
+            sequencer.turn(true).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if killed {
+            bed.an_hour_later();
+            sequencer = witnessed(bed.sequencer(Faulty(faulty.0.clone())));
+        }
+    }
+    until(bed, &mut sequencer, &[&one], 303, 1).await;
+    bed.is_one_log_of(303, &faulty.signed()).await;
+    assert_eq!(kept(bed, 302, &one).await, Some((303, 1)), "{which:?} {how:?}");
+    // Of the first entries a time is known no later than of the last ones.
+    assert!(kept(bed, 0, &one).await.is_some_and(|(size, signed)| [3, 303].contains(&size) && signed == 1));
+    faulty.has_failed()
+}
+
+async fn a_witnessed_log_is_one_whatever_write_fails(kind: StoreKind) {
+    let bed = Bed::new(kind).await;
+    for (required, name, count) in [
+        (1, "publish", 2),
+        (1, "outside/checkpoint", 3),
+        (1, "public/checkpoint", 2),
+        (1, "append", 2),
+        (0, "publish", 3),
+        (0, "keep", 1),
+    ] {
+        for (at, how) in (0..count).flat_map(|at| [Failure::Lost, Failure::DoneAndReportedFailed].map(|how| (at, how)))
+        {
+            for killed in [false, true] {
+                let failed = one_fault(&bed, required, Which::Named(name, at), how, killed).await;
+                // Whether the log outgrows a slow witness is a matter of milliseconds.
+                assert!(failed || required == 0, "{name} {at} was never written");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_a_witnessed_log_is_one_whatever_write_fails() {
+    a_witnessed_log_is_one_whatever_write_fails(StoreKind::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_a_witnessed_log_is_one_whatever_write_fails() {
+    a_witnessed_log_is_one_whatever_write_fails(StoreKind::Postgres).await;
 }

@@ -83,6 +83,15 @@ impl Context<'_> {
                 let of = [("collection", self.named(&line.collection)), ("category", self.named(&line.category))];
                 fill(t.not_processed_expires, &of)
             }
+            NotProcessedCause::Withheld => {
+                let count = line.count.unwrap_or_default().to_string();
+                let of = [
+                    ("collection", self.named(&line.collection)),
+                    ("category", self.named(&line.category)),
+                    ("count", &count),
+                ];
+                fill(t.not_processed_withheld, &of)
+            }
         }
     }
 

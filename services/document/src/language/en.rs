@@ -51,7 +51,7 @@ pub static TEXTS: Texts = Texts {
     systems: "4. What each system stated",
     holds: "5. What is kept, and until when",
     exceptions: "6. What could not be confirmed",
-    not_processed: "7. What is not done yet",
+    not_processed: "7. What was not done, or not yet",
     decisions: "8. Decisions on the way",
     words: "9. What the words mean",
     check: "10. How to check this document",
@@ -128,6 +128,7 @@ pub static TEXTS: Texts = Texts {
     not_processed_open: "The system has not confirmed",
     not_processed_expires: "Expires by itself: {collection}, {category}",
     not_processed_backups: "Backups may still hold it",
+    not_processed_withheld: "Kept out of the package by the controller, since it concerns others (GDPR Art. 15(4)): {collection}, {category}; {count} records",
     none: "None.",
     everything: "all",
     no_systems: "No system is planned yet: the request awaits the controller's word.",
@@ -308,5 +309,6 @@ pub const fn decision(kind: DecisionKind) -> &'static str {
         DecisionKind::Authorised => "The controller authorised the request",
         DecisionKind::Retried => "An operator had the task run again",
         DecisionKind::Resolved => "An operator resolved the task",
+        DecisionKind::Reviewed => "The controller reviewed what also concerns others (GDPR Art. 15(4))",
     }
 }

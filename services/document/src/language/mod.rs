@@ -142,6 +142,7 @@ texts!(
     not_processed_open,
     not_processed_expires,
     not_processed_backups,
+    not_processed_withheld,
     none,
     everything,
     no_systems,

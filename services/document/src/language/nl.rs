@@ -52,7 +52,7 @@ pub static TEXTS: Texts = Texts {
     systems: "4. Wat elk systeem heeft verklaard",
     holds: "5. Wat wordt bewaard, en tot wanneer",
     exceptions: "6. Wat niet kon worden bevestigd",
-    not_processed: "7. Wat nog niet is gedaan",
+    not_processed: "7. Wat niet of nog niet is gedaan",
     decisions: "8. Beslissingen onderweg",
     words: "9. Wat de woorden betekenen",
     check: "10. Hoe dit document te controleren is",
@@ -129,6 +129,7 @@ pub static TEXTS: Texts = Texts {
     not_processed_open: "Het systeem heeft niet bevestigd",
     not_processed_expires: "Vervalt vanzelf: {collection}, {category}",
     not_processed_backups: "Reservekopie\u{eb}n kunnen het nog bevatten",
+    not_processed_withheld: "Door de verantwoordelijke buiten het pakket gehouden, omdat het anderen betreft (art. 15 lid 4 AVG): {collection}, {category}; aantal gegevens: {count}",
     none: "Geen.",
     everything: "alle",
     no_systems: "Er is nog geen systeem gepland: het verzoek wacht op het woord van de verwerkingsverantwoordelijke.",
@@ -330,5 +331,6 @@ pub const fn decision(kind: DecisionKind) -> &'static str {
         DecisionKind::Authorised => "De verantwoordelijke gaf opdracht tot het verzoek",
         DecisionKind::Retried => "Een beheerder liet de taak opnieuw lopen",
         DecisionKind::Resolved => "Een beheerder handelde de taak af",
+        DecisionKind::Reviewed => "De verantwoordelijke beoordeelde wat ook anderen betreft (art. 15 lid 4 AVG)",
     }
 }

@@ -267,3 +267,30 @@ fn any_name_can_be_printed() {
     is_sound(&pdf);
     says(&text(&pdf), &["[U+682A][U+5F0F]", "[U+1F980]", "Ωmega", &"x".repeat(4000)]);
 }
+
+#[test]
+fn what_was_withheld_is_told_in_both_languages() {
+    let kept_out = || sample::reviewed(vec![sample::withheld("desk", "tickets", "free_text", 7)]);
+    for (language, facts) in [
+        (
+            Language::English,
+            [
+                "7. What was not done, or not yet",
+                "Kept out of the package by the controller, since it concerns others (GDPR Art. 15(4)): tickets, free_text; 7 records",
+                "The controller reviewed what also concerns others (GDPR Art. 15(4))",
+            ],
+        ),
+        (
+            Language::Dutch,
+            [
+                "7. Wat niet of nog niet is gedaan",
+                "Door de verantwoordelijke buiten het pakket gehouden, omdat het anderen betreft (art. 15 lid 4 AVG): tickets, free_text; aantal gegevens: 7",
+                "De verantwoordelijke beoordeelde wat ook anderen betreft (art. 15 lid 4 AVG)",
+            ],
+        ),
+    ] {
+        let (_, pdf) = rendered(kept_out(), language);
+        is_sound(&pdf);
+        says(&text(&pdf), &facts);
+    }
+}

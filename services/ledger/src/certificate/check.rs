@@ -57,7 +57,8 @@ pub fn check_consistency(certificate: &Certificate) -> Result<Checked, Certifica
     check_attestations(certificate)?;
     let confirmations = said.systems.iter().filter_map(|s| s.confirmation.as_ref());
     let outcomes: Vec<_> = confirmations.clone().flat_map(|c| &c.outcomes).collect();
-    if outcomes.iter().any(|o| o.count > COUNT_MAX) {
+    let withheld = said.not_processed.iter().filter_map(|n| n.count);
+    if outcomes.iter().map(|o| o.count).chain(withheld).any(|count| count > COUNT_MAX) {
         return Err(CertificateFault::Limit("a count"));
     }
     Ok(Checked {

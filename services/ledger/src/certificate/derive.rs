@@ -16,7 +16,7 @@ use super::{
     EntryOpening, EvidenceStatement, Exception, Extension, Hold, Instruction, NotProcessed, NotProcessedCause,
     OpenTask, StatedTime, Statement, SystemStatement, TimeSource, issue::SystemDescription,
 };
-use crate::{Event, Hex, Leaf, RecordedEvent};
+use crate::{Event, Hex, Leaf, RecordedEvent, Withheld};
 
 /// What no payload says of a planned system.
 #[derive(Clone, Debug)]
@@ -83,6 +83,8 @@ struct Collected {
     planned: BTreeMap<SystemId, (u32, StatedTime)>,
     confirmed: BTreeMap<SystemId, (Confirmation, ConfirmationStatement)>,
     completed: Option<(RequestState, StatedTime, bool)>,
+    /// Once the package was reviewed.
+    withheld: Option<Vec<Withheld>>,
 }
 
 /// What a later word replaces: an authorisation's over the instruction's, and the last authorisation's over an earlier one's.
@@ -119,6 +121,11 @@ pub(super) fn derive(sources: &Sources<'_>) -> Result<Derived, CertificateFault>
             && !c.planned.contains_key(&confirmation.system)
         {
             return Err(entry.fault(EntryFault::ConfirmsUnplanned(confirmation.system.clone())));
+        }
+        if let Event::Reviewed { withheld, .. } = &entry.event
+            && let Some(other) = withheld.iter().find(|w| !c.confirmed.contains_key(&w.system))
+        {
+            return Err(entry.fault(EntryFault::WithholdsUnconfirmed(other.system.clone())));
         }
     }
     c.put_together(sources)
@@ -231,6 +238,15 @@ impl Collected {
                 let completed = (*state, entry.asserted(*at_us)?, *late);
                 if self.completed.replace(completed).is_some() {
                     return Err(entry.fault(EntryFault::SecondCompletion));
+                }
+            }
+            Event::Reviewed { by, at_us, withheld } => {
+                if asked != Action::Access {
+                    return Err(entry.fault(EntryFault::NoPackage));
+                }
+                self.decide(entry, DecisionKind::Reviewed, *at_us, by, None, "")?;
+                if self.withheld.replace(withheld.clone()).is_some() {
+                    return Err(entry.fault(EntryFault::SecondReview));
                 }
             }
             Event::Closed { .. } => return Err(CertificateFault::Closed),
@@ -396,6 +412,7 @@ impl Collected {
                 cause,
                 collection: String::new(),
                 category: String::new(),
+                count: None,
                 until,
             };
             let Some((confirmation, _)) = self.confirmed.get(system) else {
@@ -411,6 +428,14 @@ impl Collected {
             }
             if let Some(expire) = confirmation.backups_expire_at.filter(|expire| changes && *expire > issued_at) {
                 all.push(line(NotProcessedCause::InBackups, Some(expire)));
+            }
+            for w in self.withheld.iter().flatten().filter(|w| w.system == *system) {
+                all.push(NotProcessed {
+                    collection: w.collection.clone(),
+                    category: w.category.clone(),
+                    count: Some(w.count),
+                    ..line(NotProcessedCause::Withheld, None)
+                });
             }
         }
         all

@@ -204,6 +204,8 @@ pub enum DecisionKind {
     Retried,
     /// An operator confirmed a task, with the evidence given there.
     Resolved,
+    /// The customer decided about records of the package that hold others' data (Art. 15(4)); what it withheld is in `not_processed`.
+    Reviewed,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -289,6 +291,9 @@ pub struct NotProcessed {
     pub collection: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub category: String,
+    /// Records, where they are counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
 }
@@ -302,6 +307,8 @@ pub enum NotProcessedCause {
     ExpiresLater,
     /// When this was issued, the system's backups could still hold what is gone from its live data.
     InBackups,
+    /// Kept out of the access package by the customer, since it holds others' data (Art. 15(4)).
+    Withheld,
 }
 
 /// What the ledger holds of one event: whoever has this can recompute its leaf.

@@ -70,6 +70,12 @@ pub enum EntryFault {
     SecondInstruction,
     #[error("there is another completion before it")]
     SecondCompletion,
+    #[error("it reviews a package, and the request is none for access")]
+    NoPackage,
+    #[error("there is another review before it")]
+    SecondReview,
+    #[error("it withholds records of {0}, which has not confirmed")]
+    WithholdsUnconfirmed(SystemId),
     #[error("it plans {0} again")]
     PlannedTwice(SystemId),
     #[error("it confirms {0}, which was not planned")]

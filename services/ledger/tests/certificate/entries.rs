@@ -10,7 +10,9 @@ use quittance_ledger::{
     certificate::{CertificateFault as Fault, CertificateInput, EntryFault, issue},
 };
 
-use crate::sample::{SampleKey, confirmed, input, instructed, line, openings, planned, small, system, us};
+use crate::sample::{
+    SampleKey, confirmed, input, instructed, line, opening, openings, planned, reviewed, small, system, us, withheld,
+};
 
 fn outcome(events: &[Event], systems: &[&str]) -> Result<Vec<u8>, Fault> {
     issued(input(openings(events), systems))
@@ -191,4 +193,33 @@ fn every_planned_system_is_described_and_no_other() {
     let events = [instructed(Action::Erasure), planned(&["crm"]), done("crm"), in_time()];
     assert_eq!(outcome(&events, &[]), Err(Fault::Undescribed(system("crm"))));
     assert_eq!(outcome(&events, &["crm", "desk"]), Err(Fault::NotPlanned(system("desk"))));
+}
+
+#[test]
+fn what_the_customer_withheld_is_told_in_counts_and_by_whom() {
+    let file = issued(reviewed(vec![
+        withheld("desk", "tickets", "email", 3),
+        withheld("desk", "tickets", "free_text", 7),
+        withheld("crm", "notes", "*", 1),
+    ]));
+    let file = String::from_utf8(file.unwrap()).unwrap();
+    let lines = "\"not_processed\":[{\"system\":\"crm\",\"cause\":\"WITHHELD\",\"collection\":\"notes\",\"category\":\"*\",\"count\":1},\
+                 {\"system\":\"desk\",\"cause\":\"WITHHELD\",\"collection\":\"tickets\",\"category\":\"email\",\"count\":3},\
+                 {\"system\":\"desk\",\"cause\":\"WITHHELD\",\"collection\":\"tickets\",\"category\":\"free_text\",\"count\":7}]";
+    assert!(file.contains(lines), "{file}");
+    assert!(file.contains("{\"what\":\"REVIEWED\",\"made\":{\"at\":\"2026-03-05T10:00:00Z\",\"by\":\"ASSERTED\"},\"by\":\"customers/acme\"}"));
+    // Where all was released, that is on record, too.
+    let file = String::from_utf8(issued(reviewed(Vec::new())).unwrap()).unwrap();
+    assert!(file.contains("\"REVIEWED\"") && file.contains("\"not_processed\":[]"));
+    let fault = |fault| Err(Fault::Entry { index: 5, fault });
+    let of_nobody = issued(reviewed(vec![withheld("mail", "letters", "email", 1)]));
+    assert_eq!(of_nobody, fault(EntryFault::WithholdsUnconfirmed(system("mail"))));
+    assert_eq!(issued(reviewed(vec![withheld("crm", "notes", "*", u64::MAX)])), Err(Fault::Limit("a count")));
+    let review = |at: &str| Event::Reviewed { by: "customers/acme".to_owned(), at_us: us(at), withheld: Vec::new() };
+    let mut twice = reviewed(Vec::new());
+    twice.entries.push(opening(7, &review("2026-03-06T10:00:00Z")));
+    assert_eq!(issued(twice), Err(Fault::Entry { index: 6, fault: EntryFault::SecondReview }));
+    let events =
+        [instructed(Action::Erasure), planned(&["crm"]), done("crm"), in_time(), review("2026-03-06T10:00:00Z")];
+    assert_eq!(outcome(&events, &["crm"]), Err(Fault::Entry { index: 4, fault: EntryFault::NoPackage }));
 }

@@ -19,7 +19,7 @@ use quittance_domain::{
     task::TaskState,
 };
 use quittance_ledger::{
-    Event, Hex, Operation, PlannedSystem, SALT_BYTES, StagedEntry,
+    Event, Hex, Operation, PlannedSystem, SALT_BYTES, StagedEntry, Withheld,
     certificate::{
         AgreementTerms, Attestation, CertificateFault, CertificateInput, Customer, EntryOpening, Issuer, KeyStatus,
         LogKey, LogKeys, OpenTask, Signer, SubjectOpening, SystemDescription, TrustedKey, WitnessKey, issue,
@@ -211,7 +211,26 @@ pub fn rich() -> CertificateInput {
     rich
 }
 
-/// The same request some weeks earlier.
+/// An access whose package held others' data as well, and what the customer kept out of it.
+pub fn reviewed(withheld: Vec<Withheld>) -> CertificateInput {
+    let exported = |collection, count| line(collection, "free_text", OutcomeKind::Exported, Grade::Verified, count);
+    let confirmed = |id, lines| Confirmation { backups_expire_at: None, ..confirmed(id, lines) };
+    let events = [
+        instructed(Action::Access),
+        planned(&["crm", "desk"]),
+        Event::Confirmed { confirmation: confirmed("crm", vec![exported("contacts", 2)]), late: false },
+        Event::Confirmed { confirmation: confirmed("desk", vec![exported("tickets", 40)]), late: false },
+        Event::Completed { state: RequestState::Completed, at_us: us("2026-03-02T09:16:12.1Z"), late: false },
+        Event::Reviewed { by: "customers/acme".to_owned(), at_us: us("2026-03-05T10:00:00Z"), withheld },
+    ];
+    input(openings(&events), &["crm", "desk"])
+}
+
+pub fn withheld(id: &str, collection: &str, category: &str, count: u64) -> Withheld {
+    Withheld { system: system(id), collection: collection.to_owned(), category: category.to_owned(), count }
+}
+
+/// The request of [`rich`] some weeks earlier.
 pub fn interim() -> CertificateInput {
     let (events, systems) = rich_events();
     let events: Vec<Event> = events

@@ -1,16 +1,20 @@
 //! `PackageService`: access packages go to the customer alone, and are streamed, never held whole.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use quittance_api::v1::{self, download_package_response::Part, package_service_server::PackageService};
 use quittance_connectors::Record;
 use quittance_domain::{
     action::Action,
     agreement::ProcessingFacts,
-    ids::{CustomerId, RequestId, parse_request_name, request_name},
+    ids::{CustomerId, RequestId, SystemId, parse_request_name, request_name},
     request::RequestState,
 };
-use quittance_store::StoreError;
+use quittance_ledger::Withheld;
+use quittance_store::{PackageRow, StoreError};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
@@ -23,6 +27,8 @@ use crate::{
     status::to_status,
 };
 
+/// The category of a record that has none, as outcomes have it.
+const ANY: &str = "*";
 /// Records that a slow reader may leave unread.
 const UNREAD_MAX: usize = 64;
 
@@ -93,11 +99,15 @@ async fn get(app: &App, request: Request<v1::GetPackageRequest>) -> ApiResult<v1
 }
 
 async fn review(app: &App, request: Request<v1::ReviewPackageRequest>) -> ApiResult<v1::ReviewPackageResponse> {
-    let (customer, id) = own(&caller(&request)?, &request.get_ref().name)?;
+    let caller = caller(&request)?;
+    let (customer, id) = own(&caller, &request.get_ref().name)?;
     match read(app, &customer, id).await?.state() {
         v1::PackageState::AwaitingReview => {
-            let withhold = request.get_ref().withhold_third_party;
-            app.store.release_package(&customer, id, withhold, app.now()).await?;
+            let withheld = match request.get_ref().withhold_third_party {
+                true => Some(third_party(app, &customer, id).await?),
+                false => None,
+            };
+            app.store.release_package(&customer, id, &caller.principal(), withheld, app.now()).await?;
         }
         v1::PackageState::Released => {
             return Err(ApiError::WrongState("the package is released already".to_owned()));
@@ -110,6 +120,34 @@ async fn review(app: &App, request: Request<v1::ReviewPackageRequest>) -> ApiRes
         }
     }
     Ok(v1::ReviewPackageResponse { package: Some(read(app, &customer, id).await?) })
+}
+
+/// What there is of records with third parties' data, in counts: once the request is complete it does not change any more.
+async fn third_party(app: &App, customer: &CustomerId, id: RequestId) -> ApiResult<Vec<Withheld>> {
+    let page = app.limits.package_page;
+    let mut after = (String::new(), -1_i64);
+    let mut counts: BTreeMap<(SystemId, String, String), u64> = BTreeMap::new();
+    loop {
+        let rows = app.store.third_party_records(customer, id, (&after.0, after.1), page).await?;
+        let full = rows.len() == page as usize;
+        for PackageRow { system, number, record } in rows {
+            let record = parsed(&record)?;
+            let filled = record.fields.into_iter().filter(|field| field.value.is_some());
+            let mut categories: BTreeSet<String> = filled.map(|field| field.category).collect();
+            if categories.is_empty() {
+                categories.insert(ANY.to_owned());
+            }
+            for category in categories {
+                *counts.entry((system.clone(), record.collection.clone(), category)).or_default() += 1;
+            }
+            after = (system.as_str().to_owned(), number);
+        }
+        if !full {
+            break;
+        }
+    }
+    let line = |((system, collection, category), count)| Withheld { system, collection, category, count };
+    Ok(counts.into_iter().map(line).collect())
 }
 
 async fn download(app: &Arc<App>, request: Request<v1::DownloadPackageRequest>) -> ApiResult<DownloadStream> {
@@ -180,9 +218,13 @@ async fn stream_out(
     Ok(())
 }
 
-fn record_to(system: String, stored: &[u8]) -> ApiResult<v1::PackageRecord> {
+fn parsed(stored: &[u8]) -> ApiResult<Record> {
     let broken = |_| StoreError::Inconsistent { table: "package_records", what: "it does not parse" };
-    let record: Record = serde_json::from_slice(stored).map_err(broken)?;
+    Ok(serde_json::from_slice(stored).map_err(broken)?)
+}
+
+fn record_to(system: String, stored: &[u8]) -> ApiResult<v1::PackageRecord> {
+    let record = parsed(stored)?;
     let field =
         |f: quittance_connectors::RecordField| v1::RecordField { name: f.name, category: f.category, value: f.value };
     Ok(v1::PackageRecord {

@@ -6,6 +6,7 @@ SELECT create_reference_table('data_maps');
 SELECT create_reference_table('deployment');
 SELECT create_reference_table('key_epochs');
 SELECT create_reference_table('key_rotation');
+SELECT create_reference_table('ledger_checkpoints');
 SELECT create_reference_table('ledger_log');
 SELECT create_reference_table('ledger_lost');
 SELECT create_reference_table('ledger_tiles');

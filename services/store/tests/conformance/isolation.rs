@@ -22,6 +22,7 @@ pub const DEPLOYMENT_WIDE: &[&str] = &[
     "deployment",
     "key_epochs",
     "key_rotation",
+    "ledger_checkpoints",
     "ledger_log",
     "ledger_lost",
     "ledger_tiles",
@@ -91,7 +92,7 @@ async fn neighbours(t: &TestStore) -> Neighbours {
     referred.referred = Some("please".to_owned());
     let awaiting = bolt.instruct(at(1), referred).await;
     t.extend_request(&bolt.id, awaiting, day(80), "customers/acme", "complex", at(2)).await.unwrap();
-    t.release_package(&bolt.id, request, true, at(4)).await.unwrap();
+    t.release_package(&bolt.id, request, "customers/bolt", Some(Vec::new()), at(4)).await.unwrap();
     let issued = IssuedCertificate { content: b"signed".to_vec(), issued_at: at(4) };
     t.keep_certificate(&bolt.id, request, issued).await.unwrap();
     let pending = bolt.instruct_all(at(4), vec![access("mara"), erasure("mara")]).await[0];

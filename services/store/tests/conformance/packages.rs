@@ -1,6 +1,7 @@
 //! Records of access packages: whole, in order, of the confirmed attempt only.
 
 use quittance_domain::ids::{RequestId, SystemId};
+use quittance_ledger::Withheld;
 use quittance_store::{LeasedTask, StoreError, StoreResult};
 
 use crate::{harness::TestStore, world::*};
@@ -130,14 +131,33 @@ pub async fn third_parties_records_are_left_out_on_demand(t: &TestStore) {
     assert_eq!(texts(true).await.len(), 4);
     assert_eq!(texts(false).await, [(0, "mine".to_owned()), (2, "mine too".to_owned())]);
     assert_eq!(t.package(&acme.id, id).await.unwrap().third_party, 2);
+    // Alone, a page at a time, as whoever counts them reads them.
+    let first = t.third_party_records(&acme.id, id, ("", -1), 1).await.unwrap();
+    let second = t.third_party_records(&acme.id, id, (crm.as_str(), first[0].number), 5).await.unwrap();
+    assert_eq!(first.iter().chain(&second).map(|row| row.number).collect::<Vec<_>>(), [1, 3]);
 }
 
 pub async fn the_first_release_stands(t: &TestStore) {
     let (acme, crm) = acme_and_crm(t).await;
     let id = acme.instruct(at(1), access("mara")).await;
     acme.confirm_next(&crm, at(2)).await;
-    t.release_package(&acme.id, id, true, at(3)).await.unwrap();
-    t.release_package(&acme.id, id, false, at(4)).await.unwrap();
+    let line = Withheld { system: crm.clone(), collection: "chats".to_owned(), category: "text".to_owned(), count: 2 };
+    t.release_package(&acme.id, id, "customers/acme", Some(vec![line]), at(3)).await.unwrap();
+    t.release_package(&acme.id, id, "customers/acme", None, at(4)).await.unwrap();
     let package = t.package(&acme.id, id).await.unwrap();
     assert_eq!((package.released_at, package.third_party_withheld), (Some(at(3)), true));
+    // It is on record once, with what it says; and not without the release.
+    let reviews = async || t.rows("SELECT payload FROM ledger_entries WHERE kind = 'reviewed'", vec![]).await;
+    let found = reviews().await;
+    assert_eq!(found.len(), 1);
+    let text = String::from_utf8(found[0].bytes(0).unwrap()).unwrap();
+    let said = "\"withheld\":[{\"system\":\"crm\",\"collection\":\"chats\",\"category\":\"text\",\"count\":2}]";
+    assert!(text.contains(said), "{text}");
+    let next = acme.instruct(at(5), access("nora")).await;
+    acme.confirm_next(&crm, at(6)).await;
+    t.change("ALTER TABLE ledger_entries RENAME TO away").await;
+    assert!(t.release_package(&acme.id, next, "customers/acme", None, at(7)).await.is_err());
+    t.change("ALTER TABLE away RENAME TO ledger_entries").await;
+    assert_eq!(t.package(&acme.id, next).await.unwrap().released_at, None);
+    assert_eq!(reviews().await.len(), 1);
 }
