@@ -136,14 +136,22 @@ async fn database(engine: Engine, folder: &Path, name: &str) -> AppDatabase {
 impl AppDatabase {
     /// Customers, addresses and messages of subjects `0..subjects`.
     pub async fn crm(engine: Engine, folder: &Path, subjects: u64) -> Self {
-        let database = database(engine, folder, "crm").await;
+        database(engine, folder, "crm").await.with_crm(subjects).await
+    }
+
+    /// The same in a database of a server of the test's own.
+    pub async fn crm_at(url: String, subjects: u64) -> Self {
+        let pool = Pool::open(&ConnectOptions::new(url.clone())).unwrap();
+        Self { pool, url }.with_crm(subjects).await
+    }
+
+    async fn with_crm(self, subjects: u64) -> Self {
         for statement in CRM_SCHEMA {
-            database.pool.run_script(statement).await.unwrap();
+            self.pool.run_script(statement).await.unwrap();
         }
         let n = |i: u64| i64::try_from(i).unwrap();
         let all = 0..subjects;
-        database
-            .insert(
+        self.insert(
                 "customer (id, email, user_id, name, phone, remark)",
                 vec![
                     Column::i64s(all.clone().map(n)),
@@ -156,8 +164,7 @@ impl AppDatabase {
             )
             .await;
         let two = all.clone().flat_map(|i| [(i, "home"), (i, "work")]).collect::<Vec<_>>();
-        database
-            .insert(
+        self.insert(
                 "address (customer_id, kind, street, city)",
                 vec![
                     Column::i64s(two.iter().map(|(i, _)| n(*i))),
@@ -168,8 +175,7 @@ impl AppDatabase {
             )
             .await;
         let three = all.flat_map(|i| [(i, 0), (i, 1), (i, 2)]).collect::<Vec<_>>();
-        database
-            .insert(
+        self.insert(
                 "message (id, sender_email, body)",
                 vec![
                     Column::i64s(three.iter().map(|(i, k)| n(i * 3 + k))),
@@ -178,7 +184,7 @@ impl AppDatabase {
                 ],
             )
             .await;
-        database
+        self
     }
 
     /// Accounts, orders and their lines of subjects `0..subjects`.

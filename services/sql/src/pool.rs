@@ -1,6 +1,6 @@
 //! Pools and transactions. Every connection, wait and statement has a limit.
 
-use std::{cell::Cell, future::Future, time::Duration};
+use std::{cell::Cell, future::Future, net::IpAddr, time::Duration};
 
 use futures::TryStreamExt as _;
 use sqlx::{
@@ -123,13 +123,20 @@ fn pool_options<DB: sqlx::Database>(o: &ConnectOptions) -> PoolOptions<DB> {
         })
 }
 
+/// A name that only begins like an address of this machine may be anybody's.
 fn is_local(host: &str) -> bool {
-    host.is_empty()
-        || host == "localhost"
-        || host == "::1"
-        || host == "[::1]"
-        || host.starts_with("127.")
-        || host.starts_with('/')
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host.is_empty() || host == "localhost" || host.starts_with('/') || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// What bounds a session of MySQL's or MariaDB's as `statement_timeout` does one of PostgreSQL's: waits for locks in both; in MariaDB statements
+/// too, and a transaction that nobody goes on with. MySQL reads the part for MariaDB as a comment.
+fn mysql_session(statement_timeout: Duration) -> String {
+    let s = statement_timeout.as_secs().max(1);
+    format!(
+        "SET SESSION innodb_lock_wait_timeout = {s}, SESSION lock_wait_timeout = {s} \
+         /*M!100300 , SESSION max_statement_time = {s}, SESSION idle_transaction_timeout = 60 */"
+    )
 }
 
 fn insecure() -> SqlError {
@@ -164,12 +171,14 @@ impl Pool {
                 return Err(insecure());
             }
             let c = c.charset("utf8mb4").statement_cache_capacity(256);
-            let lock_wait_s = o.statement_timeout.as_secs().max(1);
+            let session = (!o.statement_timeout.is_zero()).then(|| mysql_session(o.statement_timeout));
             let options: MySqlPoolOptions = pool_options::<MySql>(o).after_connect(move |conn, _| {
+                let session = session.clone();
                 Box::pin(async move {
                     use sqlx::Executor as _;
-                    conn.execute(AssertSqlSafe(format!("SET SESSION innodb_lock_wait_timeout = {lock_wait_s}")))
-                        .await?;
+                    if let Some(session) = session {
+                        conn.execute(AssertSqlSafe(session)).await?;
+                    }
                     Ok(())
                 })
             });
@@ -469,7 +478,17 @@ mod tests {
     async fn a_network_host_without_verified_tls_is_refused() {
         let refused = Pool::open(&ConnectOptions::new("postgres://u:p@db.example.com/app?sslmode=require"));
         assert_eq!(refused.unwrap_err().code, "TLS_REQUIRED");
-        assert!(Pool::open(&ConnectOptions::new("postgres://u:p@127.0.0.1/app")).is_ok());
+        for local in ["127.0.0.1", "127.9.9.9", "localhost", "[::1]"] {
+            assert!(Pool::open(&ConnectOptions::new(format!("postgres://u:p@{local}/app"))).is_ok(), "{local}");
+        }
+        for network in ["127.0.0.1.example.com", "localhost.example.com", "10.0.0.1"] {
+            for scheme in ["postgres", "mysql"] {
+                let refused = Pool::open(&ConnectOptions::new(format!("{scheme}://u:p@{network}/app")));
+                assert_eq!(refused.unwrap_err().code, "TLS_REQUIRED", "{scheme} {network}");
+            }
+        }
+        let verified = "mysql://u:p@db.example.com/app?ssl-mode=VERIFY_IDENTITY";
+        assert!(Pool::open(&ConnectOptions::new(verified)).is_ok());
     }
 
     #[tokio::test]
