@@ -152,38 +152,38 @@ impl AppDatabase {
         let n = |i: u64| i64::try_from(i).unwrap();
         let all = 0..subjects;
         self.insert(
-                "customer (id, email, user_id, name, phone, remark)",
-                vec![
-                    Column::i64s(all.clone().map(n)),
-                    Column::texts(all.clone().map(email)),
-                    Column::texts(all.clone().map(user_id)),
-                    Column::texts(all.clone().map(|i| format!("Name {i}"))),
-                    Column::texts(all.clone().map(|i| format!("+3161{i:07}"))),
-                    Column::texts(all.clone().map(|i| format!("Remark {i}"))),
-                ],
-            )
-            .await;
+            "customer (id, email, user_id, name, phone, remark)",
+            vec![
+                Column::i64s(all.clone().map(n)),
+                Column::texts(all.clone().map(email)),
+                Column::texts(all.clone().map(user_id)),
+                Column::texts(all.clone().map(|i| format!("Name {i}"))),
+                Column::texts(all.clone().map(|i| format!("+3161{i:07}"))),
+                Column::texts(all.clone().map(|i| format!("Remark {i}"))),
+            ],
+        )
+        .await;
         let two = all.clone().flat_map(|i| [(i, "home"), (i, "work")]).collect::<Vec<_>>();
         self.insert(
-                "address (customer_id, kind, street, city)",
-                vec![
-                    Column::i64s(two.iter().map(|(i, _)| n(*i))),
-                    Column::texts(two.iter().map(|(_, kind)| *kind)),
-                    Column::texts(two.iter().map(|(i, kind)| format!("Street {i} {kind}"))),
-                    Column::texts(two.iter().map(|(i, _)| format!("City {}", i % 7))),
-                ],
-            )
-            .await;
+            "address (customer_id, kind, street, city)",
+            vec![
+                Column::i64s(two.iter().map(|(i, _)| n(*i))),
+                Column::texts(two.iter().map(|(_, kind)| *kind)),
+                Column::texts(two.iter().map(|(i, kind)| format!("Street {i} {kind}"))),
+                Column::texts(two.iter().map(|(i, _)| format!("City {}", i % 7))),
+            ],
+        )
+        .await;
         let three = all.flat_map(|i| [(i, 0), (i, 1), (i, 2)]).collect::<Vec<_>>();
         self.insert(
-                "message (id, sender_email, body)",
-                vec![
-                    Column::i64s(three.iter().map(|(i, k)| n(i * 3 + k))),
-                    Column::texts(three.iter().map(|(i, _)| email(*i))),
-                    Column::texts(three.iter().map(|(i, k)| format!("Message {k} of {i}"))),
-                ],
-            )
-            .await;
+            "message (id, sender_email, body)",
+            vec![
+                Column::i64s(three.iter().map(|(i, k)| n(i * 3 + k))),
+                Column::texts(three.iter().map(|(i, _)| email(*i))),
+                Column::texts(three.iter().map(|(i, k)| format!("Message {k} of {i}"))),
+            ],
+        )
+        .await;
         self
     }
 

@@ -193,7 +193,16 @@ impl Kind {
             Self::Postgres => {
                 let program = PathBuf::from(test_server("QUITTANCE_TEST_POSTGRES_BIN")).join("postgres");
                 let mut command = as_user(self.user(), program);
-                command.args(["-D", &at("data"), "-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "ssl=on"]);
+                command.args([
+                    "-D",
+                    &at("data"),
+                    "-p",
+                    &port.to_string(),
+                    "-c",
+                    "listen_addresses=127.0.0.1",
+                    "-c",
+                    "ssl=on",
+                ]);
                 for (name, file) in
                     [("unix_socket_directories", ""), ("ssl_cert_file", "server.pem"), ("ssl_key_file", "server.key")]
                 {

@@ -10,8 +10,8 @@ use quittance_tests::{
     app_database::{CRM_MAP, email},
     deployment::test_server,
     scenario::{
-        agreement, assert_refused, by_email, completed, create, create_customer, identifier, new_id, outcomes, register, system,
-        wait_for,
+        agreement, assert_refused, by_email, completed, create, create_customer, identifier, new_id, outcomes,
+        register, system, wait_for,
     },
 };
 use tonic::{Code, Status};

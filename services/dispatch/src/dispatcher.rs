@@ -18,9 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    Clock, DispatchLimits, batch::Workshop, gate::Gate, registry::ConnectorRegistry, topology::TopologyCache,
-};
+use crate::{Clock, DispatchLimits, batch::Workshop, gate::Gate, registry::ConnectorRegistry, topology::TopologyCache};
 
 /// How often requests are looked at that lack a system, beside every change of systems.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);

@@ -135,7 +135,8 @@ mod tests {
             limits: SystemLimits { concurrency, batches_per_second, ..SystemLimits::default() },
         };
         let map = Arc::new(DataMap { max_rows_per_subject: 1, collections: Vec::new() });
-        let (clock, limits) = (Arc::new(ByHand::default()), DispatchLimits { breaker_failures: 1, ..Default::default() });
+        let (clock, limits) =
+            (Arc::new(ByHand::default()), DispatchLimits { breaker_failures: 1, ..Default::default() });
         (Gate::new(&System { registration, map_version: 1, map }, &limits, clock.clone()), clock)
     }
 
@@ -166,7 +167,10 @@ mod tests {
             let rate = u64::from(per_second);
             for (i, first) in begun.iter().enumerate() {
                 for (n, last) in (1..).zip(&begun[i..]) {
-                    assert!(n <= rate + rate * (last - first) / 1000 + 1, "{n} from {first} to {last} ms, {rate} a second");
+                    assert!(
+                        n <= rate + rate * (last - first) / 1000 + 1,
+                        "{n} from {first} to {last} ms, {rate} a second"
+                    );
                 }
             }
             let all = u64::try_from(begun.len()).unwrap();

@@ -126,7 +126,10 @@ fn pool_options<DB: sqlx::Database>(o: &ConnectOptions) -> PoolOptions<DB> {
 /// A name that only begins like an address of this machine may be anybody's.
 fn is_local(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host.is_empty() || host == "localhost" || host.starts_with('/') || address.is_ok_and(|address| address.is_loopback())
+    host.is_empty()
+        || host == "localhost"
+        || host.starts_with('/')
+        || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// What bounds a session of MySQL's or MariaDB's as `statement_timeout` does one of PostgreSQL's: waits for locks in both; in MariaDB statements

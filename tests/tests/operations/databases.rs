@@ -50,7 +50,10 @@ async fn all_done(s: &Scene, crm: &AppDatabase, names: &[String]) {
     }
     let (n, erased) = (SUBJECTS as i64, names.len() as i64);
     assert_eq!(crm.count("SELECT count(*) FROM customer WHERE email IS NULL AND name = 'erased'").await, erased);
-    assert_eq!(crm.count("SELECT count(*) FROM customer WHERE email IS NOT NULL AND remark IS NOT NULL").await, n - erased);
+    assert_eq!(
+        crm.count("SELECT count(*) FROM customer WHERE email IS NOT NULL AND remark IS NOT NULL").await,
+        n - erased
+    );
     assert_eq!(crm.count("SELECT count(*) FROM address").await, 2 * (n - erased), "every neighbour is whole");
     assert_eq!(crm.count("SELECT count(*) FROM message WHERE body IS NULL").await, 3 * erased);
     assert_eq!(crm.count("SELECT count(*) FROM message WHERE body IS NOT NULL").await, 3 * (n - erased));

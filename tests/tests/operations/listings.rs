@@ -191,7 +191,10 @@ async fn confirmations_are_listed_by_system_as_they_come(store: StoreKind, engin
     }
     let listed = confirmations(&s.acme, &request.name).await.unwrap();
     let of_tasks: Vec<_> = done.tasks.iter().map(|t| t.confirmation.clone().unwrap()).collect();
-    assert_eq!(done.tasks.iter().map(|t| t.system.as_str()).collect::<Vec<_>>(), ["systems/a-print", "systems/crm", "systems/z-print"]);
+    assert_eq!(
+        done.tasks.iter().map(|t| t.system.as_str()).collect::<Vec<_>>(),
+        ["systems/a-print", "systems/crm", "systems/z-print"]
+    );
     assert_eq!(listed, of_tasks, "by system");
     assert_eq!(listed[1], first[0]);
     assert_eq!(confirmations(&s.operator, &request.name).await.unwrap(), listed);

@@ -7,7 +7,7 @@ use quittance_tests::{
     app_database::{CRM_MAP, email},
     scenario::{assert_refused, by_email, certificate, completed, create, create_customer, get, register, system},
 };
-use tonic::Code;
+use tonic::{Code, transport::Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::scene::{ERASED, QUICK};
@@ -19,7 +19,8 @@ const LEDGER: &str = "quittance.v1.Ledger";
 
 /// Of these names, those that the process answers for; it serves them all.
 async fn serves(deployment: &Deployment) -> Vec<&'static str> {
-    let mut client = HealthClient::connect(deployment.endpoint()).await.unwrap();
+    let channel = Endpoint::from_shared(deployment.endpoint()).unwrap().connect().await.unwrap();
+    let mut client = HealthClient::new(channel);
     let mut serves = Vec::new();
     for service in ["", API, WRITES, WORKER, LEDGER] {
         match client.check(HealthCheckRequest { service: service.to_owned() }).await {

@@ -212,7 +212,8 @@ async fn postgresql_is_spoken_to_with_verified_tls() {
     let file = folder.join("store-url");
     fs::write(&file, store("localhost", &known)).unwrap();
     let file_setting = file.display().to_string();
-    let settings: Vec<_> = QUICK.iter().copied().chain([("QUITTANCED_STORE_URL_FILE", file_setting.as_str())]).collect();
+    let settings: Vec<_> =
+        QUICK.iter().copied().chain([("QUITTANCED_STORE_URL_FILE", file_setting.as_str())]).collect();
     let mut deployment = Deployment::start_with(StoreKind::Sqlite, &settings).await;
     let operator = deployment.operator().await;
     create_customer(&operator, "acme").await;
@@ -223,7 +224,8 @@ async fn postgresql_is_spoken_to_with_verified_tls() {
     let request = create(&acme, by_email(v1::Action::Erasure, email(1))).await.unwrap();
     assert_eq!(outcomes(&completed(&acme, &request.name).await), ERASED);
     certificate(&acme, &request.name, "").await;
-    let connections = "SELECT count(*), count(*) FILTER (WHERE s.ssl) FROM pg_stat_activity a JOIN pg_stat_ssl s USING (pid)
+    let connections =
+        "SELECT count(*), count(*) FILTER (WHERE s.ssl) FROM pg_stat_activity a JOIN pg_stat_ssl s USING (pid)
                        WHERE a.usename = 'quittance'";
     let mut tx = admin.begin_read().await.unwrap();
     let row = tx.fetch_one(connections, Vec::<Val>::new()).await.unwrap().unwrap();

@@ -138,8 +138,5 @@ pub async fn findings(
     let found = app.store.replay_findings(&replay, after.as_ref(), size + 1).await?;
     let place = |f: &ReplayFinding| page_token::issue(&query, &format!("{}.{}", f.request, f.customer));
     let (found, next_page_token) = page_token::page(found, size, place);
-    Ok(v1::ListReplayFindingsResponse {
-        next_page_token,
-        findings: found.iter().map(finding_of).collect(),
-    })
+    Ok(v1::ListReplayFindingsResponse { next_page_token, findings: found.iter().map(finding_of).collect() })
 }
