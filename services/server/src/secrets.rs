@@ -45,7 +45,9 @@ impl ConnectorFactory for MountedSecrets {
         options.statement_timeout = self.statement_timeout;
         options.planner = Planner::Generic;
         let pool = Pool::open(&options).map_err(|e| match e.code.as_str() {
-            "TLS_REQUIRED" => refused(format!("secret {name}: a database on the network needs sslmode=verify-full")),
+            "TLS_REQUIRED" => refused(format!(
+                "secret {name}: a database on the network needs sslmode=verify-full, or ssl-mode=VERIFY_IDENTITY"
+            )),
             "BAD_URL" => refused(format!("secret {name} holds no postgres://, mysql:// or sqlite: URL")),
             _ => ConnectorError::Unavailable(e.to_string()),
         })?;

@@ -40,6 +40,7 @@ fn at(label: &str, name: &str) -> String {
 const TLS: &str = "TLS";
 const TLS_AUTHORITY: &str = "TLS_AUTHORITY";
 const TLS_NAME: &str = "TLS_NAME";
+pub(crate) const TLS_REQUIRED: &str = "TLS_REQUIRED";
 const NO_FILE: &str = "NO_FILE";
 
 fn advice(code: &str) -> &'static str {
@@ -49,6 +50,9 @@ fn advice(code: &str) -> &'static str {
             ": the server's certificate is not of an authority that is known: name it in the URL (sslrootcert, or ssl-ca with MySQL)"
         }
         TLS_NAME => ": the server's certificate is for another name: connect by the name that it is for",
+        TLS_REQUIRED => {
+            ": a database on the network needs sslmode=verify-full (PostgreSQL) or ssl-mode=VERIFY_IDENTITY (MySQL)"
+        }
         NO_FILE => ": a file that the URL names cannot be read (sslrootcert, ssl-ca, a socket)",
         _ => "",
     }

@@ -13,6 +13,7 @@ use sqlx::{
 
 use crate::{
     Engine, Row, Rows, SqlError, SqlErrorKind, Val,
+    error::TLS_REQUIRED,
     params::rewrite,
     seam::{self, Ending},
 };
@@ -76,7 +77,8 @@ pub struct ConnectOptions {
     pub planner: Planner,
     /// SQLite: make the file if it is not there.
     pub create: bool,
-    /// Refuse a connection over a network without verified TLS, unless the host is this machine.
+    /// Refuse a connection over a network without verified TLS, unless the host is this machine. The name is verified, too: the public
+    /// authorities are trusted beside the URL's own, so without it anybody's certificate would do.
     pub require_tls: bool,
 }
 
@@ -143,7 +145,7 @@ fn mysql_session(statement_timeout: Duration) -> String {
 }
 
 fn insecure() -> SqlError {
-    SqlError::plain(SqlErrorKind::Denied, "TLS_REQUIRED")
+    SqlError::plain(SqlErrorKind::Denied, TLS_REQUIRED)
 }
 
 impl Pool {
@@ -153,10 +155,7 @@ impl Pool {
         let timeout_ms = o.statement_timeout.as_millis().to_string();
         if o.url.starts_with("postgres://") || o.url.starts_with("postgresql://") {
             let c: PgConnectOptions = o.url.parse().map_err(bad_url)?;
-            if o.require_tls
-                && !is_local(c.get_host())
-                && !matches!(c.get_ssl_mode(), PgSslMode::VerifyCa | PgSslMode::VerifyFull)
-            {
+            if o.require_tls && !is_local(c.get_host()) && !matches!(c.get_ssl_mode(), PgSslMode::VerifyFull) {
                 return Err(insecure());
             }
             let c = c.application_name("quittance").statement_cache_capacity(256).options([
@@ -167,10 +166,7 @@ impl Pool {
             Ok(Self::Postgres(pool_options::<Postgres>(o).connect_lazy_with(c)))
         } else if o.url.starts_with("mysql://") || o.url.starts_with("mariadb://") {
             let c: MySqlConnectOptions = o.url.replacen("mariadb://", "mysql://", 1).parse().map_err(bad_url)?;
-            if o.require_tls
-                && !is_local(c.get_host())
-                && !matches!(c.get_ssl_mode(), MySqlSslMode::VerifyCa | MySqlSslMode::VerifyIdentity)
-            {
+            if o.require_tls && !is_local(c.get_host()) && !matches!(c.get_ssl_mode(), MySqlSslMode::VerifyIdentity) {
                 return Err(insecure());
             }
             let c = c.charset("utf8mb4").statement_cache_capacity(256);
@@ -481,6 +477,11 @@ mod tests {
     async fn a_network_host_without_verified_tls_is_refused() {
         let refused = Pool::open(&ConnectOptions::new("postgres://u:p@db.example.com/app?sslmode=require"));
         assert_eq!(refused.unwrap_err().code, "TLS_REQUIRED");
+        for half in
+            ["postgres://u:p@db.example.com/app?sslmode=verify-ca", "mysql://u:p@db.example.com/app?ssl-mode=VERIFY_CA"]
+        {
+            assert_eq!(Pool::open(&ConnectOptions::new(half)).unwrap_err().code, "TLS_REQUIRED", "{half}");
+        }
         for local in ["127.0.0.1", "127.9.9.9", "localhost", "[::1]"] {
             assert!(Pool::open(&ConnectOptions::new(format!("postgres://u:p@{local}/app"))).is_ok(), "{local}");
         }
@@ -490,8 +491,12 @@ mod tests {
                 assert_eq!(refused.unwrap_err().code, "TLS_REQUIRED", "{scheme} {network}");
             }
         }
-        let verified = "mysql://u:p@db.example.com/app?ssl-mode=VERIFY_IDENTITY";
-        assert!(Pool::open(&ConnectOptions::new(verified)).is_ok());
+        for verified in [
+            "postgres://u:p@db.example.com/app?sslmode=verify-full",
+            "mysql://u@db.example.com/app?ssl-mode=VERIFY_IDENTITY",
+        ] {
+            assert!(Pool::open(&ConnectOptions::new(verified)).is_ok(), "{verified}");
+        }
     }
 
     #[tokio::test]
