@@ -15,7 +15,6 @@ use quittance_tests::{
     },
 };
 use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
 
 struct Scene {
     deployment: Deployment,

@@ -170,7 +170,7 @@ impl RpcError {
                 "tell the service's operator: its log is halted; sent again after the repair, this is done once"
             }
             None if self.is_retryable() => {
-                "check the connection and that the service is up, then try again: what bears a request id is safe to send twice"
+                "check that the service is up, and that the endpoint says https:// if it speaks TLS; then try again: what bears a request id is safe to send twice"
             }
             None if self.code == Code::Unimplemented => {
                 "check the endpoint and the service's version: this call is not known there"

@@ -78,7 +78,8 @@ async fn the_api_speaks_tls_to_who_knows_its_authority_and_tells_the_others_what
     refused(&by_name, None, "--ca-file").await;
     refused(&by_name, Some(&strange), "--ca-file").await;
     refused(&by_address, Some(&ca_file), "another name").await;
-    refused(&plain, None, "say https://").await;
+    // Whoever hears the alert says that it is TLS; who finds the connection closed, that it may be.
+    refused(&plain, None, "https://").await;
 
     // The command line.
     let ca = ca_file.to_str().unwrap();
@@ -88,7 +89,7 @@ async fn the_api_speaks_tls_to_who_knows_its_authority_and_tells_the_others_what
     for (endpoint, more, advice) in [
         (&by_name, vec![], "--ca-file"),
         (&by_address, vec!["--ca-file", ca], "another name"),
-        (&plain, vec![], "say https://"),
+        (&plain, vec![], "https://"),
     ] {
         let refused = quittance(endpoint, token, &more);
         assert_eq!(refused.status.code(), Some(1), "{endpoint}");
