@@ -66,14 +66,15 @@ pub async fn one_request_takes_few(t: &TestStore) {
     let (taken, trips) = round_trips(t.create_request(&context(&acme, &topology), &erasure("mara"))).await;
     assert!(trips <= TAKE_ONE, "{trips} round trips to take one in");
     let (request, tasks): (RequestRow, Vec<TaskRow>) = taken.unwrap();
-    assert_eq!(format!("{:?}", t.request(&acme.id, request.id).await.unwrap()), format!("{:?}", (request, tasks)));
+    let id = request.id;
+    assert_eq!(format!("{:?}", t.request(&acme.id, id).await.unwrap()), format!("{:?}", (request, tasks)));
     work(t, &acme, 1, 1000).await;
     assert_eq!(t.count("SELECT count(*) FROM requests WHERE state = 'COMPLETED'").await, 1);
     // Of all that are asked for, or of none.
-    let unknown = [request.id, RequestId::new(uuid::Uuid::from_u128(7))].into();
+    let unknown = [id, RequestId::new(uuid::Uuid::from_u128(7))].into();
     assert!(matches!(t.actions(&acme.id, &unknown).await, Err(StoreError::NotFound(_))));
     let bolt = customer(t, "bolt").await;
-    assert!(matches!(t.actions(&bolt.id, &[request.id].into()).await, Err(StoreError::NotFound(_))));
+    assert!(matches!(t.actions(&bolt.id, &[id].into()).await, Err(StoreError::NotFound(_))));
 }
 
 pub async fn a_thousand_requests_take_no_more(t: &TestStore) {
