@@ -3,8 +3,8 @@
 # read PDF files with are there too.
 #   tests/with-servers.sh cargo test --workspace
 # Sets QUITTANCE_TEST_POSTGRES_URL (superuser, database postgres), QUITTANCE_TEST_STANDBY_URL (a copy of it that is in recovery and takes no
-# writes) and QUITTANCE_TEST_MARIADB_URL (root, no database), QUITTANCE_TEST_POSTGRES_BIN (the server's programs) and QUITTANCE_TEST_FAKETIME (a
-# library that steps a process's clock).
+# writes) and QUITTANCE_TEST_MARIADB_URL (root, no database), QUITTANCE_TEST_POSTGRES_BIN and QUITTANCE_TEST_MARIADBD (the servers' programs) and
+# QUITTANCE_TEST_FAKETIME (a library that steps a process's clock).
 # Where no server is installed and we may, the Debian packages are.
 set -euo pipefail
 
@@ -80,7 +80,7 @@ STANDBY_PORT=$(free_port)
 start_postgres standby "$STANDBY_PORT"
 export QUITTANCE_TEST_STANDBY_URL="postgres://quittance_test@127.0.0.1:$STANDBY_PORT/postgres"
 export QUITTANCE_TEST_POSTGRES_URL="postgres://quittance_test@127.0.0.1:$PG_PORT/postgres"
-export QUITTANCE_TEST_POSTGRES_BIN="$PG"
+export QUITTANCE_TEST_POSTGRES_BIN="$PG" QUITTANCE_TEST_MARIADBD="$MARIADBD"
 QUITTANCE_TEST_FAKETIME=$(faketime)
 export QUITTANCE_TEST_FAKETIME
 

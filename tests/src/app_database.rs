@@ -136,49 +136,55 @@ async fn database(engine: Engine, folder: &Path, name: &str) -> AppDatabase {
 impl AppDatabase {
     /// Customers, addresses and messages of subjects `0..subjects`.
     pub async fn crm(engine: Engine, folder: &Path, subjects: u64) -> Self {
-        let database = database(engine, folder, "crm").await;
+        database(engine, folder, "crm").await.with_crm(subjects).await
+    }
+
+    /// The same in a database of a server of the test's own.
+    pub async fn crm_at(url: String, subjects: u64) -> Self {
+        let pool = Pool::open(&ConnectOptions::new(url.clone())).unwrap();
+        Self { pool, url }.with_crm(subjects).await
+    }
+
+    async fn with_crm(self, subjects: u64) -> Self {
         for statement in CRM_SCHEMA {
-            database.pool.run_script(statement).await.unwrap();
+            self.pool.run_script(statement).await.unwrap();
         }
         let n = |i: u64| i64::try_from(i).unwrap();
         let all = 0..subjects;
-        database
-            .insert(
-                "customer (id, email, user_id, name, phone, remark)",
-                vec![
-                    Column::i64s(all.clone().map(n)),
-                    Column::texts(all.clone().map(email)),
-                    Column::texts(all.clone().map(user_id)),
-                    Column::texts(all.clone().map(|i| format!("Name {i}"))),
-                    Column::texts(all.clone().map(|i| format!("+3161{i:07}"))),
-                    Column::texts(all.clone().map(|i| format!("Remark {i}"))),
-                ],
-            )
-            .await;
+        self.insert(
+            "customer (id, email, user_id, name, phone, remark)",
+            vec![
+                Column::i64s(all.clone().map(n)),
+                Column::texts(all.clone().map(email)),
+                Column::texts(all.clone().map(user_id)),
+                Column::texts(all.clone().map(|i| format!("Name {i}"))),
+                Column::texts(all.clone().map(|i| format!("+3161{i:07}"))),
+                Column::texts(all.clone().map(|i| format!("Remark {i}"))),
+            ],
+        )
+        .await;
         let two = all.clone().flat_map(|i| [(i, "home"), (i, "work")]).collect::<Vec<_>>();
-        database
-            .insert(
-                "address (customer_id, kind, street, city)",
-                vec![
-                    Column::i64s(two.iter().map(|(i, _)| n(*i))),
-                    Column::texts(two.iter().map(|(_, kind)| *kind)),
-                    Column::texts(two.iter().map(|(i, kind)| format!("Street {i} {kind}"))),
-                    Column::texts(two.iter().map(|(i, _)| format!("City {}", i % 7))),
-                ],
-            )
-            .await;
+        self.insert(
+            "address (customer_id, kind, street, city)",
+            vec![
+                Column::i64s(two.iter().map(|(i, _)| n(*i))),
+                Column::texts(two.iter().map(|(_, kind)| *kind)),
+                Column::texts(two.iter().map(|(i, kind)| format!("Street {i} {kind}"))),
+                Column::texts(two.iter().map(|(i, _)| format!("City {}", i % 7))),
+            ],
+        )
+        .await;
         let three = all.flat_map(|i| [(i, 0), (i, 1), (i, 2)]).collect::<Vec<_>>();
-        database
-            .insert(
-                "message (id, sender_email, body)",
-                vec![
-                    Column::i64s(three.iter().map(|(i, k)| n(i * 3 + k))),
-                    Column::texts(three.iter().map(|(i, _)| email(*i))),
-                    Column::texts(three.iter().map(|(i, k)| format!("Message {k} of {i}"))),
-                ],
-            )
-            .await;
-        database
+        self.insert(
+            "message (id, sender_email, body)",
+            vec![
+                Column::i64s(three.iter().map(|(i, k)| n(i * 3 + k))),
+                Column::texts(three.iter().map(|(i, _)| email(*i))),
+                Column::texts(three.iter().map(|(i, k)| format!("Message {k} of {i}"))),
+            ],
+        )
+        .await;
+        self
     }
 
     /// Accounts, orders and their lines of subjects `0..subjects`.

@@ -1,7 +1,9 @@
 //! What tests across crates share: a deployment of real processes, and application databases to work on.
 
 pub mod app_database;
+pub mod authority;
 pub mod deployment;
+pub mod servers;
 pub mod witness;
 
 pub use app_database::AppDatabase;

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use quittance_api::v1;
 use quittance_client::Client;
 use quittance_sql::Engine;
-use tonic::Code;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 use crate::{AppDatabase, Deployment, app_database::CRM_MAP};
@@ -74,6 +75,20 @@ pub fn system(customer: &str, connector: v1::ConnectorKind, secret: &str, map: &
 pub async fn register(operator: &Client, id: &str, system: v1::System) -> Result<v1::System, tonic::Status> {
     let request = v1::RegisterSystemRequest { request_id: new_id(), system_id: id.to_owned(), system: Some(system) };
     operator.systems().register_system(request).await.map(|r| r.into_inner().system.unwrap())
+}
+
+/// Code, reason and field (where one is named) of an error.
+#[track_caller]
+pub fn assert_refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, reason: &str, field: &str) {
+    let status = result.expect_err("it was let through");
+    let details = status.get_error_details();
+    let info = details.error_info().map(|i| i.reason.clone()).unwrap_or_default();
+    let fields: Vec<String> =
+        details.bad_request().map(|b| b.field_violations.iter().map(|v| v.field.clone()).collect()).unwrap_or_default();
+    assert_eq!((status.code(), info.as_str()), (code, reason), "{status:?}");
+    if !field.is_empty() {
+        assert!(fields.iter().any(|f| f == field), "{field} is not among {fields:?}");
+    }
 }
 
 pub fn identifier(kind: v1::IdentifierKind, value: impl Into<String>) -> v1::Identifier {

@@ -10,12 +10,11 @@ use quittance_tests::{
     app_database::{CRM_MAP, email},
     deployment::test_server,
     scenario::{
-        agreement, by_email, completed, create, create_customer, identifier, new_id, outcomes, register, system,
-        wait_for,
+        agreement, assert_refused, by_email, completed, create, create_customer, identifier, new_id, outcomes,
+        register, system, wait_for,
     },
 };
 use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
 
 struct Scene {
     deployment: Deployment,
@@ -37,20 +36,6 @@ async fn scene(engine: Engine) -> Scene {
 
 fn crm_system() -> v1::System {
     system("acme", v1::ConnectorKind::Sql, "crm", CRM_MAP)
-}
-
-/// Code, reason and the first field of an error.
-#[track_caller]
-fn assert_refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, reason: &str, field: &str) {
-    let status = result.expect_err("it was let through");
-    let details = status.get_error_details();
-    let info = details.error_info().map(|i| i.reason.clone()).unwrap_or_default();
-    let fields: Vec<String> =
-        details.bad_request().map(|b| b.field_violations.iter().map(|v| v.field.clone()).collect()).unwrap_or_default();
-    assert_eq!((status.code(), info.as_str()), (code, reason), "{status:?}");
-    if !field.is_empty() {
-        assert!(fields.iter().any(|f| f == field), "{field} is not among {fields:?}");
-    }
 }
 
 async fn count(acme: &Client) -> usize {
@@ -182,7 +167,7 @@ async fn systems_are_checked_when_they_are_registered() {
         refused,
         Code::InvalidArgument,
         "INVALID_DATA_MAP",
-        "data_map_yaml.collections.customer.customer_field",
+        "system.data_map_yaml.collections.customer.customer_field",
     );
     let listed = s.operator.systems().list_systems(v1::ListSystemsRequest::default()).await.unwrap().into_inner();
     assert_eq!(listed.systems.len(), 1, "nothing was registered");

@@ -20,8 +20,8 @@ pub enum ClientError {
     /// TLS cannot be set up as asked.
     #[error("TLS cannot be set up ({}): check the CA file and the endpoint's name", chain(.0))]
     Tls(#[source] tonic::transport::Error),
-    /// Nobody answers there.
-    #[error("the service cannot be reached ({}): check the endpoint, and that the service is up", chain(.0))]
+    /// Nobody answers there, or not as was asked for.
+    #[error("the service cannot be reached ({}): {}", chain(.0), advice(.0).unwrap_or("check the endpoint, and that the service is up"))]
     Connect(#[source] tonic::transport::Error),
     /// The service answered with an error, or the call was cut.
     #[error(transparent)]
@@ -66,6 +66,33 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = inner.source();
     }
     text
+}
+
+/// What to do about a connection that does not stand, where its cause says so.
+fn advice(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    use rustls::{CertificateError as C, Error as E, InvalidMessage};
+    // An I/O error's source is that of what it wraps.
+    let wrapped = error.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
+    if let Some(wrapped) = wrapped {
+        return advice(wrapped);
+    }
+    match error.downcast_ref::<E>() {
+        Some(E::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. })) => {
+            Some("the certificate is for another name: check the endpoint, or name the server as its certificate does")
+        }
+        Some(E::InvalidCertificate(C::UnknownIssuer)) => {
+            Some("the authority of the certificate is not known here: give its certificate as the CA file (--ca-file)")
+        }
+        Some(E::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+            Some("what answers there speaks no TLS: check the port, or say http:// on the same machine")
+        }
+        Some(_) => None,
+        // The first bytes of a TLS alert, read as the header of an HTTP/2 frame, are one that is much too long.
+        None if error.to_string().contains("frame with invalid size") => {
+            Some("what answers there is no plain HTTP/2, most likely TLS: say https://")
+        }
+        None => error.source().and_then(advice),
+    }
 }
 
 impl RpcError {
@@ -143,7 +170,7 @@ impl RpcError {
                 "tell the service's operator: its log is halted; sent again after the repair, this is done once"
             }
             None if self.is_retryable() => {
-                "check the connection and that the service is up, then try again: what bears a request id is safe to send twice"
+                "check that the service is up, and that the endpoint says https:// if it speaks TLS; then try again: what bears a request id is safe to send twice"
             }
             None if self.code == Code::Unimplemented => {
                 "check the endpoint and the service's version: this call is not known there"
@@ -188,7 +215,10 @@ impl From<Status> for RpcError {
             reason: details.error_info().map(|info| info.reason.clone()),
             violations: violations.unwrap_or_default(),
             retry_delay: details.retry_info().and_then(|info| info.retry_delay),
-            message: status.message().to_owned(),
+            message: match std::error::Error::source(&status).and_then(advice) {
+                Some(advice) => format!("{} ({advice})", status.message()),
+                None => status.message().to_owned(),
+            },
         }
     }
 }

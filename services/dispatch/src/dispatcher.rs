@@ -2,12 +2,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use quittance_domain::{
     Timestamp,
     ids::{CustomerId, SystemId},
@@ -20,9 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    Clock, DispatchLimits, batch::Workshop, breaker::Breaker, registry::ConnectorRegistry, topology::TopologyCache,
-};
+use crate::{Clock, DispatchLimits, batch::Workshop, gate::Gate, registry::ConnectorRegistry, topology::TopologyCache};
 
 /// How often requests are looked at that lack a system, beside every change of systems.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
@@ -50,41 +46,6 @@ pub struct Lookout {
     /// When requests were last looked at that lack a system, and of which generation of systems that was.
     swept: Option<(Duration, i64)>,
     backlog: Backlog,
-}
-
-/// What one system may take at once.
-struct Gate {
-    permits: Arc<Semaphore>,
-    rate: Option<DefaultDirectRateLimiter>,
-    breaker: Breaker,
-    concurrency: u32,
-    per_second: u32,
-}
-
-impl Gate {
-    fn new(system: &System, limits: &DispatchLimits) -> Self {
-        let l = system.limits;
-        Self {
-            permits: Arc::new(Semaphore::new(l.concurrency as usize)),
-            rate: NonZeroU32::new(l.batches_per_second).map(|n| RateLimiter::direct(Quota::per_second(n))),
-            breaker: Breaker::new(limits),
-            concurrency: l.concurrency,
-            per_second: l.batches_per_second,
-        }
-    }
-
-    fn takes_nothing(&self, now: Timestamp) -> bool {
-        self.permits.available_permits() == 0 || self.breaker.is_open(now)
-    }
-
-    /// Nothing of it is in work.
-    fn rests(&self) -> bool {
-        self.permits.available_permits() >= self.concurrency as usize
-    }
-
-    fn fits(&self, system: &System) -> bool {
-        self.concurrency == system.limits.concurrency && self.per_second == system.limits.batches_per_second
-    }
 }
 
 #[derive(Default)]
@@ -243,7 +204,7 @@ impl Dispatcher {
         let desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
         let gate = desk.gates.get(system);
         let own = if gate.is_none_or(Gate::rests) { self.first.available_permits() } else { 0 };
-        own + self.shared.available_permits() == 0 || gate.is_some_and(|gate| gate.takes_nothing(self.clock.now()))
+        own + self.shared.available_permits() == 0 || gate.is_some_and(Gate::takes_nothing)
     }
 
     /// A place for a batch: a system that rests has one of its own.
@@ -254,17 +215,15 @@ impl Dispatcher {
         own.or_else(|| self.shared.clone().try_acquire_owned().ok())
     }
 
-    /// Concurrency, breaker and rate of one system, in this order: what a closed gate refuses costs no rate.
+    /// Through the system's gate, if it lets a batch pass.
     fn admit(&self, system: &System, work: &ReadyWork) -> Option<OwnedSemaphorePermit> {
         let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
-        let gate = desk.gates.entry(system.id.clone()).or_insert_with(|| Gate::new(system, &self.limits));
+        let new = || Gate::new(system, &self.limits, self.clock.clone());
+        let gate = desk.gates.entry(system.id.clone()).or_insert_with(new);
         if !gate.fits(system) {
-            *gate = Gate::new(system, &self.limits);
+            *gate = new();
         }
-        let permit = gate.permits.clone().try_acquire_owned().ok()?;
-        if gate.rate.as_ref().is_some_and(|rate| rate.check().is_err()) || !gate.breaker.try_pass(self.clock.now()) {
-            return None;
-        }
+        let permit = gate.admit()?;
         desk.leasing.insert(work.clone());
         *desk.running.entry(work.customer.clone()).or_default() += 1;
         Some(permit)
@@ -308,11 +267,7 @@ impl Dispatcher {
                     }
                 }
                 if let Some(gate) = desk.gates.get_mut(&system.id) {
-                    match verdict {
-                        Some(true) => gate.breaker.succeeded(),
-                        Some(false) => gate.breaker.failed(clock.now()),
-                        None => gate.breaker.not_used(clock.now()),
-                    }
+                    gate.came_back(verdict);
                 }
             }
             drop(permits);

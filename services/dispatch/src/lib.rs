@@ -11,6 +11,7 @@ mod clock_watch;
 mod deadlines;
 mod dispatcher;
 mod execute;
+mod gate;
 mod heartbeat;
 mod holds;
 mod keys;

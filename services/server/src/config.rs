@@ -13,7 +13,7 @@ pub struct ConfigError(String);
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where the API listens.
+    /// Where the API listens, and in a process without that role health alone.
     pub listen: SocketAddr,
     /// Everything that the embedded default keeps: store, key ring, tokens, secrets.
     pub data_dir: PathBuf,

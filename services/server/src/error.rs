@@ -70,13 +70,13 @@ impl ApiError {
 
     /// The same violations, below a path.
     pub fn below(self, prefix: &str) -> Self {
+        let below = |violations: Vec<Violation>| {
+            let one = |v: Violation| Violation { field: format!("{prefix}.{}", v.field), message: v.message };
+            violations.into_iter().map(one).collect()
+        };
         match self {
-            Self::Invalid(violations) => Self::Invalid(
-                violations
-                    .into_iter()
-                    .map(|v| Violation { field: format!("{prefix}.{}", v.field), message: v.message })
-                    .collect(),
-            ),
+            Self::Invalid(violations) => Self::Invalid(below(violations)),
+            Self::InvalidDataMap(violations) => Self::InvalidDataMap(below(violations)),
             other => other,
         }
     }

@@ -1,8 +1,8 @@
 //! What the process can do at the moment: told to whoever probes it, and to whoever calls.
 //!
-//! `""` and every service are SERVING as long as RPCs are answered: liveness, and whether reads may come here. [`WRITES`] is SERVING only
-//! while something can be changed as well. A halted log turns it off in every replica at once: another replica would not help, and taking
-//! all of them out of rotation would end the reads, too.
+//! `""` is SERVING in every process until it drains: liveness. Each service of the API is, where the process has that role: whether reads may
+//! come here. [`WRITES`] is SERVING only while something can be changed as well. A halted log turns it off in every replica at once: another
+//! replica would not help, and taking all of them out of rotation would end the reads, too. [`WORKER`] and [`LEDGER`] tell who has which role.
 
 use std::task::{Context, Poll};
 
@@ -25,26 +25,50 @@ use tonic::{
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::layer::{LayerFn, layer_fn};
 
-use crate::{error::ApiError, status::to_status};
+use crate::{config::RunRole, error::ApiError, status::to_status};
 
 /// Not a service: what to ask the health service for about changes.
 pub const WRITES: &str = "quittance.v1.Writes";
-const ALL: [&str; 8] = ["", CUSTOMERS, SYSTEMS, REQUESTS, PACKAGES, CONNECTORS, EVIDENCE, KEYS];
+/// Not services either: that this process carries requests out, and that it may write the log.
+pub const WORKER: &str = "quittance.v1.Worker";
+pub const LEDGER: &str = "quittance.v1.Ledger";
+const API: [&str; 7] = [CUSTOMERS, SYSTEMS, REQUESTS, PACKAGES, CONNECTORS, EVIDENCE, KEYS];
+
+/// What a process with these roles answers for. Any other name is unknown to it.
+fn names(roles: &[RunRole]) -> Vec<&'static str> {
+    let of = |role: &RunRole| match role {
+        RunRole::Api => API.to_vec(),
+        RunRole::Worker => vec![WORKER],
+        RunRole::Ledger => vec![LEDGER],
+    };
+    std::iter::once("").chain(roles.iter().flat_map(of)).collect()
+}
 
 /// Keeps the health service's answers true until the process drains.
-pub async fn report(health: HealthReporter, mut halted: watch::Receiver<bool>, drain: CancellationToken) {
-    for name in ALL {
-        health.set_service_status(name, ServingStatus::Serving).await;
+pub async fn report(
+    health: HealthReporter,
+    roles: Vec<RunRole>,
+    mut halted: watch::Receiver<bool>,
+    drain: CancellationToken,
+) {
+    let mut names = names(&roles);
+    for name in &names {
+        health.set_service_status(*name, ServingStatus::Serving).await;
+    }
+    if roles.contains(&RunRole::Api) {
+        names.push(WRITES);
     }
     loop {
         let writes = if *halted.borrow_and_update() { ServingStatus::NotServing } else { ServingStatus::Serving };
-        health.set_service_status(WRITES, writes).await;
+        if roles.contains(&RunRole::Api) {
+            health.set_service_status(WRITES, writes).await;
+        }
         tokio::select! {
             () = drain.cancelled() => break,
             changed = halted.changed() => if changed.is_err() { drain.cancelled().await },
         }
     }
-    for name in ALL.into_iter().chain([WRITES]) {
+    for name in names {
         health.set_service_status(name, ServingStatus::NotServing).await;
     }
 }
@@ -91,6 +115,14 @@ fn begins_something(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_answers_for_what_its_roles_do_and_for_nothing_else() {
+        assert_eq!(names(&[RunRole::Worker]), ["", WORKER]);
+        assert_eq!(names(&[RunRole::Ledger]), ["", LEDGER]);
+        let api = names(&[RunRole::Api]);
+        assert!(api.contains(&REQUESTS) && api.len() == 1 + API.len(), "{api:?}");
+    }
 
     #[test]
     fn while_the_log_is_halted_reading_and_reporting_go_on_and_nothing_new_begins() {

@@ -24,9 +24,25 @@ pub fn read<'a>(query: &str, token: &'a str) -> ApiResult<Option<&'a str>> {
     }
 }
 
+/// A page of rows, of which one more was asked for than it holds, and the token of the next page: empty where this is the last.
+pub fn page<T>(mut rows: Vec<T>, size: u32, token: impl FnOnce(&T) -> String) -> (Vec<T>, String) {
+    let more = rows.len() > size as usize;
+    rows.truncate(size as usize);
+    let next = rows.last().filter(|_| more).map(token);
+    (rows, next.unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_last_page_has_no_token() {
+        let cut = |rows: &[u32]| page(rows.to_vec(), 2, u32::to_string);
+        assert_eq!(cut(&[1, 2, 3]), (vec![1, 2], "2".to_owned()));
+        assert_eq!(cut(&[1, 2]), (vec![1, 2], String::new()), "as many as a page holds are all");
+        assert_eq!(cut(&[]), (vec![], String::new()));
+    }
 
     #[test]
     fn a_token_of_another_query_is_refused() {

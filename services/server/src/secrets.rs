@@ -1,6 +1,11 @@
 //! Connectors to systems, made with the secrets that operators mount: a file per secret, by name.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use quittance_connectors::{Connector, ConnectorError, sql::SqlConnector};
@@ -17,6 +22,12 @@ pub struct MountedSecrets {
     pub statement_timeout: Duration,
 }
 
+impl MountedSecrets {
+    fn secret(&self, system: &System) -> std::io::Result<String> {
+        std::fs::read_to_string(self.folder.join(system.connection_secret.as_deref().unwrap_or_default()))
+    }
+}
+
 #[async_trait]
 impl ConnectorFactory for MountedSecrets {
     async fn connector(&self, system: &System, map: Arc<DataMap>) -> Result<Arc<dyn Connector>, ConnectorError> {
@@ -26,17 +37,27 @@ impl ConnectorFactory for MountedSecrets {
         }
         let name = system.connection_secret.as_deref().unwrap_or_default();
         // Neither the path nor the content goes into an error: the content is a password.
-        let url = std::fs::read_to_string(self.folder.join(name))
+        let url = self
+            .secret(system)
             .map_err(|_| ConnectorError::Unavailable(format!("secret {name} is not in the secrets folder")))?;
         let mut options = ConnectOptions::new(url.trim());
         options.connections_max = self.connections_max;
         options.statement_timeout = self.statement_timeout;
         options.planner = Planner::Generic;
         let pool = Pool::open(&options).map_err(|e| match e.code.as_str() {
-            "TLS_REQUIRED" => refused(format!("secret {name}: a database on the network needs sslmode=verify-full")),
+            "TLS_REQUIRED" => refused(format!(
+                "secret {name}: a database on the network needs sslmode=verify-full, or ssl-mode=VERIFY_IDENTITY"
+            )),
             "BAD_URL" => refused(format!("secret {name} holds no postgres://, mysql:// or sqlite: URL")),
             _ => ConnectorError::Unavailable(e.to_string()),
         })?;
         Ok(Arc::new(SqlConnector::open(pool, DataMap::clone(&map))))
+    }
+
+    /// Of the secret as it is now: a rotated password is used with the next batch.
+    fn revision(&self, system: &System) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.secret(system).ok().hash(&mut hasher);
+        hasher.finish()
     }
 }

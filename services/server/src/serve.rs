@@ -1,6 +1,6 @@
 //! Wires the parts, serves, and drains.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use quittance_api::v1::{
     connector_service_server::ConnectorServiceServer, customer_service_server::CustomerServiceServer,
@@ -137,12 +137,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         tracing::info!("stopping: no new work, what runs may finish");
         signalled.cancel();
     });
-    if config.roles.contains(&RunRole::Api) {
-        serve(&config, app, tokens, drain.clone()).await?;
-    } else {
-        tracing::info!("working without an API");
-        drain.cancelled().await;
-    }
+    serve(&config, app, tokens, drain.clone()).await?;
     if let Some(working) = working {
         working.await?;
     }
@@ -155,6 +150,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Health in every process; the API where that is among its roles.
 async fn serve(
     config: &Config,
     app: Arc<App>,
@@ -169,7 +165,7 @@ async fn serve(
         };
     }
     let (health_reporter, health) = tonic_health::server::health_reporter();
-    tokio::spawn(health::report(health_reporter, app.halted.clone(), drain.clone()));
+    tokio::spawn(health::report(health_reporter, config.roles.clone(), app.halted.clone(), drain.clone()));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(quittance_api::DESCRIPTOR_SET)
         .build_v1()?;
@@ -179,24 +175,31 @@ async fn serve(
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .tcp_nodelay(true);
     if let (Some(certificate), Some(key)) = (&config.tls_certificate, &config.tls_key) {
-        let identity = Identity::from_pem(std::fs::read(certificate)?, std::fs::read(key)?);
-        server = server.tls_config(ServerTlsConfig::new().identity(identity))?;
+        let read = |file: &Path| std::fs::read(file).map_err(|e| format!("{}: {e}", file.display()));
+        let identity = Identity::from_pem(read(certificate)?, read(key)?);
+        let made = server.tls_config(ServerTlsConfig::new().identity(identity));
+        server = made.map_err(|e| {
+            format!("{} and {} are no certificate with its key, as PEM: {e}", certificate.display(), key.display())
+        })?;
     }
-    let router = server
+    let mut router = server
         .layer(MapResponseLayer::new(move |answer| with_reason(answer, bytes)))
         .layer(health::while_halted(app.halted.clone()))
-        .add_service(health)
-        .add_service(reflection)
-        .add_service(service!(CustomerServiceServer, Customers(app.clone())))
-        .add_service(service!(SystemServiceServer, Systems(app.clone())))
-        .add_service(service!(RequestServiceServer, Requests(app.clone())))
-        .add_service(service!(PackageServiceServer, Packages(app.clone())))
-        .add_service(service!(ConnectorServiceServer, Connectors(app.clone())))
-        .add_service(service!(KeyServiceServer, Keys(app.clone())))
-        .add_service(service!(EvidenceServiceServer, Evidence(app)));
+        .add_service(health);
+    if config.roles.contains(&RunRole::Api) {
+        router = router
+            .add_service(reflection)
+            .add_service(service!(CustomerServiceServer, Customers(app.clone())))
+            .add_service(service!(SystemServiceServer, Systems(app.clone())))
+            .add_service(service!(RequestServiceServer, Requests(app.clone())))
+            .add_service(service!(PackageServiceServer, Packages(app.clone())))
+            .add_service(service!(ConnectorServiceServer, Connectors(app.clone())))
+            .add_service(service!(KeyServiceServer, Keys(app.clone())))
+            .add_service(service!(EvidenceServiceServer, Evidence(app)));
+    }
     let listener = TcpListener::bind(config.listen).await?;
     // With port 0 the system chooses: whoever started us reads it here.
-    tracing::info!(address = %listener.local_addr()?, "listening");
+    tracing::info!(address = %listener.local_addr()?, roles = ?config.roles, "listening");
     let stopping = drain.clone();
     let drained = async move { stopping.cancelled().await };
     let patience = Duration::from_secs(config.limits.drain_s);

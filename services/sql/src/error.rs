@@ -1,5 +1,7 @@
 //! One error for three drivers, free of values.
 
+use std::io::ErrorKind;
+
 /// What the caller can do about it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SqlErrorKind {
@@ -21,7 +23,7 @@ pub enum SqlErrorKind {
 
 /// The code and the names of schema objects; never the driver's text, which may quote a row (I10).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("database error {code}{}{}", at(" on table ", .table), at(", constraint ", .constraint))]
+#[error("database error {code}{}{}{}", at(" on table ", .table), at(", constraint ", .constraint), advice(.code))]
 pub struct SqlError {
     pub kind: SqlErrorKind,
     /// SQLSTATE, SQLite's extended result code, or a word for what is not the server's.
@@ -32,6 +34,44 @@ pub struct SqlError {
 
 fn at(label: &str, name: &str) -> String {
     if name.is_empty() { String::new() } else { format!("{label}{name}") }
+}
+
+/// Codes of our own, for what goes wrong before a server can say anything.
+const TLS: &str = "TLS";
+const TLS_AUTHORITY: &str = "TLS_AUTHORITY";
+const TLS_NAME: &str = "TLS_NAME";
+pub(crate) const TLS_REQUIRED: &str = "TLS_REQUIRED";
+const NO_FILE: &str = "NO_FILE";
+
+fn advice(code: &str) -> &'static str {
+    match code {
+        TLS => ": TLS could not be agreed with the server, or it speaks none",
+        TLS_AUTHORITY => {
+            ": the server's certificate is not of an authority that is known: name it in the URL (sslrootcert, or ssl-ca with MySQL)"
+        }
+        TLS_NAME => ": the server's certificate is for another name: connect by the name that it is for",
+        TLS_REQUIRED => {
+            ": a database on the network needs sslmode=verify-full (PostgreSQL) or ssl-mode=VERIFY_IDENTITY (MySQL)"
+        }
+        NO_FILE => ": a file that the URL names cannot be read (sslrootcert, ssl-ca, a socket)",
+        _ => "",
+    }
+}
+
+/// What of TLS it was, wherever in the error that stands.
+fn tls_code(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    use rustls::{CertificateError as C, Error as E};
+    // An I/O error's source is that of what it wraps.
+    let wrapped = error.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
+    if let Some(wrapped) = wrapped {
+        return tls_code(wrapped);
+    }
+    match error.downcast_ref::<E>() {
+        Some(E::InvalidCertificate(C::UnknownIssuer)) => Some(TLS_AUTHORITY),
+        Some(E::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. })) => Some(TLS_NAME),
+        Some(_) => Some(TLS),
+        None => error.source().and_then(tls_code),
+    }
 }
 
 impl SqlError {
@@ -99,8 +139,11 @@ impl From<sqlx::Error> for SqlError {
                     constraint: e.constraint().unwrap_or_default().to_owned(),
                 }
             }
-            E::Io(_) => Self::plain(SqlErrorKind::Unavailable, "IO"),
-            E::Tls(_) => Self::plain(SqlErrorKind::Unavailable, "TLS"),
+            E::Io(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+                Self::plain(SqlErrorKind::Unavailable, NO_FILE)
+            }
+            E::Io(e) => Self::plain(SqlErrorKind::Unavailable, tls_code(&e).unwrap_or("IO")),
+            E::Tls(e) => Self::plain(SqlErrorKind::Unavailable, tls_code(e.as_ref()).unwrap_or(TLS)),
             E::PoolTimedOut => Self::plain(SqlErrorKind::Unavailable, "POOL_TIMED_OUT"),
             E::PoolClosed => Self::plain(SqlErrorKind::Unavailable, "POOL_CLOSED"),
             E::WorkerCrashed => Self::plain(SqlErrorKind::Unavailable, "WORKER_CRASHED"),
@@ -112,5 +155,27 @@ impl From<sqlx::Error> for SqlError {
             }
             _ => Self::plain(SqlErrorKind::Statement, "CLIENT"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use rustls::{CertificateError, Error};
+
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_certificate_is_told_with_what_to_do() {
+        let certificate = |e| io::Error::new(io::ErrorKind::InvalidData, Error::InvalidCertificate(e));
+        let unknown = SqlError::from(sqlx::Error::Io(certificate(CertificateError::UnknownIssuer)));
+        assert!(unknown.is_transient() && unknown.to_string().contains("sslrootcert"), "{unknown}");
+        let name = sqlx::Error::Tls(Box::new(certificate(CertificateError::NotValidForName)));
+        assert!(SqlError::from(name).to_string().contains("another name"));
+        let expired = SqlError::from(sqlx::Error::Tls(Box::new(certificate(CertificateError::Expired))));
+        assert_eq!(expired.code, TLS);
+        let cut = SqlError::from(sqlx::Error::Io(io::ErrorKind::ConnectionReset.into()));
+        assert_eq!(cut.to_string(), "database error IO");
     }
 }

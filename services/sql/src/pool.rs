@@ -1,6 +1,6 @@
 //! Pools and transactions. Every connection, wait and statement has a limit.
 
-use std::{cell::Cell, future::Future, time::Duration};
+use std::{cell::Cell, future::Future, net::IpAddr, time::Duration};
 
 use futures::TryStreamExt as _;
 use sqlx::{
@@ -13,6 +13,7 @@ use sqlx::{
 
 use crate::{
     Engine, Row, Rows, SqlError, SqlErrorKind, Val,
+    error::TLS_REQUIRED,
     params::rewrite,
     seam::{self, Ending},
 };
@@ -78,7 +79,8 @@ pub struct ConnectOptions {
     pub planner: Planner,
     /// SQLite: make the file if it is not there.
     pub create: bool,
-    /// Refuse a connection over a network without verified TLS, unless the host is this machine.
+    /// Refuse a connection over a network without verified TLS, unless the host is this machine. The name is verified, too: the public
+    /// authorities are trusted beside the URL's own, so without it anybody's certificate would do.
     pub require_tls: bool,
 }
 
@@ -125,17 +127,27 @@ fn pool_options<DB: sqlx::Database>(o: &ConnectOptions) -> PoolOptions<DB> {
         })
 }
 
+/// A name that only begins like an address of this machine may be anybody's.
 fn is_local(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host.is_empty()
         || host == "localhost"
-        || host == "::1"
-        || host == "[::1]"
-        || host.starts_with("127.")
         || host.starts_with('/')
+        || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// What bounds a session of MySQL's or MariaDB's as `statement_timeout` does one of PostgreSQL's: waits for locks in both; in MariaDB statements
+/// too, and a transaction that nobody goes on with. MySQL reads the part for MariaDB as a comment.
+fn mysql_session(statement_timeout: Duration) -> String {
+    let s = statement_timeout.as_secs().max(1);
+    format!(
+        "SET SESSION innodb_lock_wait_timeout = {s}, SESSION lock_wait_timeout = {s} \
+         /*M!100300 , SESSION max_statement_time = {s}, SESSION idle_transaction_timeout = 60 */"
+    )
 }
 
 fn insecure() -> SqlError {
-    SqlError::plain(SqlErrorKind::Denied, "TLS_REQUIRED")
+    SqlError::plain(SqlErrorKind::Denied, TLS_REQUIRED)
 }
 
 impl Pool {
@@ -145,10 +157,7 @@ impl Pool {
         let timeout_ms = o.statement_timeout.as_millis().to_string();
         if o.url.starts_with("postgres://") || o.url.starts_with("postgresql://") {
             let c: PgConnectOptions = o.url.parse().map_err(bad_url)?;
-            if o.require_tls
-                && !is_local(c.get_host())
-                && !matches!(c.get_ssl_mode(), PgSslMode::VerifyCa | PgSslMode::VerifyFull)
-            {
+            if o.require_tls && !is_local(c.get_host()) && !matches!(c.get_ssl_mode(), PgSslMode::VerifyFull) {
                 return Err(insecure());
             }
             let c = c.application_name("quittance").statement_cache_capacity(256).options([
@@ -159,19 +168,18 @@ impl Pool {
             Ok(Self::Postgres(pool_options::<Postgres>(o).connect_lazy_with(c)))
         } else if o.url.starts_with("mysql://") || o.url.starts_with("mariadb://") {
             let c: MySqlConnectOptions = o.url.replacen("mariadb://", "mysql://", 1).parse().map_err(bad_url)?;
-            if o.require_tls
-                && !is_local(c.get_host())
-                && !matches!(c.get_ssl_mode(), MySqlSslMode::VerifyCa | MySqlSslMode::VerifyIdentity)
-            {
+            if o.require_tls && !is_local(c.get_host()) && !matches!(c.get_ssl_mode(), MySqlSslMode::VerifyIdentity) {
                 return Err(insecure());
             }
             let c = c.charset("utf8mb4").statement_cache_capacity(256);
-            let lock_wait_s = o.statement_timeout.as_secs().max(1);
+            let session = (!o.statement_timeout.is_zero()).then(|| mysql_session(o.statement_timeout));
             let options: MySqlPoolOptions = pool_options::<MySql>(o).after_connect(move |conn, _| {
+                let session = session.clone();
                 Box::pin(async move {
                     use sqlx::Executor as _;
-                    conn.execute(AssertSqlSafe(format!("SET SESSION innodb_lock_wait_timeout = {lock_wait_s}")))
-                        .await?;
+                    if let Some(session) = session {
+                        conn.execute(AssertSqlSafe(session)).await?;
+                    }
                     Ok(())
                 })
             });
@@ -471,7 +479,26 @@ mod tests {
     async fn a_network_host_without_verified_tls_is_refused() {
         let refused = Pool::open(&ConnectOptions::new("postgres://u:p@db.example.com/app?sslmode=require"));
         assert_eq!(refused.unwrap_err().code, "TLS_REQUIRED");
-        assert!(Pool::open(&ConnectOptions::new("postgres://u:p@127.0.0.1/app")).is_ok());
+        for half in
+            ["postgres://u:p@db.example.com/app?sslmode=verify-ca", "mysql://u:p@db.example.com/app?ssl-mode=VERIFY_CA"]
+        {
+            assert_eq!(Pool::open(&ConnectOptions::new(half)).unwrap_err().code, "TLS_REQUIRED", "{half}");
+        }
+        for local in ["127.0.0.1", "127.9.9.9", "localhost", "[::1]"] {
+            assert!(Pool::open(&ConnectOptions::new(format!("postgres://u:p@{local}/app"))).is_ok(), "{local}");
+        }
+        for network in ["127.0.0.1.example.com", "localhost.example.com", "10.0.0.1"] {
+            for scheme in ["postgres", "mysql"] {
+                let refused = Pool::open(&ConnectOptions::new(format!("{scheme}://u:p@{network}/app")));
+                assert_eq!(refused.unwrap_err().code, "TLS_REQUIRED", "{scheme} {network}");
+            }
+        }
+        for verified in [
+            "postgres://u:p@db.example.com/app?sslmode=verify-full",
+            "mysql://u@db.example.com/app?ssl-mode=VERIFY_IDENTITY",
+        ] {
+            assert!(Pool::open(&ConnectOptions::new(verified)).is_ok(), "{verified}");
+        }
     }
 
     #[tokio::test]

@@ -71,7 +71,9 @@ impl Store {
         let known = "SELECT body FROM agreements WHERE customer_id = $1 AND idempotency_id = $2";
         let args = vec![customer.as_str().into(), idempotency.uuid().into()];
         if let Some(row) = tx.fetch_one(known, args).await? {
-            return from_body(&row.text(0)?);
+            let known = from_body(&row.text(0)?)?;
+            let same = known == Agreement { version: known.version, ..agreement };
+            return if same { Ok(known) } else { Err(StoreError::RequestIdReused) };
         }
         let agreement = Agreement { version, ..agreement };
         insert(&mut tx, customer, idempotency, &agreement, now).await?;
@@ -92,6 +94,10 @@ impl Store {
         let mut tx = self.customer_read(customer).await?;
         let sql = "SELECT body FROM agreements WHERE customer_id = $1 ORDER BY version DESC LIMIT $2";
         let rows = tx.fetch(sql, vec![customer.as_str().into(), VERSIONS_MAX.into()]).await?;
+        // Whoever is there has one.
+        if rows.is_empty() {
+            return Err(StoreError::NotFound("the customer"));
+        }
         rows.iter().map(|row| from_body(&row.text(0)?)).collect()
     }
 }

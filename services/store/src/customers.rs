@@ -43,36 +43,41 @@ fn read(row: &Row) -> StoreResult<CustomerRow> {
     })
 }
 
-/// What the `request_id` created before.
-async fn known(tx: &mut Tx, idempotency: IdempotencyId) -> StoreResult<Option<String>> {
-    let sql = "SELECT customer_id FROM customers WHERE idempotency_id = $1";
-    let row = tx.fetch_one(sql, vec![idempotency.uuid().into()]).await?;
-    Ok(row.map(|row| row.text(0)).transpose()?)
+/// Whether the `request_id` created this customer before; an error, if it created another.
+async fn is_known(tx: &mut Tx, new: &NewCustomer) -> StoreResult<bool> {
+    let sql = "SELECT c.customer_id, c.display_name, a.body FROM customers c
+               JOIN agreements a ON a.customer_id = c.customer_id AND a.version = 1 WHERE c.idempotency_id = $1";
+    let Some(row) = tx.fetch_one(sql, vec![new.idempotency.uuid().into()]).await? else { return Ok(false) };
+    let first = agreements::from_body(&row.text(2)?)?;
+    let same = row.text(0)? == new.id.as_str()
+        && row.text(1)? == new.display_name
+        && first == Agreement { version: 1, ..new.agreement.clone() };
+    if same { Ok(true) } else { Err(StoreError::RequestIdReused) }
 }
 
 impl Store {
     /// Creates it, or gives what the same `request_id` created before.
     pub async fn create_customer(&self, new: NewCustomer, now: Timestamp) -> StoreResult<CustomerRow> {
         let mut tx = self.deployment_tx().await?;
-        if let Some(known) = known(&mut tx, new.idempotency).await? {
+        if is_known(&mut tx, &new).await? {
             drop(tx);
-            return if known == new.id.as_str() {
-                self.customer(&new.id).await
-            } else {
-                Err(StoreError::RequestIdReused)
-            };
+            return self.customer(&new.id).await;
         }
-        let agreement = Agreement { version: 1, ..new.agreement };
         let inserted = tx
             .execute(
                 "INSERT INTO customers (customer_id, idempotency_id, display_name, agreement_version, created_us)
                  VALUES ($1, $2, $3, 1, $4) ON CONFLICT DO NOTHING",
-                vec![new.id.as_str().into(), new.idempotency.uuid().into(), new.display_name.into(), us(now).into()],
+                vec![
+                    new.id.as_str().into(),
+                    new.idempotency.uuid().into(),
+                    new.display_name.as_str().into(),
+                    us(now).into(),
+                ],
             )
             .await?;
         if inserted == 0 {
             // Or it was sent twice at once, and the other one was first.
-            let repeated = known(&mut tx, new.idempotency).await?.is_some_and(|known| known == new.id.as_str());
+            let repeated = is_known(&mut tx, &new).await?;
             drop(tx);
             return if repeated {
                 self.customer(&new.id).await
@@ -80,6 +85,7 @@ impl Store {
                 Err(StoreError::AlreadyExists("the customer"))
             };
         }
+        let agreement = Agreement { version: 1, ..new.agreement };
         agreements::insert(&mut tx, &new.id, new.idempotency, &agreement, now).await?;
         tx.commit().await?;
         self.customer(&new.id).await

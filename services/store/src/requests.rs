@@ -1,6 +1,9 @@
 //! Reading requests and their tasks.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use quittance_domain::{
     Timestamp,
@@ -12,7 +15,7 @@ use quittance_domain::{
     task::TaskState,
     window::Timeliness,
 };
-use quittance_sql::{Row, Tx, Val};
+use quittance_sql::{Column, Row, Rows, Tx, Val};
 
 use crate::{
     Store, StoreError, StoreResult,
@@ -225,6 +228,28 @@ fn any_of(sql: &mut String, args: &mut Vec<Val>, column: &str, texts: &[&str]) {
 impl Store {
     pub async fn request(&self, customer: &CustomerId, id: RequestId) -> StoreResult<(RequestRow, Vec<TaskRow>)> {
         read_with_tasks(&mut self.customer_read(customer).await?, customer, id).await
+    }
+
+    /// What each of them instructs, by one query.
+    pub async fn actions(
+        &self,
+        customer: &CustomerId,
+        ids: &BTreeSet<RequestId>,
+    ) -> StoreResult<HashMap<RequestId, Action>> {
+        let mut tx = self.customer_read(customer).await?;
+        let rows = tx
+            .fetch_rows(
+                "WITH v(request_id) AS ({rows}) SELECT r.request_id, r.action FROM v
+                 JOIN requests r ON r.customer_id = $1 AND r.request_id = v.request_id",
+                vec![customer.as_str().into()],
+                Rows::new(vec![Column::uuids(ids.iter().map(|id| id.uuid()))]),
+            )
+            .await?;
+        if rows.len() < ids.len() {
+            return Err(StoreError::NotFound("the request"));
+        }
+        let one = |row: &Row| Ok((RequestId::new(row.uuid(0)?), parsed(row, 1, "requests", Action::parse)?));
+        rows.iter().map(one).collect()
     }
 
     /// Newest first, those before `before`.

@@ -7,7 +7,7 @@ use quittance_domain::{
     data_map::DataMap,
     ids::{CustomerId, IdempotencyId, SystemId},
     plan::SystemFacts,
-    system::{System, SystemRole},
+    system::{Registration, System, SystemRole},
 };
 use quittance_sql::{Engine, Row, Tx, Val};
 
@@ -82,11 +82,13 @@ async fn raise_generation(tx: &mut Tx) -> StoreResult<()> {
     Ok(())
 }
 
-/// What the `request_id` registered before.
-async fn known_system(tx: &mut Tx, idempotency: IdempotencyId) -> StoreResult<Option<String>> {
-    let sql = "SELECT system_id FROM systems WHERE idempotency_id = $1";
-    let row = tx.fetch_one(sql, vec![idempotency.uuid().into()]).await?;
-    Ok(row.map(|row| row.text(0)).transpose()?)
+/// Whether the `request_id` registered this system before; an error, if it registered another.
+async fn is_known(tx: &mut Tx, system: &System, yaml: &str, idempotency: IdempotencyId) -> StoreResult<bool> {
+    let sql = "SELECT s.body, m.yaml FROM systems s JOIN data_maps m ON m.system_id = s.system_id AND m.version = 1
+               WHERE s.idempotency_id = $1";
+    let Some(row) = tx.fetch_one(sql, vec![idempotency.uuid().into()]).await? else { return Ok(false) };
+    let known: Registration = serde_json::from_str(&row.text(0)?).map_err(broken)?;
+    if known == system.registration && row.text(1)? == yaml { Ok(true) } else { Err(StoreError::RequestIdReused) }
 }
 
 async fn insert_map(
@@ -140,8 +142,8 @@ impl Store {
         now: Timestamp,
     ) -> StoreResult<()> {
         let mut tx = self.deployment_tx().await?;
-        if let Some(known) = known_system(&mut tx, idempotency).await? {
-            return if known == system.id.as_str() { Ok(()) } else { Err(StoreError::RequestIdReused) };
+        if is_known(&mut tx, system, yaml, idempotency).await? {
+            return Ok(());
         }
         let body = serde_json::to_string(&system.registration).map_err(broken)?;
         let inserted = tx
@@ -159,7 +161,7 @@ impl Store {
             .await?;
         if inserted == 0 {
             // Or it was sent twice at once, and the other one was first.
-            let repeated = known_system(&mut tx, idempotency).await?.is_some_and(|known| known == system.id.as_str());
+            let repeated = is_known(&mut tx, system, yaml, idempotency).await?;
             return if repeated { Ok(()) } else { Err(StoreError::AlreadyExists("the system")) };
         }
         insert_map(&mut tx, &system.id, 1, idempotency, yaml, &system.map, now).await?;
@@ -181,10 +183,10 @@ impl Store {
         let row = tx.fetch_one(bump, vec![system.as_str().into()]).await?;
         let version = row.ok_or(StoreError::NotFound("the system"))?.i64(0)?;
         // Under the system's lock: the same id sent twice at once is one version. What was raised is rolled back.
-        let known = "SELECT version FROM data_maps WHERE system_id = $1 AND idempotency_id = $2";
+        let known = "SELECT yaml FROM data_maps WHERE system_id = $1 AND idempotency_id = $2";
         let args = vec![system.as_str().into(), idempotency.uuid().into()];
-        if tx.fetch_one(known, args).await?.is_some() {
-            return Ok(());
+        if let Some(row) = tx.fetch_one(known, args).await? {
+            return if row.text(0)? == yaml { Ok(()) } else { Err(StoreError::RequestIdReused) };
         }
         insert_map(&mut tx, system, version, idempotency, yaml, map, now).await?;
         raise_generation(&mut tx).await?;

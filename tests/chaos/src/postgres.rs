@@ -2,15 +2,16 @@
 
 use std::{
     fs,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use quittance_sql::{ConnectOptions, Pool};
-use quittance_tests::deployment::{free_port, test_server};
+use quittance_tests::{
+    deployment::{free_port, test_server},
+    servers::{as_user, give_to, init_postgres},
+};
 
 use crate::{
     Failure,
@@ -22,39 +23,19 @@ pub struct Postgres {
     pub process: Arc<Process>,
 }
 
-/// The server refuses to run as root: the package's own user runs it then.
-fn command(program: PathBuf) -> Result<Command, Failure> {
-    if fs::metadata("/proc/self")?.uid() != 0 {
-        return Ok(Command::new(program));
-    }
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "--"]).arg(program);
-    Ok(command)
-}
-
 impl Postgres {
     /// In a folder that its user may write into.
     pub async fn start(folder: &Path) -> Result<Self, Failure> {
         let programs = PathBuf::from(test_server("QUITTANCE_TEST_POSTGRES_BIN"));
         let home = folder.join("postgres");
         fs::create_dir_all(&home)?;
-        if fs::metadata("/proc/self")?.uid() == 0 {
-            Command::new("chown").arg("postgres").arg(&home).status()?;
-        }
+        give_to("postgres", &home);
         let data = home.join("data");
-        let made = command(programs.join("initdb"))?
-            .arg("-D")
-            .arg(&data)
-            .args(["-U", "admin", "-A", "trust", "--locale=C.UTF-8", "-E", "UTF8"])
-            .stdout(Stdio::null())
-            .status()?;
-        if !made.success() {
-            return Err("initdb failed".into());
-        }
+        init_postgres(&data);
         let port = free_port();
         let server = programs.join("postgres");
         let process = Process::new("postgres".to_owned(), folder.join("postgres.log"), move || {
-            let mut command = command(server.clone()).unwrap_or_else(|_| Command::new(&server));
+            let mut command = as_user("postgres", &server);
             // What is durable is durable: no setting is weaker than its default.
             command.arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
             command.arg("-c").arg(format!("unix_socket_directories={}", home.display()));

@@ -106,6 +106,11 @@ impl DataMap {
             _ => Err(problems.into_error()),
         }
     }
+
+    /// The line on which a field stands in the text of a map, for what is found out later than by reading it.
+    pub fn line_of(yaml: &str, field: &str) -> u32 {
+        node::parse(yaml, &mut Problems::default()).map_or(1, |root| root.line_of(field))
+    }
 }
 
 fn parse(yaml: &str, kind: MapKind, problems: &mut Problems) -> Option<DataMap> {

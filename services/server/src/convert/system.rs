@@ -36,7 +36,7 @@ pub fn registration_from(system_id: &str, s: &v1::System) -> ApiResult<System> {
     let at = |name: &str| format!("system.{name}");
     let connector = connector_from(s.connector, &at("connector"))?;
     let kind = if connector == ConnectorKind::Sql { MapKind::Sql } else { MapKind::Declared };
-    let map = DataMap::parse(&s.data_map_yaml, kind).map_err(map_violations)?;
+    let map = DataMap::parse(&s.data_map_yaml, kind).map_err(|error| map_violations(error).below("system"))?;
     let registration = Registration {
         id: id(SystemId::new(system_id), "system_id")?,
         display_name: required_text(&s.display_name, 256, &at("display_name"))?,
@@ -54,7 +54,7 @@ pub fn registration_from(system_id: &str, s: &v1::System) -> ApiResult<System> {
         limits: limits(s.limits.as_ref())?,
     };
     let system = System { registration, map_version: 1, map: Arc::new(map) };
-    check_reach(&system)?;
+    check_reach(&system, "accepts").map_err(|error| error.below("system"))?;
     check_recipient(&system)?;
     Ok(system)
 }
@@ -73,11 +73,11 @@ fn check_recipient(system: &System) -> ApiResult<()> {
     Ok(())
 }
 
-/// What a map must also say because of whose system it is.
-pub fn check_reach(system: &System) -> ApiResult<()> {
+/// What a map must also say because of whose system it is. `accepts` is the field that could name an identifier.
+pub fn check_reach(system: &System, accepts: &str) -> ApiResult<()> {
     if system.accepts().is_empty() {
         return Err(ApiError::field(
-            "system.accepts",
+            accepts,
             "the system can be reached by no identifier: name the kinds that it accepts",
         ));
     }

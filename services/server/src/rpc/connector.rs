@@ -373,17 +373,26 @@ async fn report(app: &App, request: Request<v1::ReportOutcomesRequest>) -> ApiRe
     let r = request.into_inner();
     let system = system_of(app, &caller, &r.system).await?;
     bounded(&r.reports, "reports")?;
-    let mut reports = Vec::with_capacity(r.reports.len());
+    let mut sent = Vec::with_capacity(r.reports.len());
     for (i, report) in r.reports.into_iter().enumerate() {
         let field = format!("reports[{i}]");
         let (key, lease) = task_of(&system.id, report.lease.as_ref(), &format!("{field}.lease"))?;
         let result = report.result.ok_or_else(|| ApiError::field(format!("{field}.result"), "is required"))?;
-        let (request, _) = app.store.request(&key.customer, key.request).await?;
-        let result = result_from(app, &caller, &system, request.action, result, &field)?;
-        reports.push((key.customer, Report { request: key.request, lease, result }));
+        sent.push((key.customer, (key.request, lease, result, field)));
+    }
+    let mut reports = Vec::new();
+    for (customer, sent) in by_customer(sent) {
+        let actions = app.store.actions(&customer, &sent.iter().map(|(request, ..)| *request).collect()).await?;
+        let mut own = Vec::with_capacity(sent.len());
+        for (request, lease, result, field) in sent {
+            let action = actions.get(&request).ok_or(ApiError::NotFound("the request"))?;
+            let result = result_from(app, &caller, &system, *action, result, &field)?;
+            own.push(Report { request, lease, result });
+        }
+        reports.push((customer, own));
     }
     let mut lost = Vec::new();
-    for (customer, reports) in by_customer(reports) {
+    for (customer, reports) in reports {
         let gone = app.store.report(&customer, &system.id, || app.now(), &reports).await?;
         lost.extend(names(&customer, &system.id, gone));
     }

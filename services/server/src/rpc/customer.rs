@@ -88,13 +88,10 @@ async fn list(app: &App, request: Request<v1::ListCustomersRequest>) -> ApiResul
     let r = request.into_inner();
     let size = page_size(r.page_size)?;
     let after = page_token::read("customers", &r.page_token)?.unwrap_or_default();
-    let customers = app.store.list_customers(after, size).await?;
-    let full = customers.len() == size as usize;
-    let next = customers.last().filter(|_| full).map(|c| page_token::issue("customers", c.id.as_str()));
-    Ok(v1::ListCustomersResponse {
-        customers: customers.iter().map(customer_to).collect(),
-        next_page_token: next.unwrap_or_default(),
-    })
+    let customers = app.store.list_customers(after, size + 1).await?;
+    let (customers, next_page_token) =
+        page_token::page(customers, size, |c| page_token::issue("customers", c.id.as_str()));
+    Ok(v1::ListCustomersResponse { customers: customers.iter().map(customer_to).collect(), next_page_token })
 }
 
 async fn create_agreement(

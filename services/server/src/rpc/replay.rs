@@ -7,7 +7,7 @@ use quittance_domain::{
     replay::ReplayGuard,
     system::SystemRole,
 };
-use quittance_store::{FindingPlace, NewReplay, ReplayRow};
+use quittance_store::{FindingPlace, NewReplay, ReplayFinding, ReplayRow};
 use tonic::Request;
 use uuid::Uuid;
 
@@ -93,10 +93,10 @@ pub async fn list(app: &App, request: Request<v1::ListReplaysRequest>) -> ApiRes
     let query = format!("replays {system}");
     let before = page_token::read(&query, &r.page_token)?;
     let before = before.map(ReplayId::parse).transpose().map_err(|_| ApiError::InvalidPageToken)?;
-    let replays = app.store.list_replays(&system, before, size).await?;
-    let last = replays.last().filter(|_| replays.len() == size as usize);
+    let replays = app.store.list_replays(&system, before, size + 1).await?;
+    let (replays, next_page_token) = page_token::page(replays, size, |r| page_token::issue(&query, &r.id.to_string()));
     Ok(v1::ListReplaysResponse {
-        next_page_token: last.map(|r| page_token::issue(&query, &r.id.to_string())).unwrap_or_default(),
+        next_page_token,
         replays: replays.iter().map(|r| replay_to(r, &[], app.now())).collect(),
     })
 }
@@ -135,12 +135,8 @@ pub async fn findings(
     let after = page_token::read(&query, &r.page_token)?;
     let after = after.map(place).transpose().map_err(|_| ApiError::InvalidPageToken)?;
     let replay = app.store.replay(&system, id).await?;
-    let found = app.store.replay_findings(&replay, after.as_ref(), size).await?;
-    let last = found.last().filter(|_| found.len() == size as usize);
-    Ok(v1::ListReplayFindingsResponse {
-        next_page_token: last
-            .map(|f| page_token::issue(&query, &format!("{}.{}", f.request, f.customer)))
-            .unwrap_or_default(),
-        findings: found.iter().map(finding_of).collect(),
-    })
+    let found = app.store.replay_findings(&replay, after.as_ref(), size + 1).await?;
+    let place = |f: &ReplayFinding| page_token::issue(&query, &format!("{}.{}", f.request, f.customer));
+    let (found, next_page_token) = page_token::page(found, size, place);
+    Ok(v1::ListReplayFindingsResponse { next_page_token, findings: found.iter().map(finding_of).collect() })
 }

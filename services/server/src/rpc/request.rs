@@ -226,13 +226,12 @@ async fn list(app: &App, request: Request<v1::ListRequestsRequest>) -> ApiResult
     };
     let before = page_token::read(&query, &r.page_token)?;
     let before = before.map(|b| RequestId::parse(b).map_err(|_: IdError| ApiError::InvalidPageToken)).transpose()?;
-    let rows = app.store.list_requests(&customer, &filter, before, size).await?;
-    let full = rows.len() == size as usize;
-    let next = rows.last().filter(|_| full).map(|r| page_token::issue(&query, &r.id.to_string()));
+    let rows = app.store.list_requests(&customer, &filter, before, size + 1).await?;
+    let (rows, next_page_token) = page_token::page(rows, size, |r| page_token::issue(&query, &r.id.to_string()));
     let (now, at_risk) = (app.now(), app.at_risk());
     Ok(v1::ListRequestsResponse {
         requests: rows.iter().map(|r| request_to(&customer, r, &[], now, at_risk)).collect(),
-        next_page_token: next.unwrap_or_default(),
+        next_page_token,
     })
 }
 

@@ -130,27 +130,34 @@ async fn check_agreements(app: &App, system: &System) -> ApiResult<()> {
     Ok(())
 }
 
-/// What the live system says to the map. A system that is not there can't be checked, and so can't be registered.
-async fn check_live(app: &App, system: &System) -> ApiResult<Vec<Finding>> {
+/// What the live system says to the map. A remote one is asked by nobody: its worker comes to us.
+async fn check_live(app: &App, system: &System) -> Result<Vec<Finding>, ConnectorError> {
     if system.connector == ConnectorKind::Remote {
         return Ok(Vec::new());
     }
-    let found = match app.connectors.probe(system).await {
-        Ok(connector) => connector.check().await,
-        Err(error) => Err(error),
-    };
-    found.map_err(|error| match error {
+    app.connectors.probe(system).await?.check().await
+}
+
+/// A system that is not there can't be checked, and so neither it nor its map can be taken.
+fn unchecked(error: ConnectorError, refused: impl FnOnce(String) -> ApiError) -> ApiError {
+    match error {
         ConnectorError::Unavailable(why) | ConnectorError::OutOfTime(why) => {
             ApiError::Unavailable(format!("the system cannot be checked: {why}"))
         }
-        ConnectorError::Refused(why) => ApiError::field("system.connection_secret", why),
-    })
+        ConnectorError::Refused(why) => refused(why),
+    }
 }
 
-fn refuse_errors(findings: &[Finding]) -> ApiResult<()> {
+fn refuse_errors(findings: &[Finding], yaml: &str) -> ApiResult<()> {
     let errors = findings.iter().filter(|f| f.severity == FindingSeverity::Error);
-    let violations: Vec<_> =
-        errors.map(|f| Violation { field: format!("data_map_yaml.{}", f.field), message: f.message.clone() }).collect();
+    let violation = |f: &Finding| match f.field.as_str() {
+        "" => Violation { field: "data_map_yaml".to_owned(), message: f.message.clone() },
+        field => Violation {
+            field: format!("data_map_yaml.{field}"),
+            message: format!("line {}: {}", DataMap::line_of(yaml, field), f.message),
+        },
+    };
+    let violations: Vec<_> = errors.map(violation).collect();
     if violations.is_empty() { Ok(()) } else { Err(ApiError::InvalidDataMap(violations)) }
 }
 
@@ -175,8 +182,9 @@ async fn register(app: &App, request: Request<v1::RegisterSystemRequest>) -> Api
     let about = required(r.system.as_ref(), "system")?;
     let system = registration_from(&r.system_id, about)?;
     check_agreements(app, &system).await?;
-    let findings = check_live(app, &system).await?;
-    refuse_errors(&findings)?;
+    let refused = |why| ApiError::field("system.connection_secret", why);
+    let findings = check_live(app, &system).await.map_err(|error| unchecked(error, refused))?;
+    refuse_errors(&findings, &about.data_map_yaml).map_err(|error| error.below("system"))?;
     app.store.register_system(&system, &about.data_map_yaml, key, app.now()).await?;
     app.topology.refresh().await?;
     app.dispatch.wake();
@@ -194,12 +202,12 @@ async fn list(app: &App, request: Request<v1::ListSystemsRequest>) -> ApiResult<
     let r = request.into_inner();
     let size = page_size(r.page_size)?;
     let after = page_token::read("systems", &r.page_token)?.unwrap_or_default();
-    let systems = app.store.list_systems(after, size).await?;
-    let full = systems.len() == size as usize;
-    let next = systems.last().filter(|_| full).map(|(s, ..)| page_token::issue("systems", s.id.as_str()));
+    let systems = app.store.list_systems(after, size + 1).await?;
+    let (systems, next_page_token) =
+        page_token::page(systems, size, |(s, ..)| page_token::issue("systems", s.id.as_str()));
     Ok(v1::ListSystemsResponse {
         systems: systems.iter().map(|(s, yaml, at)| system_to(s, yaml, *at)).collect(),
-        next_page_token: next.unwrap_or_default(),
+        next_page_token,
     })
 }
 
@@ -207,12 +215,15 @@ async fn test(app: &App, request: Request<v1::TestSystemRequest>) -> ApiResult<v
     caller(&request)?.operator()?;
     let system = id(SystemId::from_resource_name(&request.get_ref().name), "name")?;
     let (system, ..) = app.store.system(&system).await?;
+    let connection = |message: String, error| v1::Finding { field: "connection".to_owned(), message, error };
+    if system.connector == ConnectorKind::Remote {
+        let message = "a worker of its own does its tasks, and nothing was asked of it: `unattended_since_time` of an open task \
+                       tells that none runs";
+        return Ok(v1::TestSystemResponse { findings: vec![connection(message.to_owned(), false)] });
+    }
     let findings = match check_live(app, &system).await {
         Ok(findings) => findings_to(&findings),
-        Err(error @ (ApiError::Unavailable(_) | ApiError::Invalid(_))) => {
-            vec![v1::Finding { field: "connection".to_owned(), message: error.to_string(), error: true }]
-        }
-        Err(error) => return Err(error),
+        Err(error) => vec![connection(error.to_string(), true)],
     };
     Ok(v1::TestSystemResponse { findings })
 }
@@ -224,9 +235,10 @@ async fn update_map(app: &App, request: Request<v1::UpdateDataMapRequest>) -> Ap
     let (mut system, ..) = app.store.system(&id(SystemId::from_resource_name(&r.name), "name")?).await?;
     let kind = if system.connector == ConnectorKind::Sql { MapKind::Sql } else { MapKind::Declared };
     system.map = Arc::new(DataMap::parse(&r.data_map_yaml, kind).map_err(map_violations)?);
-    check_reach(&system)?;
-    let findings = check_live(app, &system).await?;
-    refuse_errors(&findings)?;
+    check_reach(&system, "data_map_yaml")?;
+    let refused = |why| ApiError::WrongState(format!("the system cannot be checked: {why}"));
+    let findings = check_live(app, &system).await.map_err(|error| unchecked(error, refused))?;
+    refuse_errors(&findings, &r.data_map_yaml)?;
     app.store.update_data_map(&system.id, &r.data_map_yaml, &system.map, key, app.now()).await?;
     app.topology.refresh().await?;
     Ok(v1::UpdateDataMapResponse { system: Some(read(app, &system.id).await?), findings: findings_to(&findings) })

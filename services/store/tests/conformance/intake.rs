@@ -216,10 +216,18 @@ pub async fn every_change_of_systems_is_another_generation(t: &TestStore) {
     assert!(registered > before);
     t.register_system(&crm, "version: 1", id, at(0)).await.unwrap();
     assert_eq!(t.generation().await.unwrap(), registered, "a repetition changes nothing");
+    let other = t.register_system(&crm, "version: 1 # other", id, at(0)).await;
+    assert_eq!(other, Err(StoreError::RequestIdReused), "of another map it is no repetition");
+    let other = t.register_system(&system("crm", &[Email, Phone], &[]), "version: 1", id, at(0)).await;
+    assert_eq!(other, Err(StoreError::RequestIdReused));
     let again = t.register_system(&crm, "version: 1", new_id(), at(0)).await;
     assert_eq!(again, Err(StoreError::AlreadyExists("the system")));
-    t.update_data_map(&crm.id, "version: 1", &crm.map, new_id(), at(0)).await.unwrap();
+    let id = new_id();
+    t.update_data_map(&crm.id, "version: 1", &crm.map, id, at(0)).await.unwrap();
     assert!(t.generation().await.unwrap() > registered);
+    t.update_data_map(&crm.id, "version: 1", &crm.map, id, at(0)).await.unwrap();
+    let other = t.update_data_map(&crm.id, "version: 1 # other", &crm.map, id, at(0)).await;
+    assert_eq!(other, Err(StoreError::RequestIdReused));
     assert_eq!(t.topology().await.unwrap().systems[0].map_version, 2);
 }
 
@@ -260,6 +268,9 @@ pub async fn an_agreement_signed_meanwhile_leaves_open_requests_their_dates(t: &
     let shorter = t.create_agreement(&acme.id, request_id, shorter, signed).await.unwrap();
     assert_eq!(shorter.version, 2);
     assert_eq!(t.create_agreement(&acme.id, request_id, shorter.clone(), signed).await.unwrap(), shorter, "once only");
+    let other = quittance_domain::agreement::Agreement { window_days: shorter.window_days + 1, ..shorter.clone() };
+    let reused = t.create_agreement(&acme.id, request_id, other, signed).await;
+    assert!(matches!(reused, Err(StoreError::RequestIdReused)), "{reused:?}");
     let versions: Vec<u32> = t.list_agreements(&acme.id).await.unwrap().iter().map(|a| a.version).collect();
     assert_eq!(versions, [2, 1]);
     assert_eq!(t.customer(&acme.id).await.unwrap().agreement.version, 2);
@@ -285,6 +296,9 @@ pub async fn a_customer_is_created_once(t: &TestStore) {
     }
     let reused = t.create_customer(new("bolt", request_id), at(1)).await;
     assert!(matches!(reused, Err(StoreError::RequestIdReused)));
+    let mut other = new("acme", request_id);
+    other.agreement.window_days += 1;
+    assert!(matches!(t.create_customer(other, at(1)).await, Err(StoreError::RequestIdReused)));
     let taken = t.create_customer(new("acme", new_id()), at(1)).await;
     assert!(matches!(taken, Err(StoreError::AlreadyExists(_))));
     assert_eq!(t.count("SELECT count(*) FROM agreements").await, 1);

@@ -1,7 +1,8 @@
 //! What a request costs in round trips, which is what bounds small ones: begin and end of each transaction counted.
 
+use quittance_domain::{action::Action, ids::RequestId};
 use quittance_sql::round_trips;
-use quittance_store::{IntakeContext, LeaseQuery, LeasedTask, Report, RequestRow, TaskRow, Topology};
+use quittance_store::{IntakeContext, LeaseQuery, LeasedTask, Report, RequestRow, StoreError, TaskRow, Topology};
 
 use crate::{harness::TestStore, world::*};
 
@@ -13,6 +14,8 @@ const TAKE_MANY: u64 = 5;
 const LEASE: u64 = 4;
 const MATCH_SETS: u64 = 3;
 const REPORT: u64 = 4;
+/// Of asking what requests instruct, before a remote worker's reports about them are taken.
+const ACTIONS: u64 = 3;
 
 fn context<'a>(acme: &'a Customer, topology: &'a Topology) -> IntakeContext<'a> {
     IntakeContext {
@@ -40,6 +43,12 @@ async fn work(t: &TestStore, acme: &Customer, tasks: usize, tasks_max: u32) {
     assert!(lost.unwrap().is_empty());
     assert!(trips <= MATCH_SETS, "{trips} round trips for match sets");
 
+    let ids = batch.tasks.iter().map(|task| task.key.request).collect();
+    let (actions, trips) = round_trips(t.actions(&acme.id, &ids)).await;
+    let actions = actions.unwrap();
+    assert!(actions.len() == tasks && actions.values().all(|action| *action == Action::Erasure));
+    assert!(trips <= ACTIONS, "{trips} round trips for what {tasks} requests instruct");
+
     let done = |task: &LeasedTask| Report { request: task.key.request, lease: task.lease, result: done(&crm) };
     let reports: Vec<Report> = batch.tasks.iter().map(done).collect();
     let (lost, trips) = round_trips(t.report(&acme.id, &crm, || at(4), &reports)).await;
@@ -57,9 +66,15 @@ pub async fn one_request_takes_few(t: &TestStore) {
     let (taken, trips) = round_trips(t.create_request(&context(&acme, &topology), &erasure("mara"))).await;
     assert!(trips <= TAKE_ONE, "{trips} round trips to take one in");
     let (request, tasks): (RequestRow, Vec<TaskRow>) = taken.unwrap();
-    assert_eq!(format!("{:?}", t.request(&acme.id, request.id).await.unwrap()), format!("{:?}", (request, tasks)));
+    let id = request.id;
+    assert_eq!(format!("{:?}", t.request(&acme.id, id).await.unwrap()), format!("{:?}", (request, tasks)));
     work(t, &acme, 1, 1000).await;
     assert_eq!(t.count("SELECT count(*) FROM requests WHERE state = 'COMPLETED'").await, 1);
+    // Of all that are asked for, or of none.
+    let unknown = [id, RequestId::new(uuid::Uuid::from_u128(7))].into();
+    assert!(matches!(t.actions(&acme.id, &unknown).await, Err(StoreError::NotFound(_))));
+    let bolt = customer(t, "bolt").await;
+    assert!(matches!(t.actions(&bolt.id, &[id].into()).await, Err(StoreError::NotFound(_))));
 }
 
 pub async fn a_thousand_requests_take_no_more(t: &TestStore) {

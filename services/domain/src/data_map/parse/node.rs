@@ -80,6 +80,38 @@ pub(super) fn parse(yaml: &str, problems: &mut Problems) -> Option<Node> {
     }
 }
 
+impl Node {
+    /// The line of what a path leads to, as far as it leads: what is missing is told where it would stand.
+    pub fn line_of(&self, path: &str) -> u32 {
+        let (mut line, mut node, mut rest) = (self.line, self, path);
+        while let Some((at, next, after)) = node.step(rest) {
+            (line, node, rest) = (at, next, after.trim_start_matches('.'));
+        }
+        line
+    }
+
+    /// The first step of a path: its line, its value, and the rest of the path. Of names that begin alike, the longest.
+    fn step<'a>(&self, path: &'a str) -> Option<(u32, &Self, &'a str)> {
+        match &self.value {
+            Value::Mapping(entries) => {
+                let after = |key: &Self| {
+                    let Value::Text(name) = &key.value else { return None };
+                    let after = path.strip_prefix(name.as_str())?;
+                    (after.is_empty() || after.starts_with(['.', '['])).then_some(after)
+                };
+                let steps = entries.iter().filter_map(|(key, value)| Some((key.line, value, after(key)?)));
+                steps.min_by_key(|(.., after)| after.len())
+            }
+            Value::List(items) => {
+                let (index, after) = path.strip_prefix('[')?.split_once(']')?;
+                let item = items.get(index.parse::<usize>().ok()?)?;
+                Some((item.line, item, after))
+            }
+            _ => None,
+        }
+    }
+}
+
 fn message(error: &Error) -> String {
     match error {
         Error::AliasError { error, .. } | Error::WithSnippet { error, .. } => message(error),

@@ -35,6 +35,35 @@ fn refused(yaml: &str, expected: &[&str]) {
     assert!(right, "expected {expected:#?}\nfound {found:#?}");
 }
 
+#[test]
+fn what_is_found_out_later_has_its_line_too() {
+    let yaml = "version: 1
+collections:
+  a:
+    key: [id]
+  a.b:
+    key: [id]
+    owned_by:
+      - {collection: a, fields: {x: id}}
+      - collection: a
+        fields: {y: id}
+";
+    let lines = [
+        ("collections.a", 3),
+        ("collections.a.key", 4),
+        ("collections.a.b", 5),
+        ("collections.a.b.owned_by[0].fields.x", 8),
+        ("collections.a.b.owned_by[1].fields", 10),
+        ("collections.a.fields.remark", 3),
+        ("collections.c", 2),
+        ("", 1),
+    ];
+    for (field, line) in lines {
+        assert_eq!(DataMap::line_of(yaml, field), line, "{field}");
+    }
+    assert_eq!(DataMap::line_of("- [", "collections.a"), 1);
+}
+
 /// A sound map whose collection `c` holds these further lines, from line 8 on.
 fn with(lines: &str) -> String {
     let head = "version: 1\ncollections:\n  c:\n    key: [id]\n    identifiers: [{kind: email, field: email}]\n    fields: {email: email, note: message}\n    erase: mask\n";

@@ -1,0 +1,160 @@
+//! `DeclineRequest` and `ObjectToRequest`: what waits for the customer's word, and what it says.
+
+use std::fs;
+
+use quittance_api::v1;
+use quittance_client::Client;
+use quittance_sql::Engine;
+use quittance_tests::{
+    StoreKind,
+    app_database::{CRM_MAP, email},
+    scenario::{assert_refused, by_email, completed, create, get, new_id},
+};
+use tonic::{Code, Status};
+
+use crate::scene::Scene;
+
+async fn refer(operator: &Client, request: v1::Request) -> v1::Request {
+    let refer = v1::ReferRequestRequest {
+        request_id: new_id(),
+        parent: "customers/acme".to_owned(),
+        request: Some(request),
+        words: "Please delete all of mine. Mara".to_owned(),
+    };
+    operator.requests().refer_request(refer).await.unwrap().into_inner().request.unwrap()
+}
+
+async fn decline(client: &Client, name: &str, reason: &str) -> Result<v1::Request, Status> {
+    let decline = v1::DeclineRequestRequest { name: name.to_owned(), reason: reason.to_owned() };
+    client.requests().decline_request(decline).await.map(|answer| answer.into_inner().request.unwrap())
+}
+
+async fn object(client: &Client, name: &str, reason: &str) -> Result<v1::Request, Status> {
+    let object = v1::ObjectToRequestRequest { name: name.to_owned(), reason: reason.to_owned() };
+    client.requests().object_to_request(object).await.map(|answer| answer.into_inner().request.unwrap())
+}
+
+async fn authorise(client: &Client, name: &str) -> Result<v1::Request, Status> {
+    let authorise = v1::AuthoriseRequestRequest { name: name.to_owned() };
+    client.requests().authorise_request(authorise).await.map(|answer| answer.into_inner().request.unwrap())
+}
+
+async fn what_the_customer_declines_is_never_done(store: StoreKind, engine: Engine) {
+    let (s, crm) = Scene::with_crm(store, engine, CRM_MAP).await;
+    let referred = refer(&s.operator, by_email(v1::Action::Erasure, email(2))).await;
+    assert_eq!(referred.state(), v1::RequestState::AwaitingCustomer);
+
+    let name = &referred.name;
+    let refused = decline(&s.operator, name, "not ours to say").await;
+    assert_refused(refused, Code::PermissionDenied, "ROLE_NOT_ALLOWED", "");
+    assert_refused(decline(&s.rival, name, "no").await, Code::NotFound, "NOT_FOUND", "");
+    let unknown = name.replace("acme", "nobody");
+    assert_refused(decline(&s.acme, &unknown, "no").await, Code::NotFound, "NOT_FOUND", "");
+    let invalid = |refused, field| assert_refused(refused, Code::InvalidArgument, "INVALID_FIELD", field);
+    invalid(decline(&s.acme, "requests/7", "no").await, "name");
+    invalid(decline(&s.acme, name, " ").await, "reason");
+    invalid(decline(&s.acme, name, &"x".repeat(513)).await, "reason");
+    assert_eq!(get(&s.acme, name).await.state(), v1::RequestState::AwaitingCustomer, "nothing of this changed it");
+
+    let declined = decline(&s.acme, name, "she is still a customer of ours").await.unwrap();
+    let closed = (declined.state(), declined.closing_reason.as_str(), declined.tasks.len());
+    assert_eq!(closed, (v1::RequestState::Declined, "she is still a customer of ours", 0));
+    let wrong = |refused| assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE", "");
+    wrong(decline(&s.acme, name, "once more").await);
+    wrong(authorise(&s.acme, name).await);
+    wrong(object(&s.operator, name, "too late").await);
+
+    // One that came after it is done, and only that one.
+    let other = create(&s.acme, by_email(v1::Action::Erasure, email(3))).await.unwrap();
+    wrong(decline(&s.acme, &completed(&s.acme, &other.name).await.name, "too late").await);
+    assert_eq!(crm.count("SELECT count(*) FROM customer WHERE email IS NULL").await, 1);
+    assert_eq!(crm.count("SELECT count(*) FROM customer WHERE id = 2 AND email = 'subject2@example.com'").await, 1);
+    let filter = v1::RequestFilter { states: vec![v1::RequestState::Declined.into()], ..v1::RequestFilter::default() };
+    let list = v1::ListRequestsRequest { filter: Some(filter), ..v1::ListRequestsRequest::default() };
+    let listed = s.acme.requests().list_requests(list).await.unwrap().into_inner().requests;
+    assert_eq!(listed.iter().map(|r| &r.name).collect::<Vec<_>>(), [name]);
+    let log = s.deployment.log();
+    assert!(!log.contains("subject2") && !log.contains("Mara"), "no personal data in the log (I10)");
+}
+
+#[tokio::test]
+async fn what_the_customer_declines_is_never_done_sqlite() {
+    what_the_customer_declines_is_never_done(StoreKind::Sqlite, Engine::Sqlite).await;
+}
+
+#[tokio::test]
+async fn what_the_customer_declines_is_never_done_postgres() {
+    what_the_customer_declines_is_never_done(StoreKind::Postgres, Engine::Postgres).await;
+}
+
+/// What a worker of the system is given at once.
+async fn leased(worker: &Client) -> Vec<v1::LeasedTask> {
+    let lease =
+        v1::LeaseTasksRequest { system: "systems/print".to_owned(), worker: "w".to_owned(), ..Default::default() };
+    worker.connectors().lease_tasks(lease).await.unwrap().into_inner().tasks
+}
+
+async fn what_we_object_to_waits_for_the_customers_word(store: StoreKind) {
+    let s = Scene::on(store, &[]).await;
+    s.register_remote("print").await;
+    let token = s.deployment.connector_token("print");
+    let worker = s.deployment.client(&token).await;
+    let [stopped, goes_on] = [1, 2].map(|n| create(&s.acme, by_email(v1::Action::Erasure, email(n))));
+    let (stopped, goes_on) = (stopped.await.unwrap(), goes_on.await.unwrap());
+
+    for customer in [&s.acme, &s.rival] {
+        let refused = object(customer, &stopped.name, "no").await;
+        assert_refused(refused, Code::PermissionDenied, "ROLE_NOT_ALLOWED", "");
+    }
+    let invalid = |refused, field| assert_refused(refused, Code::InvalidArgument, "INVALID_FIELD", field);
+    invalid(object(&s.operator, &stopped.name, "").await, "reason");
+    invalid(object(&s.operator, &stopped.name, &"x".repeat(513)).await, "reason");
+    invalid(object(&s.operator, "customers/acme", "no").await, "name");
+    let unknown = stopped.name.replace("acme", "rival");
+    assert_refused(object(&s.operator, &unknown, "no").await, Code::NotFound, "NOT_FOUND", "");
+
+    for request in [&stopped, &goes_on] {
+        let objected = object(&s.operator, &request.name, "tax law says to keep this").await.unwrap();
+        assert_eq!(objected.state(), v1::RequestState::AwaitingCustomer);
+        let objection = objected.objection.unwrap();
+        assert_eq!(objection.reason, "tax law says to keep this");
+        assert!(objection.time.is_some());
+        let task = &objected.tasks[0];
+        assert_eq!((task.state(), task.reason.as_str()), (v1::TaskState::Waiting, "OBJECTED"));
+        assert_eq!(objected.first_due_time, request.first_due_time, "the window goes on (I9)");
+    }
+    let wrong = |refused| assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE", "");
+    wrong(object(&s.operator, &stopped.name, "once more").await);
+    assert!(leased(&worker).await.is_empty(), "nothing is given to a worker meanwhile");
+
+    // The customer agrees with us about the one, and insists on the other.
+    let declined = decline(&s.acme, &stopped.name, "you are right").await.unwrap();
+    assert_eq!((declined.state(), declined.tasks.len()), (v1::RequestState::Declined, 0));
+    assert_refused(authorise(&s.operator, &goes_on.name).await, Code::PermissionDenied, "ROLE_NOT_ALLOWED", "");
+    assert_refused(authorise(&s.rival, &goes_on.name).await, Code::NotFound, "NOT_FOUND", "");
+    let insisted = authorise(&s.acme, &goes_on.name).await.unwrap();
+    assert_eq!(insisted.state(), v1::RequestState::InProgress);
+    assert_eq!(insisted.tasks[0].reason, "");
+    assert_eq!(insisted.first_due_time, goes_on.first_due_time);
+
+    let root = s.deployment.path("files");
+    fs::create_dir_all(&root).unwrap();
+    let mut worker = s.deployment.file_worker("print", &token, &root, &[]);
+    let done = completed(&s.acme, &goes_on.name).await;
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    assert_eq!(done.state(), v1::RequestState::Completed);
+    assert_eq!(done.objection.unwrap().reason, "tax law says to keep this", "it stays on record");
+    wrong(object(&s.operator, &goes_on.name, "too late").await);
+    assert_eq!(get(&s.acme, &stopped.name).await.state(), v1::RequestState::Declined);
+}
+
+#[tokio::test]
+async fn what_we_object_to_waits_for_the_customers_word_sqlite() {
+    what_we_object_to_waits_for_the_customers_word(StoreKind::Sqlite).await;
+}
+
+#[tokio::test]
+async fn what_we_object_to_waits_for_the_customers_word_postgres() {
+    what_we_object_to_waits_for_the_customers_word(StoreKind::Postgres).await;
+}

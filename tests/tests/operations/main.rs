@@ -1,0 +1,13 @@
+//! What operators and customers do beside the main job, through the API of real processes: look, list, decide, retry, review; and what a
+//! deployment is configured with: roles, limits, TLS; and databases that fail.
+
+mod databases;
+mod decisions;
+mod limits;
+mod listings;
+mod packages;
+mod roles;
+mod scene;
+mod systems;
+mod tasks;
+mod tls;

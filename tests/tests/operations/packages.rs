@@ -1,0 +1,116 @@
+//! `ReviewPackage`: the customer decides about records that hold third parties' data (Art. 15(4)), once.
+
+use quittance_api::v1::{self, download_package_response::Part};
+use quittance_client::Client;
+use quittance_sql::Engine;
+use quittance_tests::{
+    StoreKind,
+    app_database::email,
+    scenario::{assert_refused, by_email, completed, create},
+};
+use tonic::{Code, Status};
+
+use crate::scene::{Scene, crm_map};
+
+async fn get(client: &Client, name: &str) -> Result<v1::Package, Status> {
+    let get = v1::GetPackageRequest { name: name.to_owned() };
+    client.packages().get_package(get).await.map(|answer| answer.into_inner().package.unwrap())
+}
+
+async fn review(client: &Client, name: &str, withhold_third_party: bool) -> Result<v1::Package, Status> {
+    let review = v1::ReviewPackageRequest { name: name.to_owned(), withhold_third_party };
+    client.packages().review_package(review).await.map(|answer| answer.into_inner().package.unwrap())
+}
+
+/// The package as its header has it, and its records; whole, that is with the trailer.
+async fn download(client: &Client, name: &str) -> Result<(v1::Package, Vec<v1::PackageRecord>), Status> {
+    let download = v1::DownloadPackageRequest { name: name.to_owned() };
+    let mut stream = client.packages().download_package(download).await?.into_inner();
+    let (mut header, mut records) = (None, Vec::new());
+    while let Some(message) = stream.message().await? {
+        match message.part.unwrap() {
+            Part::Header(first) => header = first.package,
+            Part::Record(record) => records.push(record),
+            Part::Trailer(last) => {
+                assert_eq!(last.record_count, records.len() as u64);
+                assert!(stream.message().await?.is_none());
+                return Ok((header.expect("a header"), records));
+            }
+        }
+    }
+    panic!("the package was cut");
+}
+
+async fn a_package_with_third_parties_data_is_released_as_the_customer_says(store: StoreKind, engine: Engine) {
+    // Others write in messages, too.
+    let map = crm_map("\n  message:\n    key: [id]\n", "\n  message:\n    key: [id]\n    third_party: true\n");
+    let (s, _crm) = Scene::with_crm(store, engine, &map).await;
+    for (n, withhold) in [(1, true), (2, false)] {
+        let request = create(&s.acme, by_email(v1::Action::Access, email(n))).await.unwrap();
+        assert_eq!(completed(&s.acme, &request.name).await.state(), v1::RequestState::Completed);
+        let name = format!("{}/package", request.name);
+        let waiting = get(&s.acme, &name).await.unwrap();
+        let counts = (waiting.state(), waiting.record_count, waiting.third_party_record_count, waiting.release_time);
+        assert_eq!(counts, (v1::PackageState::AwaitingReview, 6, 3, None));
+        let early = download(&s.acme, &name).await;
+        assert_refused(early, Code::FailedPrecondition, "PACKAGE_AWAITING_REVIEW", "");
+
+        // It is the customer's, and nobody else's.
+        assert_refused(review(&s.rival, &name, withhold).await, Code::NotFound, "NOT_FOUND", "");
+        assert_refused(review(&s.operator, &name, withhold).await, Code::PermissionDenied, "ROLE_NOT_ALLOWED", "");
+        assert_refused(review(&s.acme, &request.name, withhold).await, Code::InvalidArgument, "INVALID_FIELD", "name");
+        assert_eq!(get(&s.acme, &name).await.unwrap(), waiting);
+
+        let released = review(&s.acme, &name, withhold).await.unwrap();
+        assert_eq!((released.state(), released.third_party_withheld), (v1::PackageState::Released, withhold));
+        assert_eq!((released.record_count, released.third_party_record_count), (6, 3));
+        assert!(released.release_time.is_some());
+        assert_eq!(get(&s.acme, &name).await.unwrap(), released);
+        for again in [withhold, !withhold] {
+            assert_refused(review(&s.acme, &name, again).await, Code::FailedPrecondition, "WRONG_STATE", "");
+        }
+        let (header, records) = download(&s.acme, &name).await.unwrap();
+        assert_eq!(header, released, "the first decision stands");
+        let collections: Vec<&str> = records.iter().map(|r| r.collection.as_str()).collect();
+        let third_party = records.iter().filter(|r| r.third_party).count();
+        if withhold {
+            assert_eq!((records.len(), third_party), (3, 0), "{collections:?}");
+            assert!(!collections.contains(&"message"));
+        } else {
+            assert_eq!((records.len(), third_party), (6, 3), "{collections:?}");
+            assert!(records.iter().all(|r| r.third_party == (r.collection == "message")));
+        }
+        for other in [&s.rival, &s.operator] {
+            assert!(download(other, &name).await.is_err());
+        }
+    }
+    assert!(!s.deployment.log().contains("subject1"), "no personal data in the log (I10)");
+}
+
+#[tokio::test]
+async fn a_package_with_third_parties_data_is_released_as_the_customer_says_sqlite() {
+    a_package_with_third_parties_data_is_released_as_the_customer_says(StoreKind::Sqlite, Engine::MySql).await;
+}
+
+#[tokio::test]
+async fn a_package_with_third_parties_data_is_released_as_the_customer_says_postgres() {
+    a_package_with_third_parties_data_is_released_as_the_customer_says(StoreKind::Postgres, Engine::Postgres).await;
+}
+
+#[tokio::test]
+async fn there_is_nothing_to_review_while_systems_are_asked_or_where_no_package_is() {
+    let s = Scene::on(StoreKind::Sqlite, &[]).await;
+    s.register_remote("print").await;
+    let package = async |action| {
+        let request = create(&s.acme, by_email(action, email(1))).await.unwrap();
+        format!("{}/package", request.name)
+    };
+    let open = package(v1::Action::Access).await;
+    assert_eq!(get(&s.acme, &open).await.unwrap().state(), v1::PackageState::Compiling);
+    assert_refused(review(&s.acme, &open, true).await, Code::FailedPrecondition, "WRONG_STATE", "");
+    assert_refused(download(&s.acme, &open).await, Code::FailedPrecondition, "WRONG_STATE", "");
+    let erasure = package(v1::Action::Erasure).await;
+    assert_refused(review(&s.acme, &erasure, true).await, Code::NotFound, "NOT_FOUND", "");
+    let unknown = format!("customers/acme/requests/{}/package", uuid::Uuid::now_v7());
+    assert_refused(review(&s.acme, &unknown, true).await, Code::NotFound, "NOT_FOUND", "");
+}
