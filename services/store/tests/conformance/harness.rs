@@ -2,7 +2,7 @@
 
 use std::{ops::Deref, path::PathBuf, sync::Mutex};
 
-use quittance_sql::{ConnectOptions, Engine, Pool, Row, Tx, Val};
+use quittance_sql::{ConnectOptions, Engine, Planner, Pool, Row, Tx, Val};
 use quittance_store::{Store, StoreOptions, StoreResult};
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -99,7 +99,9 @@ impl TestStore {
 
     /// A connection beside the store's, of the same role, without its settings.
     pub fn raw_pool(&self) -> Pool {
-        let options = ConnectOptions { connections_max: 1, ..ConnectOptions::new(self.url.clone()) };
+        // What is explained there is explained as the store has it planned.
+        let planner = Planner::ByIndex;
+        let options = ConnectOptions { connections_max: 1, planner, ..ConnectOptions::new(self.url.clone()) };
         Pool::open(&options).unwrap()
     }
 
