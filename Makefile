@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help demo test simulate chaos upgrade lint proto bench bulk fmt release-proto
+.PHONY: help demo test simulate chaos upgrade format lint proto bench bulk fmt release-proto
 
 help: ## What there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -12,10 +12,11 @@ help: ## What there is
 demo: ## Build, start everything embedded, run one request of each kind and a bulk erasure, prove it by SQL, verify a certificate offline
 	bash deploy/demo/run.sh
 
-test: lint proto ## Formatting, lints, contract, and all tests on real servers that it starts itself
-	# All targets at once: the tests' features are then those of everything, and nothing is built twice.
-	$(CARGO) build --workspace --all-targets
-	tests/with-servers.sh tests/all.sh
+# For the tests' own cargo as well: what is built by another compiler is built again.
+test: export RUSTC_WORKSPACE_WRAPPER = clippy-driver
+test: format proto ## Formatting, lints, contract, and all tests on real servers that it starts itself
+	tests/build.sh
+	QUITTANCE_TEST_FSYNC=off tests/with-servers.sh tests/all.sh
 
 simulate: ## Seeds of the simulation: SEEDS=10000 FROM=0; or one again, told step by step: REPLAY=…
 	$(CARGO) build --workspace
@@ -28,8 +29,10 @@ chaos: ## Faults for real, by processes: MINUTES=30 SEED=… STORE=postgres (thr
 upgrade: ## An earlier build beside this one on one store: FROM=…, a commit; without it, the one before the newest migration
 	FROM='$(FROM)' bash tests/upgrade.sh
 
-lint: ## Formatting and clippy, warnings denied
+format:
 	$(CARGO) fmt --all --check
+
+lint: format ## Formatting and clippy, warnings denied
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
 proto: ## Lint the contract and compare it with the released one

@@ -2,9 +2,10 @@
 # Runs a command with a PostgreSQL and a MariaDB of its own: own data directory, free ports, ended afterwards. The programs that tests
 # read PDF files with are there too.
 #   tests/with-servers.sh cargo test --workspace
-# Sets QUITTANCE_TEST_POSTGRES_URL (superuser, database postgres), QUITTANCE_TEST_STANDBY_URL (a copy of it that is in recovery and takes no
-# writes) and QUITTANCE_TEST_MARIADB_URL (root, no database), QUITTANCE_TEST_POSTGRES_BIN and QUITTANCE_TEST_MARIADBD (the servers' programs) and
-# QUITTANCE_TEST_FAKETIME (a library that steps a process's clock).
+# Sets QUITTANCE_TEST_POSTGRES_URL (superuser, database postgres), QUITTANCE_TEST_POSTGRES_LOG (what it says), QUITTANCE_TEST_STANDBY_URL (a
+# copy of it that is in recovery and takes no writes) and QUITTANCE_TEST_MARIADB_URL (root, no database), QUITTANCE_TEST_POSTGRES_BIN and
+# QUITTANCE_TEST_MARIADBD (the servers' programs) and QUITTANCE_TEST_FAKETIME (a library that steps a process's clock).
+# With QUITTANCE_TEST_FSYNC=off the servers do not wait for the disk: right for tests, wrong for what is measured.
 # Where no server is installed and we may, the Debian packages are.
 set -euo pipefail
 
@@ -66,13 +67,19 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 PG_PORT=$(free_port)
-as postgres "$PG/initdb" -D "$DIR/pg/data" -U quittance_test -A trust --locale=C.UTF-8 -E UTF8 >"$DIR/pg-init.log" 2>&1 \
+as postgres "$PG/initdb" --no-sync -D "$DIR/pg/data" -U quittance_test -A trust --locale=C.UTF-8 -E UTF8 >"$DIR/pg-init.log" 2>&1 \
   || { cat "$DIR/pg-init.log" >&2; exit 1; }
 as postgres cp -a "$DIR/pg/data" "$DIR/pg/standby"
 as postgres touch "$DIR/pg/standby/standby.signal"
+POSTGRES_FSYNC= MARIA_FSYNC=
+if [ "${QUITTANCE_TEST_FSYNC:-on}" = off ]; then
+  POSTGRES_FSYNC="-c fsync=off -c full_page_writes=off"
+  MARIA_FSYNC="--innodb-flush-log-at-trx-commit=2 --innodb-doublewrite=0"
+fi
 start_postgres() { # data directory, port
   as postgres "$PG/pg_ctl" -D "$DIR/pg/$1" -l "$DIR/pg/$1.log" -w -s \
-    -o "-p $2 -c listen_addresses=127.0.0.1 -c unix_socket_directories=$DIR/pg -c max_connections=400 ${QUITTANCE_TEST_POSTGRES_OPTIONS:-}" start \
+    -o "-p $2 -c listen_addresses=127.0.0.1 -c unix_socket_directories=$DIR/pg -c max_connections=400 -c log_line_prefix='%m [%p] %d ' \
+      $POSTGRES_FSYNC ${QUITTANCE_TEST_POSTGRES_OPTIONS:-}" start \
     || { cat "$DIR/pg/$1.log" >&2; exit 1; }
 }
 start_postgres data "$PG_PORT"
@@ -80,6 +87,7 @@ STANDBY_PORT=$(free_port)
 start_postgres standby "$STANDBY_PORT"
 export QUITTANCE_TEST_STANDBY_URL="postgres://quittance_test@127.0.0.1:$STANDBY_PORT/postgres"
 export QUITTANCE_TEST_POSTGRES_URL="postgres://quittance_test@127.0.0.1:$PG_PORT/postgres"
+export QUITTANCE_TEST_POSTGRES_LOG="$DIR/pg/data.log"
 export QUITTANCE_TEST_POSTGRES_BIN="$PG" QUITTANCE_TEST_MARIADBD="$MARIADBD"
 QUITTANCE_TEST_FAKETIME=$(faketime)
 export QUITTANCE_TEST_FAKETIME
@@ -88,7 +96,7 @@ MARIA_PORT=$(free_port)
 as mysql mariadb-install-db --no-defaults --datadir="$DIR/maria/data" --auth-root-authentication-method=normal --skip-test-db \
   >"$DIR/maria-init.log" 2>&1 || { cat "$DIR/maria-init.log" >&2; exit 1; }
 as mysql "$MARIADBD" --no-defaults --datadir="$DIR/maria/data" --socket="$DIR/maria/sock" --port="$MARIA_PORT" \
-  --bind-address=127.0.0.1 --pid-file="$DIR/maria/pid" --log-error="$DIR/maria/log" --skip-name-resolve &
+  --bind-address=127.0.0.1 --pid-file="$DIR/maria/pid" --log-error="$DIR/maria/log" --skip-name-resolve $MARIA_FSYNC &
 MARIA_PID=$!
 export QUITTANCE_TEST_MARIADB_URL="mysql://root@127.0.0.1:$MARIA_PORT"
 for _ in $(seq 100); do
