@@ -8,6 +8,7 @@ use std::{fmt, ops::Range};
 
 use crate::{
     integrate::LoadError,
+    proof::{InvalidProof, ProofError, inclusion, inclusion_tiles, verify_inclusion},
     tile::{FULL_WIDTH, ReadError, TILE_HEIGHT, Tile, TileKind, TileSource, parse_entries, read_hashes},
     tree::{MerkleHash, TreeHead, complete_root},
 };
@@ -47,7 +48,8 @@ impl Portion {
         Tile::in_tree(TileKind::Entries, self.number, self.size)
     }
 
-    fn tiles(&self) -> impl Iterator<Item = Tile> {
+    /// What is checked in this step. All together they are the tree's tiles, each once.
+    pub fn tiles(&self) -> impl Iterator<Item = Tile> {
         let last = self.number + 1 == Self::count(self.size);
         let after = self.number + 1;
         let levels = (0_u8..).take_while(|level| u32::from(*level) * TILE_HEIGHT < u64::BITS);
@@ -72,6 +74,38 @@ impl Portion {
     pub fn check<S: TileSource>(&self, source: &S) -> Result<(), Fault<S::Error>> {
         self.tiles().try_for_each(|tile| check(source, tile, self.size))
     }
+
+    /// Every tile that [`Self::prove`] reads.
+    pub fn proof_reads(&self) -> Vec<Tile> {
+        let mut all = self.reads();
+        all.extend(inclusion_tiles(self.places().start, self.size).unwrap_or_default());
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Whether its tiles are those of a signed tree, and not only of one another: its first entry is proven to be in that tree, and every
+    /// hash in these tiles is either on the way to the root or checked against one that is.
+    pub fn prove<S: TileSource>(&self, head: &TreeHead, source: &S) -> Result<(), Unproven<S::Error>> {
+        self.check(source)?;
+        let first = self.places().start;
+        let leaves = Tile::in_tree(TileKind::Hashes { level: 0 }, self.number, self.size);
+        let leaves = leaves.map(|tile| read_hashes(source, tile)).transpose().map_err(Fault::from)?;
+        let leaf = leaves.and_then(|leaves| leaves.first().copied()).unwrap_or_else(MerkleHash::of_empty_tree);
+        let path = inclusion(source, first, self.size)?;
+        Ok(verify_inclusion(head, first, &leaf, &path)?)
+    }
+}
+
+/// Why the tiles of a portion are not proven to be those of a signed tree.
+#[derive(Debug, thiserror::Error)]
+pub enum Unproven<E: std::error::Error + 'static> {
+    #[error(transparent)]
+    Fault(#[from] Fault<E>),
+    #[error(transparent)]
+    Proof(#[from] ProofError<E>),
+    #[error(transparent)]
+    Root(#[from] InvalidProof),
 }
 
 /// What does not fit. Which of two tiles is the wrong one only a copy can tell.

@@ -147,6 +147,13 @@ pub struct VerifiedCheckpoint {
     pub unknown_signatures: usize,
 }
 
+impl VerifiedCheckpoint {
+    /// A key's id is short: only together with the witness's name it is that key.
+    pub fn has_signed(&self, witness: &VerifierKey) -> bool {
+        self.cosignatures.iter().any(|c| c.witness == *witness.name() && c.id == witness.id())
+    }
+}
+
 /// Verifies a checkpoint: of this log, signed by one of its keys, and no invalid signature of any key handed in.
 /// Whether the witnesses that signed are enough is the caller's policy.
 pub fn verify(

@@ -32,6 +32,8 @@ pub enum KeyError {
     UnknownType,
     #[error("the key's id is not the one of its name and public key")]
     WrongId,
+    #[error("a key's id has eight hexadecimal digits, in lower case")]
+    IdForm,
     #[error("the public key is not a canonical Ed25519 key, or a weak one")]
     PublicKey,
     #[error("a key of this type does not sign this")]
@@ -77,6 +79,15 @@ impl fmt::Display for KeyId {
 impl fmt::Debug for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for KeyId {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        let id = u32::from_str_radix(text, 16).map(Self).map_err(|_| KeyError::IdForm)?;
+        if id.to_string() == text { Ok(id) } else { Err(KeyError::IdForm) }
     }
 }
 
@@ -312,6 +323,16 @@ mod tests {
     fn names_that_would_break_a_line_or_a_key_are_refused() {
         for bad in ["", "a b", "a+b", "a\nb", "a\u{a0}b", "a\u{2003}b", "a\u{7f}", &"x".repeat(256)] {
             assert_eq!(bad.parse::<KeyName>(), Err(KeyError::Name), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_id_has_one_spelling() {
+        let id = signer(KeyType::Ed25519).verifier().id();
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!("0000000a".parse(), Ok(KeyId(10)));
+        for bad in ["", "a", "0000000A", "+000000a", "00000000a", "0x00000a", "example.com/log+0000000a"] {
+            assert_eq!(bad.parse::<KeyId>(), Err(KeyError::IdForm), "{bad:?}");
         }
     }
 

@@ -1,17 +1,22 @@
 //! Is everything in the store what was signed? Tiles against each other, and every entry against its place in them.
 
-use std::cmp::Ordering;
+use std::{
+    cmp::Ordering,
+    collections::{BTreeSet, HashMap},
+};
 
 use quittance_ledger::{
     Leaf,
     audit::{Damage, Findings, Portion},
-    checkpoint::{LogKeys, SignedHead},
+    checkpoint::{self, CheckpointError, LogKeys, SignedHead},
     integrate::RightEdge,
+    key::VerifierKey,
+    note::SignedNote,
     proof::{consistency, consistency_tiles, verify_consistency},
-    tile::{parse_entries, right_edge_tiles},
+    tile::{Tile, parse_entries, right_edge_tiles},
     tree::TreeHead,
 };
-use quittance_store::{PlacedEntry, Store, StoreResult};
+use quittance_store::{LogCheckpoint, PlacedEntry, Store, StoreResult};
 
 use crate::{CheckpointFile, Halt, LogFiles, Publisher, fetch};
 
@@ -68,13 +73,70 @@ pub async fn begins_with(store: &Store, signed: &TreeHead, present: &TreeHead) -
     if signed.size > present.size {
         return Ok(Some(Halt::Shorter { size: present.size, signed: signed.size }));
     }
-    let forked = Halt::Forked { signed: signed.size };
-    let Ok(tiles) = consistency_tiles(signed.size, present.size) else { return Ok(Some(forked)) };
+    let Ok(tiles) = consistency_tiles(signed.size, present.size) else {
+        return Ok(Some(Halt::Forked { signed: signed.size }));
+    };
     let tiles = fetch(store, tiles).await?;
-    Ok(match consistency(&tiles, signed.size, present.size) {
+    Ok(continued(&tiles, signed, present))
+}
+
+/// The same, over tiles that were fetched.
+fn continued(tiles: &HashMap<Tile, Vec<u8>>, signed: &TreeHead, present: &TreeHead) -> Option<Halt> {
+    match consistency(tiles, signed.size, present.size) {
         Err(fault) => Some(Halt::Altered(Damage::of_the_whole(fault))),
-        Ok(proof) => verify_consistency(signed, present, &proof).is_err().then_some(forked),
-    })
+        Ok(proof) => {
+            let is_another = verify_consistency(signed, present, &proof).is_err();
+            is_another.then_some(Halt::Forked { signed: signed.size })
+        }
+    }
+}
+
+/// Whose signatures an audit knows.
+#[derive(Clone, Debug)]
+pub struct AuditKeys {
+    /// The log's, as they are believed today.
+    pub log: LogKeys,
+    /// And those that were revoked: what is kept was signed by the keys of its day.
+    pub ever: LogKeys,
+    /// A cosignature of one of them must be valid.
+    pub witnesses: Vec<VerifierKey>,
+}
+
+/// Kept checkpoints that are looked at in one step: they, and the tiles that prove them, are held in memory at once.
+const KEPT_AT_ONCE: u32 = 64;
+
+/// Looks at what is kept for its time: a certificate is proven in it, and would be in a later one instead. Gives how many are none of the log's.
+async fn check_kept(store: &Store, keys: &AuditKeys, head: &TreeHead, findings: &mut Findings) -> StoreResult<u64> {
+    let (mut from, mut damaged) = (0, 0);
+    loop {
+        let page = store.kept_checkpoints(from, KEPT_AT_ONCE).await?;
+        let Some(last) = page.last() else { return Ok(damaged) };
+        from = last.size.saturating_add(1);
+        // The log may have grown while we looked: of what came since, the signatures alone are checked.
+        let grown_to = store.log_state().await?.head.size;
+        let sizes = page.iter().map(|row| row.size).filter(|size| *size <= head.size);
+        let tiles: BTreeSet<Tile> =
+            sizes.filter_map(|size| consistency_tiles(size, head.size).ok()).flatten().collect();
+        let tiles = fetch(store, tiles).await?;
+        for row in &page {
+            let fault = match read_kept(row, keys) {
+                Err(fault) => Some(fault.to_string()),
+                Ok(kept) if kept.size != row.size => Some(format!("its note is of {} entries", kept.size)),
+                Ok(_) if row.size > grown_to => Some(format!("the log has {grown_to} entries")),
+                Ok(_) if row.size > head.size => None,
+                Ok(kept) => continued(&tiles, &kept, head).map(|halt| halt.to_string()),
+            };
+            if let Some(fault) = fault {
+                damaged += 1;
+                findings.found(Damage::of_the_whole(format!("the kept checkpoint of {} entries: {fault}", row.size)));
+            }
+        }
+    }
+}
+
+fn read_kept(row: &LogCheckpoint, keys: &AuditKeys) -> Result<TreeHead, CheckpointError> {
+    let note = SignedNote::parse(row.note.as_bytes())?;
+    Ok(*checkpoint::verify(&note, &keys.ever, &keys.witnesses)?.checkpoint.head())
 }
 
 /// What a look at everything found.
@@ -86,15 +148,18 @@ pub struct StoreFindings {
     pub staged: u64,
     /// Entries that were lost with a database: their places are known, and what they commit to is not.
     pub lost: u64,
+    /// Checkpoints that are kept for the time that witnesses told, and that are none of this log.
+    pub damaged_checkpoints: u64,
 }
 
 /// Looks at every tile, every entry and every checkpoint. `progress` is told how many entries were looked at.
 pub async fn check_all(
     store: &Store,
-    log: &LogKeys,
+    keys: &AuditKeys,
     files: &LogFiles,
     mut progress: impl FnMut(u64, u64),
 ) -> StoreResult<StoreFindings> {
+    let log = &keys.log;
     // While the log is written it grows, and its files behind it: read before the store, they are not ahead of it.
     let mut outside = vec![("the highest checkpoint", CheckpointFile::highest(files.highest.clone()).read(log))];
     if let Some(folder) = &files.publish {
@@ -131,6 +196,7 @@ pub async fn check_all(
             findings.found(Damage::of_the_whole(format!("{name}: {fault}")));
         }
     }
+    let damaged_checkpoints = check_kept(store, keys, &head, &mut findings).await?;
     let lost = store.lost_entries(0..head.size).await?.iter().map(|range| range.end - range.start).sum();
-    Ok(StoreFindings { findings, staged: store.staged_count().await?, lost })
+    Ok(StoreFindings { findings, staged: store.staged_count().await?, lost, damaged_checkpoints })
 }

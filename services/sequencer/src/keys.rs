@@ -12,15 +12,15 @@ use quittance_domain::Timestamp;
 use quittance_ledger::{
     certificate::{KeyStatus, LogKey},
     checkpoint::{Checkpoint, CheckpointError, LogKeys, SignedHead},
-    key::{KeyName, KeyType, SEED_BYTES, SignerKey, VerifierKey},
-    note::{Signature, SignedNote},
+    key::{KeyId, KeyName, KeyType, SEED_BYTES, SignerKey, VerifierKey},
+    note::SignedNote,
     tree::TreeHead,
 };
 
 use crate::durable;
 
 const HISTORY: &str = "history.json";
-/// Held while the first key is made.
+/// Held while the first key is made, and while the history changes: of two changes at once, one would be lost.
 const LOCK: &str = "making.lock";
 
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,13 @@ pub enum KeyFileError {
     Lost(PathBuf),
     #[error("the log of this store is {theirs}, and the keys in {path} are of {ours}: restore the log's own keys")]
     OtherLog { path: PathBuf, ours: String, theirs: String },
+    #[error("{0} is the id of no key in {1}: `quittanced ledger keys` prints them")]
+    Unknown(KeyId, PathBuf),
+    #[error(
+        "{0} is the newest key, and nothing else would sign the log then: run `quittanced ledger add-key`, start every quittanced again, and \
+         revoke it after that"
+    )]
+    Newest(KeyId),
 }
 
 fn bad(path: &Path, what: impl ToString) -> KeyFileError {
@@ -58,9 +65,7 @@ impl LogKeyRing {
             made.map_err(|e| bad(folder, e))?;
             let name: KeyName = origin.parse().map_err(|e| bad(folder, e))?;
             // Replicas that are started together come here together: one of them makes the key, and the others find it.
-            let path = folder.join(LOCK);
-            let lock = fs::File::create(&path).map_err(|e| bad(&path, e))?;
-            lock.lock().map_err(|e| bad(&path, e))?;
+            let _lock = locked(folder)?;
             if !history_file.exists() {
                 write_new_key(folder, &name, &[], now)?;
             }
@@ -123,12 +128,16 @@ impl LogKeyRing {
         }
         let mut note = old.clone();
         for signature in ours.signatures() {
-            let same = |other: &Signature| other.name() == signature.name() && other.id() == signature.id();
-            if !note.signatures().iter().any(same) {
+            if !has_signed(old, signature.name(), signature.id()) {
                 note.add(signature.clone())?;
             }
         }
         Ok(SignedHead { head, note })
+    }
+
+    /// Whether every key that signs now has signed it. Else one was added since.
+    pub fn have_all_signed(&self, note: &SignedNote) -> bool {
+        self.signers.iter().all(|signer| has_signed(note, signer.verifier().name(), signer.verifier().id()))
     }
 
     /// All that ever signed and are not revoked: what was signed with them stands.
@@ -146,14 +155,22 @@ impl LogKeyRing {
         &self.history
     }
 
+    /// Those that are lost, or known to others.
+    pub fn revoked(&self) -> Result<Vec<VerifierKey>, KeyFileError> {
+        let revoked = self.history.iter().filter(|key| key.status == KeyStatus::Revoked);
+        verifiers(&self.folder, revoked)
+    }
+
     /// Adds a key that signs beside the present ones, until these are retired.
     pub fn add(folder: &Path, now: Timestamp) -> Result<VerifierKey, KeyFileError> {
+        let _lock = locked(folder)?;
         let (origin, history) = Self::read_history(folder)?;
         write_new_key(folder, &origin, &history, now)
     }
 
     /// The newest key alone signs from now on; the others' secret parts are destroyed.
     pub fn retire_older(folder: &Path, now: Timestamp) -> Result<usize, KeyFileError> {
+        let _lock = locked(folder)?;
         let (_, mut history) = Self::read_history(folder)?;
         let newest = history.len() - 1;
         let mut retired = 0;
@@ -161,21 +178,45 @@ impl LogKeyRing {
             (key.to, key.status) = (Some(now), KeyStatus::Retired);
             retired += 1;
         }
-        // First the history: a current key without its file could not be opened.
         write_history(folder, &history)?;
-        for (n, _) in history[..newest].iter().enumerate() {
-            let path = key_file(folder, n);
-            if path.exists() {
-                fs::remove_file(&path).map_err(|e| bad(&path, e))?;
-            }
-        }
+        (0..newest).try_for_each(|n| destroy(folder, n))?;
         Ok(retired)
+    }
+
+    /// A key that is lost, or known to others: what it alone has signed is not believed any more, and its secret part is destroyed. What the
+    /// log says of itself must be believed without it by then: see [`Self::without`]. Done again, it changes nothing.
+    pub fn revoke(folder: &Path, id: KeyId, now: Timestamp) -> Result<(), KeyFileError> {
+        let _lock = locked(folder)?;
+        let (_, mut history) = Self::read_history(folder)?;
+        let at = revocable(folder, &history, id)?;
+        let key = &mut history[at];
+        if key.status != KeyStatus::Revoked {
+            // A retired one was in use until then.
+            (key.to, key.status) = (Some(key.to.unwrap_or(now)), KeyStatus::Revoked);
+            write_history(folder, &history)?;
+        }
+        destroy(folder, at)
+    }
+
+    /// Those that are believed when this one is revoked.
+    pub fn without(folder: &Path, id: KeyId) -> Result<LogKeys, KeyFileError> {
+        let (_, mut history) = Self::read_history(folder)?;
+        let at = revocable(folder, &history, id)?;
+        history.remove(at);
+        usable(folder, &history)
     }
 
     /// Those that signatures are checked with, oldest first.
     pub fn public(folder: &Path) -> Result<LogKeys, KeyFileError> {
         let (_, history) = Self::read_history(folder)?;
         usable(folder, &history)
+    }
+
+    /// Those that ever signed, revoked ones too: for what was signed while they were believed.
+    pub fn ever(folder: &Path) -> Result<LogKeys, KeyFileError> {
+        let (_, history) = Self::read_history(folder)?;
+        let keys = verifiers(folder, history.iter())?;
+        LogKeys::new(keys).map_err(|e| bad(&folder.join(HISTORY), e))
     }
 
     fn read_history(folder: &Path) -> Result<(KeyName, Vec<LogKey>), KeyFileError> {
@@ -188,11 +229,38 @@ impl LogKeyRing {
     }
 }
 
+fn has_signed(note: &SignedNote, name: &KeyName, id: KeyId) -> bool {
+    note.signatures().iter().any(|signature| signature.name() == name && signature.id() == id)
+}
+
+fn verifiers<'a>(folder: &Path, keys: impl Iterator<Item = &'a LogKey>) -> Result<Vec<VerifierKey>, KeyFileError> {
+    keys.map(|key| key.vkey.parse().map_err(|e| bad(&folder.join(HISTORY), e))).collect()
+}
+
 fn usable(folder: &Path, history: &[LogKey]) -> Result<LogKeys, KeyFileError> {
-    let kept = history.iter().filter(|key| key.status != KeyStatus::Revoked);
-    let keys: Result<Vec<VerifierKey>, _> = kept.map(|key| key.vkey.parse()).collect();
-    let keys = keys.map_err(|e| bad(&folder.join(HISTORY), e))?;
+    let keys = verifiers(folder, history.iter().filter(|key| key.status != KeyStatus::Revoked))?;
     LogKeys::new(keys).map_err(|e| bad(&folder.join(HISTORY), e))
+}
+
+/// Where in the history the key stands. It must not be the newest: that one signs what bears one signature.
+fn revocable(folder: &Path, history: &[LogKey], id: KeyId) -> Result<usize, KeyFileError> {
+    let keys = verifiers(folder, history.iter())?;
+    let at = keys.iter().position(|key| key.id() == id).ok_or_else(|| KeyFileError::Unknown(id, folder.to_owned()))?;
+    if at + 1 == keys.len() { Err(KeyFileError::Newest(id)) } else { Ok(at) }
+}
+
+/// One that changes the keys at a time, also among processes.
+fn locked(folder: &Path) -> Result<fs::File, KeyFileError> {
+    let path = folder.join(LOCK);
+    let lock = fs::File::create(&path).map_err(|e| bad(&path, e))?;
+    lock.lock().map_err(|e| bad(&path, e))?;
+    Ok(lock)
+}
+
+/// The secret part. The history says by then that it is not needed: a current key without its file could not be opened.
+fn destroy(folder: &Path, n: usize) -> Result<(), KeyFileError> {
+    let path = key_file(folder, n);
+    if path.exists() { fs::remove_file(&path).map_err(|e| bad(&path, e)) } else { Ok(()) }
 }
 
 fn key_file(folder: &Path, n: usize) -> PathBuf {
@@ -302,6 +370,59 @@ mod tests {
         // What the first signed is still believed.
         assert!(after.log_keys().unwrap().keys().contains(first.newest().verifier()));
         assert!(!key_file(&folder, 0).exists());
+    }
+
+    #[test]
+    fn a_key_is_revoked_when_a_newer_one_signs_and_not_believed_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("log");
+        let first = LogKeyRing::open(&folder, "log.example/1", None, at(1)).unwrap();
+        let old = first.newest().verifier().id();
+        assert!(matches!(LogKeyRing::revoke(&folder, old, at(5)), Err(KeyFileError::Newest(_))));
+        let new = LogKeyRing::add(&folder, at(10)).unwrap();
+        assert!(matches!(LogKeyRing::revoke(&folder, new.id(), at(11)), Err(KeyFileError::Newest(_))));
+        let nobodys = KeyId(old.0 ^ new.id().0 ^ 1);
+        assert!(matches!(LogKeyRing::revoke(&folder, nobodys, at(11)), Err(KeyFileError::Unknown(..))));
+        for now in [20, 21] {
+            LogKeyRing::revoke(&folder, old, at(now)).unwrap();
+            let after = LogKeyRing::open(&folder, "", Some("log.example/1"), at(now)).unwrap();
+            assert_eq!((after.history()[0].to, after.history()[0].status), (Some(at(20)), KeyStatus::Revoked));
+            assert_eq!(after.log_keys().unwrap().keys(), std::slice::from_ref(&new));
+            assert_eq!(after.revoked().unwrap(), std::slice::from_ref(first.newest().verifier()));
+            assert!(!key_file(&folder, 0).exists());
+            // What it signed once is believed when the new key has signed it, too.
+            let note = first.sign(TreeHead::empty()).unwrap().note;
+            let read = |note: &SignedNote| SignedHead::read(note.to_string().as_bytes(), &after.log_keys().unwrap());
+            assert!(read(&note).is_err() && !after.have_all_signed(&note));
+            let again = after.sign_again(&note).unwrap();
+            assert!(after.have_all_signed(&again.note));
+            assert_eq!(read(&again.note).unwrap(), again);
+        }
+    }
+
+    #[test]
+    fn a_retired_key_can_be_revoked_and_was_in_use_until_it_was_retired() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("log");
+        let first = LogKeyRing::open(&folder, "log.example/1", None, at(1)).unwrap();
+        LogKeyRing::add(&folder, at(10)).unwrap();
+        LogKeyRing::retire_older(&folder, at(20)).unwrap();
+        LogKeyRing::revoke(&folder, first.newest().verifier().id(), at(30)).unwrap();
+        let after = LogKeyRing::open(&folder, "", Some("log.example/1"), at(31)).unwrap();
+        assert_eq!((after.history()[0].to, after.history()[0].status), (Some(at(20)), KeyStatus::Revoked));
+    }
+
+    #[test]
+    fn changes_of_the_keys_at_one_moment_are_all_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("log");
+        LogKeyRing::open(&folder, "log.example/1", None, at(1)).unwrap();
+        std::thread::scope(|s| {
+            for _ in 0..8 {
+                s.spawn(|| LogKeyRing::add(&folder, at(2)).unwrap());
+            }
+        });
+        assert_eq!(LogKeyRing::open(&folder, "", None, at(3)).unwrap().signers().len(), 9);
     }
 
     #[test]

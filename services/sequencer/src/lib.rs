@@ -19,13 +19,13 @@ mod tiles;
 mod witnesses;
 mod writes;
 
-pub use audit::{StoreFindings, begins_with, check_all, check_portion, right_edge};
+pub use audit::{AuditKeys, StoreFindings, begins_with, check_all, check_portion, right_edge};
 pub use checkpoint_file::{CheckpointFile, CheckpointFileError};
 pub use entry_index::{EntryIndex, EntryIndexError};
 pub use halt::{Halt, LogStatus};
 pub use keys::{KeyFileError, LogKeyRing};
 pub use publisher::Publisher;
-pub use recover::{RecoverError, Recovered, accept_store, recover, recover_with};
+pub use recover::{RecoverError, Recovered, accept_store, recover};
 pub use scrub::Scrub;
 pub use sequencer::{Doubt, LogFiles, Now, Sequencer, SequencerOptions};
 pub use tiles::fetch;

@@ -68,12 +68,7 @@ impl Publisher {
     pub async fn write_tiles(&mut self, writes: &impl Writes, store: &Store, size: u64) -> Result<(), PublishError> {
         let tiles: Vec<Tile> = tiles_between(self.tiles, size).collect();
         for some in tiles.chunks(TILES_AT_ONCE) {
-            let mut found = fetch(store, some.iter().copied()).await?;
-            let some: Result<Vec<_>, _> = some
-                .iter()
-                .map(|tile| found.remove(tile).map(|bytes| (*tile, bytes)).ok_or(PublishError::Missing(*tile)))
-                .collect();
-            let (some, folder, writes) = (some?, self.folder.clone(), writes.clone());
+            let (some, folder, writes) = (stored(store, some).await?, self.folder.clone(), writes.clone());
             // Every file is on disk before the next: not on the threads that serve.
             let written = tokio::task::spawn_blocking(move || write_all(&writes, &folder, &some)).await;
             written.map_err(|e| PublishError::File(self.folder.clone(), io::Error::other(e)))??;
@@ -91,6 +86,12 @@ impl Publisher {
     ) -> Result<(), PublishError> {
         Ok(self.checkpoint.raise(writes, log, signed)?)
     }
+}
+
+/// Each of these tiles, as the store has it.
+pub(crate) async fn stored(store: &Store, tiles: &[Tile]) -> Result<Vec<(Tile, Vec<u8>)>, PublishError> {
+    let mut found = fetch(store, tiles.iter().copied()).await?;
+    tiles.iter().map(|tile| found.remove_entry(tile).ok_or(PublishError::Missing(*tile))).collect()
 }
 
 fn write_all(writes: &impl Writes, folder: &Path, tiles: &[(Tile, Vec<u8>)]) -> Result<(), PublishError> {

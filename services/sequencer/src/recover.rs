@@ -82,18 +82,6 @@ pub struct Recovered {
 /// Brings the store's log up to the highest checkpoint. Where that is done already, nothing happens. `progress` is told how many entries
 /// the log has.
 pub async fn recover(
-    store: &Store,
-    now: Now,
-    log: &LogKeys,
-    highest: &CheckpointFile,
-    published: &PublishedLog,
-    progress: impl FnMut(u64),
-) -> Result<Recovered, RecoverError> {
-    recover_with(&Direct, store, now, log, highest, published, progress).await
-}
-
-/// As [`recover`], through the seam for its writes.
-pub async fn recover_with(
     writes: &impl Writes,
     store: &Store,
     now: Now,

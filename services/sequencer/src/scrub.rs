@@ -21,6 +21,9 @@ const SLOWEST: Duration = Duration::from_secs(1);
 /// How often is noted how far it is: so much is done twice after a crash.
 const NOTE_EVERY: Duration = Duration::from_secs(10);
 
+/// So often a portion of the folder is waited for, a second each, while the sequencer writes there. The store's scrub does not stand still for it.
+const BUSY_MAX: u32 = 60;
+
 pub struct Scrub {
     store: Store,
     now: Now,
@@ -29,6 +32,8 @@ pub struct Scrub {
     status: watch::Receiver<LogStatus>,
     doubt: Doubt,
     folder: Option<FolderScrub>,
+    /// How often the folder was somebody else's in a row.
+    busy: u32,
     /// As far as we know; the store may be behind.
     progress: Option<ScrubProgress>,
     noted: Instant,
@@ -36,10 +41,10 @@ pub struct Scrub {
 
 impl Scrub {
     pub fn new(store: Store, now: Now, every: Duration, status: watch::Receiver<LogStatus>, doubt: Doubt) -> Self {
-        Self { store, now, every, status, doubt, folder: None, progress: None, noted: Instant::now() }
+        Self { store, now, every, status, doubt, folder: None, busy: 0, progress: None, noted: Instant::now() }
     }
 
-    /// Holds the folder's tiles against the store's on the way, and writes again what differs.
+    /// Holds the folder's tiles against the store's on the way, and writes again what differs and is proven.
     #[must_use]
     pub fn with_folder(mut self, folder: Option<&Path>, keys: &Arc<LogKeyRing>) -> Self {
         self.folder = folder.map(|folder| FolderScrub::new(folder, keys.clone()));
@@ -93,7 +98,15 @@ impl Scrub {
             self.progress = None;
             return Ok(SLOWEST);
         }
-        self.look_at_folder(here.next).await;
+        if !self.look_at_folder(here.next).await {
+            self.busy += 1;
+            if self.busy < BUSY_MAX {
+                self.progress = Some(here);
+                return Ok(SLOWEST);
+            }
+            tracing::warn!(entry = here.next, "somebody else holds the published folder: the scrub goes on without it");
+        }
+        self.busy = 0;
         let next = ScrubProgress { next: portion.places().end, ..here };
         if self.noted.elapsed() >= NOTE_EVERY {
             self.store.note_scrub(&next).await?;
@@ -104,11 +117,13 @@ impl Scrub {
         Ok(SLOWEST.min(self.every / portions))
     }
 
-    /// A folder that cannot be read or written holds nothing up: the store's log is whole. It is looked at again in the next round.
-    async fn look_at_folder(&self, entry: u64) {
-        let Some(folder) = &self.folder else { return };
+    /// A folder that cannot be read or written holds nothing up: it is looked at again in the next round. Answers whether it was looked
+    /// at: while the sequencer writes there, it is not.
+    async fn look_at_folder(&self, entry: u64) -> bool {
+        let Some(folder) = &self.folder else { return true };
         match folder.portion(&self.store, entry).await {
             Ok(0) => {}
+            Err(error) if error.is_busy() => return false,
             Ok(repaired) => tracing::error!(
                 monotonic_counter.quittance_published_tiles_repaired = repaired as u64,
                 entry,
@@ -116,6 +131,7 @@ impl Scrub {
             ),
             Err(error) => tracing::error!(%error, entry, "published tiles could not be held against the store's"),
         }
+        true
     }
 
     /// All of it was looked at. The next round begins when its time has come.

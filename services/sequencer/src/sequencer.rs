@@ -361,7 +361,9 @@ impl<W: Writes> Sequencer<W> {
             if state.head.size > 0 || state.checkpoint.is_some() {
                 return Err(Halt::NothingOutside { size: state.head.size }.into());
             }
-            // From the first entry on there is something outside: where it is missing then, it was lost.
+        }
+        if state.checkpoint.is_none() && state.head.size == 0 {
+            // From the first entry on there is something outside: where it is missing then, it was lost. A key that was added signs it, too.
             self.highest.raise(&self.writes, log, &self.sign_head(TreeHead::empty())?)?;
         }
         let mut held = Held {
@@ -430,7 +432,10 @@ impl<W: Writes> Sequencer<W> {
     fn has_news(&self, held: &Held) -> bool {
         match &held.newest {
             None => held.edge.head().size > 0,
-            Some(newest) if held.edge.head().size <= newest.signed.head.size => false,
+            // A key that was added signs what stands, so that the others can go.
+            Some(newest) if held.edge.head().size <= newest.signed.head.size => {
+                newest.published && !self.keys.have_all_signed(&newest.signed.note)
+            }
             Some(newest) => newest.published || (held.round.is_none() && held.ask_at <= Instant::now()),
         }
     }
@@ -457,13 +462,18 @@ impl<W: Writes> Sequencer<W> {
         if let Some(publisher) = self.publisher.as_mut().filter(|_| !held.filling) {
             publisher.write_tiles(&self.writes, &self.store, head.size).await?;
         }
-        let signed = self.sign_head(head)?;
+        let signed = match held.newest.as_ref().filter(|newest| newest.signed.head == head) {
+            // With what the witnesses have signed.
+            Some(newest) => self.keys.sign_again(&newest.signed.note).map_err(|e| Fault::Other(e.to_string()))?,
+            None => self.sign_head(head)?,
+        };
+        let cosigned = self.witnesses.signed(&signed, log).map_err(|e| Fault::Other(e.to_string()))?;
         self.highest.raise(&self.writes, log, &signed)?;
         held.signed_at = Some(Instant::now());
         tracing::debug!(size = head.size, "checkpoint signed");
         let newest = held.newest.insert(Newest { signed, published: false });
-        if self.witnesses.required() == 0 {
-            self.writes.publish(&self.store, held.epoch, &row_of(&newest.signed), 0).await?;
+        if cosigned >= self.witnesses.required() {
+            self.writes.publish(&self.store, held.epoch, &row_of(&newest.signed), cosigned).await?;
             newest.published = true;
             held.to_folder = Some(newest.signed.clone());
         } else {
@@ -478,6 +488,10 @@ impl<W: Writes> Sequencer<W> {
         let (Some(round), Some(newest)) = (&mut held.round, &mut held.newest) else { return Ok(()) };
         let came = round.take().map_err(|e| Fault::Other(e.to_string()))?;
         let about = round.about.clone();
+        if !came.is_empty() {
+            // Somebody is there.
+            held.ask_after = ASK_AFTER_LEAST;
+        }
         if round.is_over() {
             held.round = None;
             held.ask_at = Instant::now() + held.ask_after;
@@ -502,7 +516,6 @@ impl<W: Writes> Sequencer<W> {
         }
         self.writes.publish(&self.store, held.epoch, &row_of(&newest.signed), signed).await?;
         newest.published = true;
-        held.ask_after = ASK_AFTER_LEAST;
         held.to_folder = Some(newest.signed.clone());
         Ok(())
     }

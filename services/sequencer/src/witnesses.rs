@@ -11,7 +11,7 @@ use std::{
 };
 
 use quittance_ledger::{
-    checkpoint::{self, CheckpointError, LogKeys, SignedHead, VerifiedCheckpoint},
+    checkpoint::{self, CheckpointError, LogKeys, SignedHead},
     key::{KeyName, KeyType, VerifierKey},
     note::{NoteError, Signature},
     proof::{consistency, consistency_tiles},
@@ -90,7 +90,7 @@ impl Witnesses {
     /// How many of them have signed it.
     pub fn signed(&self, note: &SignedHead, log: &LogKeys) -> Result<usize, CheckpointError> {
         let verified = checkpoint::verify(&note.note, log, &self.keys)?;
-        Ok(self.keys.iter().filter(|key| has_signed(&verified, key)).count())
+        Ok(self.keys.iter().filter(|key| verified.has_signed(key)).count())
     }
 
     /// Asks those that have not signed yet. `None`: all have.
@@ -101,7 +101,7 @@ impl Witnesses {
         log: &LogKeys,
     ) -> Result<Option<Round>, CheckpointError> {
         let verified = checkpoint::verify(&signed.note, log, &self.keys)?;
-        let missing = self.all.iter().filter(|asked| !has_signed(&verified, asked.witness.key()));
+        let missing = self.all.iter().filter(|asked| !verified.has_signed(asked.witness.key()));
         let (answers, answered) = mpsc::channel(self.all.len().max(1));
         let mut asking = JoinSet::new();
         for asked in missing {
@@ -119,10 +119,6 @@ impl Witnesses {
         }
         Ok((!asking.is_empty()).then_some(Round { about: signed.clone(), asking, answered }))
     }
-}
-
-fn has_signed(verified: &VerifiedCheckpoint, key: &VerifierKey) -> bool {
-    verified.cosignatures.iter().any(|c| c.witness == *key.name() && c.id == key.id())
 }
 
 /// Questions under way. Dropped, they are given up.

@@ -1,5 +1,8 @@
 //! `quittanced`: the data-subject-request service of a processor.
 
+// Handler, store and driver are futures in each other: with optimisation the compiler follows them deeper than it would by itself.
+#![recursion_limit = "256"]
+
 mod agreements;
 mod app;
 mod auth;
@@ -27,6 +30,7 @@ use std::{collections::BTreeSet, io::Write as _, net::SocketAddr, path::PathBuf,
 use clap::{Args, Parser, Subcommand};
 use config::Config;
 use quittance_domain::ids::{CustomerId, SystemId};
+use quittance_ledger::key::KeyId;
 use quittance_sequencer::LogKeyRing;
 use quittance_store::SuppressionKeys;
 use serve::Failure;
@@ -111,6 +115,15 @@ enum LedgerCommand {
     AddKey,
     /// Let the newest key alone sign, and destroy the others' secret parts; what they signed stands
     RetireKeys,
+    /// Revoke a key that is lost or that others may have: what it alone has signed is not believed any more
+    ///
+    /// First `quittanced ledger add-key`, and start every quittanced again, so that the new key signs the log; then revoke the old one, and
+    /// start them again. Its secret part is destroyed. Certificates name it as revoked from then on, and those that it had signed are issued
+    /// anew when they are asked for: tell your customers. The newest key cannot be revoked. With SQLite, stop quittanced first.
+    RevokeKey {
+        /// The key's id: the eight digits between the two plus signs, as `quittanced ledger keys` prints it
+        key_id: KeyId,
+    },
     /// Check every entry, tile and checkpoint of the store's log, and name the first entry that does not fit
     ///
     /// What is published is checked by `quittance ledger fsck`. A SQLite store is checked while no quittanced runs. Exit code 1: damaged.
@@ -199,6 +212,7 @@ fn manage_log(config: &Config, command: &LedgerCommand) -> Result<(), Failure> {
         LedgerCommand::AcceptStore => return runtime()?.block_on(upkeep::accept_store(config)),
         LedgerCommand::Keys => {}
         LedgerCommand::AddKey => drop(LogKeyRing::add(&log_keys(config), jiff::Timestamp::now())?),
+        LedgerCommand::RevokeKey { key_id } => runtime()?.block_on(upkeep::revoke_key(config, *key_id))?,
         LedgerCommand::RetireKeys => drop(LogKeyRing::retire_older(&log_keys(config), jiff::Timestamp::now())?),
     }
     print_log_keys(config)

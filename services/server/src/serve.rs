@@ -107,6 +107,10 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let keeper = KeyKeeper::new(store.clone(), app.clock.clone(), trust.clone());
     // Whatever this process does, it keeps no key that is destroyed.
     tokio::spawn(keeper.clone().look(drain.clone()));
+    // Before any task is worked on: who cannot answer for its health does none. And not earlier: who connects is served.
+    let listener = TcpListener::bind(config.listen).await;
+    let listener =
+        listener.map_err(|e| format!("listen on {}: {e}. Every process does, for its health", config.listen))?;
     let working = config.roles.contains(&RunRole::Worker).then(|| {
         let (store, clock, every) = (store.clone(), app.clock.clone(), config.dispatch.deadline_sweep());
         let swept = Suppressions::new(store.clone(), clock.clone(), config.dispatch.suppression_sweep(), trust.clone())
@@ -137,7 +141,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         tracing::info!("stopping: no new work, what runs may finish");
         signalled.cancel();
     });
-    serve(&config, app, tokens, drain.clone()).await?;
+    serve(&config, listener, app, tokens, drain.clone()).await?;
     if let Some(working) = working {
         working.await?;
     }
@@ -153,6 +157,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
 /// Health in every process; the API where that is among its roles.
 async fn serve(
     config: &Config,
+    listener: TcpListener,
     app: Arc<App>,
     tokens: Arc<TokenTable>,
     drain: CancellationToken,
@@ -197,7 +202,6 @@ async fn serve(
             .add_service(service!(KeyServiceServer, Keys(app.clone())))
             .add_service(service!(EvidenceServiceServer, Evidence(app)));
     }
-    let listener = TcpListener::bind(config.listen).await?;
     // With port 0 the system chooses: whoever started us reads it here.
     tracing::info!(address = %listener.local_addr()?, roles = ?config.roles, "listening");
     let stopping = drain.clone();

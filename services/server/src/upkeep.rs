@@ -10,8 +10,11 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use quittance_domain::{Timestamp, ids::request_name};
+use quittance_ledger::{checkpoint::SignedHead, key::KeyId};
 use quittance_log_client::PublishedLog;
-use quittance_sequencer::{CheckpointFile, EntryIndex, LogKeyRing, Recovered, StoreFindings, check_all, recover};
+use quittance_sequencer::{
+    AuditKeys, CheckpointFile, Direct, EntryIndex, LogKeyRing, Publisher, Recovered, StoreFindings, check_all, recover,
+};
 use quittance_store::Store;
 
 use crate::{
@@ -77,10 +80,15 @@ impl Progress {
 /// Looks at everything; an error tells that it is damaged, after the findings were written.
 pub async fn fsck(config: &Config, args: &FsckArgs) -> Result<(), Failure> {
     let store = Store::open(&config.store()?).await?;
-    let log = LogKeyRing::public(&config.ledger_folder().join("keys"))?;
+    let folder = config.ledger_folder().join("keys");
+    let keys = AuditKeys {
+        log: LogKeyRing::public(&folder)?,
+        ever: LogKeyRing::ever(&folder)?,
+        witnesses: ledger::witnesses(&config.ledger)?.keys().to_vec(),
+    };
     let mut progress = Progress::of("entries checked");
     let tell = |done: u64, all: u64| progress.tell(format_args!("{done} of {all}"));
-    let found = check_all(&store, &log, &ledger::files(config), tell).await?;
+    let found = check_all(&store, &keys, &ledger::files(config), tell).await?;
     match args.output {
         Format::Json => writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&found)?)?,
         Format::Text => writeln!(io::stdout(), "{}", text_of(&found))?,
@@ -91,6 +99,9 @@ pub async fn fsck(config: &Config, args: &FsckArgs) -> Result<(), Failure> {
 
 fn text_of(found: &StoreFindings) -> String {
     let mut text = found.findings.to_string();
+    if found.damaged_checkpoints > 0 {
+        text.push_str(&format!("\n{} of the kept checkpoints are none of this log", found.damaged_checkpoints));
+    }
     if found.staged > 0 {
         text.push_str(&format!("\n{} entries have no place yet", found.staged));
     }
@@ -131,7 +142,7 @@ pub async fn recover_log(config: &Config, args: &RecoverArgs) -> Result<(), Fail
     let highest = CheckpointFile::highest(ledger::files(config).highest);
     let mut progress = Progress::of("entries in the store's log");
     let now = Arc::new(Timestamp::now);
-    let done = recover(&store, now, &log, &highest, &published, |size| progress.tell(size)).await?;
+    let done = recover(&Direct, &store, now, &log, &highest, &published, |size| progress.tell(size)).await?;
     let (open, open_requests_beyond) = store.open_requests(OPEN_NAMED).await?;
     let Recovered { from, to, placed, mut lost, backup_ends } = done;
     if from == to {
@@ -158,6 +169,33 @@ pub async fn recover_log(config: &Config, args: &RecoverArgs) -> Result<(), Fail
     }
     store.close().await;
     Ok(())
+}
+
+/// A key that is lost, or known to others. Whatever the log says of itself must be signed by another one before: that alone is believed then,
+/// and a log whose newest checkpoint nobody believes would halt.
+pub async fn revoke_key(config: &Config, key: KeyId) -> Result<(), Failure> {
+    let folder = config.ledger_folder().join("keys");
+    let left = LogKeyRing::without(&folder, key)?;
+    let unsigned = |place: &str, fault: &dyn std::fmt::Display| {
+        format!(
+            "{place} does not hold without this key ({fault}): start every quittanced again, so that the newer key signs the log, wait a few \
+             seconds, and revoke it then"
+        )
+    };
+    let files = ledger::files(config);
+    let store = Store::open(&config.store()?).await?;
+    CheckpointFile::highest(files.highest).read(&left).map_err(|e| unsigned("the highest checkpoint", &e))?;
+    if let Some(folder) = &files.publish {
+        Publisher::new(folder).read(&left).map_err(|e| unsigned("the published folder's checkpoint", &e))?;
+    }
+    // A store without a log has none.
+    if store.log_origin().await?.is_some()
+        && let Some(row) = store.log_state().await?.checkpoint
+    {
+        SignedHead::read(row.note.as_bytes(), &left).map_err(|e| unsigned("the published checkpoint", &e))?;
+    }
+    store.close().await;
+    Ok(LogKeyRing::revoke(&folder, key, Timestamp::now())?)
 }
 
 /// On the operator's word that this database was never restored.

@@ -17,10 +17,13 @@ use quittance_ledger::{
     audit::check,
     checkpoint::{LogKeys, SignedHead},
     integrate::RightEdge,
+    key::VerifierKey,
     tile::{Tile, TileSource, tiles_between},
     tree::{Frontier, MerkleHash},
 };
-use quittance_sequencer::{EntryIndex, LogFiles, LogKeyRing, Now, Sequencer, SequencerOptions, Writes, fetch};
+use quittance_sequencer::{
+    AuditKeys, EntryIndex, LogFiles, LogKeyRing, Now, Sequencer, SequencerOptions, Writes, fetch,
+};
 use quittance_sql::{Column, ConnectOptions, Pool, Rows, Tx, Val};
 use quittance_store::{Store, StoreOptions};
 use quittance_tests::{StoreKind, deployment::postgres_database};
@@ -85,6 +88,18 @@ impl Bed {
 
     pub fn log(&self) -> LogKeys {
         self.keys.log_keys().unwrap()
+    }
+
+    /// A key that signs beside the others, in whatever sequencer is started from now on.
+    pub fn add_key(&mut self) -> VerifierKey {
+        let folder = self.folder.path().join("keys");
+        let added = LogKeyRing::add(&folder, Timestamp::UNIX_EPOCH).unwrap();
+        self.keys = Arc::new(LogKeyRing::open(&folder, "log.example", None, Timestamp::UNIX_EPOCH).unwrap());
+        added
+    }
+
+    pub fn audit_keys(&self, witnesses: &[VerifierKey]) -> AuditKeys {
+        AuditKeys { log: self.log(), ever: self.log(), witnesses: witnesses.to_vec() }
     }
 
     /// As a new process would have it.

@@ -8,9 +8,17 @@ use std::{
 };
 
 use quittance_domain::Timestamp;
+use quittance_ledger::{
+    checkpoint::Checkpoint,
+    cosignature::cosign,
+    key::{KeyType, SEED_BYTES, SignerKey},
+    note::SignedNote,
+    tree::{HASH_BYTES, MerkleHash, TreeHead},
+};
 use quittance_log_client::{PublishedLog, audit};
-use quittance_sequencer::{Direct, LogStatus, Scrub, Sequencer, Writes};
+use quittance_sequencer::{Direct, Doubt, LogKeyRing, LogStatus, Scrub, Sequencer, Writes, check_all};
 use quittance_sql::Val;
+use quittance_store::{LogCheckpoint, ScrubProgress};
 use quittance_tests::StoreKind;
 use tokio_util::sync::CancellationToken;
 
@@ -359,4 +367,163 @@ async fn a_damaged_store_does_not_spoil_what_is_published() {
     running.until(|status| matches!(status, LogStatus::Halted(_))).await;
     assert_eq!(fs::read(bed.public().join("tile/0/001")).unwrap(), published);
     running.stop().await;
+}
+
+/// A scrub by itself, from this entry on, until it notes that it is at another one. No sequencer is there to halt at what it reads.
+async fn scrub_alone(bed: &Bed, from: u64, until: u64) {
+    let begun_at = Some(Timestamp::now());
+    bed.store.note_scrub(&ScrubProgress { next: from, begun_at }).await.unwrap();
+    let (_writing, status) = tokio::sync::watch::channel(LogStatus::Writing);
+    let every = Duration::from_millis(100);
+    let scrub = Scrub::new(bed.store.clone(), Arc::new(Timestamp::now), every, status, Doubt::default())
+        .with_folder(Some(&bed.public()), &bed.keys);
+    let drain = CancellationToken::new();
+    let running = tokio::spawn(scrub.run(drain.clone()));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while bed.store.scrub_progress().await.unwrap().next != until {
+        assert!(Instant::now() < deadline, "the scrub goes from {from} to {until}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drain.cancel();
+    running.await.unwrap();
+}
+
+/// Everything once in its time and no more often; what was looked at before a restart is not looked at again.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_scrub_goes_on_where_it_stood_and_begins_anew_when_its_time_has_come() {
+    let bed = Bed::new(StoreKind::Sqlite).await;
+    bed.stage(ENTRIES).await;
+    bed.sequencer(Direct).turn(true).await;
+    let (_writing, status) = tokio::sync::watch::channel(LogStatus::Writing);
+    // A process that is stopped at once takes one step.
+    let step = async || {
+        let every = Duration::from_secs(3600);
+        let scrub = Scrub::new(bed.store.clone(), bed.now(), every, status.clone(), Doubt::default());
+        let stopped = CancellationToken::new();
+        stopped.cancel();
+        scrub.run(stopped).await;
+        bed.store.scrub_progress().await.unwrap()
+    };
+    let begun_at = Some((bed.now())());
+    for (next, whose) in [(256, "the first"), (512, "another"), (600, "the last"), (600, "it rests")] {
+        let here = step().await;
+        assert_eq!((here.next, here.begun_at), (next, begun_at), "{whose}");
+    }
+    bed.an_hour_later();
+    let anew = step().await;
+    assert!(anew.next < ENTRIES as u64 && anew.begun_at == Some((bed.now())()), "{anew:?}");
+}
+
+/// Where the store is what rots, the folder is the copy that would repair it.
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_of_the_store_is_never_written_into_the_published_folder() {
+    let bed = Bed::new(StoreKind::Sqlite).await;
+    bed.stage(600).await;
+    bed.sequencer(Direct).turn(true).await;
+    let path = |name: &str| bed.public().join(name);
+    // Partial tiles at the right edge are checked against nothing but the root; the other hash of this one proves the first bundle.
+    let above = tile("level = 1 AND tile_index = 0", 40);
+    let whole = above.read(&bed).await;
+    let mut bad = whole.clone();
+    bad[above.byte] ^= 1;
+    above.write(&bed, bad.clone()).await;
+    let published = fs::read(path("tile/1/000.p/2")).unwrap();
+    assert!(published == whole && published != bad);
+    scrub_alone(&bed, 512, 0).await;
+    assert_eq!(fs::read(path("tile/1/000.p/2")).unwrap(), published);
+    // What the store cannot prove, it does not repair either.
+    let leaves = fs::read(path("tile/0/000")).unwrap();
+    fs::write(path("tile/0/000"), b"rotten").unwrap();
+    scrub_alone(&bed, 0, 256).await;
+    assert_eq!(fs::read(path("tile/0/000")).unwrap(), b"rotten");
+    above.write(&bed, whole).await;
+    scrub_alone(&bed, 1, 0).await;
+    assert_eq!(fs::read(path("tile/0/000")).unwrap(), leaves);
+}
+
+/// What tells the time of certificates is looked at, too: each kept checkpoint, however many there are, and whoever signed it.
+async fn fsck_names_a_kept_checkpoint_that_is_none_of_the_log(kind: StoreKind) {
+    let bed = Bed::new(kind).await;
+    let seed = [7; SEED_BYTES];
+    let witness = SignerKey::from_seed("witness.example/w".parse().unwrap(), KeyType::CosignatureV1, &seed).unwrap();
+    let cosigned = |note: &SignedNote| {
+        let mut note = note.clone();
+        note.add(cosign(&witness, &Checkpoint::parse(note.text()).unwrap(), 1_900_000_000).unwrap()).unwrap();
+        note
+    };
+    let mut sequencer = bed.sequencer(Direct);
+    // More than are looked at in one step.
+    for _ in 0..70 {
+        bed.stage(4).await;
+        sequencer.turn(true).await;
+        let signed = bed.published().await[0].clone().unwrap();
+        let (size, note) = (signed.head.size, cosigned(&signed.note).to_string());
+        let epoch = bed.store.log_state().await.unwrap().epoch;
+        bed.store.keep_checkpoint(epoch, &LogCheckpoint { size, note }, 1).await.unwrap();
+    }
+    let keys = bed.audit_keys(&[witness.verifier().clone()]);
+    let looked = async || check_all(&bed.store, &keys, &bed.files(), |_, _| ()).await.unwrap();
+    let found = looked().await;
+    assert!(found.findings.is_whole() && found.damaged_checkpoints == 0, "{found:?}");
+
+    let stranger = LogKeyRing::open(&bed.folder.path().join("stranger"), "log.example", None, Timestamp::UNIX_EPOCH);
+    let stranger = stranger.unwrap();
+    let root = MerkleHash([1; HASH_BYTES]);
+    let forked = cosigned(&bed.keys.sign(TreeHead { size: 8, root }).unwrap().note).to_string();
+    let damages = [
+        (8, "nonsense".to_owned(), "note"),
+        (8, forked, "another one than was signed"),
+        (276, kept_note(&bed, 280).await, "its note is of 280 entries"),
+        // Byte by byte good, and not ours.
+        (8, cosigned(&stranger.sign(TreeHead { size: 8, root }).unwrap().note).to_string(), "key"),
+        // The last signature is the witness's.
+        (276, altered_signature(&kept_note(&bed, 276).await), "signature"),
+    ];
+    for (size, note, told) in damages {
+        let place = Place {
+            table: "ledger_checkpoints",
+            column: "note",
+            row: format!("tree_size = {size}"),
+            byte: 0,
+            text: true,
+        };
+        let good = place.read(&bed).await;
+        place.write(&bed, note.into_bytes()).await;
+        let found = looked().await;
+        let what = found.findings.first.clone().expect(told).what;
+        assert!(
+            what.contains(&format!("the kept checkpoint of {size} entries: ")) && what.contains(told),
+            "{told}: {what}"
+        );
+        assert_eq!((found.damaged_checkpoints, found.findings.damaged_portions), (1, 0));
+        place.write(&bed, good).await;
+    }
+    // One of a tree that the log never had.
+    let beyond = cosigned(&bed.keys.sign(TreeHead { size: 999, root }).unwrap().note).to_string();
+    let mut tx = bed.raw().await;
+    let sql = "INSERT INTO ledger_checkpoints (tree_size, cosigned, note) VALUES (999, 1, $1)";
+    tx.execute(sql, vec![Val::from(beyond)]).await.unwrap();
+    tx.commit().await.unwrap();
+    let what = looked().await.findings.first.unwrap().what;
+    assert!(what.contains("of 999 entries: the log has 280 entries"), "{what}");
+}
+
+async fn kept_note(bed: &Bed, size: u64) -> String {
+    bed.store.kept_checkpoints(size, 1).await.unwrap().remove(0).note
+}
+
+fn altered_signature(note: &str) -> String {
+    let at = note.trim_end().len() - 10;
+    let other = if &note[at..=at] == "A" { "B" } else { "A" };
+    format!("{}{other}{}", &note[..at], &note[at + 1..])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_fsck_names_a_kept_checkpoint_that_is_none_of_the_log() {
+    fsck_names_a_kept_checkpoint_that_is_none_of_the_log(StoreKind::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_fsck_names_a_kept_checkpoint_that_is_none_of_the_log() {
+    fsck_names_a_kept_checkpoint_that_is_none_of_the_log(StoreKind::Postgres).await;
 }

@@ -1,14 +1,15 @@
 //! A fault at every write: the lease, places with tiles and head, tiles and checkpoint in the folder, the highest checkpoint, the
 //! published one.
 
-use std::{collections::BTreeSet, sync::mpsc, time::Duration};
+use std::{collections::BTreeSet, fs, sync::mpsc, time::Duration};
 
-use quittance_sequencer::{LogFiles, LogStatus, Sequencer};
+use quittance_ledger::checkpoint::{LogKeys, SignedHead};
+use quittance_sequencer::{Direct, LogFiles, LogStatus, Sequencer};
 use quittance_tests::StoreKind;
 
 use crate::{
     bed::{Bed, stage},
-    faulty::{Failure, Faulty},
+    faulty::{Failure, Faulty, Which},
 };
 
 /// Entries that are staged before each turn: within a tile, over its end, with two transactions.
@@ -22,7 +23,7 @@ async fn turn(bed: &Bed, sequencer: &mut Sequencer<Faulty>) {
     let before = bed.published().await;
     sequencer.turn(true).await;
     for (before, after) in before.iter().zip(bed.published().await) {
-        let size = |signed: Option<&quittance_ledger::checkpoint::SignedHead>| signed.map(|signed| signed.head.size);
+        let size = |signed: Option<&SignedHead>| signed.map(|signed| signed.head.size);
         assert!(size(before.as_ref()) <= size(after.as_ref()), "what is published never shrinks");
     }
 }
@@ -205,4 +206,57 @@ async fn a_folder_that_is_set_later_is_filled_and_nothing_waits_for_it() {
         assert_eq!(folder, if turn < 2 { 0 } else { store }, "its checkpoint comes when all its tiles are there");
     }
     bed.is_one_log_of(140_040, &writes.signed()).await;
+}
+
+/// What stands is signed by a key that was added, without a new entry, so that the older ones can go. Whatever fails, nothing is left that
+/// these alone have signed.
+async fn a_key_that_is_added_signs_what_stands(kind: StoreKind) {
+    let mut bed = Bed::new(kind).await;
+    // A log without entries is signed outside alone.
+    bed.sequencer(Direct).turn(true).await;
+    let left = LogKeys::new(vec![bed.add_key()]).unwrap();
+    bed.an_hour_later();
+    bed.sequencer(Direct).turn(true).await;
+    assert!(SignedHead::read(&fs::read(bed.files().highest).unwrap(), &left).is_ok());
+    for (write, how) in ["outside/checkpoint", "publish", "public/checkpoint"]
+        .into_iter()
+        .flat_map(|write| [Failure::Lost, Failure::DoneAndReportedFailed].map(|how| (write, how)))
+    {
+        for killed in [false, true] {
+            bed.clear().await;
+            bed.stage(3).await;
+            bed.sequencer(Direct).turn(true).await;
+            bed.an_hour_later();
+            let left = LogKeys::new(vec![bed.add_key()]).unwrap();
+            let faulty = Faulty::failing(Which::Named(write, 0), how);
+            let mut sequencer = bed.sequencer(faulty.clone());
+            turn(&bed, &mut sequencer).await;
+            assert!(faulty.has_failed(), "{write}");
+            if killed {
+                bed.an_hour_later();
+                sequencer = bed.sequencer(Faulty(faulty.0.clone()));
+            }
+            settle(&bed, &mut sequencer).await;
+            let row = bed.store.log_state().await.unwrap().checkpoint.unwrap().note.into_bytes();
+            let files = [bed.files().highest, bed.public().join("checkpoint")].map(|path| fs::read(path).unwrap());
+            for note in [row].iter().chain(&files) {
+                assert_eq!(SignedHead::read(note, &left).unwrap().head.size, 3, "{write} {how:?}");
+            }
+            bed.is_one_log_of(3, &faulty.signed()).await;
+            let written = faulty.writes().iter().filter(|write| *write != "hold").count();
+            settle(&bed, &mut sequencer).await;
+            let after = faulty.writes().iter().filter(|write| *write != "hold").count();
+            assert_eq!(after, written, "signed once, it rests");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_a_key_that_is_added_signs_what_stands() {
+    a_key_that_is_added_signs_what_stands(StoreKind::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_a_key_that_is_added_signs_what_stands() {
+    a_key_that_is_added_signs_what_stands(StoreKind::Postgres).await;
 }

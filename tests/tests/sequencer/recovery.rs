@@ -5,7 +5,7 @@ use std::{fs, ops::Range};
 use quittance_ledger::audit::Damage;
 use quittance_log_client::PublishedLog;
 use quittance_sequencer::{
-    CheckpointFile, Direct, Halt, LogStatus, RecoverError, Recovered, Writes, accept_store, check_all, recover_with,
+    CheckpointFile, Direct, Halt, LogStatus, RecoverError, Recovered, Writes, accept_store, check_all, recover,
 };
 use quittance_tests::StoreKind;
 
@@ -39,7 +39,7 @@ async fn recovered(bed: &Bed) -> Result<Recovered, RecoverError> {
 async fn recovered_by<W: Writes>(bed: &Bed, writes: &W) -> Result<Recovered, RecoverError> {
     let highest = CheckpointFile::highest(bed.files().highest);
     let published = PublishedLog::folder(bed.public());
-    recover_with(writes, &bed.store, bed.now(), &bed.log(), &highest, &published, |_| ()).await
+    recover(writes, &bed.store, bed.now(), &bed.log(), &highest, &published, |_| ()).await
 }
 
 async fn written(bed: &Bed) -> LogStatus {
@@ -51,7 +51,7 @@ async fn written(bed: &Bed) -> LogStatus {
 }
 
 async fn whole(bed: &Bed) -> (Option<Damage>, u64, u64) {
-    let found = check_all(&bed.store, &bed.log(), &bed.files(), |_, _| ()).await.unwrap();
+    let found = check_all(&bed.store, &bed.audit_keys(&[]), &bed.files(), |_, _| ()).await.unwrap();
     (found.findings.first, found.staged, found.lost)
 }
 

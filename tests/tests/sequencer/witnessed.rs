@@ -218,14 +218,21 @@ async fn a_witness_that_is_slower_than_the_log_grows_still_tells_the_time() {
 
 async fn one_fault(bed: &Bed, required: usize, which: Which, how: Failure, killed: bool) -> bool {
     bed.clear().await;
-    let manner = if required == 0 { Manner::Slow(Duration::from_millis(15)) } else { Manner::Faithful };
+    // One that the log certainly outgrows: what it has signed then is kept.
+    let outgrown = required == 0 && matches!(which, Which::Named("keep", _));
+    let manner = match required {
+        0 if outgrown => Manner::Slow(WITHIN / 2),
+        0 => Manner::Slow(Duration::from_millis(15)),
+        _ => Manner::Faithful,
+    };
     let one = witness(bed, 1, manner).await;
     let faulty = Faulty::failing(which.clone(), how);
     let witnessed = |sequencer: Sequencer<Faulty>| sequencer.witnessed_by(asked(&[&one], required));
     let mut sequencer = witnessed(bed.sequencer(faulty.clone()));
     for more in [3, 300] {
         bed.stage(more).await;
-        for _ in 0..4 {
+        // One that it is to outgrow is given no time to answer about the first entries.
+        for _ in 0..if outgrown { 1 } else { 4 } {
             sequencer.turn(true).await;
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -256,8 +263,10 @@ async fn a_witnessed_log_is_one_whatever_write_fails(kind: StoreKind) {
         {
             for killed in [false, true] {
                 let failed = one_fault(&bed, required, Which::Named(name, at), how, killed).await;
-                // Whether the log outgrows a slow witness is a matter of milliseconds.
-                assert!(failed || required == 0, "{name} {at} was never written");
+                // A sequencer that is killed has forgotten what it asked, and a third time is published only if the witness is slower
+                // than a turn.
+                let may_not_come = (name == "keep" && killed) || (required == 0 && (name, at) == ("publish", 2));
+                assert!(failed || may_not_come, "{name} {at} was never written");
             }
         }
     }

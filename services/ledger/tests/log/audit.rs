@@ -1,11 +1,12 @@
 //! What is stored is checked against the tree it should make.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use quittance_ledger::{
     audit::{Fault, Portion, check, checked_against},
     integrate::RightEdge,
     tile::{Tile, TileKind, tiles_between},
+    tree::TreeHead,
 };
 
 use crate::common::Log;
@@ -79,4 +80,30 @@ fn portion_by_portion_everything_is_read_and_the_first_bad_entry_is_found() {
     log.tiles.get_mut(&tile(TileKind::Hashes { level: 1 }, 0)).unwrap()[200 * 32] ^= 1;
     let found = Portion::all(SIZE).find_map(|portion| portion.check(&log.tiles).err());
     assert_eq!(found.unwrap().index(), 200 * 256);
+}
+
+#[test]
+fn a_portion_is_proven_to_be_of_the_signed_tree_and_with_any_of_its_tiles_altered_it_is_not() {
+    for size in [1, 255, 256, 257, 600, 65_536, 65_537, SIZE] {
+        let log = Log::of(size);
+        let portions: Vec<Portion> = Portion::all(size).collect();
+        for portion in [portions[0], portions[portions.len() / 2], portions[portions.len() - 1]] {
+            // It reads what it says, and nothing else.
+            let read = portion.proof_reads().into_iter().map(|tile| (tile, log.tiles[&tile].clone()));
+            let mut source: HashMap<Tile, Vec<u8>> = read.collect();
+            portion.prove(&log.head(), &source).unwrap();
+            for tile in portion.tiles() {
+                let bytes = source[&tile].len();
+                // The length of an entry's, of a bundle, is a fault of its own.
+                for at in [2, bytes / 2, bytes - 1] {
+                    source.get_mut(&tile).unwrap()[at] ^= 1;
+                    assert!(portion.prove(&log.head(), &source).is_err(), "byte {at} of {tile} in a log of {size}");
+                    source.get_mut(&tile).unwrap()[at] ^= 1;
+                }
+            }
+            let other = Log::of(size + 1).head();
+            let forged = TreeHead { size, ..other };
+            assert!(portion.prove(&forged, &source).is_err());
+        }
+    }
 }
