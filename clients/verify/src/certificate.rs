@@ -211,9 +211,7 @@ impl<'a> Log<'a> {
 
     /// The policy's witnesses that cosigned, each once.
     fn trusted<'b>(&'b self, verified: &'b VerifiedCheckpoint) -> impl Iterator<Item = (KeyName, KeyId)> + 'b {
-        let cosigned =
-            |key: &&VerifierKey| verified.cosignatures.iter().any(|c| c.witness == *key.name() && c.id == key.id());
-        self.policy.witnesses().iter().filter(cosigned).map(|key| (key.name().clone(), key.id()))
+        self.policy.witnesses().iter().filter(|key| verified.has_signed(key)).map(|key| (key.name().clone(), key.id()))
     }
 
     fn gaps(&self, certificate: &Certificate, proven: &Proven) -> Vec<Gap> {

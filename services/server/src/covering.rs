@@ -6,8 +6,7 @@ use std::time::Duration;
 use quittance_domain::Timestamp;
 use quittance_ledger::{
     certificate::{Attestation, WitnessKey},
-    checkpoint::{self, Cosignature, SignedHead, VerifiedCheckpoint},
-    key::VerifierKey,
+    checkpoint::{self, Cosignature, SignedHead},
     note::SignedNote,
 };
 use quittance_sequencer::begins_with;
@@ -33,7 +32,7 @@ fn unproven(error: impl std::fmt::Display) -> ApiError {
 }
 
 /// Of entries up to this one. `None`: no published checkpoint covers it yet, or the witnesses have hardly had the time to sign it.
-pub async fn covering(app: &App, last: u64, closed_at: Option<Timestamp>) -> ApiResult<Option<Covering>> {
+pub async fn covering(app: &App, last: u64, finished_at: Option<Timestamp>) -> ApiResult<Option<Covering>> {
     let Some(row) = app.store.log_state().await?.checkpoint.filter(|row| last < row.size) else { return Ok(None) };
     let desk = &app.evidence;
     let keys = desk.keys.log_keys().map_err(unproven)?;
@@ -43,21 +42,22 @@ pub async fn covering(app: &App, last: u64, closed_at: Option<Timestamp>) -> Api
     let wanted = desk.witnesses_required.max(1);
     if let Some(kept) = first_kept(app, last, wanted).await?.filter(|kept| kept.size < row.size) {
         match proven(app, &kept, &published).await? {
-            Ok(signed) => {
-                let covering = Covering::of(app, signed)?;
-                // Others may have been the witnesses of that day.
-                if covering.witnesses.len() >= wanted {
-                    return Ok(Some(covering));
-                }
-            }
+            // Others may have been the witnesses of that day.
+            Ok(covering) if covering.witnesses.len() < wanted => {}
+            Ok(covering) => return Ok(Some(covering)),
             Err(fault) => {
                 tracing::error!(size = kept.size, %fault, "a checkpoint that was kept is none of this log: the newest is taken");
             }
         }
     }
-    let covering = Covering::of(app, published)?;
-    let just_closed = closed_at.is_some_and(|at| app.now().duration_since(at).unsigned_abs() < WITNESSES_COME_WITHIN);
-    let waits = !desk.witnesses.is_empty() && covering.witnesses.is_empty() && just_closed;
+    let covering = Covering::of(app, published).map_err(unproven)?;
+    // Others may be its witnesses than are required today: it is published again with theirs.
+    if covering.witnesses.len() < desk.witnesses_required {
+        return Ok(None);
+    }
+    let just_finished =
+        finished_at.is_some_and(|at| app.now().duration_since(at).unsigned_abs() < WITNESSES_COME_WITHIN);
+    let waits = !desk.witnesses.is_empty() && covering.witnesses.is_empty() && just_finished;
     Ok((!waits).then_some(covering))
 }
 
@@ -68,35 +68,32 @@ async fn first_kept(app: &App, last: u64, witnesses: usize) -> ApiResult<Option<
     Ok(app.store.first_cosigned(last, witnesses).await?)
 }
 
-/// A row is not believed: it must be of a beginning of what is published. Then the keys of today sign it, too, so that whoever has these
-/// alone can check it.
-async fn proven(app: &App, kept: &LogCheckpoint, published: &SignedHead) -> ApiResult<Result<SignedHead, String>> {
-    let signed = SignedNote::parse(kept.note.as_bytes()).map_err(|e| e.to_string()).and_then(|note| {
-        let signed = app.evidence.keys.sign_again(&note);
-        signed.map_err(|e| e.to_string())
-    });
-    let signed = match signed {
-        Ok(signed) => signed,
+/// A row is not believed: it must be of a beginning of what is published, and of the size that it was found by. Then the keys of today sign
+/// it, too, so that whoever has these alone can check it.
+async fn proven(app: &App, kept: &LogCheckpoint, published: &SignedHead) -> ApiResult<Result<Covering, String>> {
+    let covering = SignedNote::parse(kept.note.as_bytes())
+        .map_err(|e| e.to_string())
+        .and_then(|note| app.evidence.keys.sign_again(&note).map_err(|e| e.to_string()))
+        .and_then(|signed| Covering::of(app, signed));
+    let covering = match covering {
+        Ok(covering) if covering.signed.head.size == kept.size => covering,
+        Ok(covering) => return Ok(Err(format!("its note is of {} entries", covering.signed.head.size))),
         Err(fault) => return Ok(Err(fault)),
     };
-    let halt = begins_with(&app.store, &signed.head, &published.head).await?;
-    Ok(halt.map_or(Ok(signed), |halt| Err(halt.to_string())))
+    let halt = begins_with(&app.store, &covering.signed.head, &published.head).await?;
+    Ok(halt.map_or(Ok(covering), |halt| Err(halt.to_string())))
 }
 
 impl Covering {
-    fn of(app: &App, signed: SignedHead) -> ApiResult<Self> {
+    fn of(app: &App, signed: SignedHead) -> Result<Self, String> {
         let desk = &app.evidence;
-        let keys = desk.keys.log_keys().map_err(unproven)?;
-        let verified = checkpoint::verify(&signed.note, &keys, &desk.witnesses).map_err(unproven)?;
+        let keys = desk.keys.log_keys().map_err(|e| e.to_string())?;
+        let verified = checkpoint::verify(&signed.note, &keys, &desk.witnesses).map_err(|e| e.to_string())?;
         let attested = verified.cosignatures.iter().filter_map(attestation).collect();
-        let witnesses = desk.witnesses.iter().filter(|key| has_signed(&verified, key));
+        let witnesses = desk.witnesses.iter().filter(|key| verified.has_signed(key));
         let witnesses = witnesses.map(|key| WitnessKey { name: key.name().to_string(), vkey: key.to_string() });
         Ok(Self { attested, witnesses: witnesses.collect(), signed })
     }
-}
-
-fn has_signed(verified: &VerifiedCheckpoint, key: &VerifierKey) -> bool {
-    verified.cosignatures.iter().any(|c| c.id == key.id() && c.witness == *key.name())
 }
 
 /// The time of a witness's clock at which all that the checkpoint covers existed.

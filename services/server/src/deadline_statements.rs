@@ -43,7 +43,9 @@ async fn issue_some(app: &App, customer: &CustomerId) -> ApiResult<bool> {
 async fn issue(app: &App, customer: &CustomerId, id: RequestId) -> ApiResult<bool> {
     let (request, tasks) = app.store.request(customer, id).await?;
     // While the log does not cover its entries, nothing can be proven: the next look finds it again.
-    let Some(content) = evidence::sign(app, customer, &request, &tasks).await? else { return Ok(false) };
+    let Some(content) = evidence::sign(app, customer, &request, &tasks, request.closed_at).await? else {
+        return Ok(false);
+    };
     let statement = DeadlineStatement { due_at: request.due_at, content, issued_at: app.now() };
     let kept = app.store.keep_deadline_statement(customer, id, &statement).await?;
     if kept {

@@ -17,7 +17,7 @@ use quittance_ledger::{
     Hex,
     certificate::{
         AgreementTerms, CertificateInput, Customer, EntryOpening, Issuer, LogKeys, OpenTask, SubjectOpening,
-        SystemDescription, TrustedKey, WitnessKey, issue,
+        SystemDescription, TrustedKey, WitnessKey, issue, open,
     },
     key::VerifierKey,
     proof::{inclusion, inclusion_tiles, verify_inclusion},
@@ -43,32 +43,50 @@ pub struct EvidenceDesk {
     pub processor: String,
 }
 
-/// The certificate of a request that is complete: made once, and then the same for ever.
+/// The certificate of a request that is complete: made once, and then the same for ever, unless the key that signed it is revoked.
 pub async fn certificate(app: &App, customer: &CustomerId, id: RequestId) -> ApiResult<Vec<u8>> {
-    if let Some(issued) = app.store.certificate(customer, id).await? {
-        return Ok(issued.content);
-    }
+    let kept = app.store.certificate(customer, id).await?;
+    let worthless = match kept {
+        Some(kept) if is_by_revoked_key(app, &kept.content)? => Some(kept),
+        Some(kept) => return Ok(kept.content),
+        None => None,
+    };
     let (request, tasks) = app.store.request(customer, id).await?;
     if !matches!(request.state, RequestState::Completed | RequestState::CompletedWithExceptions) {
         return Err(ApiError::CertificateNotIssued);
     }
     app.not_halted()?;
+    let mut finished_at = request.closed_at;
     // What is withheld is part of it. Where nobody has said, and the package is forgotten, nothing was handed out of it.
     if request.action == Action::Access && request.forgotten_at.is_none() {
         let package = app.store.package(customer, id).await?;
         if package.third_party > 0 && package.released_at.is_none() {
             return Err(ApiError::PackageAwaitingReview);
         }
+        finished_at = finished_at.max(package.released_at);
     }
-    let content = sign(app, customer, &request, &tasks).await?.ok_or(ApiError::CertificateNotIssued)?;
+    let content = sign(app, customer, &request, &tasks, finished_at).await?.ok_or(ApiError::CertificateNotIssued)?;
     let issued = IssuedCertificate { content, issued_at: app.now() };
-    Ok(app.store.keep_certificate(customer, id, issued).await?.content)
+    let stands = match worthless {
+        Some(old) => app.store.replace_certificate(customer, id, &old, issued).await?,
+        None => app.store.keep_certificate(customer, id, issued).await?,
+    };
+    Ok(stands.content)
+}
+
+fn is_by_revoked_key(app: &App, file: &[u8]) -> ApiResult<bool> {
+    let revoked = app.evidence.keys.revoked().map_err(|e| ApiError::Internal(format!("the log's keys: {e}")))?;
+    if revoked.is_empty() {
+        return Ok(false);
+    }
+    let revoked: Vec<TrustedKey> = revoked.iter().map(TrustedKey::from).collect();
+    Ok(open(file, &revoked).is_ok())
 }
 
 /// How a request stands, signed. `None`: the log does not cover its entries yet, or is halted.
 pub async fn interim(app: &App, customer: &CustomerId, id: RequestId) -> ApiResult<Option<Vec<u8>>> {
     let (request, tasks) = app.store.request(customer, id).await?;
-    sign(app, customer, &request, &tasks).await
+    sign(app, customer, &request, &tasks, request.closed_at).await
 }
 
 /// For the customer alone. Empty once the request's data are forgotten.
@@ -82,24 +100,30 @@ pub async fn subject_opening(app: &App, customer: &CustomerId, id: RequestId) ->
 /// The certificate on paper. Half a second of work for the largest: not on the threads that serve.
 pub async fn document(app: &App, certificate: Vec<u8>, language: Language) -> ApiResult<Vec<u8>> {
     let internal = |e: String| ApiError::Internal(format!("a certificate could not be rendered: {e}"));
-    let keys = app.evidence.keys.known_now().map_err(|e| internal(e.to_string()))?;
-    let trusted: Vec<TrustedKey> = keys.keys().iter().map(TrustedKey::from).collect();
-    let rendered = tokio::task::spawn_blocking(move || quittance_document::render(&certificate, &trusted, language));
-    rendered.await.map_err(|e| internal(e.to_string()))?.map_err(|e| internal(e.to_string()))
+    let keys = app.evidence.keys.clone();
+    let rendered = tokio::task::spawn_blocking(move || {
+        // Reads the history that other replicas write.
+        let known = keys.known_now().map_err(|e| e.to_string())?;
+        let trusted: Vec<TrustedKey> = known.keys().iter().map(TrustedKey::from).collect();
+        quittance_document::render(&certificate, &trusted, language).map_err(|e| e.to_string())
+    });
+    rendered.await.map_err(|e| internal(e.to_string()))?.map_err(internal)
 }
 
-/// The file, as things stand. `None`: the log does not cover its entries yet, or is halted: then nothing is signed.
+/// The file, as things stand. `None`: the log does not cover its entries yet, or is halted: then nothing is signed. Witnesses are given
+/// a while from `finished_at` on, when the last of what it tells happened.
 pub async fn sign(
     app: &App,
     customer: &CustomerId,
     request: &RequestRow,
     tasks: &[TaskRow],
+    finished_at: Option<Timestamp>,
 ) -> ApiResult<Option<Vec<u8>>> {
     if app.not_halted().is_err() {
         return Ok(None);
     }
     let rows = app.store.ledger_entries(customer, request.id).await?;
-    let Some((entries, witnesses)) = openings(app, &rows, request.closed_at).await? else { return Ok(None) };
+    let Some((entries, witnesses)) = openings(app, &rows, finished_at).await? else { return Ok(None) };
     let about = app.store.customer(customer).await?;
     let versions = app.store.list_agreements(customer).await?;
     let planned_under = |a: &&quittance_domain::agreement::Agreement| i64::from(a.version) == request.agreement_version;
@@ -118,7 +142,7 @@ pub async fn sign(
             time_zone: agreement.time_zone.clone(),
         },
         systems: systems(app, tasks).await?,
-        open: open(request, tasks),
+        open: open_tasks(request, tasks),
         entries,
         log: LogKeys {
             origin: app.evidence.keys.origin().as_str().to_owned(),
@@ -134,12 +158,14 @@ pub async fn sign(
 async fn openings(
     app: &App,
     rows: &[LedgerEntryRow],
-    closed_at: Option<Timestamp>,
+    finished_at: Option<Timestamp>,
 ) -> ApiResult<Option<(Vec<EntryOpening>, Vec<WitnessKey>)>> {
     let placed: Option<Vec<u64>> = rows.iter().map(|row| row.index).collect();
     let Some(indices) = placed else { return Ok(None) };
     let Some(last) = indices.iter().max().copied() else { return Ok(None) };
-    let Some(Covering { signed, attested, witnesses }) = covering(app, last, closed_at).await? else { return Ok(None) };
+    let Some(Covering { signed, attested, witnesses }) = covering(app, last, finished_at).await? else {
+        return Ok(None);
+    };
     let internal = |e: String| ApiError::Internal(format!("the log cannot be proven: {e}"));
     let size = signed.head.size;
     let mut tiles = BTreeSet::new();
@@ -176,7 +202,7 @@ async fn systems(app: &App, tasks: &[TaskRow]) -> ApiResult<BTreeMap<SystemId, S
     Ok(systems)
 }
 
-fn open(request: &RequestRow, tasks: &[TaskRow]) -> BTreeMap<SystemId, OpenTask> {
+fn open_tasks(request: &RequestRow, tasks: &[TaskRow]) -> BTreeMap<SystemId, OpenTask> {
     if request.closed_at.is_some() {
         return BTreeMap::new();
     }

@@ -341,20 +341,8 @@ fn prepare(
     kept: &Opened,
     reference: String,
 ) -> StoreResult<(Prepared, Vec<u8>)> {
-    let request = NewRequest {
-        action: Action::Erasure,
-        identifiers: Vec::new(),
-        corrections: Vec::new(),
-        identifier_changes: Vec::new(),
-        restriction_ground: None,
-        subject_informed_at: None,
-        subject_asked_at: None,
-        controller_due_at: None,
-        reference,
-        instruction: InstructionKind::AgreementTerm,
-        notices: Vec::new(),
-        follow_up: None,
-    };
+    let instruction = InstructionKind::AgreementTerm;
+    let request = NewRequest { reference, instruction, ..NewRequest::plain(Action::Erasure, Vec::new()) };
     let id = RequestId::new(Uuid::now_v7());
     let secrets = SubjectSecrets::of(&request, None, random());
     let (key, wrapped) = RequestKey::generate(epoch, ctx.customer, id, KeyOf::Request)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use quittance_domain::{
     Timestamp,
-    action::{Action, InstructionKind, RestrictionGround},
+    action::{Action, RestrictionGround},
     agreement::Agreement,
     ids::{CustomerId, RequestId},
     plan::{carry_after_named, concerned, plan},
@@ -334,18 +334,9 @@ impl Store {
 /// As much of an instruction as marking its restriction needs.
 fn marked(action: Action, ground: Option<RestrictionGround>, secrets: &SubjectSecrets) -> NewRequest {
     NewRequest {
-        action,
-        identifiers: secrets.identifiers.clone(),
-        corrections: Vec::new(),
         identifier_changes: secrets.identifier_changes.clone(),
         restriction_ground: ground,
-        subject_informed_at: None,
-        subject_asked_at: None,
-        controller_due_at: None,
-        reference: String::new(),
-        instruction: InstructionKind::CustomerRequest,
-        notices: Vec::new(),
-        follow_up: None,
+        ..NewRequest::plain(action, secrets.identifiers.clone())
     }
 }
 

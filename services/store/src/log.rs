@@ -108,6 +108,11 @@ fn head(row: &Row, at: usize) -> StoreResult<TreeHead> {
     Ok(TreeHead { size: size(row, at)?, root: MerkleHash(bytes32(row.bytes(at + 1)?, "ledger_log")?) })
 }
 
+/// Of a row of size and note.
+fn kept(row: &Row) -> StoreResult<LogCheckpoint> {
+    Ok(LogCheckpoint { size: size(row, 0)?, note: row.text(1)? })
+}
+
 fn level(kind: TileKind) -> i64 {
     match kind {
         TileKind::Entries => -1,
@@ -247,7 +252,15 @@ impl Store {
         let sql = "SELECT tree_size, note FROM ledger_checkpoints WHERE tree_size > $1 AND cosigned >= $2
                    ORDER BY tree_size LIMIT 1";
         let row = tx.fetch_one(sql, vec![bigint(entry).into(), bigint(witnesses as u64).into()]).await?;
-        row.map(|row| Ok(LogCheckpoint { size: size(&row, 0)?, note: row.text(1)? })).transpose()
+        row.as_ref().map(kept).transpose()
+    }
+
+    /// A page of the checkpoints that are kept for their time, in their order: of trees of at least so many entries.
+    pub async fn kept_checkpoints(&self, from: u64, max: u32) -> StoreResult<Vec<LogCheckpoint>> {
+        let mut tx = self.deployment_read().await?;
+        let sql = "SELECT tree_size, note FROM ledger_checkpoints WHERE tree_size >= $1 ORDER BY tree_size LIMIT $2";
+        let rows = tx.fetch(sql, vec![bigint(from).into(), max.into()]).await?;
+        rows.iter().map(kept).collect()
     }
 
     /// All entries of a request, oldest first.
@@ -324,16 +337,49 @@ impl Store {
         }
         self.certificate(customer, request).await?.ok_or(StoreError::NotFound("the certificate"))
     }
+
+    /// In the place of one that nobody believes any more. Gives what stands: of two that are issued at once, the first.
+    pub async fn replace_certificate(
+        &self,
+        customer: &CustomerId,
+        request: RequestId,
+        old: &IssuedCertificate,
+        issued: IssuedCertificate,
+    ) -> StoreResult<IssuedCertificate> {
+        let mut tx = self.customer_tx(customer).await?;
+        let replaced = tx
+            .execute(
+                "UPDATE certificates SET content = $3, issued_us = $4
+                 WHERE customer_id = $1 AND request_id = $2 AND content = $5",
+                vec![
+                    customer.as_str().into(),
+                    request.uuid().into(),
+                    issued.content.clone().into(),
+                    us(issued.issued_at).into(),
+                    old.content.clone().into(),
+                ],
+            )
+            .await?;
+        tx.commit().await?;
+        if replaced == 1 {
+            return Ok(issued);
+        }
+        self.certificate(customer, request).await?.ok_or(StoreError::NotFound("the certificate"))
+    }
 }
 
-/// One that no witness has signed tells no time, and is not kept. Of one size the note with the most signatures is.
+/// One that no witness has signed tells no time, and is not kept. Of one size the note with the most signatures is:
+/// when witnesses are exchanged, those of before are not counted any more, and stand in it all the same.
 async fn keep(tx: &mut Tx, epoch: i64, checkpoint: &LogCheckpoint, cosigned: usize) -> StoreResult<()> {
     if cosigned > 0 {
         tx.execute(
             "INSERT INTO ledger_checkpoints (tree_size, cosigned, note)
              SELECT $2 + 0, $3 + 0, $4 FROM ledger_log WHERE id = 1 AND epoch = $1 AND tree_size >= $2
-             ON CONFLICT (tree_size) DO UPDATE SET cosigned = excluded.cosigned, note = excluded.note
-             WHERE excluded.cosigned >= ledger_checkpoints.cosigned",
+             ON CONFLICT (tree_size) DO UPDATE SET note = excluded.note,
+                cosigned = CASE WHEN excluded.cosigned > ledger_checkpoints.cosigned THEN excluded.cosigned
+                                ELSE ledger_checkpoints.cosigned END
+             WHERE excluded.cosigned >= ledger_checkpoints.cosigned
+                OR length(excluded.note) > length(ledger_checkpoints.note)",
             vec![
                 epoch.into(),
                 bigint(checkpoint.size).into(),

@@ -1,8 +1,8 @@
 //! Migrations, run by the binary. A shipped one never changes; a store of a newer schema is refused.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
-use quittance_sql::{Engine, Pool, Val};
+use quittance_sql::{Engine, Pool, SqlErrorKind, Val};
 
 use crate::{StoreError, StoreResult, epochs};
 
@@ -62,6 +62,15 @@ const MIGRATIONS: &[Migration] = &[
     },
 ];
 
+/// How often a migration is begun that others are in the way of: a server of the build before locks tables in its own order, and a long
+/// look at them (a dump, say) is not over at once.
+const MIGRATE_TRIES: u32 = 30;
+/// A migration that waits for a table keeps the build before from it as well: so long, and then it makes way, for as long.
+const MIGRATE_PAUSE: Duration = Duration::from_secs(2);
+/// PostgreSQL's `lock_not_available`.
+const LOCK_TIMEOUT: &str = "55P03";
+const LOCKS_WITHIN: &str = "SET LOCAL quittance.scope = 'deployment'; SET LOCAL lock_timeout = '2s'";
+
 /// The version that this build writes.
 pub(crate) const SCHEMA_VERSION: i64 = MIGRATIONS[MIGRATIONS.len() - 1].number;
 
@@ -85,12 +94,23 @@ fn for_engine(engine: Engine, migration: &Migration) -> String {
 /// Brings the store to this build's schema, if the key ring is of this store: who is pointed at another deployment's database by mistake must
 /// not upgrade it.
 pub(crate) async fn migrate(pool: &Pool, key_ring: &Path) -> StoreResult<()> {
+    // One process has a SQLite store, and waits for its lock as long as it waits for anything.
+    let tries = if pool.engine() == Engine::Postgres { MIGRATE_TRIES } else { 1 };
+    for _ in 1..tries {
+        match migrate_to(pool, SCHEMA_VERSION, key_ring).await {
+            Err(StoreError::Sql(e)) if e.kind == SqlErrorKind::Conflict || e.code == LOCK_TIMEOUT => {
+                tracing::info!("a migration met others at work, and is tried again");
+                tokio::time::sleep(MIGRATE_PAUSE).await;
+            }
+            done => return done,
+        }
+    }
     migrate_to(pool, SCHEMA_VERSION, key_ring).await
 }
 
 async fn migrate_to(pool: &Pool, wanted: i64, key_ring: &Path) -> StoreResult<()> {
     // Row-level security would hide every customer's rows from a migration that moves them.
-    let mut tx = pool.begin_with_settings("SET LOCAL quittance.scope = 'deployment'").await?;
+    let mut tx = pool.begin_with_settings(LOCKS_WITHIN).await?;
     tx.execute(
         "CREATE TABLE IF NOT EXISTS schema_version (id BIGINT PRIMARY KEY CHECK (id = 1), version BIGINT NOT NULL)",
         vec![],

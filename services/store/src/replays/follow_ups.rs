@@ -152,18 +152,12 @@ fn intake(
     Intake {
         idempotency: IdempotencyId::new(Uuid::from_bytes(idempotency)),
         request: NewRequest {
-            action,
-            identifiers: part.iter().map(|(_, identifier)| identifier.clone()).collect(),
-            corrections: Vec::new(),
-            identifier_changes: Vec::new(),
             restriction_ground: original.ground,
             subject_informed_at: original.subject_informed_at,
-            subject_asked_at: None,
-            controller_due_at: None,
             reference: original.reference.clone(),
             instruction: original.instruction,
-            notices: Vec::new(),
             follow_up: Some(FollowUp { follows, system: replay.system.clone(), replay: replay.id }),
+            ..NewRequest::plain(action, part.iter().map(|(_, identifier)| identifier.clone()).collect())
         },
         referred: None,
     }

@@ -11,7 +11,7 @@ use quittance_ledger::{
     },
 };
 use quittance_sql::Val;
-use quittance_store::{IssuedCertificate, ReportResult};
+use quittance_store::{IssuedCertificate, LogCheckpoint, ReportResult};
 
 use crate::{harness::TestStore, world::*};
 
@@ -173,4 +173,44 @@ pub async fn a_forgotten_request_is_certified_all_the_same(t: &TestStore) {
     assert!(acme.request(id).await.forgotten_at.is_some());
     assert_eq!(certified(t, &acme, id, day(30)).await.unwrap(), before);
     assert_eq!(t.certificate(&acme.id, id).await.unwrap(), Some(issued));
+}
+
+/// As often as it is issued anew, what stands is one file.
+pub async fn a_certificate_is_replaced_by_one_only(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = acme.instruct(at(1), erasure("mara")).await;
+    acme.confirm_next(&crm, at(2)).await;
+    let file = |content: &str, s| IssuedCertificate { content: content.as_bytes().to_vec(), issued_at: at(s) };
+    let old = t.keep_certificate(&acme.id, id, file("by a key that was revoked", 3)).await.unwrap();
+    let first = t.replace_certificate(&acme.id, id, &old, file("by another", 4)).await.unwrap();
+    assert_eq!(first, file("by another", 4));
+    let second = t.replace_certificate(&acme.id, id, &old, file("by another, too", 5)).await.unwrap();
+    assert_eq!((&second, t.certificate(&acme.id, id).await.unwrap()), (&first, Some(first.clone())));
+}
+
+/// What is kept of the log is read a page at a time, each checkpoint once, in the order of the trees.
+pub async fn kept_checkpoints_are_read_page_by_page(t: &TestStore) {
+    t.begin_log("log.example").await.unwrap();
+    assert_eq!(t.kept_checkpoints(0, 2).await.unwrap(), []);
+    let epoch = t.log_state().await.unwrap().epoch;
+    t.change("UPDATE ledger_log SET tree_size = 100").await;
+    let one = |size: u64| LogCheckpoint { size, note: format!("of {size}") };
+    for size in [30, 10, 50, 20] {
+        t.keep_checkpoint(epoch, &one(size), 1).await.unwrap();
+    }
+    t.keep_checkpoint(epoch, &one(40), 0).await.unwrap();
+    let page = async |from| t.kept_checkpoints(from, 2).await.unwrap();
+    assert_eq!(page(0).await, [one(10), one(20)]);
+    assert_eq!(page(21).await, [one(30), one(50)], "none that nobody has cosigned");
+    assert_eq!(page(50).await, [one(50)]);
+    assert_eq!(page(51).await, []);
+    assert_eq!(t.kept_checkpoints(u64::MAX, 2).await.unwrap(), []);
+    // When witnesses are exchanged, the note has the signatures of those before as well, and one with fewer does not take its place.
+    let by = |who: &str| LogCheckpoint { size: 60, note: format!("of 60 by {who}") };
+    for (who, cosigned) in [("a, b", 2), ("a, b, c", 1), ("c", 1)] {
+        t.keep_checkpoint(epoch, &by(who), cosigned).await.unwrap();
+    }
+    assert_eq!(t.first_cosigned(55, 2).await.unwrap(), Some(by("a, b, c")));
+    // The log is not the case's own.
+    t.change("DELETE FROM ledger_checkpoints; UPDATE ledger_log SET tree_size = 0").await;
 }

@@ -69,6 +69,8 @@ suite! {
             of_what_was_declined_nothing_is_certified,
             the_subject_opening_opens_what_was_staged,
             a_forgotten_request_is_certified_all_the_same,
+            a_certificate_is_replaced_by_one_only,
+            kept_checkpoints_are_read_page_by_page,
         }
         completion {
             a_request_completes_with_its_last_confirmation,

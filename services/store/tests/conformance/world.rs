@@ -8,7 +8,7 @@ use std::{
 
 use quittance_domain::{
     Timestamp,
-    action::{Action, Correction, CorrectionTarget, InstructionKind, RestrictionGround},
+    action::{Action, Correction, CorrectionTarget, RestrictionGround},
     agreement::Agreement,
     country::Country,
     data_map::DataMap,
@@ -131,18 +131,9 @@ pub fn intake(action: Action, identifiers: &[Identifier]) -> Intake {
     Intake {
         idempotency: new_id(),
         request: NewRequest {
-            action,
-            identifiers: identifiers.to_vec(),
             corrections,
-            identifier_changes: Vec::new(),
-            restriction_ground: None,
             subject_informed_at: (action == Action::LiftRestriction).then(|| at(0)),
-            subject_asked_at: None,
-            controller_due_at: None,
-            reference: String::new(),
-            instruction: InstructionKind::CustomerRequest,
-            notices: Vec::new(),
-            follow_up: None,
+            ..NewRequest::plain(action, identifiers.to_vec())
         },
         referred: None,
     }
