@@ -152,6 +152,24 @@ pub fn known_identifiers(identifiers: &[Identifier], changes: &[IdentifierChange
 }
 
 impl NewRequest {
+    /// A customer's request with nothing beside: what else there is, is set over it.
+    pub const fn plain(action: Action, identifiers: Vec<Identifier>) -> Self {
+        Self {
+            action,
+            identifiers,
+            corrections: Vec::new(),
+            identifier_changes: Vec::new(),
+            restriction_ground: None,
+            subject_informed_at: None,
+            subject_asked_at: None,
+            controller_due_at: None,
+            reference: String::new(),
+            instruction: InstructionKind::CustomerRequest,
+            notices: Vec::new(),
+            follow_up: None,
+        }
+    }
+
     /// What each action asks for, beside the identifiers' own rules.
     pub fn check(&self, now: Timestamp) -> Result<(), FieldError> {
         let identifiers = self.identifiers.len();

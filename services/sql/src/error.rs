@@ -53,7 +53,9 @@ fn advice(code: &str) -> &'static str {
         TLS_REQUIRED => {
             ": a database on the network needs sslmode=verify-full (PostgreSQL) or ssl-mode=VERIFY_IDENTITY (MySQL)"
         }
-        NO_FILE => ": a file that the URL names cannot be read (sslrootcert, ssl-ca, a socket)",
+        NO_FILE => {
+            ": a file that the URL names cannot be read (sslrootcert, ssl-ca, a socket), or this machine forbids the connection"
+        }
         _ => "",
     }
 }

@@ -203,8 +203,10 @@ impl Replays {
                 self.go_on(lease, ReplayState::Confirming, "").await?;
                 return Ok(());
             }
-            let mut left = self.limits.replay_chunk;
-            if open < self.limits.replay_open_max {
+            // A match becomes one request at most.
+            let may_open = u32::try_from(self.limits.replay_open_max.saturating_sub(open)).unwrap_or(u32::MAX);
+            let mut left = self.limits.replay_chunk.min(may_open);
+            if left > 0 {
                 let due = self.store.replay_due(id, self.clock.now()).await?;
                 if due.is_empty() {
                     return Err(Stop::Later(SOON));

@@ -190,6 +190,11 @@ impl DataMap {
         self.collections.iter().find(|c| c.name == name)
     }
 
+    /// Whether some field of this collection has this category.
+    pub fn has_category(&self, collection: &str, category: &str) -> bool {
+        self.collection(collection).is_some_and(|c| c.fields.iter().any(|field| field.category == category))
+    }
+
     /// The identifier kinds that some collection can be found by.
     pub fn accepts(&self) -> impl Iterator<Item = IdentifierKind> + '_ {
         self.collections.iter().flat_map(|c| c.identifiers.iter().map(|i| i.kind))

@@ -107,9 +107,10 @@ impl DataMap {
         }
     }
 
-    /// The line on which a field stands in the text of a map, for what is found out later than by reading it.
-    pub fn line_of(yaml: &str, field: &str) -> u32 {
-        node::parse(yaml, &mut Problems::default()).map_or(1, |root| root.line_of(field))
+    /// On which line each field stands in the text of a map, for what is found out later than by reading it.
+    pub fn lines(yaml: &str) -> impl Fn(&str) -> u32 + use<> {
+        let root = node::parse(yaml, &mut Problems::default());
+        move |field| root.as_ref().map_or(1, |root| root.line_of(field))
     }
 }
 

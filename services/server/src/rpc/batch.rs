@@ -8,11 +8,12 @@ use std::{
 
 use futures::{StreamExt as _, stream::FuturesOrdered};
 use quittance_api::v1;
-use quittance_store::{Intake, Taken};
+use quittance_domain::ids::request_name;
+use quittance_store::{Intake, IntakeItem, Taken};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
-use super::intake::{Desk, Rules, read_item};
+use super::intake::{Desk, RULES_TRIES, Rules, by_these_rules, read_item, rules_change};
 use crate::{
     app::App,
     auth::Caller,
@@ -52,7 +53,8 @@ async fn serve(
     let mut under_way = FuturesOrdered::new();
     let mut names: VecDeque<Names> = VecDeque::new();
     let mut next: Option<(ReadChunk, Names)> = None;
-    let mut ended = false;
+    // How the stream ends once all that is under way is acknowledged.
+    let mut end: Option<ApiResult<()>> = None;
     loop {
         let draining = app.drain.is_cancelled();
         if let Some((chunk, whom)) = next.take_if(|(_, whom)| !draining && may_begin(&names, whom)) {
@@ -60,12 +62,14 @@ async fn serve(
             under_way.push_back(tokio::spawn(take_chunk(app.clone(), chunk)));
         }
         if under_way.is_empty() {
+            if next.is_none()
+                && let Some(end) = end
+            {
+                return end;
+            }
             if draining {
                 let message = "the server is stopping: resume with what was not acknowledged";
                 return Err(ApiError::Unavailable(message.to_owned()));
-            }
-            if ended {
-                return Ok(());
             }
         }
         tokio::select! {
@@ -77,11 +81,14 @@ async fn serve(
                     return Ok(());
                 }
             }
-            message = incoming.message(), if next.is_none() && !ended && !draining => {
+            message = incoming.message(), if next.is_none() && end.is_none() && !draining => {
                 match message {
-                    Ok(Some(chunk)) => next = read_chunk(app, caller, &hasher, &mut desk, chunk).await?,
+                    Ok(Some(chunk)) => match read_chunk(app, caller, &hasher, &mut desk, chunk).await {
+                        Ok(read) => next = read,
+                        Err(refused) => end = Some(Err(refused)),
+                    },
                     // A cut stream: what was acknowledged is durable, the rest may have been taken in.
-                    Ok(None) | Err(_) => ended = true,
+                    Ok(None) | Err(_) => end = Some(Ok(())),
                 }
             }
             () = app.drain.cancelled(), if !draining => {}
@@ -92,7 +99,7 @@ async fn serve(
 /// One person's instructions keep the stream's order, and a repeated `request_id` finds the first one: what shares neither with those under
 /// way may begin beside them.
 fn may_begin(under_way: &VecDeque<Names>, next: &Names) -> bool {
-    under_way.len() < CHUNKS_AT_ONCE && under_way.iter().all(|names| names.is_disjoint(next))
+    under_way.len() < CHUNKS_AT_ONCE && under_way.iter().all(|names| names.goes_beside(next))
 }
 
 async fn read_chunk(
@@ -121,83 +128,108 @@ async fn read_chunk(
     }
     // The stream may have begun before the log was halted.
     app.not_halted()?;
-    let mut read = ReadChunk::of(app, desk, Rules::known(app, &desk.customer).await?, &chunk.items);
+    let rules = Rules::known(app, &desk.customer).await?;
+    let mut read = ReadChunk::of(app, desk.clone(), rules, chunk.items);
     if !read.errors.is_empty() {
         // Of a system or a recipient, perhaps, that another replica has heard of a moment ago.
         let present = Rules::present(app, &desk.customer).await?;
         if !present.are(&read.rules) {
-            read = ReadChunk::of(app, desk, present, &chunk.items);
+            read = ReadChunk::of(app, desk.clone(), present, read.items);
         }
     }
-    let names = Names::of(hasher, &read.intakes);
+    let names = Names::of(hasher, &read);
     Ok(Some((read, names)))
 }
 
-async fn take_chunk(app: Arc<App>, chunk: ReadChunk) -> ApiResult<v1::BatchCreateRequestsResponse> {
-    let ReadChunk { desk, rules, last_number, intakes, numbers, errors } = chunk;
-    let mut ack = v1::BatchCreateRequestsResponse { last_number, errors, ..v1::BatchCreateRequestsResponse::default() };
-    let taken = desk.take(&app, rules, &intakes).await?;
-    for (number, taken) in numbers.into_iter().zip(taken) {
-        match taken {
-            Ok(Taken::Created(id)) => {
-                ack.created += 1;
-                ack.names.push(quittance_domain::ids::request_name(&desk.customer, id));
+/// Read anew where the rules have changed since, as [`Desk::take_one`].
+async fn take_chunk(app: Arc<App>, mut chunk: ReadChunk) -> ApiResult<v1::BatchCreateRequestsResponse> {
+    for _ in 0..RULES_TRIES {
+        let context = chunk.desk.context(&app, &chunk.rules)?;
+        match by_these_rules(&app, app.store.create_requests(&context, &chunk.intakes).await)? {
+            Some(taken) => return Ok(chunk.acknowledge(taken)),
+            None => {
+                let rules = Rules::present(&app, &chunk.desk.customer).await?;
+                chunk = ReadChunk::of(&app, chunk.desk, rules, chunk.items);
             }
-            Ok(Taken::Repeated(id)) => {
-                ack.repeated_count += 1;
-                ack.names.push(quittance_domain::ids::request_name(&desk.customer, id));
-            }
-            Err(error) => ack.errors.push(item_error(number, &error.into())),
         }
     }
-    ack.errors.sort_by_key(|e| e.number);
-    Ok(ack)
+    Err(rules_change())
 }
 
 /// Whom a chunk is about, and its `request_id`s: as hashes, since all that is asked is whether two chunks have none in common.
-struct Names(HashSet<u64>);
+struct Names {
+    hashes: HashSet<u64>,
+    /// By other rules it may be about more persons, and it may have to be read by others: what is refused now could be taken in then, and
+    /// whose names a correction changes depends on the data maps. It goes beside no other.
+    alone: bool,
+}
 
 impl Names {
-    fn of(hasher: &RandomState, intakes: &[Intake]) -> Self {
-        let mut names = HashSet::with_capacity(2 * intakes.len());
-        for Intake { idempotency, request, .. } in intakes {
-            let changed = request.identifier_changes.iter().flat_map(|change| change.old.iter().chain([&change.new]));
-            names.extend(request.identifiers.iter().chain(changed).map(|name| hasher.hash_one(name)));
-            names.insert(hasher.hash_one(idempotency));
-        }
-        Self(names)
+    fn of(hasher: &RandomState, chunk: &ReadChunk) -> Self {
+        let corrects = chunk.intakes.iter().any(|intake| !intake.request.corrections.is_empty());
+        Self::are(hasher, &chunk.intakes, corrects || !chunk.errors.is_empty())
     }
 
-    fn is_disjoint(&self, other: &Self) -> bool {
-        self.0.is_disjoint(&other.0)
+    fn are(hasher: &RandomState, intakes: &[Intake], alone: bool) -> Self {
+        let mut hashes = HashSet::with_capacity(2 * intakes.len());
+        for Intake { idempotency, request, .. } in intakes {
+            hashes.extend(request.identifiers.iter().map(|name| hasher.hash_one(name)));
+            hashes.insert(hasher.hash_one(idempotency));
+        }
+        Self { hashes, alone }
+    }
+
+    fn goes_beside(&self, other: &Self) -> bool {
+        !self.alone && !other.alone && self.hashes.is_disjoint(&other.hashes)
     }
 }
 
-/// The items that can be taken in, with their numbers, and the others' errors.
+/// The items that can be taken in, with their numbers, and the others' errors; by rules that may have changed when it is taken in.
 struct ReadChunk {
     desk: Arc<Desk>,
     rules: Rules,
-    last_number: u64,
+    items: Vec<v1::BatchItem>,
     intakes: Vec<Intake>,
     numbers: Vec<u64>,
     errors: Vec<v1::BatchItemError>,
 }
 
 impl ReadChunk {
-    fn of(app: &App, desk: &Arc<Desk>, rules: Rules, items: &[v1::BatchItem]) -> Self {
-        let last_number = items.last().map_or(0, |item| item.number);
-        let (intakes, numbers, errors) = Default::default();
-        let mut read = Self { desk: desk.clone(), rules, last_number, intakes, numbers, errors };
-        for item in items {
-            match read_item(app, desk, &read.rules, &item.request_id, item.request.as_ref(), None) {
+    fn of(app: &App, desk: Arc<Desk>, rules: Rules, items: Vec<v1::BatchItem>) -> Self {
+        let (mut intakes, mut numbers, mut errors) = (Vec::with_capacity(items.len()), Vec::new(), Vec::new());
+        for item in &items {
+            match read_item(app, &desk, &rules, &item.request_id, item.request.as_ref(), None) {
                 Ok(intake) => {
-                    read.intakes.push(intake);
-                    read.numbers.push(item.number);
+                    intakes.push(intake);
+                    numbers.push(item.number);
                 }
-                Err(error) => read.errors.push(item_error(item.number, &error)),
+                Err(error) => errors.push(item_error(item.number, &error)),
             }
         }
-        read
+        Self { desk, rules, items, intakes, numbers, errors }
+    }
+
+    fn acknowledge(self, taken: Vec<IntakeItem>) -> v1::BatchCreateRequestsResponse {
+        let mut ack = v1::BatchCreateRequestsResponse {
+            last_number: self.items.last().map_or(0, |item| item.number),
+            errors: self.errors,
+            ..v1::BatchCreateRequestsResponse::default()
+        };
+        for (number, taken) in self.numbers.into_iter().zip(taken) {
+            match taken {
+                Ok(Taken::Created(id)) => {
+                    ack.created += 1;
+                    ack.names.push(request_name(&self.desk.customer, id));
+                }
+                Ok(Taken::Repeated(id)) => {
+                    ack.repeated_count += 1;
+                    ack.names.push(request_name(&self.desk.customer, id));
+                }
+                Err(error) => ack.errors.push(item_error(number, &error.into())),
+            }
+        }
+        ack.errors.sort_by_key(|e| e.number);
+        ack
     }
 }
 
@@ -211,7 +243,7 @@ fn item_error(number: u64, error: &ApiError) -> v1::BatchItemError {
 #[cfg(test)]
 mod tests {
     use quittance_domain::{
-        action::{Action, IdentifierChange, InstructionKind},
+        action::Action,
         identifier::{Identifier, IdentifierKind},
         ids::IdempotencyId,
         request::NewRequest,
@@ -225,48 +257,27 @@ mod tests {
     }
 
     fn erasure(id: u128, person: &str) -> Intake {
-        let request = NewRequest {
-            action: Action::Erasure,
-            identifiers: vec![email(person)],
-            corrections: Vec::new(),
-            identifier_changes: Vec::new(),
-            restriction_ground: None,
-            subject_informed_at: None,
-            subject_asked_at: None,
-            controller_due_at: None,
-            reference: String::new(),
-            instruction: InstructionKind::CustomerRequest,
-            notices: Vec::new(),
-            follow_up: None,
-        };
+        let request = NewRequest::plain(Action::Erasure, vec![email(person)]);
         Intake { idempotency: IdempotencyId::new(Uuid::from_u128(id)), request, referred: None }
     }
 
     #[test]
     fn chunks_about_one_person_or_request_come_one_after_the_other() {
         let hasher = RandomState::new();
-        let of = |intakes: &[Intake]| Names::of(&hasher, intakes);
+        let of = |intakes: &[Intake]| Names::are(&hasher, intakes, false);
         let under_way = VecDeque::from([of(&[erasure(1, "mara"), erasure(2, "noor")])]);
         assert!(may_begin(&under_way, &of(&[erasure(3, "siu"), erasure(4, "ben")])));
         assert!(!may_begin(&under_way, &of(&[erasure(3, "siu"), erasure(4, "noor")])), "the same person");
         assert!(!may_begin(&under_way, &of(&[erasure(1, "siu")])), "the same request");
-        let mut renamed = erasure(5, "eve");
-        renamed.request.identifier_changes = vec![IdentifierChange {
-            kind: IdentifierKind::Email,
-            collection: String::new(),
-            field: String::new(),
-            old: Some(email("eve")),
-            new: email("mara"),
-            named_at: Default::default(),
-        }];
-        assert!(!may_begin(&under_way, &of(&[renamed])), "who will be called so");
+        let alone = || Names::are(&hasher, &[erasure(5, "eve")], true);
+        assert!(!may_begin(&under_way, &alone()) && !may_begin(&VecDeque::from([alone()]), &of(&[erasure(6, "kim")])));
         assert!(may_begin(&VecDeque::new(), &of(&[erasure(1, "mara")])));
     }
 
     #[test]
     fn a_stream_has_a_few_chunks_under_way_at_most() {
         let hasher = RandomState::new();
-        let names = |n: usize| Names::of(&hasher, &[erasure(n as u128, &format!("p{n}"))]);
+        let names = |n: usize| Names::are(&hasher, &[erasure(n as u128, &format!("p{n}"))], false);
         let mut under_way = VecDeque::new();
         for n in 0..CHUNKS_AT_ONCE {
             assert!(may_begin(&under_way, &names(n)));

@@ -357,6 +357,11 @@ fn record_from(system: &System, r: v1::PackageRecord, number: i64) -> ApiResult<
     if system.map.collection(&r.collection).is_none() {
         return Err(ApiError::field(format!("record[{number}].collection"), "is not in the system's data map"));
     }
+    // Categories are counted in the log, where nothing is ever forgotten: they are the data map's.
+    if let Some(i) = r.fields.iter().position(|field| !system.map.has_category(&r.collection, &field.category)) {
+        let field = format!("record[{number}].fields[{i}].category");
+        return Err(ApiError::field(field, "is none of this collection in the system's data map"));
+    }
     let field = |f: v1::RecordField| RecordField { name: f.name, category: f.category, value: f.value };
     let record = Record {
         collection: r.collection,
@@ -461,11 +466,7 @@ fn done_from(
     for (i, outcome) in outcomes.iter().enumerate() {
         let whole = matches!(outcome.outcome, OutcomeKind::NotHeld | OutcomeKind::Notified);
         let everything = whole && outcome.collection == "*";
-        let mapped = system
-            .map
-            .collection(&outcome.collection)
-            .is_some_and(|c| c.fields.iter().any(|f| f.category == outcome.category));
-        if !everything && !mapped {
+        if !everything && !system.map.has_category(&outcome.collection, &outcome.category) {
             return Err(ApiError::field(
                 format!("{field}.outcomes[{i}]"),
                 "collection and category must stand in the system's data map",

@@ -11,7 +11,7 @@ use quittance_domain::{
     request::{NewRequest, Notice},
     system::{System, SystemRole},
 };
-use quittance_store::{Intake, IntakeContext, IntakeItem, StoreError, StoreResult, Topology};
+use quittance_store::{Intake, IntakeContext, StoreError, StoreResult, Topology};
 
 use crate::{
     app::{App, check_countries},
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Systems or the agreement may change while a chunk is prepared; more often than this they do not.
-const RULES_TRIES: u32 = 5;
+pub const RULES_TRIES: u32 = 5;
 
 /// Reads one instruction and checks it against the customer's systems.
 pub fn read_item(
@@ -162,9 +162,13 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// As they were a moment ago.
+    /// As they were a moment ago; where they do not go together, as they are now: one of the two has changed since.
     pub async fn known(app: &App, customer: &CustomerId) -> ApiResult<Self> {
-        Ok(Self { agreement: app.known_agreement(customer).await?, topology: app.topology.get().await? })
+        let known = Self { agreement: app.known_agreement(customer).await?, topology: app.topology.get().await? };
+        match check_countries(customer, &known.agreement, &known.topology) {
+            Ok(()) => Ok(known),
+            Err(_) => Self::present(app, customer).await,
+        }
     }
 
     /// As they are now. For whoever refuses something for what is not known: another replica may have changed them a moment ago.
@@ -184,31 +188,32 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// Takes a chunk in. When it answers, it is durable (I2).
-    pub async fn take(&self, app: &App, mut rules: Rules, items: &[Intake]) -> ApiResult<Vec<IntakeItem>> {
-        for _ in 0..RULES_TRIES {
-            match by_these_rules(app, app.store.create_requests(&self.context(app, &rules)?, items).await)? {
-                Some(taken) => return Ok(taken),
-                None => rules = Rules::present(app, &self.customer).await?,
+    /// Takes one in, and gives it as the API does. It is read anew where the rules have changed since: whom a new agreement does not name
+    /// any more is not told by the old one.
+    pub async fn take_one(&self, app: &App, read: impl Fn(&Rules) -> ApiResult<Intake>) -> ApiResult<v1::Request> {
+        let mut rules = Rules::known(app, &self.customer).await?;
+        let mut item = match read(&rules) {
+            Ok(item) => item,
+            Err(_) => {
+                rules = Rules::present(app, &self.customer).await?;
+                read(&rules)?
             }
-        }
-        Err(rules_change())
-    }
-
-    /// As [`Desk::take`] of one, and gives it as the API does.
-    pub async fn take_one(&self, app: &App, mut rules: Rules, item: &Intake) -> ApiResult<v1::Request> {
+        };
         for _ in 0..RULES_TRIES {
-            match by_these_rules(app, app.store.create_request(&self.context(app, &rules)?, item).await)? {
+            match by_these_rules(app, app.store.create_request(&self.context(app, &rules)?, &item).await)? {
                 Some((request, tasks)) => {
                     return app.shown(&self.customer, &request, &tasks, Some(&rules.agreement)).await;
                 }
-                None => rules = Rules::present(app, &self.customer).await?,
+                None => {
+                    rules = Rules::present(app, &self.customer).await?;
+                    item = read(&rules)?;
+                }
             }
         }
         Err(rules_change())
     }
 
-    fn context<'a>(&'a self, app: &App, rules: &'a Rules) -> ApiResult<IntakeContext<'a>> {
+    pub fn context<'a>(&'a self, app: &App, rules: &'a Rules) -> ApiResult<IntakeContext<'a>> {
         check_countries(&self.customer, &rules.agreement, &rules.topology)?;
         Ok(IntakeContext {
             customer: &self.customer,
@@ -220,8 +225,8 @@ impl Desk {
     }
 }
 
-/// `None`: they changed meanwhile.
-fn by_these_rules<T>(app: &App, taken: StoreResult<T>) -> ApiResult<Option<T>> {
+/// `None`: they changed meanwhile. Then what is to be taken in is read anew.
+pub fn by_these_rules<T>(app: &App, taken: StoreResult<T>) -> ApiResult<Option<T>> {
     match taken {
         Err(StoreError::WrongState(_) | StoreError::AgreementChanged) => Ok(None),
         taken => {
@@ -231,6 +236,6 @@ fn by_these_rules<T>(app: &App, taken: StoreResult<T>) -> ApiResult<Option<T>> {
     }
 }
 
-fn rules_change() -> ApiError {
+pub fn rules_change() -> ApiError {
     ApiError::Unavailable("systems or the agreement are being changed: try again".to_owned())
 }

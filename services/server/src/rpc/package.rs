@@ -10,6 +10,7 @@ use quittance_connectors::Record;
 use quittance_domain::{
     action::Action,
     agreement::ProcessingFacts,
+    data_map::DataMap,
     ids::{CustomerId, RequestId, SystemId, parse_request_name, request_name},
     request::RequestState,
 };
@@ -27,7 +28,7 @@ use crate::{
     status::to_status,
 };
 
-/// The category of a record that has none, as outcomes have it.
+/// The collection or category of a record that has none in the data map, as outcomes have it.
 const ANY: &str = "*";
 /// Records that a slow reader may leave unread.
 const UNREAD_MAX: usize = 64;
@@ -124,6 +125,8 @@ async fn review(app: &App, request: Request<v1::ReviewPackageRequest>) -> ApiRes
 
 /// What there is of records with third parties' data, in counts: once the request is complete it does not change any more.
 async fn third_party(app: &App, customer: &CustomerId, id: RequestId) -> ApiResult<Vec<Withheld>> {
+    // What is counted stands for ever: by what is known now, not a moment ago.
+    let topology = app.topology.present().await?;
     let page = app.limits.package_page;
     let mut after = (String::new(), -1_i64);
     let mut counts: BTreeMap<(SystemId, String, String), u64> = BTreeMap::new();
@@ -131,14 +134,10 @@ async fn third_party(app: &App, customer: &CustomerId, id: RequestId) -> ApiResu
         let rows = app.store.third_party_records(customer, id, (&after.0, after.1), page).await?;
         let full = rows.len() == page as usize;
         for PackageRow { system, number, record } in rows {
-            let record = parsed(&record)?;
-            let filled = record.fields.into_iter().filter(|field| field.value.is_some());
-            let mut categories: BTreeSet<String> = filled.map(|field| field.category).collect();
-            if categories.is_empty() {
-                categories.insert(ANY.to_owned());
-            }
+            let map = topology.system(&system).map(|system| &system.map);
+            let (collection, categories) = counted(map.map(|map| &**map), parsed(&record)?);
             for category in categories {
-                *counts.entry((system.clone(), record.collection.clone(), category)).or_default() += 1;
+                *counts.entry((system.clone(), collection.clone(), category)).or_default() += 1;
             }
             after = (system.as_str().to_owned(), number);
         }
@@ -148,6 +147,24 @@ async fn third_party(app: &App, customer: &CustomerId, id: RequestId) -> ApiResu
     }
     let line = |((system, collection, category), count)| Withheld { system, collection, category, count };
     Ok(counts.into_iter().map(line).collect())
+}
+
+/// As what a record is counted: in the data map's words alone. What stands in the log is never forgotten (I7), and the map may have
+/// changed since the record came.
+fn counted(map: Option<&DataMap>, record: Record) -> (String, BTreeSet<String>) {
+    let Some(map) = map.filter(|map| map.collection(&record.collection).is_some()) else {
+        return (ANY.to_owned(), BTreeSet::from([ANY.to_owned()]));
+    };
+    let filled = record.fields.into_iter().filter(|field| field.value.is_some());
+    let mut categories: BTreeSet<String> = filled
+        .map(
+            |field| if map.has_category(&record.collection, &field.category) { field.category } else { ANY.to_owned() },
+        )
+        .collect();
+    if categories.is_empty() {
+        categories.insert(ANY.to_owned());
+    }
+    (record.collection, categories)
 }
 
 async fn download(app: &Arc<App>, request: Request<v1::DownloadPackageRequest>) -> ApiResult<DownloadStream> {
@@ -234,4 +251,52 @@ fn record_to(system: String, stored: &[u8]) -> ApiResult<v1::PackageRecord> {
         fields: record.fields.into_iter().map(field).collect(),
         third_party: record.third_party,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use quittance_connectors::RecordField;
+    use quittance_domain::data_map::MapKind;
+
+    use super::*;
+
+    const MAP: &str = "
+version: 1
+collections:
+  notes:
+    key: [id]
+    identifiers:
+      - {kind: email, field: author}
+    fields:
+      author: email
+      body: message
+    erase: mask
+";
+
+    fn record(collection: &str, categories: &[&str]) -> Record {
+        let field = |category: &&str| RecordField {
+            name: "body".to_owned(),
+            category: (*category).to_owned(),
+            value: Some("text".to_owned()),
+        };
+        let fields = categories.iter().map(field).collect();
+        Record { collection: collection.to_owned(), key: vec!["1".to_owned()], fields, third_party: true }
+    }
+
+    #[test]
+    fn what_a_worker_calls_a_category_does_not_reach_the_log() {
+        let map = DataMap::parse(MAP, MapKind::Sql).unwrap();
+        let of = |categories: &[&str]| {
+            let (collection, categories) = counted(Some(&map), record("notes", categories));
+            assert_eq!(collection, "notes");
+            categories.into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(of(&["message", "email", "message"]), ["email", "message"]);
+        assert_eq!(of(&["message", "notes about Jan de Vries"]), ["*", "message"]);
+        assert_eq!(of(&[]), ["*"]);
+        for map in [None, Some(&map)] {
+            let (collection, categories) = counted(map, record("Jan de Vries", &["message"]));
+            assert_eq!((collection.as_str(), categories), ("*", BTreeSet::from(["*".to_owned()])));
+        }
+    }
 }

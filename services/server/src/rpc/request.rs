@@ -160,15 +160,7 @@ async fn take_one(
 ) -> ApiResult<v1::Request> {
     let desk = Desk { customer, by: caller.principal() };
     let read = |rules: &Rules| read_item(app, &desk, rules, request_id, request, referred.clone());
-    let mut rules = Rules::known(app, &desk.customer).await?;
-    let item = match read(&rules) {
-        Ok(item) => item,
-        Err(_) => {
-            rules = Rules::present(app, &desk.customer).await?;
-            read(&rules)?
-        }
-    };
-    desk.take_one(app, rules, &item).await
+    desk.take_one(app, read).await
 }
 
 async fn create(app: &App, request: Request<v1::CreateRequestRequest>) -> ApiResult<v1::CreateRequestResponse> {

@@ -150,11 +150,12 @@ fn unchecked(error: ConnectorError, refused: impl FnOnce(String) -> ApiError) ->
 
 fn refuse_errors(findings: &[Finding], yaml: &str) -> ApiResult<()> {
     let errors = findings.iter().filter(|f| f.severity == FindingSeverity::Error);
+    let line_of = DataMap::lines(yaml);
     let violation = |f: &Finding| match f.field.as_str() {
         "" => Violation { field: "data_map_yaml".to_owned(), message: f.message.clone() },
         field => Violation {
             field: format!("data_map_yaml.{field}"),
-            message: format!("line {}: {}", DataMap::line_of(yaml, field), f.message),
+            message: format!("line {}: {}", line_of(field), f.message),
         },
     };
     let violations: Vec<_> = errors.map(violation).collect();

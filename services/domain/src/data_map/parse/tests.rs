@@ -59,9 +59,9 @@ collections:
         ("", 1),
     ];
     for (field, line) in lines {
-        assert_eq!(DataMap::line_of(yaml, field), line, "{field}");
+        assert_eq!(DataMap::lines(yaml)(field), line, "{field}");
     }
-    assert_eq!(DataMap::line_of("- [", "collections.a"), 1);
+    assert_eq!(DataMap::lines("- [")("collections.a"), 1);
 }
 
 /// A sound map whose collection `c` holds these further lines, from line 8 on.
