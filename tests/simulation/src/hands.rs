@@ -7,7 +7,7 @@ use quittance_connectors::{BatchContext, Connector as _, ConnectorError, MatchSe
 use quittance_dispatch::{Clock, TopologyCache, remote::RemoteDesk};
 use quittance_domain::{
     Timestamp,
-    action::{Action, Correction, CorrectionTarget, InstructionKind},
+    action::{Action, Correction, CorrectionTarget},
     agreement::Agreement,
     country::Country,
     identifier::IdentifierKind,
@@ -72,18 +72,12 @@ pub fn intake(asked: &Asked) -> Intake {
     Intake {
         idempotency: IdempotencyId::new(item.idempotency),
         request: NewRequest {
-            action: item.action,
-            identifiers,
             corrections: (item.action == Action::Rectification).then_some(correction).into_iter().collect(),
-            identifier_changes: Vec::new(),
             restriction_ground: item.ground,
             subject_informed_at: (item.action == Action::LiftRestriction).then(|| at(Duration::ZERO, 0)),
-            subject_asked_at: None,
             controller_due_at: asked.controller_due,
             reference: format!("number {}", item.number),
-            instruction: InstructionKind::CustomerRequest,
-            notices: Vec::new(),
-            follow_up: None,
+            ..NewRequest::plain(item.action, identifiers)
         },
         referred: item.referred.then(|| "please".to_owned()),
     }

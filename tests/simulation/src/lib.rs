@@ -52,6 +52,10 @@ mod stage;
 mod system;
 mod world;
 
+/// A run is millions of small pieces of memory, on several threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 pub use planted::Planted;
 pub use play::{Run, play, run};
 pub use scenario::{Replay, Scenario};

@@ -221,7 +221,7 @@ impl Play {
             match self.reader.entries().await.map(|entries| self.checker.end(&entries)) {
                 Ok(Ok(())) => {}
                 Ok(Err(violation)) => self.world.violate(violation.rule, violation.what),
-                Err(error) => self.world.violate("simulation", format!("the store cannot be read: {error}")),
+                Err(error) => self.world.violate("simulation", error.to_string()),
             }
         }
     }
@@ -248,10 +248,10 @@ impl Play {
     }
 
     async fn look(&mut self, step: Step) {
-        match self.reader.read().await {
+        match self.reader.read(self.world.take_written()).await {
             Ok(Some(snapshot)) => self.checker.look(snapshot, step),
             Ok(None) => self.checker.look_again(),
-            Err(error) => self.world.violate("simulation", format!("the store cannot be read: {error}")),
+            Err(error) => self.world.violate("simulation", error.to_string()),
         }
     }
 

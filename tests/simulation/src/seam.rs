@@ -14,6 +14,7 @@ use quittance_sql::{Ending, Seam, SqlError, SqlErrorKind};
 use crate::{
     plan::{Fault, Moment},
     planted::{Bending, Planted},
+    snapshot::Written,
     world::{ReplicaId, World},
 };
 
@@ -22,11 +23,13 @@ pub struct ActorSeam {
     replica: ReplicaId,
     planted: Option<Planted>,
     bending: Mutex<Bending>,
+    /// By what it has sent and not committed yet; by what it rolled back, too.
+    written: Mutex<Written>,
 }
 
 impl ActorSeam {
     pub fn new(world: Arc<World>, replica: ReplicaId, planted: Option<Planted>) -> Arc<Self> {
-        Arc::new(Self { world, replica, planted, bending: Mutex::default() })
+        Arc::new(Self { world, replica, planted, bending: Mutex::default(), written: Mutex::default() })
     }
 
     async fn befall(&self, moment: Moment) -> Result<(), SqlError> {
@@ -72,7 +75,11 @@ impl Seam for ActorSeam {
     async fn statement<'a>(&self, sql: &'a str) -> Result<Cow<'a, str>, SqlError> {
         self.befall(Moment::Statement).await?;
         self.world.tell(sql.get(..SHOWN).unwrap_or(sql));
-        Ok(self.bend(|planted, bending| planted.bend(sql, bending)).flatten().map_or(Cow::Borrowed(sql), Cow::Owned))
+        let bent = self.bend(|planted, bending| planted.bend(sql, bending)).flatten();
+        let sent = bent.map_or(Cow::Borrowed(sql), Cow::Owned);
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        *written = written.and(Written::by(&sent));
+        Ok(sent)
     }
 
     async fn commit(&self) -> Result<Ending, SqlError> {
@@ -81,7 +88,8 @@ impl Seam for ActorSeam {
     }
 
     async fn committed(&self) -> Result<(), SqlError> {
-        self.world.note_commit();
+        let written = std::mem::take(&mut *self.written.lock().unwrap_or_else(PoisonError::into_inner));
+        self.world.note_commit(written);
         self.befall(Moment::Committed).await
     }
 }

@@ -18,6 +18,7 @@ use quittance_domain::Timestamp;
 use crate::{
     dice::Dice,
     plan::{Call, Fault, Listed, Moment, Plan, Quirk, Weather},
+    snapshot::Written,
 };
 
 /// When every run begins: the day before summer time does in Amsterdam.
@@ -112,6 +113,7 @@ struct Inner {
     fired: (Listed<Fault>, Listed<Quirk>),
     jitter: Dice,
     committed: bool,
+    written: Written,
     violation: Option<Violation>,
     trace: Trace,
 }
@@ -146,6 +148,7 @@ impl World {
             fired: (Vec::new(), Vec::new()),
             jitter: Dice::new(setting.seed, "jitter"),
             committed: false,
+            written: Written::default(),
             violation: None,
             trace: Trace { digest: 0, lines: setting.lines.then(Vec::new) },
         })))
@@ -287,8 +290,16 @@ impl World {
         inner.processes[replica] = Process { skew_s: inner.processes[replica].skew_s, ..Process::default() };
     }
 
-    pub fn note_commit(&self) {
-        self.inner().committed = true;
+    /// A transaction with statements that write these was committed.
+    pub fn note_commit(&self, written: Written) {
+        let mut inner = self.inner();
+        inner.committed = true;
+        inner.written = inner.written.and(written);
+    }
+
+    /// What was written since this was asked last.
+    pub fn take_written(&self) -> Written {
+        std::mem::take(&mut self.inner().written)
     }
 
     pub fn take_commit(&self) -> bool {
