@@ -27,6 +27,26 @@ pub fn user_id(n: u64) -> String {
     format!("U-{n:06}")
 }
 
+/// What an erasure in `crm` comes to, to the row.
+pub const CRM_ERASED: [&str; 8] = [
+    "crm address address ERASED VERIFIED 2",
+    "crm address city ERASED VERIFIED 2",
+    "crm customer email ERASED VERIFIED 1",
+    "crm customer first_name ERASED VERIFIED 1",
+    "crm customer message ERASED VERIFIED 1",
+    "crm customer phone ERASED VERIFIED 1",
+    "crm message email ERASED VERIFIED 3",
+    "crm message message ERASED VERIFIED 3",
+];
+
+/// And in `shop`.
+pub const SHOP_ERASED: [&str; 4] = [
+    "shop account display_name ERASED VERIFIED 1",
+    "shop account user_name ERASED VERIFIED 1",
+    "shop order_line message ERASED VERIFIED 4",
+    "shop orders message ERASED VERIFIED 2",
+];
+
 pub const CRM_MAP: &str = "
 version: 1
 max_rows_per_subject: 100

@@ -72,6 +72,30 @@ pub fn system(customer: &str, connector: v1::ConnectorKind, secret: &str, map: &
     }
 }
 
+/// What a system somewhere else has of a subject: files. `quittance-file-worker` works it, or the test does, or nobody.
+pub const FILES_MAP: &str = "version: 1\ncollections:\n  files:\n    fields:\n      content: file\n";
+
+/// Such a system of acme's, asked by email.
+pub fn remote_files(display_name: &str) -> v1::System {
+    v1::System {
+        accepts: vec![v1::IdentifierKind::Email.into()],
+        display_name: display_name.to_owned(),
+        ..system("acme", v1::ConnectorKind::Remote, "", FILES_MAP)
+    }
+}
+
+/// Waits for a task of that system, and takes it.
+pub async fn lease_one(worker: &Client, system: &str) -> v1::LeasedTask {
+    let lease = v1::LeaseTasksRequest {
+        system: format!("systems/{system}"),
+        worker: "w".to_owned(),
+        tasks_max: 1,
+        wait: Some(prost_types::Duration { seconds: 20, nanos: 0 }),
+        ..v1::LeaseTasksRequest::default()
+    };
+    worker.connectors().lease_tasks(lease).await.unwrap().into_inner().tasks.remove(0)
+}
+
 pub async fn register(operator: &Client, id: &str, system: v1::System) -> Result<v1::System, tonic::Status> {
     let request = v1::RegisterSystemRequest { request_id: new_id(), system_id: id.to_owned(), system: Some(system) };
     operator.systems().register_system(request).await.map(|r| r.into_inner().system.unwrap())

@@ -113,7 +113,7 @@ impl OwnServer {
         }
     }
 
-    /// SIGKILL.
+    /// Ends it at once, as a crash does.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             // The children of a PostgreSQL that is killed end by themselves, and keep its memory until they have.

@@ -10,8 +10,8 @@ use quittance_tests::{
     app_database::{CRM_MAP, email},
     deployment::test_server,
     scenario::{
-        agreement, assert_refused, by_email, completed, create, create_customer, identifier, new_id, outcomes,
-        register, system, wait_for,
+        agreement, assert_refused, by_email, completed, create, create_customer, identifier, lease_one, new_id,
+        outcomes, register, remote_files, system, wait_for,
     },
 };
 use tonic::{Code, Status};
@@ -184,27 +184,9 @@ async fn systems_are_checked_when_they_are_registered() {
 #[tokio::test]
 async fn a_lease_that_has_passed_writes_nothing() {
     let s = scene(Engine::Sqlite).await;
-    let map = "version: 1\ncollections:\n  files:\n    fields:\n      content: file\n";
-    let remote = v1::System {
-        accepts: vec![v1::IdentifierKind::Email.into()],
-        connection_secret: String::new(),
-        display_name: "Print shop".to_owned(),
-        ..system("acme", v1::ConnectorKind::Remote, "", map)
-    };
-    register(&s.operator, "print", remote).await.unwrap();
+    register(&s.operator, "print", remote_files("Print shop")).await.unwrap();
     let request = create(&s.acme, by_email(v1::Action::Erasure, email(1))).await.unwrap();
     let worker = s.deployment.client(&s.deployment.connector_token("print")).await;
-    let lease_one = async || {
-        let wait = Some(prost_types::Duration { seconds: 10, nanos: 0 });
-        let lease = v1::LeaseTasksRequest {
-            system: "systems/print".into(),
-            worker: "w".into(),
-            tasks_max: 1,
-            wait,
-            ..v1::LeaseTasksRequest::default()
-        };
-        worker.connectors().lease_tasks(lease).await.unwrap().into_inner().tasks.remove(0)
-    };
     let newer = v1::LeaseTasksRequest {
         system: "systems/print".into(),
         worker: "w".into(),
@@ -213,9 +195,9 @@ async fn a_lease_that_has_passed_writes_nothing() {
     };
     let unknown = worker.connectors().lease_tasks(newer).await;
     assert_refused(unknown, Code::FailedPrecondition, "WORKER_PROTOCOL", "");
-    let first = lease_one().await;
+    let first = lease_one(&worker, "print").await;
     // No heartbeat: it passes, and the next one to ask gets the task under another lease.
-    let second = lease_one().await;
+    let second = lease_one(&worker, "print").await;
     assert_eq!(first.name, second.name);
     assert!(second.lease > first.lease);
     let report = |task: &v1::LeasedTask, count: u64| {

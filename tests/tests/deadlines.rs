@@ -9,10 +9,8 @@ use quittance_api::v1;
 use quittance_tests::{
     Deployment, StoreKind,
     deployment::binary,
-    scenario::{by_email, create, create_customer, register, system},
+    scenario::{by_email, create, create_customer, register, remote_files},
 };
-
-const MAP: &str = "version: 1\ncollections:\n  files:\n    fields:\n      content: file\n";
 
 /// Due in so many seconds, by the controller's own date.
 fn due_in(seconds: u64, email: &str) -> v1::Request {
@@ -26,12 +24,7 @@ async fn late_requests_are_seen(store: StoreKind) {
     let operator = deployment.operator().await;
     create_customer(&operator, "acme").await;
     // Nobody works for it.
-    let remote = v1::System {
-        accepts: vec![v1::IdentifierKind::Email.into()],
-        display_name: "Slow".to_owned(),
-        ..system("acme", v1::ConnectorKind::Remote, "", MAP)
-    };
-    register(&operator, "slow", remote).await.unwrap();
+    register(&operator, "slow", remote_files("Slow")).await.unwrap();
     let token = deployment.customer_token("acme");
     let acme = deployment.client(&token).await;
     let mut watch = acme.requests().watch_requests(v1::WatchRequestsRequest::default()).await.unwrap().into_inner();

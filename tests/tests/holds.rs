@@ -14,7 +14,7 @@ use quittance_dispatch::{
 };
 use quittance_domain::{
     Timestamp,
-    action::{Action, InstructionKind},
+    action::Action,
     agreement::Agreement,
     country::Country,
     data_map::{DataMap, MapKind},
@@ -188,20 +188,8 @@ impl Scene {
             agreement: &self.acme.agreement,
             topology: &topology,
         };
-        let request = NewRequest {
-            action: Action::Erasure,
-            identifiers: vec![Identifier::normalise(IdentifierKind::Email, email).unwrap()],
-            corrections: Vec::new(),
-            identifier_changes: Vec::new(),
-            restriction_ground: None,
-            subject_informed_at: None,
-            subject_asked_at: None,
-            controller_due_at: None,
-            reference: String::new(),
-            instruction: InstructionKind::CustomerRequest,
-            follow_up: None,
-            notices: Vec::new(),
-        };
+        let identifiers = vec![Identifier::normalise(IdentifierKind::Email, email).unwrap()];
+        let request = NewRequest::plain(Action::Erasure, identifiers);
         let sent = Intake { idempotency: new_id(), request, referred: None };
         let taken = self.store.create_requests(&ctx, &[sent]).await.unwrap().pop().unwrap().unwrap();
         let Taken::Created(id) = taken else { panic!("it is new") };

@@ -12,8 +12,8 @@ use quittance_tests::{
     AppDatabase, Deployment, StoreKind,
     app_database::{CRM_MAP, SHOP_MAP, email, user_id},
     scenario::{
-        by_email, completed, create, create_customer, get, identifier, new_id, outcomes, rectify, register, system,
-        wait_for,
+        by_email, completed, create, create_customer, get, identifier, new_id, outcomes, rectify, register,
+        remote_files, system, wait_for,
     },
 };
 use tonic::Code;
@@ -77,12 +77,7 @@ async fn scene(store: StoreKind, crm: Engine) -> Scene {
     let news_system = v1::System { settle_after: settle, ..system("acme", sql, "news", NEWS_MAP) };
     register(&operator, "news", news_system).await.unwrap();
     register(&operator, "press", system("acme", sql, "press", NEWS_MAP)).await.unwrap();
-    let map = "version: 1\ncollections:\n  files:\n    fields:\n      content: file\n";
-    let files = v1::System {
-        accepts: vec![IdentifierKind::Email.into()],
-        ..system("acme", v1::ConnectorKind::Remote, "", map)
-    };
-    register(&operator, "files", v1::System { display_name: "Files".to_owned(), ..files }).await.unwrap();
+    register(&operator, "files", remote_files("Files")).await.unwrap();
     let acme = deployment.client(&deployment.customer_token("acme")).await;
     Scene { deployment, crm, shop, news, acme }
 }

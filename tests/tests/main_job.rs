@@ -7,8 +7,8 @@ use quittance_client::Client;
 use quittance_sql::Engine;
 use quittance_tests::{
     AppDatabase, Deployment, StoreKind,
-    app_database::{CRM_MAP, SHOP_MAP, email, user_id},
-    scenario::{by_email, completed, create, create_customer, get, outcomes, register, system, wait_for},
+    app_database::{CRM_ERASED, CRM_MAP, SHOP_ERASED, SHOP_MAP, email, user_id},
+    scenario::{by_email, completed, create, create_customer, get, outcomes, register, remote_files, system, wait_for},
 };
 use tonic::Code;
 
@@ -46,23 +46,7 @@ async fn an_erasure_reaches_both_systems(store: StoreKind, crm: Engine, shop: En
     let request = create(&s.acme, by_email(v1::Action::Erasure, "Subject7@Example.com")).await.unwrap();
     let request = completed(&s.acme, &request.name).await;
     assert_eq!(request.state(), v1::RequestState::Completed, "{request:#?}");
-    assert_eq!(
-        outcomes(&request),
-        [
-            "crm address address ERASED VERIFIED 2",
-            "crm address city ERASED VERIFIED 2",
-            "crm customer email ERASED VERIFIED 1",
-            "crm customer first_name ERASED VERIFIED 1",
-            "crm customer message ERASED VERIFIED 1",
-            "crm customer phone ERASED VERIFIED 1",
-            "crm message email ERASED VERIFIED 3",
-            "crm message message ERASED VERIFIED 3",
-            "shop account display_name ERASED VERIFIED 1",
-            "shop account user_name ERASED VERIFIED 1",
-            "shop order_line message ERASED VERIFIED 4",
-            "shop orders message ERASED VERIFIED 2",
-        ]
-    );
+    assert_eq!(outcomes(&request), [&CRM_ERASED[..], &SHOP_ERASED].concat());
     // The system that yields the user id is erased last.
     let at = |i: usize| request.tasks[i].confirmation.as_ref().unwrap().confirm_time.unwrap();
     assert!((at(1).seconds, at(1).nanos) <= (at(0).seconds, at(0).nanos), "shop is confirmed before crm");
@@ -258,14 +242,7 @@ async fn a_remote_sub_processor_deletes_files_and_confirms() {
         fs::write(folder.join("letter.txt"), format!("Dear subject {n}")).unwrap();
         fs::write(folder.join("label.txt"), "a label").unwrap();
     }
-    let map = "version: 1\ncollections:\n  files:\n    fields:\n      content: file\n";
-    let remote = v1::System {
-        role: v1::SystemRole::SubProcessor.into(),
-        accepts: vec![v1::IdentifierKind::Email.into()],
-        connection_secret: String::new(),
-        ..system("acme", v1::ConnectorKind::Remote, "", map)
-    };
-    let remote = v1::System { display_name: "Print shop".to_owned(), ..remote };
+    let remote = v1::System { role: v1::SystemRole::SubProcessor.into(), ..remote_files("Print shop") };
     register(&s.operator, "print", remote).await.unwrap();
     let token = s.deployment.connector_token("print");
     let mut worker = s.deployment.file_worker("print", &token, &root, &[]);
@@ -283,17 +260,10 @@ async fn a_remote_sub_processor_deletes_files_and_confirms() {
 #[tokio::test]
 async fn a_system_that_is_added_meanwhile_is_part_of_the_request() {
     let s = scene(StoreKind::Sqlite, Engine::Sqlite, Engine::Sqlite).await;
-    let map = "version: 1\ncollections:\n  files:\n    fields:\n      content: file\n";
-    let remote = |name: &str| v1::System {
-        accepts: vec![v1::IdentifierKind::Email.into()],
-        display_name: name.to_owned(),
-        connection_secret: String::new(),
-        ..system("acme", v1::ConnectorKind::Remote, "", map)
-    };
     // Nobody works for it, so the request stays open.
-    register(&s.operator, "slow", remote("slow")).await.unwrap();
+    register(&s.operator, "slow", remote_files("slow")).await.unwrap();
     let request = create(&s.acme, by_email(v1::Action::Erasure, email(2))).await.unwrap();
-    register(&s.operator, "late", remote("late")).await.unwrap();
+    register(&s.operator, "late", remote_files("late")).await.unwrap();
     let both = |r: &v1::Request| r.tasks.len() == 4;
     wait_for(&s.acme, &request.name, both).await;
     let root = s.deployment.path("files");

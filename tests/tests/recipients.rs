@@ -54,6 +54,83 @@ async fn scene(store: StoreKind) -> Scene {
     Scene { deployment, acme }
 }
 
+/// By whichever agreement the process knew.
+#[tokio::test]
+async fn a_new_agreement_counts_from_the_next_instruction_on() {
+    let s = scene(StoreKind::Sqlite).await;
+    let operator = s.deployment.operator().await;
+    create(&s.acme, telling(1, &["bank"])).await.unwrap();
+    let signed = v1::CreateAgreementRequest {
+        request_id: new_id(),
+        parent: "customers/acme".to_owned(),
+        agreement: Some(agreement()),
+    };
+    operator.customers().create_agreement(signed).await.unwrap();
+    // Nobody is told whom it does not name any more: neither by one instruction nor in a stream.
+    let refused = create(&s.acme, telling(2, &["bank"])).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    let item = |number, request| v1::BatchItem { number, request_id: new_id(), request: Some(request) };
+    let chunk = async |items| {
+        let chunk = v1::BatchCreateRequestsRequest { parent: String::new(), items };
+        let acks = s.acme.requests().batch_create_requests(tokio_stream::iter([chunk])).await.unwrap();
+        acks.into_inner().message().await.unwrap().unwrap()
+    };
+    let ack = chunk(vec![item(1, telling(2, &["bank"])), item(2, telling(3, &[]))]).await;
+    assert_eq!((ack.created, ack.errors.len()), (1, 1));
+    assert_eq!((ack.errors[0].number, ack.errors[0].field.as_str()), (1, "request.notify_recipients[0]"));
+}
+
+/// A system where only a new agreement allows it keeps nobody's instructions out, though the one before is what this process remembers.
+#[tokio::test]
+async fn where_a_new_agreement_allows_a_system_instructions_are_taken_in_at_once() {
+    for streamed in [false, true] {
+        let s = scene(StoreKind::Sqlite).await;
+        let operator = s.deployment.operator().await;
+        create(&s.acme, telling(1, &[])).await.unwrap();
+        let signed = v1::CreateAgreementRequest {
+            request_id: new_id(),
+            parent: "customers/acme".to_owned(),
+            agreement: Some(v1::Agreement {
+                allowed_countries: vec!["EEA".to_owned(), "US".to_owned()],
+                ..agreement()
+            }),
+        };
+        operator.customers().create_agreement(signed).await.unwrap();
+        let there = v1::System {
+            country: "US".to_owned(),
+            accepts: vec![v1::IdentifierKind::Email.into()],
+            ..system("acme", v1::ConnectorKind::Remote, "", MAP)
+        };
+        register(&operator, "overseas", there).await.unwrap();
+        if streamed {
+            let item = v1::BatchItem { number: 1, request_id: new_id(), request: Some(telling(2, &[])) };
+            let chunk = v1::BatchCreateRequestsRequest { parent: String::new(), items: vec![item] };
+            let acks = s.acme.requests().batch_create_requests(tokio_stream::iter([chunk])).await.unwrap();
+            assert_eq!(acks.into_inner().message().await.unwrap().unwrap().created, 1);
+        } else {
+            assert_eq!(create(&s.acme, telling(2, &[])).await.unwrap().tasks.len(), 2);
+        }
+    }
+}
+
+/// As it was, where what is new is only known to have changed when the request is planned.
+#[tokio::test]
+async fn whom_a_new_agreement_does_not_name_is_not_told_by_one_that_is_remembered() {
+    let s = scene(StoreKind::Sqlite).await;
+    create(&s.acme, telling(1, &["bank"])).await.unwrap();
+    let signed = v1::CreateAgreementRequest {
+        request_id: new_id(),
+        parent: "customers/acme".to_owned(),
+        agreement: Some(agreement()),
+    };
+    s.deployment.operator().await.customers().create_agreement(signed).await.unwrap();
+    let item = v1::BatchItem { number: 1, request_id: new_id(), request: Some(telling(2, &["bank"])) };
+    let chunk = v1::BatchCreateRequestsRequest { parent: String::new(), items: vec![item] };
+    let acks = s.acme.requests().batch_create_requests(tokio_stream::iter([chunk])).await.unwrap();
+    let ack = acks.into_inner().message().await.unwrap().unwrap();
+    assert_eq!((ack.created, ack.errors.len()), (0, 1), "{ack:?}");
+}
+
 fn recipients(request: &v1::Request) -> Vec<(&str, &str)> {
     request
         .recipients

@@ -4,10 +4,10 @@ use std::{
     collections::BTreeMap,
     fs,
     process::{Command, Output},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use quittance_api::v1;
+use quittance_api::v1::{self, upload_held_keys_request::Part as HeldPart};
 use quittance_client::Client;
 use quittance_domain::Timestamp;
 use quittance_sql::{ConnectOptions, Engine, Pool};
@@ -15,7 +15,8 @@ use quittance_tests::{
     AppDatabase, Deployment, StoreKind,
     deployment::binary,
     scenario::{
-        by_email, certificate, completed, create, create_customer, get, new_id, outcomes, rectify, register, system,
+        by_email, certificate, completed, create, create_customer, get, new_id, outcomes, rectify, register,
+        remote_files, system,
     },
 };
 use serde_json::Value;
@@ -316,14 +317,7 @@ async fn a_remote_system_says_what_it_holds() {
     for customer in ["acme", "bolt"] {
         create_customer(&operator, customer).await;
     }
-    let map = "version: 1\ncollections:\n  files:\n    fields:\n      content: file\n";
-    let print = v1::System {
-        accepts: vec![v1::IdentifierKind::Email.into()],
-        display_name: "Print shop".to_owned(),
-        all_customers: true,
-        customers: Vec::new(),
-        ..system("acme", v1::ConnectorKind::Remote, "", map)
-    };
+    let print = v1::System { all_customers: true, customers: Vec::new(), ..remote_files("Print shop") };
     register(&operator, "print", print).await.unwrap();
     let root = deployment.path("files");
     let put = |whose: &str, who: &str| {
@@ -357,60 +351,210 @@ async fn a_remote_system_says_what_it_holds() {
     }
 }
 
+/// A system somewhere else, whose worker is the test: what it holds, and when it has done what, is in our hands.
+struct PrintShop {
+    deployment: Deployment,
+    operator: Client,
+    worker: Client,
+}
+
+impl PrintShop {
+    async fn open(settings: &[(&str, &str)]) -> Self {
+        let deployment = Deployment::start_with(StoreKind::Sqlite, settings).await;
+        let operator = deployment.operator().await;
+        create_customer(&operator, "acme").await;
+        register(&operator, "print", remote_files("Print shop")).await.unwrap();
+        let worker = deployment.client(&deployment.connector_token("print")).await;
+        Self { deployment, operator, worker }
+    }
+
+    /// Asks for a replay of what was confirmed in the last minute.
+    async fn replay(&self, matches_max: u64) -> v1::Replay {
+        let now = Timestamp::now().as_second();
+        let ask = v1::ReplayErasuresRequest {
+            request_id: new_id(),
+            system: "systems/print".to_owned(),
+            snapshot_time: Some(prost_types::Timestamp { seconds: now - 60, nanos: 0 }),
+            matches_max,
+            ..Default::default()
+        };
+        self.operator.systems().replay_erasures(ask).await.unwrap().into_inner().replay.unwrap()
+    }
+
+    async fn shown(&self, replay: &v1::Replay) -> v1::Replay {
+        let get = v1::GetReplayRequest { name: replay.name.clone() };
+        self.operator.systems().get_replay(get).await.unwrap().into_inner().replay.unwrap()
+    }
+
+    async fn until(&self, replay: &v1::Replay, state: v1::ReplayState) -> v1::Replay {
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            let shown = self.shown(replay).await;
+            if shown.state() == state {
+                return shown;
+            }
+            assert!(Instant::now() < until, "{shown:#?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn lease(&self, replays: bool, tasks_max: u32, wait_s: i64) -> Vec<v1::LeasedTask> {
+        let wait = Some(prost_types::Duration { seconds: wait_s, nanos: 0 });
+        let (system, worker) = ("systems/print".to_owned(), "w".to_owned());
+        let lease = v1::LeaseTasksRequest { system, worker, tasks_max, wait, replays, protocol: 1 };
+        self.worker.connectors().lease_tasks(lease).await.unwrap().into_inner().tasks
+    }
+
+    async fn upload(&self, task: &v1::LeasedTask, parts: Vec<HeldPart>) -> Result<u64, tonic::Status> {
+        let first = HeldPart::Lease(v1::Lease { task: task.name.clone(), lease: task.lease });
+        let parts = std::iter::once(first).chain(parts).map(|p| v1::UploadHeldKeysRequest { part: Some(p) });
+        let parts: Vec<_> = parts.collect();
+        self.worker.connectors().upload_held_keys(tokio_stream::iter(parts)).await.map(|a| a.into_inner().key_count)
+    }
+
+    /// Waits until there is something to erase, and erases it, so much at most. Gives how much that was.
+    async fn erase(&self, tasks_max: u32) -> usize {
+        let tasks = self.lease(false, tasks_max, 20).await;
+        let erased = v1::Outcome {
+            collection: "files".to_owned(),
+            category: "file".to_owned(),
+            outcome: v1::OutcomeKind::Erased.into(),
+            grade: v1::Grade::Executed.into(),
+            count: 1,
+            ..Default::default()
+        };
+        let receipt = v1::Evidence {
+            kind: v1::EvidenceKind::VendorReceipt.into(),
+            reference: "receipt 17".to_owned(),
+            ..Default::default()
+        };
+        let done = v1::TaskDone { outcomes: vec![erased], evidence: Some(receipt) };
+        let report = |task: &v1::LeasedTask| v1::TaskReport {
+            lease: Some(v1::Lease { task: task.name.clone(), lease: task.lease }),
+            result: Some(v1::task_report::Result::Done(done.clone())),
+        };
+        let reports: Vec<_> = tasks.iter().map(report).collect();
+        let report = v1::ReportOutcomesRequest { system: "systems/print".to_owned(), reports };
+        self.worker.connectors().report_outcomes(report).await.unwrap();
+        tasks.len()
+    }
+}
+
+fn held(emails: impl IntoIterator<Item = String>) -> HeldPart {
+    let key = |value| v1::HeldKey {
+        identifier: Some(v1::Identifier { kind: v1::IdentifierKind::Email.into(), value }),
+        customer_key: "acme".to_owned(),
+    };
+    HeldPart::Keys(v1::HeldKeys { keys: emails.into_iter().map(key).collect() })
+}
+
+const fn end(key_count: u64) -> HeldPart {
+    HeldPart::End(v1::HeldKeysEnd { key_count })
+}
+
 /// A stream that is cut is never taken for all that there is.
 #[tokio::test]
 async fn half_of_what_a_system_holds_is_nothing() {
-    use v1::upload_held_keys_request::Part;
-    let deployment = Deployment::start_with(StoreKind::Sqlite, &[("QUITTANCED_DISPATCH__LEASE_S", "4")]).await;
-    let operator = deployment.operator().await;
-    create_customer(&operator, "acme").await;
-    let map = "version: 1\ncollections:\n  files:\n    fields:\n      content: file\n";
-    let print = v1::System {
-        accepts: vec![v1::IdentifierKind::Email.into()],
-        ..system("acme", v1::ConnectorKind::Remote, "", map)
-    };
-    register(&operator, "print", v1::System { display_name: "Print shop".to_owned(), ..print }).await.unwrap();
-    let worker = deployment.client(&deployment.connector_token("print")).await;
-    let now = Timestamp::now().as_second();
-    let ask = v1::ReplayErasuresRequest {
-        request_id: new_id(),
-        system: "systems/print".to_owned(),
-        snapshot_time: Some(prost_types::Timestamp { seconds: now - 5, nanos: 0 }),
-        ..Default::default()
-    };
-    let replay = operator.systems().replay_erasures(ask).await.unwrap().into_inner().replay.unwrap();
-    let lease = async |replays: bool| {
-        let wait = Some(prost_types::Duration { seconds: if replays { 20 } else { 0 }, nanos: 0 });
-        let (system, worker_name) = ("systems/print".to_owned(), "w".to_owned());
-        let lease = v1::LeaseTasksRequest { system, worker: worker_name, tasks_max: 1, wait, replays, protocol: 1 };
-        worker.connectors().lease_tasks(lease).await.unwrap().into_inner().tasks.pop()
-    };
-    assert!(lease(false).await.is_none(), "only who can say so is asked");
-    let key = |value: &str| v1::HeldKey {
-        identifier: Some(v1::Identifier { kind: v1::IdentifierKind::Email.into(), value: value.to_owned() }),
-        customer_key: "acme".to_owned(),
-    };
-    let keys = |values: &[&str]| Part::Keys(v1::HeldKeys { keys: values.iter().map(|v| key(v)).collect() });
-    let upload = async |task: &v1::LeasedTask, parts: Vec<Part>| {
-        let first = Part::Lease(v1::Lease { task: task.name.clone(), lease: task.lease });
-        let parts = std::iter::once(first).chain(parts).map(|p| v1::UploadHeldKeysRequest { part: Some(p) });
-        let parts: Vec<_> = parts.collect();
-        worker.connectors().upload_held_keys(tokio_stream::iter(parts)).await.map(|a| a.into_inner().key_count)
-    };
-    let task = lease(true).await.unwrap();
+    let print = PrintShop::open(&[("QUITTANCED_DISPATCH__LEASE_S", "4")]).await;
+    let replay = print.replay(0).await;
+    assert!(print.lease(false, 1, 0).await.is_empty(), "only who can say so is asked");
+    let task = print.lease(true, 1, 20).await.pop().unwrap();
     assert_eq!((task.work(), &task.name), (v1::Work::Replay, &replay.name));
-    let end = |key_count| Part::End(v1::HeldKeysEnd { key_count });
-    let cut = upload(&task, vec![keys(&["a@example.com"])]).await.unwrap_err();
+    let a = || held(["a@example.com".to_owned()]);
+    let cut = print.upload(&task, vec![a()]).await.unwrap_err();
     assert_eq!(cut.code(), Code::Unavailable);
-    let short = upload(&task, vec![keys(&["a@example.com"]), end(2)]).await.unwrap_err();
+    let short = print.upload(&task, vec![a(), end(2)]).await.unwrap_err();
     assert_eq!(short.code(), Code::Unavailable);
-    let get = v1::GetReplayRequest { name: replay.name.clone() };
-    let state = async || operator.systems().get_replay(get.clone()).await.unwrap().into_inner().replay.unwrap().state();
-    assert_eq!(state().await, v1::ReplayState::Matching);
+    // Memory is bounded, whatever a worker sends.
+    let many = held((0..1001).map(email));
+    let many = print.upload(&task, vec![many, end(1001)]).await.unwrap_err();
+    assert_eq!(many.code(), Code::InvalidArgument, "{many}");
+    assert_eq!(print.shown(&replay).await.state(), v1::ReplayState::Matching);
     // The lease passes, and it begins anew; under the old one nothing is taken any more.
-    let again = lease(true).await.expect("it comes back");
-    assert_eq!(upload(&task, vec![end(0)]).await.unwrap_err().code(), Code::Aborted);
-    let what_is_no_email = ["a@example.com", "not an address"];
-    assert_eq!(upload(&again, vec![keys(&what_is_no_email), end(2)]).await.unwrap(), 2);
-    assert_eq!(state().await, v1::ReplayState::Completed);
+    let again = print.lease(true, 1, 20).await.pop().expect("it comes back");
+    assert_eq!(print.upload(&task, vec![end(0)]).await.unwrap_err().code(), Code::Aborted);
+    let what_is_no_email = held(["a@example.com".to_owned(), "not an address".to_owned()]);
+    let all = held((0..1000).map(email));
+    assert_eq!(print.upload(&again, vec![what_is_no_email, all, end(1002)]).await.unwrap(), 1002);
+    assert_eq!(print.shown(&replay).await.state(), v1::ReplayState::Completed);
+}
+
+/// The customers' own instructions come in between: a replay makes a few requests at a time, rests, and waits while enough of them are open.
+#[tokio::test]
+async fn a_replay_is_guarded_and_rate_limited() {
+    const ALL: usize = 12;
+    const CHUNK: usize = 3;
+    const OPEN_MAX: usize = 5;
+    const PAUSE: Duration = Duration::from_millis(400);
+    let print = PrintShop::open(&[
+        ("QUITTANCED_DISPATCH__REPLAY_CHUNK", "3"),
+        ("QUITTANCED_DISPATCH__REPLAY_PAUSE_MS", "400"),
+        ("QUITTANCED_DISPATCH__REPLAY_OPEN_MAX", "5"),
+    ])
+    .await;
+    let acme = print.deployment.client(&print.deployment.customer_token("acme")).await;
+    let mut names = Vec::new();
+    for n in 0..ALL as u64 {
+        names.push(create(&acme, by_email(v1::Action::Erasure, email(n))).await.unwrap().name);
+    }
+    let mut erased = 0;
+    while erased < ALL {
+        erased += print.erase(100).await;
+    }
+    for name in &names {
+        completed(&acme, name).await;
+    }
+    let follow_ups = async || {
+        let list = v1::ListRequestsRequest { page_size: 1000, ..Default::default() };
+        let all = acme.requests().list_requests(list).await.unwrap().into_inner().requests;
+        all.into_iter().filter(|r| !r.follows.is_empty()).collect::<Vec<_>>()
+    };
+    let match_all = async |matches_max| {
+        let replay = print.replay(matches_max).await;
+        let task = print.lease(true, 1, 20).await.pop().unwrap();
+        let keys = held((0..ALL as u64).map(email));
+        assert_eq!(print.upload(&task, vec![keys, end(ALL as u64)]).await.unwrap(), ALL as u64);
+        replay
+    };
+    // More than was expected is for a person to look at, and one who does not like it ends it.
+    let wide = match_all(ALL as u64 - 1).await;
+    let stopped = print.shown(&wide).await;
+    assert_eq!(stopped.state(), v1::ReplayState::AwaitingApproval);
+    assert!(stopped.reason.contains("12 identifiers are to be acted upon"), "{}", stopped.reason);
+    let cancel = v1::CancelReplayRequest { name: wide.name.clone() };
+    print.operator.systems().cancel_replay(cancel).await.unwrap();
+    let approve = v1::ApproveReplayRequest { name: wide.name.clone() };
+    let late = print.operator.systems().approve_replay(approve).await.unwrap_err();
+    assert_eq!(late.code(), Code::FailedPrecondition);
+
+    let replay = match_all(ALL as u64).await;
+    let one_of_it = async || follow_ups().await.len();
+    let until = async |count: usize| {
+        let until = Instant::now() + Duration::from_secs(30);
+        while one_of_it().await < count {
+            assert!(Instant::now() < until, "{count} follow-ups are made");
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    };
+    let mut carried_out = 0;
+    while carried_out < ALL {
+        // As many as may be open, and not one more, however long nobody carries them out.
+        let made = ALL.min(carried_out + OPEN_MAX);
+        until(made).await;
+        tokio::time::sleep(PAUSE * 2).await;
+        assert_eq!(one_of_it().await, made);
+        carried_out += print.erase(4).await;
+    }
+    print.until(&replay, v1::ReplayState::Completed).await;
+    // A lot has the time at which it was taken in.
+    let mut lots: BTreeMap<Duration, usize> = BTreeMap::new();
+    for request in follow_ups().await {
+        assert_eq!(request.replay, replay.name, "of the cancelled one there is none");
+        let at = request.create_time.unwrap();
+        let at = Duration::new(at.seconds.unsigned_abs(), at.nanos.unsigned_abs());
+        *lots.entry(at).or_default() += 1;
+    }
+    assert!(lots.values().all(|lot| *lot <= CHUNK), "{lots:?}");
+    let times: Vec<Duration> = lots.keys().copied().collect();
+    assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= PAUSE), "{times:?}");
 }

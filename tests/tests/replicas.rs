@@ -23,7 +23,8 @@ use quittance_tests::{
     app_database::{CRM_MAP, SHOP_MAP, email},
     deployment::binary,
     scenario::{
-        acme_with_crm, by_email, certificate, completed, create, create_customer, new_id, rectify, register, system,
+        acme_with_crm, by_email, certificate, completed, create, create_customer, new_id, rectify, register,
+        remote_files, system,
     },
 };
 use quittance_verify::{Policy, verify_certificate};
@@ -60,13 +61,7 @@ async fn a_correction_in_a_system_that_another_replica_has_just_registered_is_ta
     let third = first.beside(SETTINGS).await;
     let acme = third.client(&token).await;
     create(&acme, by_email(v1::Action::Erasure, email(9))).await.unwrap();
-    let note = "version: 1\ncollections:\n  files:\n    fields:\n      content: file\n";
-    let remote = v1::System {
-        accepts: vec![v1::IdentifierKind::Email.into()],
-        display_name: "Print shop".to_owned(),
-        ..system("acme", v1::ConnectorKind::Remote, "", note)
-    };
-    register(&operator, "print", remote).await.unwrap();
+    register(&operator, "print", remote_files("Print shop")).await.unwrap();
     let request = rectify(by_email(v1::Action::Access, email(2)).identifiers, ("files", "content"), "a", "b");
     let items = [v1::BatchItem { number: 1, request_id: new_id(), request: Some(request) }];
     let items = futures::stream::iter(items).boxed();

@@ -8,7 +8,7 @@ use quittance_sql::{ConnectOptions, Engine, Pool};
 use quittance_tests::{
     AppDatabase, Deployment, StoreKind,
     app_database::{CRM_MAP, email},
-    scenario::{by_email, create, create_customer, new_id, register, system},
+    scenario::{by_email, create, create_customer, new_id, register, remote_files, system},
 };
 
 async fn scene(subjects: u64) -> (Deployment, AppDatabase, Client) {
@@ -97,6 +97,23 @@ async fn what_stands_twice_in_a_stream_is_taken_in_by_its_first_and_acknowledged
 }
 
 #[tokio::test]
+async fn what_came_before_a_refused_chunk_is_acknowledged_before_the_stream_ends() {
+    let (_deployment, _crm, acme) = scene(1).await;
+    let chunk = |range: std::ops::Range<u64>| v1::BatchCreateRequestsRequest {
+        parent: String::new(),
+        items: range.map(|n| item(n, &new_id(), email(1000 + n))).collect(),
+    };
+    let sent = [chunk(0..500), chunk(500..1501), chunk(2000..2001)];
+    let mut stream = acme.requests().batch_create_requests(tokio_stream::iter(sent)).await.unwrap().into_inner();
+    let first = stream.message().await.unwrap().expect("an acknowledgement");
+    assert_eq!((first.last_number, first.created), (499, 500));
+    let refused = stream.message().await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+    let list = v1::ListRequestsRequest { page_size: 1000, ..Default::default() };
+    assert_eq!(acme.requests().list_requests(list).await.unwrap().into_inner().requests.len(), 500);
+}
+
+#[tokio::test]
 async fn a_watch_sees_every_request_complete_and_resumes() {
     const REQUESTS: u64 = 20;
     let (_deployment, _crm, acme) = scene(REQUESTS).await;
@@ -145,13 +162,7 @@ async fn a_watch_sees_a_change_that_committed_long_after_its_stamp() {
     let operator = deployment.operator().await;
     create_customer(&operator, "acme").await;
     // Nobody works for it: nothing else changes the request.
-    let map = "version: 1\ncollections:\n  files:\n    fields:\n      content: file\n";
-    let remote = v1::System {
-        accepts: vec![v1::IdentifierKind::Email.into()],
-        display_name: "Slow".to_owned(),
-        ..system("acme", v1::ConnectorKind::Remote, "", map)
-    };
-    register(&operator, "slow", remote).await.unwrap();
+    register(&operator, "slow", remote_files("Slow")).await.unwrap();
     let acme = deployment.client(&deployment.customer_token("acme")).await;
     let request = create(&acme, by_email(v1::Action::Erasure, email(0))).await.unwrap();
     let mut watch = acme.requests().watch_requests(v1::WatchRequestsRequest::default()).await.unwrap().into_inner();

@@ -11,8 +11,11 @@ use std::{
 };
 
 use quittance_api::v1;
+use quittance_client::Client;
 use quittance_ledger::{
+    certificate::{Certificate, KeyStatus},
     checkpoint::{LogKeys, SignedHead},
+    key::VerifierKey,
     proof,
     tile::{Tile, TileKind, TileSource, tiles_between},
     tree::{MerkleHash, TreeHead},
@@ -25,7 +28,7 @@ use quittance_tests::{
     scenario::{acme_with_crm, by_email, certificate, completed, create},
     witness::{Manner, TestWitness},
 };
-use quittance_verify::{Fact, Policy, verify_certificate};
+use quittance_verify::{Fact, Gap, Policy, verify_certificate};
 use tonic::Code;
 use uuid::Uuid;
 
@@ -241,16 +244,24 @@ async fn proofs_are_given_of_what_is_published(deployment: &Deployment, folder: 
     }
 }
 
+const A_LOGS_KEY: &str = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k";
+
+/// A witness that is there before the deployment whose log it witnesses: it is told of that by `know`.
+async fn witness(name: &str, seed: u8, manner: Manner) -> TestWitness {
+    let log = LogKeys::new(vec![A_LOGS_KEY.parse().unwrap()]).unwrap();
+    TestWitness::start(&format!("witness.example/{name}"), seed, log, manner).await
+}
+
+/// The configuration of who asks it.
+fn asking(witness: &TestWitness, required: usize) -> String {
+    let (url, key) = (witness.url(), witness.key());
+    format!("[ledger]\nwitnesses_required = {required}\n[[ledger.witness]]\nurl = \"{url}\"\nvkey = \"{key}\"\n")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_bears_the_times_of_the_required_witness() {
-    let log =
-        LogKeys::new(vec!["example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k".parse().unwrap()]);
-    let witness = TestWitness::start("witness.example/w", 9, log.unwrap(), Manner::Status(500)).await;
-    let toml = format!(
-        "[ledger]\nwitnesses_required = 1\n[[ledger.witness]]\nurl = \"{}\"\nvkey = \"{}\"\n",
-        witness.url(),
-        witness.key()
-    );
+    let witness = witness("w", 9, Manner::Status(500)).await;
+    let toml = asking(&witness, 1);
     let deployment = Deployment::start_configured(StoreKind::Sqlite, &[], &toml).await;
     let keys = keys(&deployment);
     witness.know(keys.clone());
@@ -271,6 +282,42 @@ async fn a_certificate_bears_the_times_of_the_required_witness() {
     assert_eq!(report.certificate.log.witnesses[0].vkey, witness.key().to_string());
     let received = &report.certificate.statement.dates.received;
     assert!(received.attested.is_some(), "the witness's time stands beside ours");
+}
+
+/// Whose signature counts is said by today's configuration: where others had signed, the one that is required now is waited for. It signs
+/// what stands, and needs no new entry for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_witness_that_takes_anothers_place_signs_before_a_certificate_is_issued() {
+    let before = witness("before", 9, Manner::Faithful).await;
+    let after = witness("after", 10, Manner::Status(500)).await;
+    let mut deployment = Deployment::start_configured(StoreKind::Sqlite, &[], &asking(&before, 1)).await;
+    let keys = keys(&deployment);
+    before.know(keys.clone());
+    after.know(keys.clone());
+    let _crm = acme_with_crm(&deployment, 5).await;
+    let token = deployment.customer_token("acme");
+    let acme = deployment.client(&token).await;
+    let name = create(&acme, by_email(v1::Action::Erasure, email(1))).await.unwrap().name;
+    completed(&acme, &name).await;
+    let size = until_cosigned(&deployment).await as u64;
+    deployment.terminate().await;
+    fs::write(deployment.path("quittanced.toml"), asking(&after, 1)).unwrap();
+    deployment.launch().await;
+    let acme = deployment.client(&token).await;
+    let ask = || v1::GetCertificateRequest { name: name.clone(), document_language: String::new() };
+    let asked = Instant::now();
+    while !after.answered().contains(&500) {
+        assert!(asked.elapsed() < Duration::from_secs(20), "it is asked about what stands");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let waits = acme.evidence().get_certificate(ask()).await.unwrap_err();
+    assert_eq!(waits.code(), tonic::Code::FailedPrecondition, "the other's signature is not enough: {waits}");
+    after.behave(Manner::Faithful);
+    let file = certificate(&acme, &name, "").await.certificate;
+    let policy = Policy::new(keys.keys().to_vec(), vec![after.key()], 1).unwrap();
+    let report = verify_certificate(&file, &policy).unwrap();
+    let of_that_size = |fact: &Fact| matches!(fact, Fact::Head { size: head, .. } if *head == size);
+    assert!(report.checked.iter().any(of_that_size), "{:?}", report.checked);
 }
 
 /// Until every entry is under a checkpoint that the witness has signed.
@@ -296,10 +343,8 @@ async fn until_cosigned(deployment: &Deployment) -> i64 {
 /// Asked for years later, from other processes, after the log has grown and its key was replaced: the witness's time is that of completion,
 /// and today's key alone is enough to check it.
 async fn a_certificate_bears_the_witness_time_of_completion(store: StoreKind) {
-    let log =
-        LogKeys::new(vec!["example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k".parse().unwrap()]);
-    let witness = TestWitness::start("witness.example/w", 9, log.unwrap(), Manner::Faithful).await;
-    let toml = format!("[[ledger.witness]]\nurl = \"{}\"\nvkey = \"{}\"\n", witness.url(), witness.key());
+    let witness = witness("w", 9, Manner::Faithful).await;
+    let toml = asking(&witness, 0);
     let mut deployment = Deployment::start_configured(store, &[], &toml).await;
     witness.know(keys(&deployment));
     let _crm = acme_with_crm(&deployment, 9).await;
@@ -342,6 +387,52 @@ async fn a_certificate_bears_the_witness_time_of_completion(store: StoreKind) {
     assert!(times.is_sorted_by(|a, b| a < b), "each bears the time of its own completion: {times:?}");
 }
 
+/// The store is not believed: where what was kept is damaged, the newest checkpoint proves the certificate, and its time is a later one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_checkpoint_that_is_damaged_keeps_no_certificate_back() {
+    let witness = witness("w", 9, Manner::Faithful).await;
+    let toml = asking(&witness, 0);
+    let deployment = Deployment::start_configured(StoreKind::Sqlite, &[], &toml).await;
+    witness.know(keys(&deployment));
+    let _crm = acme_with_crm(&deployment, 9).await;
+    let acme = deployment.client(&deployment.customer_token("acme")).await;
+    let mut sizes = Vec::new();
+    let mut names = Vec::new();
+    for person in 1..=5 {
+        let name = create(&acme, by_email(v1::Action::Erasure, email(person))).await.unwrap().name;
+        completed(&acme, &name).await;
+        sizes.push(until_cosigned(&deployment).await);
+        names.push(name);
+    }
+    let newest = *sizes.last().unwrap();
+    let [first, second, third] = [sizes[0], sizes[1], sizes[2]];
+    let damages = [
+        format!("UPDATE ledger_checkpoints SET note = 'nonsense' WHERE tree_size = {first}"),
+        // A good note of this log, of another size than its row says.
+        format!(
+            "UPDATE ledger_checkpoints SET note = (SELECT note FROM ledger_checkpoints WHERE tree_size = {newest})
+             WHERE tree_size = {second}"
+        ),
+        // A good note with a cosignature that is none.
+        format!(
+            "UPDATE ledger_checkpoints SET note = substr(note, 1, length(note) - 5) || 'AAAA' || char(10)
+             WHERE tree_size = {third}"
+        ),
+    ];
+    let options = ConnectOptions { connections_max: 1, ..ConnectOptions::new(deployment.store_url()) };
+    let pool = Pool::open(&options).unwrap();
+    let policy = Policy::new(keys(&deployment).keys().to_vec(), vec![witness.key()], 1).unwrap();
+    for (name, damage) in names.iter().zip(damages) {
+        pool.run_script(&damage).await.unwrap();
+        let file = certificate(&acme, name, "").await.certificate;
+        let report = verify_certificate(&file, &policy).unwrap();
+        let of_newest = |fact: &Fact| matches!(fact, Fact::Head { size, .. } if *size == newest as u64);
+        assert!(report.checked.iter().any(of_newest), "{damage}");
+    }
+    pool.close().await;
+    assert!(deployment.log().contains("is none of this log"), "and it is told");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_a_certificate_bears_the_witness_time_of_completion() {
     a_certificate_bears_the_witness_time_of_completion(StoreKind::Sqlite).await;
@@ -355,10 +446,8 @@ async fn postgres_a_certificate_bears_the_witness_time_of_completion() {
 /// Optional witnesses that never answer hold a certificate up for a moment, and not for good.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_witness_that_is_not_required_and_silent_keeps_no_certificate_back() {
-    let log =
-        LogKeys::new(vec!["example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k".parse().unwrap()]);
-    let witness = TestWitness::start("witness.example/w", 9, log.unwrap(), Manner::Silent).await;
-    let toml = format!("[[ledger.witness]]\nurl = \"{}\"\nvkey = \"{}\"\n", witness.url(), witness.key());
+    let witness = witness("w", 9, Manner::Silent).await;
+    let toml = asking(&witness, 0);
     let deployment = Deployment::start_configured(StoreKind::Sqlite, &[], &toml).await;
     let _crm = acme_with_crm(&deployment, 5).await;
     let acme = deployment.client(&deployment.customer_token("acme")).await;
@@ -373,14 +462,13 @@ async fn a_witness_that_is_not_required_and_silent_keeps_no_certificate_back() {
 #[tokio::test]
 async fn witnesses_that_cannot_be_are_refused_at_the_start() {
     let key = TestWitness::key_of("witness.example/w", 9);
-    let log = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k";
     let one = |vkey: &str| format!("[[ledger.witness]]\nurl = \"http://127.0.0.1:1\"\nvkey = \"{vkey}\"\n");
     for (toml, told) in [
         (
             format!("[ledger]\nwitnesses_required = 2\n{}", one(&key.to_string())),
             "2 witnesses are required, and only 1",
         ),
-        (one(log), "not one for cosignatures"),
+        (one(A_LOGS_KEY), "not one for cosignatures"),
         (one("nonsense"), "not a verifier key"),
         (format!("{0}{0}", one(&key.to_string())), "the same public key"),
     ] {
@@ -396,4 +484,115 @@ async fn witnesses_that_cannot_be_are_refused_at_the_start() {
         let said = String::from_utf8_lossy(&ended.stderr);
         assert!(said.contains(told), "{told}: {said}");
     }
+}
+
+/// The key was stolen. A newer one signs what stands, also without a new entry; after that nothing rests on the old one: not what the log says
+/// of itself, no certificate, no witness's time.
+async fn a_revoked_key_is_not_believed_and_what_it_certified_is_certified_anew(store: StoreKind) {
+    let witness = witness("w", 9, Manner::Faithful).await;
+    let toml = asking(&witness, 0);
+    let public = tempfile::tempdir().unwrap();
+    let folder = public.path().join("log");
+    let settings = [("QUITTANCED_LEDGER__PUBLISH", folder.to_str().unwrap())];
+    let mut deployment = Deployment::start_configured(store, &settings, &toml).await;
+    witness.know(keys(&deployment));
+    let _crm = acme_with_crm(&deployment, 9).await;
+    let token = deployment.customer_token("acme");
+    let acme = deployment.client(&token).await;
+    let erased = async |client: &Client, person| {
+        let name = create(client, by_email(v1::Action::Erasure, email(person))).await.unwrap().name;
+        completed(client, &name).await;
+        name
+    };
+    let certified = async |client: &Client, name: &str| certificate(client, name, "").await.certificate;
+    let (asked, size) = (erased(&acme, 1).await, until_cosigned(&deployment).await);
+    let before = certified(&acme, &asked).await;
+    let unasked = erased(&acme, 2).await;
+    let newest = until_cosigned(&deployment).await as u64;
+
+    let ledger = |deployment: &Deployment, args: &[&str]| {
+        let ran = deployment.command().arg("ledger").args(args).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (ran.status.success(), text(ran.stdout), text(ran.stderr))
+    };
+    let refused = |deployment: &Deployment, id: &str, why: &str| {
+        let (done, _, told) = ledger(deployment, &["revoke-key", id]);
+        assert!(!done && told.contains(why), "{why}: {told}");
+    };
+    // SQLite is one process; the log in PostgreSQL is written meanwhile.
+    let stops = store == StoreKind::Sqlite;
+    let old = keys(&deployment).keys()[0].clone();
+    let id = old.id().to_string();
+    if stops {
+        deployment.terminate().await;
+    }
+    refused(&deployment, &id, "ledger add-key");
+    refused(&deployment, "0000000a", "ledger keys");
+    refused(&deployment, &old.to_string(), "eight hexadecimal digits");
+    assert!(ledger(&deployment, &["add-key"]).0);
+    refused(&deployment, &id, "start every quittanced again");
+    let new = keys(&deployment).keys()[1].clone();
+    refused(&deployment, &new.id().to_string(), "ledger add-key");
+    witness.know(keys(&deployment));
+    if !stops {
+        deployment.terminate().await;
+    }
+    deployment.launch().await;
+    let left = LogKeys::new(vec![new.clone()]).unwrap();
+    until_published(&folder, newest, &left).await;
+    if stops {
+        deployment.terminate().await;
+    }
+    for _ in 0..2 {
+        let (done, printed, told) = ledger(&deployment, &["revoke-key", &id]);
+        assert!(done, "{told}");
+        assert_eq!(printed.lines().collect::<Vec<_>>(), [new.to_string()]);
+    }
+    assert!(!deployment.data().join("ledger/keys/1.key").exists(), "nobody signs with it again");
+    witness.know(left.clone());
+    if !stops {
+        deployment.terminate().await;
+    }
+    deployment.launch().await;
+
+    let acme = deployment.client(&token).await;
+    let trusting = |keys: &[&VerifierKey]| {
+        Policy::new(keys.iter().map(|key| (*key).clone()).collect(), vec![witness.key()], 1).unwrap()
+    };
+    let after = certified(&acme, &asked).await;
+    let report = verify_certificate(&after, &trusting(&[&new])).unwrap();
+    let history = &report.certificate.log.keys;
+    assert_eq!(history.iter().map(|key| key.status).collect::<Vec<_>>(), [KeyStatus::Revoked, KeyStatus::Current]);
+    assert!(history[0].to.is_some_and(|to| to <= report.certificate.issued.at));
+    assert!(report.checked.contains(&Fact::Head { size: size as u64, key: new.id() }), "in the checkpoint of that day");
+    let was = verify_certificate(&before, &trusting(&[&old])).unwrap().certificate;
+    let completed_at = |certificate: &Certificate| certificate.statement.dates.completed.clone().unwrap();
+    assert_eq!(completed_at(&report.certificate), completed_at(&was), "the witness's time stands");
+    assert!(verify_certificate(&before, &trusting(&[&new])).is_err());
+    let both = verify_certificate(&after, &trusting(&[&old, &new])).unwrap();
+    assert!(both.unchecked.contains(&Gap::RevokedKey(old.id())));
+    assert!(certified(&acme, &asked).await == after, "and then it is the same again");
+    verify_certificate(&certified(&acme, &unasked).await, &trusting(&[&new])).unwrap();
+    let next = erased(&acme, 3).await;
+    let grown = until_cosigned(&deployment).await as u64;
+    let by = until_published(&folder, grown, &left).await.note;
+    assert!(by.signatures().iter().all(|signature| signature.id() != old.id()), "it does not sign any more");
+    verify_certificate(&certified(&acme, &next).await, &trusting(&[&new])).unwrap();
+    // What was kept under the old key alone is still of this log.
+    if stops {
+        deployment.terminate().await;
+    }
+    let (whole, found, told) = ledger(&deployment, &["fsck"]);
+    assert!(whole, "{found}{told}");
+    assert!(!deployment.log().contains("not written any more"), "{}", deployment.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_a_revoked_key_is_not_believed_and_what_it_certified_is_certified_anew() {
+    a_revoked_key_is_not_believed_and_what_it_certified_is_certified_anew(StoreKind::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_a_revoked_key_is_not_believed_and_what_it_certified_is_certified_anew() {
+    a_revoked_key_is_not_believed_and_what_it_certified_is_certified_anew(StoreKind::Postgres).await;
 }

@@ -6,12 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quittance_api::v1;
+use quittance_api::v1::{self, upload_records_request::Part};
 use quittance_tests::{
     Deployment, StoreKind,
     deployment::binary,
-    scenario::{by_email, completed, create, create_customer, outcomes, register, system},
+    scenario::{
+        assert_refused, by_email, completed, create, create_customer, lease_one, outcomes, register, remote_files,
+    },
 };
+use tonic::Code;
 
 const FILES: usize = 12;
 
@@ -19,13 +22,7 @@ async fn scene() -> Deployment {
     let deployment = Deployment::start_with(StoreKind::Sqlite, &[("QUITTANCED_DISPATCH__LEASE_S", "4")]).await;
     let operator = deployment.operator().await;
     create_customer(&operator, "acme").await;
-    let map = "version: 1\ncollections:\n  files:\n    fields:\n      content: file\n";
-    let print = v1::System {
-        accepts: vec![v1::IdentifierKind::Email.into()],
-        display_name: "Print shop".to_owned(),
-        ..system("acme", v1::ConnectorKind::Remote, "", map)
-    };
-    register(&operator, "print", print).await.unwrap();
+    register(&operator, "print", remote_files("Print shop")).await.unwrap();
     deployment
 }
 
@@ -87,16 +84,9 @@ async fn a_document_is_recorded_by_its_digest() {
     let deployment = scene().await;
     let acme = deployment.client(&deployment.customer_token("acme")).await;
     let operator = deployment.operator().await;
-    let lease = v1::LeaseTasksRequest {
-        system: "systems/print".to_owned(),
-        worker: "clerk".to_owned(),
-        tasks_max: 1,
-        wait: Some(prost_types::Duration { seconds: 20, nanos: 0 }),
-        ..v1::LeaseTasksRequest::default()
-    };
     let request = create(&acme, by_email(v1::Action::Erasure, "anna@example.com")).await.unwrap();
     let clerk = deployment.client(&deployment.connector_token("print")).await;
-    let task = clerk.connectors().lease_tasks(lease).await.unwrap().into_inner().tasks.remove(0);
+    let task = lease_one(&clerk, "print").await;
     let failed = v1::TaskFailed { reason: "only by letter".to_owned() };
     let report = v1::ReportOutcomesRequest {
         system: "systems/print".to_owned(),
@@ -127,4 +117,36 @@ async fn a_document_is_recorded_by_its_digest() {
     let evidence = request.tasks[0].confirmation.as_ref().unwrap().evidence.as_ref().unwrap();
     assert_eq!(evidence.kind(), v1::EvidenceKind::DocumentDigest);
     assert_eq!(evidence.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+/// Categories are counted in the log, where nothing is ever forgotten: they are the data map's alone.
+#[tokio::test]
+async fn a_record_with_a_category_of_the_workers_own_is_refused() {
+    let deployment = scene().await;
+    let acme = deployment.client(&deployment.customer_token("acme")).await;
+    create(&acme, by_email(v1::Action::Access, "anna@example.com")).await.unwrap();
+    let worker = deployment.client(&deployment.connector_token("print")).await;
+    let task = lease_one(&worker, "print").await;
+    let upload = async |collection: &str, categories: &[&str]| {
+        let field = |category: &&str| v1::RecordField {
+            name: "content".to_owned(),
+            category: (*category).to_owned(),
+            value: Some("Dear".to_owned()),
+        };
+        let record = v1::PackageRecord {
+            collection: collection.to_owned(),
+            key: vec!["1.txt".to_owned()],
+            fields: categories.iter().map(field).collect(),
+            third_party: true,
+            ..v1::PackageRecord::default()
+        };
+        let lease = v1::Lease { task: task.name.clone(), lease: task.lease };
+        let parts =
+            [Part::Lease(lease), Part::Record(record)].map(|part| v1::UploadRecordsRequest { part: Some(part) });
+        worker.connectors().upload_records(tokio_stream::iter(parts)).await
+    };
+    let field = "record[0].fields[1].category";
+    assert_refused(upload("files", &["file", "about Anna"]).await, Code::InvalidArgument, "INVALID_FIELD", field);
+    assert_refused(upload("Anna", &["file"]).await, Code::InvalidArgument, "INVALID_FIELD", "record[0].collection");
+    assert_eq!(upload("files", &["file"]).await.unwrap().into_inner().record_count, 1);
 }

@@ -83,8 +83,6 @@ collections:
     restriction: {field: restricted, set: '1', clear: '0'}
 ";
 
-pub const FILES_MAP: &str = "version: 1\ncollections:\n  files:\n    fields:\n      content: file\n";
-
 const CRM: &[&str] = &[
     "CREATE TABLE customer (id INTEGER PRIMARY KEY, tenant VARCHAR(16) NOT NULL, email VARCHAR(255), user_id VARCHAR(64),
        name VARCHAR(255), phone VARCHAR(64), remark VARCHAR(255), restricted VARCHAR(8) DEFAULT '0')",

@@ -15,14 +15,14 @@ use quittance_client::{Client, api as v1};
 use quittance_tests::{
     StoreKind,
     deployment::{binary, free_port, postgres_database},
-    scenario::{create_customer, register, system},
+    scenario::{FILES_MAP, create_customer, register, system},
 };
 
 use tokio::net::TcpStream;
 
 use crate::{
     Failure, Options,
-    apps::{self, CRM_MAP, CUSTOMERS, FILES_MAP, SHOP_MAP},
+    apps::{self, CRM_MAP, CUSTOMERS, SHOP_MAP},
     clock::Clock,
     disk::Disk,
     postgres::Postgres,

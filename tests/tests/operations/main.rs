@@ -1,5 +1,5 @@
 //! What operators and customers do beside the main job, through the API of real processes: look, list, decide, retry, review; and what a
-//! deployment is configured with: roles, limits, TLS; and databases that fail.
+//! deployment is configured with: roles, limits, TLS; databases that fail; and what its PostgreSQL is sent.
 
 mod databases;
 mod decisions;
@@ -8,6 +8,7 @@ mod listings;
 mod packages;
 mod roles;
 mod scene;
+mod statement_log;
 mod systems;
 mod tasks;
 mod tls;

@@ -1,16 +1,18 @@
 //! One role in each process, on one PostgreSQL: what one has taken in another carries out, and a third brings into the log.
 
+use std::time::Duration;
+
 use quittance_api::v1;
 use quittance_sql::Engine;
 use quittance_tests::{
     AppDatabase, Deployment, StoreKind,
-    app_database::{CRM_MAP, email},
+    app_database::{CRM_ERASED, CRM_MAP, email},
     scenario::{assert_refused, by_email, certificate, completed, create, create_customer, get, register, system},
 };
 use tonic::{Code, transport::Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::scene::{ERASED, QUICK};
+use crate::scene::QUICK;
 
 const API: &str = "quittance.v1.RequestService";
 const WRITES: &str = "quittance.v1.Writes";
@@ -54,7 +56,7 @@ async fn what_one_process_takes_in_another_carries_out_and_a_third_certifies() {
     assert_eq!(serves(&worker).await, ["", WORKER]);
     let done = completed(&acme, &request.name).await;
     assert_eq!(done.state(), v1::RequestState::Completed);
-    assert_eq!(quittance_tests::scenario::outcomes(&done), ERASED);
+    assert_eq!(quittance_tests::scenario::outcomes(&done), CRM_ERASED);
     // Health is all that it answers.
     let elsewhere = worker.client(&api.customer_token("acme")).await;
     let asked = elsewhere.requests().get_request(v1::GetRequestRequest { name: request.name.clone() }).await;
@@ -70,6 +72,8 @@ async fn what_one_process_takes_in_another_carries_out_and_a_third_certifies() {
     // Without a worker nothing is done, and nothing lost.
     worker.terminate().await;
     let waiting = create(&acme, by_email(v1::Action::Erasure, email(4))).await.unwrap();
+    // Longer than a worker would need to see it.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(get(&acme, &waiting.name).await.tasks[0].state(), v1::TaskState::Pending);
     worker.launch().await;
     assert_eq!(completed(&acme, &waiting.name).await.state(), v1::RequestState::Completed);

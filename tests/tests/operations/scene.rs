@@ -6,7 +6,7 @@ use quittance_sql::Engine;
 use quittance_tests::{
     AppDatabase, Deployment, StoreKind,
     app_database::CRM_MAP,
-    scenario::{by_email, create_customer, new_id, register, system},
+    scenario::{by_email, create_customer, new_id, register, remote_files, system},
 };
 
 pub const SUBJECTS: u64 = 12;
@@ -61,14 +61,7 @@ impl Scene {
 }
 
 pub fn remote(name: &str) -> v1::System {
-    let map = "version: 1\ncollections:\n  files:\n    fields:\n      content: file\n";
-    v1::System {
-        role: v1::SystemRole::SubProcessor.into(),
-        accepts: vec![v1::IdentifierKind::Email.into()],
-        display_name: name.to_owned(),
-        connection_secret: String::new(),
-        ..system("acme", v1::ConnectorKind::Remote, "", map)
-    }
+    v1::System { role: v1::SystemRole::SubProcessor.into(), ..remote_files(name) }
 }
 
 /// The map of `crm`, with one place of it changed.
@@ -88,15 +81,3 @@ pub async fn erase(customer: &Client, subjects: std::ops::Range<u64>) -> Vec<Str
     let acks = customer.requests().batch_create_requests(tokio_stream::iter([chunk])).await.unwrap();
     acks.into_inner().message().await.unwrap().unwrap().names
 }
-
-/// What an erasure in `crm` comes to, to the row.
-pub const ERASED: [&str; 8] = [
-    "crm address address ERASED VERIFIED 2",
-    "crm address city ERASED VERIFIED 2",
-    "crm customer email ERASED VERIFIED 1",
-    "crm customer first_name ERASED VERIFIED 1",
-    "crm customer message ERASED VERIFIED 1",
-    "crm customer phone ERASED VERIFIED 1",
-    "crm message email ERASED VERIFIED 3",
-    "crm message message ERASED VERIFIED 3",
-];

@@ -4,12 +4,12 @@ use quittance_api::v1;
 use quittance_sql::Engine;
 use quittance_tests::{
     StoreKind,
-    app_database::email,
+    app_database::{CRM_ERASED, email},
     scenario::{assert_refused, by_email, completed, create, get, new_id, outcomes, wait_for},
 };
 use tonic::Code;
 
-use crate::scene::{ERASED, Scene, crm_map};
+use crate::scene::{Scene, crm_map};
 
 fn retry(name: &str) -> v1::RetryTaskRequest {
     v1::RetryTaskRequest { name: name.to_owned() }
@@ -54,7 +54,7 @@ async fn what_the_guard_stopped_runs_once_a_person_has_raised_it(store: StoreKin
     assert!(running.confirmation.is_none());
     let done = completed(&s.acme, &stopped.name).await;
     assert_eq!(done.state(), v1::RequestState::Completed, "{done:#?}");
-    assert_eq!(outcomes(&done), ERASED, "by the version that it was planned with");
+    assert_eq!(outcomes(&done), CRM_ERASED, "by the version that it was planned with");
     let later = create(&s.acme, by_email(v1::Action::Erasure, email(4))).await.unwrap();
     let later = outcomes(&completed(&s.acme, &later.name).await);
     assert!(!later.contains(&"crm customer message ERASED VERIFIED 1".to_owned()), "by the new one: {later:?}");
@@ -62,7 +62,7 @@ async fn what_the_guard_stopped_runs_once_a_person_has_raised_it(store: StoreKin
     // What is confirmed stays so.
     let refused = requests.clone().retry_task(retry(&task.name)).await;
     assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE", "");
-    assert_eq!(outcomes(&get(&s.acme, &stopped.name).await), ERASED);
+    assert_eq!(outcomes(&get(&s.acme, &stopped.name).await), CRM_ERASED);
     assert!(!s.deployment.log().contains("subject3"), "no personal data in the log (I10)");
 }
 

@@ -11,15 +11,17 @@ use quittance_client::{Client, ClientError};
 use quittance_sql::{ConnectOptions, Pool, Val};
 use quittance_tests::{
     AppDatabase, Deployment, StoreKind,
-    app_database::{CRM_MAP, email},
+    app_database::{CRM_ERASED, CRM_MAP, email},
     authority::Authority,
     deployment::binary,
-    scenario::{by_email, certificate, completed, create, create_customer, outcomes, register, system, wait_for},
+    scenario::{
+        by_email, certificate, completed, create, create_customer, outcomes, register, remote_files, system, wait_for,
+    },
     servers::OwnServer,
 };
 use tonic::Code;
 
-use crate::scene::{ERASED, QUICK, Scene};
+use crate::scene::{QUICK, Scene};
 
 const SUBJECTS: u64 = 5;
 
@@ -96,12 +98,7 @@ async fn the_api_speaks_tls_to_who_knows_its_authority_and_tells_the_others_what
         assert!(told(&refused).contains(advice), "{endpoint}: {}", told(&refused));
     }
     // And a worker, from beside.
-    let map = "version: 1\ncollections:\n  files:\n    fields:\n      content: file\n";
-    let remote = v1::System {
-        accepts: vec![v1::IdentifierKind::Email.into()],
-        ..system("acme", v1::ConnectorKind::Remote, "", map)
-    };
-    register(&operator, "print", v1::System { display_name: "Print shop".to_owned(), ..remote }).await.unwrap();
+    register(&operator, "print", remote_files("Print shop")).await.unwrap();
     let root = deployment.path("files");
     fs::create_dir_all(&root).unwrap();
     let mut worker = Command::new(binary("quittance-file-worker"))
@@ -174,7 +171,7 @@ async fn a_systems_database_is_verified(server: &OwnServer, user: &str) {
     register(&s.operator, "crm", sql()).await.unwrap();
     let erase = async |n: u64| create(&s.acme, by_email(v1::Action::Erasure, email(n))).await.unwrap().name;
     let done = completed(&s.acme, &erase(0).await).await;
-    assert_eq!(outcomes(&done), ERASED);
+    assert_eq!(outcomes(&done), CRM_ERASED);
 
     for (n, url, code) in [(1, &wrong_authority, "TLS_AUTHORITY"), (2, &wrong_name, "TLS_NAME")] {
         s.deployment.secret("crm", url);
@@ -190,7 +187,10 @@ async fn a_systems_database_is_verified(server: &OwnServer, user: &str) {
         assert_eq!(crm.count(&untouched).await, 1);
         s.deployment.secret("crm", &at("localhost", &known));
         let done = completed(&s.acme, &name).await;
-        assert_eq!((done.state(), outcomes(&done)), (v1::RequestState::Completed, ERASED.map(str::to_owned).to_vec()));
+        assert_eq!(
+            (done.state(), outcomes(&done)),
+            (v1::RequestState::Completed, CRM_ERASED.map(str::to_owned).to_vec())
+        );
     }
 }
 
@@ -223,7 +223,7 @@ async fn postgresql_is_spoken_to_with_verified_tls() {
     register(&operator, "crm", system("acme", v1::ConnectorKind::Sql, "crm", CRM_MAP)).await.unwrap();
     let acme = deployment.client(&deployment.customer_token("acme")).await;
     let request = create(&acme, by_email(v1::Action::Erasure, email(1))).await.unwrap();
-    assert_eq!(outcomes(&completed(&acme, &request.name).await), ERASED);
+    assert_eq!(outcomes(&completed(&acme, &request.name).await), CRM_ERASED);
     certificate(&acme, &request.name, "").await;
     let connections =
         "SELECT count(*), count(*) FILTER (WHERE s.ssl) FROM pg_stat_activity a JOIN pg_stat_ssl s USING (pid)

@@ -68,7 +68,7 @@ pub struct BulkResults {
 impl BulkResults {
     fn lines(&self) -> Vec<Line> {
         let line = |(name, about, value, reach): &(&'static str, &'static str, f64, Reach)| Line {
-            name,
+            name: (*name).to_owned(),
             about,
             value: Some(*value),
             reach: *reach,

@@ -54,7 +54,7 @@ pub struct LedgerResults {
 
 impl LedgerResults {
     fn lines(&self) -> Vec<Line> {
-        let line = |name, about, value, reach| Line { name, about, value: Some(value), reach };
+        let line = |name: &str, about, value, reach| Line { name: name.to_owned(), about, value: Some(value), reach };
         let ratio = over(Some(self.append_per_s), Some(self.by_hand_per_s)).unwrap_or_default();
         vec![
             line(

@@ -13,6 +13,7 @@ mod service;
 mod startup;
 mod w1;
 mod wide;
+mod workers;
 
 use std::{
     error::Error,
@@ -57,6 +58,8 @@ enum Part {
     Ledger,
     /// Only when it is named: some twenty minutes.
     Bulk,
+    /// Only when it is named: 1, 2 and 4 workers beside one front.
+    Workers,
 }
 
 /// How much of everything.
@@ -119,7 +122,13 @@ async fn run(args: &Args) -> Result<(), Failure> {
         results.write(&out.join("bulk.json"))?;
         println!("{}", results.table());
     }
-    if args.only.iter().any(|part| !matches!(part, Part::Ledger | Part::Bulk)) || args.only.is_empty() {
+    if args.only.contains(&Part::Workers) {
+        say("1, 2 and 4 workers");
+        let results = workers::workers(&w1, &sizes, args.quick).await?;
+        results.write(&out.join("workers.json"))?;
+        println!("{}", results.table());
+    }
+    if args.only.iter().any(|part| !matches!(part, Part::Ledger | Part::Bulk | Part::Workers)) || args.only.is_empty() {
         let results = service(args, &sizes, &w1).await?;
         results.write(&out.join("w1.json"))?;
         println!("{}", results.table());

@@ -73,17 +73,28 @@ pub fn cpu(pid: u32) -> Result<Duration, Failure> {
 /// Processor time of a process and its children so far: of PostgreSQL, by its first process.
 pub fn cpu_of_family(pid: u32) -> Result<Duration, Failure> {
     let first = times(pid)?;
-    let mut sum = first.own + first.ended_children;
-    for entry in std::fs::read_dir("/proc")? {
-        let Some(child) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        // One that ends while we look is counted by its parent next time.
-        if let Ok(times) = times(child)
-            && times.parent == pid
-        {
-            sum += times.own + times.ended_children;
+    let own = first.own + first.ended_children;
+    Ok(children(pid)?.map(|(_, times)| times.own + times.ended_children).fold(own, |sum, one| sum + one))
+}
+
+/// Processor time so far of the sessions at one database of a PostgreSQL that are open now, by its first process.
+pub fn cpu_of_sessions(pid: u32, database: &str) -> Result<Duration, Failure> {
+    let mut sum = Duration::ZERO;
+    for (child, times) in children(pid)? {
+        // A session's title is `postgres: user database host(port) state`.
+        let title = process(child, "cmdline").unwrap_or_default();
+        if title.split(' ').nth(2) == Some(database) {
+            sum += times.own;
         }
     }
     Ok(sum)
+}
+
+/// A process's children that are there. One that ends while we look is counted by its parent next time.
+fn children(pid: u32) -> Result<impl Iterator<Item = (u32, Times)>, Failure> {
+    let listed = std::fs::read_dir("/proc")?.filter_map(Result::ok);
+    let pids = listed.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    Ok(pids.filter_map(|child| Some((child, times(child).ok()?))).filter(move |(_, times)| times.parent == pid))
 }
 
 /// The first process of the PostgreSQL that serves a session of this process.

@@ -46,7 +46,7 @@ pub enum Reach {
 }
 
 pub struct Line {
-    pub name: &'static str,
+    pub name: String,
     pub about: &'static str,
     pub value: Option<f64>,
     pub reach: Reach,
@@ -58,7 +58,7 @@ pub fn over(a: Option<f64>, b: Option<f64>) -> Option<f64> {
 
 impl Results {
     fn lines(&self) -> Vec<Line> {
-        let line = |name, about, value, reach| Line { name, about, value, reach };
+        let line = |name: &str, about, value, reach| Line { name: name.to_owned(), about, value, reach };
         let slowest_lease = self.lease_ms_fresh.map_or(Reach::None, |fresh| Reach::Below(fresh * 1.2));
         vec![
             line(
@@ -182,7 +182,7 @@ pub fn write(
     let mut json: Map<String, Value> = about.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     for line in lines {
         if let Some(value) = line.value {
-            json.insert(line.name.to_owned(), Value::from((value * 1000.0).round() / 1000.0));
+            json.insert(line.name.clone(), Value::from((value * 1000.0).round() / 1000.0));
         }
     }
     json.insert("quick".to_owned(), quick.into());

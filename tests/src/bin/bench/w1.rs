@@ -83,6 +83,11 @@ collections:
     erase: {erase}
 ";
 
+/// Each change of the table of customers takes so long, however many it changes.
+const SLOW: &str = "
+CREATE OR REPLACE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep({ms} / 1000.0); RETURN NULL; END $$;
+CREATE TRIGGER slow AFTER UPDATE ON customer FOR EACH STATEMENT EXECUTE FUNCTION slow();";
+
 /// Rows that hold anything of a subject's still, those that are gone, and those that hold what must stay.
 const LEFT: &str = "SELECT
     (SELECT count(*) FROM customer WHERE num_nonnulls(email, name, phone, city) > 0)
@@ -163,6 +168,10 @@ impl W1 {
         Ok(Machine { cores: std::thread::available_parallelism()?.get(), postgresql })
     }
 
+    pub const fn postmaster(&self) -> u32 {
+        self.postmaster
+    }
+
     /// Processor time of the whole PostgreSQL so far.
     pub fn cpu(&self) -> Result<Duration, Failure> {
         cpu_of_family(self.postmaster)
@@ -181,6 +190,11 @@ impl W1 {
         self.pool.run_script(&TENANTS.replace("{tenants}", &tenants.to_string())).await?;
         self.pool.run_script("VACUUM FULL").await?;
         self.settle().await
+    }
+
+    /// Until it is seeded again.
+    pub async fn slow_down(&self, ms: u32) -> Result<(), Failure> {
+        Ok(self.pool.run_script(&SLOW.replace("{ms}", &ms.to_string())).await?)
     }
 
     async fn settle(&self) -> Result<(), Failure> {
