@@ -109,7 +109,7 @@ async fn tiles_and_checkpoint_are_served_and_published_as_the_specification_has_
     let folder = public.path().join("log");
     let settings =
         [("QUITTANCED_LEDGER__LISTEN", address.as_str()), ("QUITTANCED_LEDGER__PUBLISH", folder.to_str().unwrap())];
-    let deployment = Deployment::start_with(StoreKind::Sqlite, &settings).await;
+    let mut deployment = Deployment::start_with(StoreKind::Sqlite, &settings).await;
     let keys = keys(&deployment);
     assert_eq!(get(&address, "GET", "/checkpoint").status, 404, "an empty log has none");
     stage(&deployment, 200).await;
@@ -161,6 +161,8 @@ async fn tiles_and_checkpoint_are_served_and_published_as_the_specification_has_
         let found: serde_json::Value = serde_json::from_slice(&whole.stdout).unwrap();
         assert_eq!((found["entries"].as_u64(), found["damaged_portions"].as_u64()), (Some(600), Some(0)));
     }
+    // The service would repair its folder before anybody had looked.
+    deployment.terminate().await;
     for (path, byte, index) in
         [("tile/entries/001", 34 * 3 + 9, 259), ("tile/0/000", 32 * 200, 200), ("tile/0/002.p/88", 5, 512)]
     {
