@@ -98,6 +98,7 @@ fn tell(turn: &KeyTurn) {
         KeyTurn::TurnedOver { epoch, forgotten, rewrapped } => {
             tracing::debug!(epoch, forgotten, rewrapped, "requests were turned over");
         }
+        KeyTurn::Covered { epoch, subjects } => tracing::debug!(epoch, subjects, "subjects are told by the new key"),
         KeyTurn::Rewrapped(epoch) => tracing::info!(epoch, "nothing is under the old key epoch any more"),
         KeyTurn::Destroyed(epoch) => tracing::info!(epoch, "the key of an epoch is destroyed"),
         KeyTurn::Logged(epoch) => tracing::info!(epoch, "the destruction of an epoch's key is on record"),

@@ -2,12 +2,14 @@
 
 use std::{path::Path, sync::Arc};
 
-use quittance_domain::Timestamp;
+use quittance_domain::{Timestamp, ids::CustomerId};
 use quittance_sql::{Engine, Pool, Row, Tx};
 
 use crate::{
     Store, StoreError, StoreResult,
     keyring::{EpochKey, KeyCheck, KeyRing, KnownEpochs},
+    rekey,
+    subject_keys::{SubjectForm, SubjectKeys},
     systems::{NO_GENERATION, held_generation},
     tx::{opt_time, parsed, us},
 };
@@ -65,6 +67,7 @@ pub struct EpochRow {
     pub destroyed_at: Option<Timestamp>,
     pub logged_at: Option<Timestamp>,
     pub(crate) check: KeyCheck,
+    pub(crate) subjects: SubjectForm,
 }
 
 const TABLE: &str = "key_epochs";
@@ -80,12 +83,13 @@ fn read(row: &Row) -> StoreResult<EpochRow> {
         destroyed_at: opt_time(row.opt_i64(5)?, TABLE)?,
         logged_at: opt_time(row.opt_i64(6)?, TABLE)?,
         check: row.bytes(7)?,
+        subjects: parsed(row, 8, TABLE, SubjectForm::parse)?,
     })
 }
 
 async fn read_all(tx: &mut Tx) -> StoreResult<Vec<EpochRow>> {
     let sql =
-        "SELECT epoch, state, current_us, closed_us, rewrapped_us, destroyed_us, logged_us, key_check FROM key_epochs
+        "SELECT epoch, state, current_us, closed_us, rewrapped_us, destroyed_us, logged_us, key_check, subject_form FROM key_epochs
                ORDER BY epoch DESC LIMIT $1";
     tx.fetch(sql, vec![LISTED_MAX.into()]).await?.iter().map(read).collect()
 }
@@ -129,8 +133,8 @@ impl Store {
         if let Err(StoreError::NoEpochKey(epoch)) = self.ring().current() {
             tracing::error!(
                 epoch,
-                "the key ring lacks the current epoch's key: nothing is taken in until it is there, or the keys are rotated \
-                 (docs/operating.md, Keys)"
+                "the key ring lacks the current epoch's key: nothing is taken in until it is there, or the keys are rotated; then who is \
+                 restricted must be instructed anew (docs/operating.md, Keys)"
             );
         }
         Ok(())
@@ -143,9 +147,11 @@ impl Store {
         if known_epoch(&mut tx, lock).await? == 0 {
             let keys = self.ring().all()?;
             let newest = keys.last().ok_or_else(|| StoreError::KeyRing("holds no epoch key".to_owned()))?.number;
+            // Rows of a store that is older than its epochs have bare names, and a build that is as old may run beside.
+            let form = if rekey::any(&mut tx).await? { SubjectForm::Unknown } else { SubjectForm::Covered };
             for key in keys {
                 let state = if key.number == newest { EpochState::Current } else { EpochState::Closed };
-                insert(&mut tx, key.number, state, key.check, 0).await?;
+                insert(&mut tx, key.number, state, key.check, form, 0).await?;
             }
             tx.execute("UPDATE deployment SET key_epoch = $1 WHERE id = 1", vec![newest.into()]).await?;
         }
@@ -154,16 +160,33 @@ impl Store {
 
     /// Looks which epochs there are: a key that is destroyed is dropped from memory, one that is new is used from now on.
     pub async fn refresh_keys(&self) -> StoreResult<()> {
-        let epochs = self.key_epochs().await?;
+        self.know_epochs(self.key_epochs().await?)
+    }
+
+    fn know_epochs(&self, epochs: Vec<EpochRow>) -> StoreResult<()> {
         let mut known = KnownEpochs::default();
         for epoch in epochs {
             if epoch.state == EpochState::Current {
                 known.current = epoch.number;
             }
-            let known = if epoch.state.lives() { &mut known.living } else { &mut known.destroyed };
-            known.insert(epoch.number, epoch.check);
+            if epoch.state.lives() {
+                known.forms.insert(epoch.number, epoch.subjects);
+                known.living.insert(epoch.number, epoch.check);
+            } else {
+                known.destroyed.insert(epoch.number, epoch.check);
+            }
         }
         self.ring().know(known)
+    }
+
+    /// For a transaction that brings rows about subjects: the current epoch, and earlier ones that may have such rows, stay what they are
+    /// until it ends.
+    pub(crate) async fn hold_subject_keys(&self, tx: &mut Tx, customer: &CustomerId) -> StoreResult<SubjectKeys> {
+        let epoch = hold_epoch(tx).await?;
+        let epochs = read_all(tx).await?;
+        let current = epochs.iter().find(|e| i64::from(e.number) == epoch).map(|e| e.number);
+        self.know_epochs(epochs)?;
+        self.ring().subject_keys(customer, current.ok_or(StoreError::NotFound("the current epoch"))?)
     }
 
     /// Newest first.
@@ -191,8 +214,8 @@ impl Store {
 
     /// Makes another epoch the current one. Once this is committed nothing is sealed under `current` any more. `false`: another replica
     /// was faster.
-    pub(crate) async fn begin_epoch(&self, current: u32, now: Timestamp) -> StoreResult<bool> {
-        let next = current + 1;
+    pub(crate) async fn begin_epoch(&self, before: &EpochRow, now: Timestamp) -> StoreResult<bool> {
+        let (current, next) = (before.number, before.number + 1);
         // Durable before the database knows of it. What an interrupted try has left is taken.
         let check = self.ring().make(next)?;
         let mut tx = self.deployment_tx().await?;
@@ -216,7 +239,7 @@ impl Store {
             vec![current.into(), us(now).into()],
         )
         .await?;
-        insert(&mut tx, next, EpochState::Current, check, us(now)).await?;
+        insert(&mut tx, next, EpochState::Current, check, before.subjects.next(), us(now)).await?;
         tx.execute("UPDATE key_rotation SET asked = 0 WHERE id = 1", vec![]).await?;
         tx.commit().await?;
         self.refresh_keys().await?;
@@ -224,11 +247,26 @@ impl Store {
     }
 }
 
-async fn insert(tx: &mut Tx, number: u32, state: EpochState, check: KeyCheck, current_us: i64) -> StoreResult<()> {
+async fn insert(
+    tx: &mut Tx,
+    number: u32,
+    state: EpochState,
+    check: KeyCheck,
+    subjects: SubjectForm,
+    current_us: i64,
+) -> StoreResult<()> {
     let closed_us = (state != EpochState::Current).then_some(current_us);
+    let args = vec![
+        number.into(),
+        state.as_str().into(),
+        check.into(),
+        subjects.as_str().into(),
+        current_us.into(),
+        quittance_sql::Val::I64(closed_us),
+    ];
     tx.execute(
-        "INSERT INTO key_epochs (epoch, state, key_check, current_us, closed_us) VALUES ($1, $2, $3, $4, $5)",
-        vec![number.into(), state.as_str().into(), check.into(), current_us.into(), quittance_sql::Val::I64(closed_us)],
+        "INSERT INTO key_epochs (epoch, state, key_check, subject_form, current_us, closed_us) VALUES ($1, $2, $3, $4, $5, $6)",
+        args,
     )
     .await?;
     Ok(())

@@ -19,8 +19,10 @@ use crate::{
     epochs::hold_epoch,
     ledger::Staging,
     lines::{Closed, forget_closed},
+    rekey::{has_names, names_args},
     replan::system_id,
     seal::{KeyOf, WrappedKey},
+    subject_keys::NamesOf,
     tx::{opt_time, us},
 };
 
@@ -49,6 +51,8 @@ pub enum KeyTurn {
     Stuck { epoch: u32, requests: u64 },
     /// This epoch is the current one now.
     Begun(u32),
+    /// So many of a customer's subjects are told by the current epoch's key now.
+    Covered { epoch: u32, subjects: u64 },
     /// A batch of a customer's requests.
     TurnedOver { epoch: u32, forgotten: u64, rewrapped: u64 },
     /// It is proven that nothing is under it any more.
@@ -165,7 +169,7 @@ impl Forgetting {
             held_up = turn;
         }
         if due {
-            let begun = self.store.begin_epoch(current.number, now).await?;
+            let begun = self.store.begin_epoch(current, now).await?;
             return Ok(if begun { KeyTurn::Begun(current.number + 1) } else { KeyTurn::Waits });
         }
         Ok(held_up)
@@ -226,7 +230,12 @@ impl Forgetting {
         if shares.rewrapped > 0 {
             return Ok(KeyTurn::TurnedOver { epoch: epoch.number, forgotten: 0, rewrapped: shares.rewrapped });
         }
-        if self.store.close_rewrapped(epoch.number, now).await? {
+        let subjects = self.store.cover_subjects(epoch, current).await?;
+        if subjects > 0 {
+            self.walk = Some(walk);
+            return Ok(KeyTurn::Covered { epoch: epoch.number, subjects });
+        }
+        if self.store.close_rewrapped(epoch, current, now).await? {
             return Ok(KeyTurn::Rewrapped(epoch.number));
         }
         // Locked by others while we passed, or not to be opened: the next walk begins anew.
@@ -235,11 +244,22 @@ impl Forgetting {
     }
 }
 
-/// A customer that has something under the epoch `$1`.
-const UNDER: &str = "SELECT c.customer_id FROM customers c WHERE EXISTS (SELECT 1 FROM requests r
-       WHERE r.customer_id = c.customer_id AND r.key_epoch = CAST($1 AS TEXT) AND r.key_epoch <> '')
-     OR EXISTS (SELECT 1 FROM kept_rows k WHERE k.customer_id = c.customer_id AND k.key_epoch = CAST($1 AS TEXT))
-     OR EXISTS (SELECT 1 FROM replay_shares s WHERE s.customer_id = c.customer_id AND s.key_epoch = CAST($1 AS TEXT))";
+/// A customer that has something under the epoch `$1`, of which subjects have the names that `$2` to `$4` say ([`names_args`]).
+fn under() -> String {
+    format!(
+        "SELECT c.customer_id FROM customers c WHERE EXISTS (SELECT 1 FROM requests r
+           WHERE r.customer_id = c.customer_id AND r.key_epoch = CAST($1 AS TEXT) AND r.key_epoch <> '')
+         OR EXISTS (SELECT 1 FROM kept_rows k WHERE k.customer_id = c.customer_id AND k.key_epoch = CAST($1 AS TEXT))
+         OR EXISTS (SELECT 1 FROM replay_shares s WHERE s.customer_id = c.customer_id AND s.key_epoch = CAST($1 AS TEXT))
+         OR {}",
+        has_names(2)
+    )
+}
+
+fn under_args(epoch: &EpochRow, names: Option<&NamesOf>) -> Vec<Val> {
+    let [length, from, before] = names_args(names);
+    vec![epoch.number.into(), length, from, before]
+}
 
 impl Store {
     async fn rotation_is_asked(&self) -> StoreResult<bool> {
@@ -392,6 +412,20 @@ impl Store {
         Ok(batch)
     }
 
+    /// A batch of one customer's subjects: of the first that has any whom nobody is at work about. Answers how many.
+    async fn cover_subjects(&self, epoch: &EpochRow, current: &EpochRow) -> StoreResult<u64> {
+        let Some(names) = self.names_under(epoch, current)? else { return Ok(0) };
+        let mut customer = String::new();
+        while let Some(next) = self.customer_with_names(&names, &customer).await? {
+            let covered = self.cover_batch(&next, epoch, current, &names).await?;
+            if covered > 0 {
+                return Ok(covered);
+            }
+            customer = next.to_string();
+        }
+        Ok(0)
+    }
+
     /// Re-wraps what is kept of requests that may long be forgotten: it lives until it is confirmed that nothing is held any more.
     async fn rewrap_kept(&self, customer: &CustomerId, (from, to): (u32, u32), after: Uuid) -> StoreResult<Batch> {
         let mut tx = self.customer_tx(customer).await?;
@@ -436,13 +470,17 @@ impl Store {
     }
 
     /// Proves that nothing is under an epoch. It stays so: whoever wraps a key holds the row that says which epoch is the current one.
-    async fn close_rewrapped(&self, epoch: u32, now: Timestamp) -> StoreResult<bool> {
+    async fn close_rewrapped(&self, epoch: &EpochRow, current: &EpochRow, now: Timestamp) -> StoreResult<bool> {
+        let mut args = under_args(epoch, self.names_under(epoch, current)?.as_ref());
         let mut tx = self.deployment_tx().await?;
         let sql = format!(
-            "UPDATE key_epochs SET state = 'REWRAPPED', rewrapped_us = $2 WHERE epoch = $1 AND state = 'CLOSED'
-               AND EXISTS (SELECT 1 FROM deployment WHERE id = 1 AND key_epoch > $1) AND NOT EXISTS ({UNDER})"
+            "UPDATE key_epochs SET state = 'REWRAPPED', rewrapped_us = $5 WHERE epoch = $1 AND state = 'CLOSED'
+               AND EXISTS (SELECT 1 FROM deployment WHERE id = 1 AND key_epoch = $6 AND key_epoch > $1) AND NOT EXISTS ({})",
+            under()
         );
-        let proven = tx.execute(&sql, vec![epoch.into(), us(now).into()]).await?;
+        // In whatever form names are to be, now.
+        args.extend([us(now).into(), current.number.into()]);
+        let proven = tx.execute(&sql, args).await?;
         tx.commit().await?;
         Ok(proven == 1)
     }
@@ -451,8 +489,10 @@ impl Store {
         if !self.has_settled(epoch.rewrapped_at, now) {
             return Ok(KeyTurn::Waits);
         }
+        // Bare names do not need this key; they are of an epoch after it now.
+        let covered = self.names_under(epoch, epoch)?;
         let mut tx = self.deployment_read().await?;
-        if tx.fetch_one(&format!("{UNDER} LIMIT 1"), vec![epoch.number.into()]).await?.is_some() {
+        if tx.fetch_one(&format!("{} LIMIT 1", under()), under_args(epoch, covered.as_ref())).await?.is_some() {
             tracing::error!(
                 epoch = epoch.number,
                 "something is sealed under an epoch that was closed: its key is kept"

@@ -24,9 +24,11 @@ use crate::{
     RequestRow, Store, StoreError, StoreResult, SubjectSecrets, TaskRow, Topology, changes,
     keyring::{EpochKey, random},
     ledger::Staging,
+    rekey::carry_over,
     replan::{Insertion, insert_tasks},
     requests::{ChangedIdentifier, list_text, read_with_tasks},
     seal::{KeyOf, RequestKey, WrappedKey},
+    subject_keys::SubjectKeys,
     systems::{NO_GENERATION, held_generation},
     tx::{time, us},
 };
@@ -157,9 +159,10 @@ impl Store {
         let mut results: Vec<Option<IntakeItem>> = items.iter().map(|_| None).collect();
         // Sealing is CPU work of some milliseconds a chunk, and must not hold a transaction open.
         let epoch = self.sealing_epoch().await?;
-        let mut prepared = self.prepare(ctx, items, &epoch, &mut results)?;
+        let subjects = self.ring().subject_keys(ctx.customer, epoch.number)?;
+        let mut prepared = self.prepare(ctx, items, (&epoch, &subjects), &mut results)?;
         let mut tx = self.customer_tx(ctx.customer).await?;
-        let known = look(&mut tx, ctx.customer, &prepared).await?;
+        let mut known = look(&mut tx, ctx.customer, &prepared).await?;
         if known.epoch != i64::from(epoch.number) {
             // A newer epoch began: nothing is sealed under an older one any more (I7).
             drop(tx);
@@ -173,6 +176,10 @@ impl Store {
             return Err(StoreError::AgreementChanged);
         }
         self.drop_repeated(ctx.customer, items, known.requests, &mut prepared, &mut results)?;
+        // Only while an earlier epoch is turned over.
+        if subjects.has_earlier() && carry_over(&mut tx, ctx.customer, &subjects, &named(&prepared)).await? {
+            known.restrictions = restrictions(&mut tx, ctx.customer, &prepared).await?;
+        }
         let alone = prepared.iter().any(Prepared::comes_alone);
         if alone {
             put_off_behind_open(&mut tx, ctx.customer, &mut prepared, &mut results).await?;
@@ -234,14 +241,13 @@ impl Store {
         &self,
         ctx: &IntakeContext<'_>,
         items: &[Intake],
-        epoch: &EpochKey,
+        (epoch, subjects): (&EpochKey, &SubjectKeys),
         results: &mut [Option<IntakeItem>],
     ) -> StoreResult<Vec<Prepared>> {
         let zone = window::zone(&ctx.agreement.time_zone).map_err(|e| StoreError::Refused(e.to_string()))?;
         let all = ctx.topology.facts_for(ctx.customer);
         // Most name nobody to be told.
         let own = concerned(&all, &[], None);
-        let subject_keys = self.ring().subject_keys(ctx.customer);
         // Most of a chunk asks for the same with the same kinds of identifier: planned and dated once.
         let mut plans: HashMap<PlanKey, Result<Vec<PlannedTask>, PlanError>> = HashMap::new();
         let mut dues: HashMap<Option<Timestamp>, Timestamp> = HashMap::new();
@@ -286,8 +292,8 @@ impl Store {
                 mac: key.content_mac(&content(item)),
                 sealed: secrets.seal(&key)?,
                 commitment: subject_commitment(&secrets.commitment_salt, secrets.instructed()),
-                pseudonyms: secrets.names().map(|i| subject_keys.of(i)).collect(),
-                renamed: subject_keys.renamed(&request.identifier_changes),
+                pseudonyms: secrets.names().map(|i| subjects.of(i)).collect::<StoreResult<_>>()?,
+                renamed: subjects.renamed(&request.identifier_changes)?,
                 request: request.clone(),
                 key: wrapped,
                 due,
@@ -335,6 +341,12 @@ impl Store {
         });
         Ok(())
     }
+}
+
+/// Everybody whom they are about, under old names and new.
+pub(crate) fn named(prepared: &[Prepared]) -> BTreeSet<Vec<u8>> {
+    let renamed = prepared.iter().flat_map(|p| &p.renamed).flat_map(|(old, new)| [old, new]);
+    prepared.iter().flat_map(|p| &p.pseudonyms).chain(renamed).cloned().collect()
 }
 
 /// Leaves out what comes alone and would not.

@@ -21,12 +21,14 @@ use zeroize::Zeroizing;
 use crate::{
     IntakeContext, Store, StoreError, StoreResult, SubjectSecrets, Topology, changes,
     epochs::hold_epoch,
-    intake::{Prepared, await_customer_where_restricted, insert_requests, restrictions, stage},
+    intake::{Prepared, await_customer_where_restricted, insert_requests, named, restrictions, stage},
     keyring::{EpochKey, random},
     ledger::Staging,
     log_upkeep::LOG_GOES_ON,
+    rekey::{alone, carry_over},
     replan::{Insertion, insert_tasks, system_id},
     seal::{KeyOf, RequestKey, SealedColumn, WrappedKey},
+    subject_keys::{NAME_BYTES, SubjectKeys},
     systems::{NO_GENERATION, held_generation},
     tx::us,
 };
@@ -35,8 +37,6 @@ use crate::{
 const BATCH: i64 = 100;
 /// Who makes a follow-up, as the record says it.
 const BY: &str = "quittanced";
-/// Of a keyed pseudonym.
-const PSEUDONYM_BYTES: usize = 16;
 
 /// Given with a confirmation that holds something: what is needed on the day the first hold ends.
 #[derive(Clone)]
@@ -53,18 +53,18 @@ impl std::fmt::Debug for Kept {
     }
 }
 
-/// As it is sealed: the subject's pseudonyms, by which later instructions and restrictions are told to be about the same person, and the rows.
+/// As it is sealed: the subject's names (`subject_keys.rs`), by which later instructions and restrictions are told to be about the same person, and the rows.
 struct Content {
-    pseudonyms: BTreeSet<Vec<u8>>,
+    names: BTreeSet<Vec<u8>>,
     rows: Vec<u8>,
 }
 
 impl Content {
     fn write(&self) -> Zeroizing<Vec<u8>> {
-        let count = u16::try_from(self.pseudonyms.len()).unwrap_or(u16::MAX);
+        let count = u16::try_from(self.names.len()).unwrap_or(u16::MAX);
         let mut bytes = Zeroizing::new(count.to_le_bytes().to_vec());
-        for pseudonym in self.pseudonyms.iter().take(usize::from(count)) {
-            bytes.extend_from_slice(pseudonym);
+        for name in self.names.iter().take(usize::from(count)) {
+            bytes.extend_from_slice(name);
         }
         bytes.extend_from_slice(&self.rows);
         bytes
@@ -73,10 +73,10 @@ impl Content {
     fn read(bytes: &[u8]) -> StoreResult<Self> {
         let broken = || StoreError::Inconsistent { table: TABLE, what: "what is kept does not parse" };
         let (count, rest) = bytes.split_first_chunk::<2>().ok_or_else(broken)?;
-        let length = usize::from(u16::from_le_bytes(*count)) * PSEUDONYM_BYTES;
-        let (pseudonyms, rows) = rest.split_at_checked(length).ok_or_else(broken)?;
-        let pseudonyms = pseudonyms.chunks_exact(PSEUDONYM_BYTES).map(<[u8]>::to_vec).collect();
-        Ok(Self { pseudonyms, rows: rows.to_vec() })
+        let length = usize::from(u16::from_le_bytes(*count)) * NAME_BYTES;
+        let (names, rows) = rest.split_at_checked(length).ok_or_else(broken)?;
+        let names = names.chunks_exact(NAME_BYTES).map(<[u8]>::to_vec).collect();
+        Ok(Self { names, rows: rows.to_vec() })
     }
 }
 
@@ -176,11 +176,11 @@ impl Store {
         }
         let epoch = self.sealing_epoch().await?;
         to_keep.epoch = Some(epoch.number);
-        let mut pseudonyms = self.subjects_pseudonyms(customer, kept.iter().map(|(id, _)| *id)).await?;
+        let mut names = self.subjects_names(customer, &epoch, kept.iter().map(|(id, _)| *id)).await?;
         for (id, kept) in kept {
             let (key, wrapped) = RequestKey::generate(&epoch, customer, *id, KeyOf::KeptRows(system))?;
-            let pseudonyms = pseudonyms.remove(id).unwrap_or_default();
-            let content = Content { pseudonyms, rows: kept.rows.clone() };
+            let names = names.remove(id).unwrap_or_default();
+            let content = Content { names, rows: kept.rows.clone() };
             let sealed = key.seal(SealedColumn::KeptRows, system.as_str(), &content.write())?;
             to_keep.rows.insert(*id, SealedRows { due_us: us(kept.due_at), wrapped: wrapped.wrapped, sealed });
         }
@@ -188,12 +188,13 @@ impl Store {
     }
 
     /// Of a follow-up nobody knows the subject: there they are those that were kept.
-    async fn subjects_pseudonyms(
+    async fn subjects_names(
         &self,
         customer: &CustomerId,
+        epoch: &EpochKey,
         ids: impl Iterator<Item = RequestId>,
     ) -> StoreResult<HashMap<RequestId, BTreeSet<Vec<u8>>>> {
-        let subject_keys = self.ring().subject_keys(customer);
+        let subject_keys = self.ring().subject_keys(customer, epoch.number)?;
         let mut tx = self.customer_read(customer).await?;
         let rows = tx
             .fetch_rows(
@@ -203,20 +204,20 @@ impl Store {
                 Rows::new(vec![Column::uuids(ids.map(RequestId::uuid))]),
             )
             .await?;
-        let mut pseudonyms = HashMap::with_capacity(rows.len());
+        let mut all = HashMap::with_capacity(rows.len());
         for row in rows {
             let id = RequestId::new(row.uuid(0)?);
             let Some(wrapped) = WrappedKey::read(&row.text(1)?, row.bytes(2)?)? else { continue };
             let key = RequestKey::unwrap(self.ring(), customer, id, &wrapped)?;
             let secrets = SubjectSecrets::open(&key, &row.bytes(3)?)?;
-            let mut names: BTreeSet<Vec<u8>> = secrets.names().map(|name| subject_keys.of(name)).collect();
+            let mut names: BTreeSet<Vec<u8>> = secrets.names().map(|name| subject_keys.name(name)).collect();
             if names.is_empty() {
                 let kept = self.kept_for(&mut tx, customer, id).await?;
-                names = kept.into_iter().flat_map(|kept| kept.content.pseudonyms).collect();
+                names = kept.into_iter().flat_map(|kept| kept.content.names).collect();
             }
-            pseudonyms.insert(id, names);
+            all.insert(id, names);
         }
-        Ok(pseudonyms)
+        Ok(all)
     }
 
     fn open_kept(&self, customer: &CustomerId, row: &Row) -> StoreResult<Opened> {
@@ -241,7 +242,7 @@ impl Store {
         rows.iter().map(|row| self.open_kept(customer, row)).collect()
     }
 
-    /// The tasks of a follow-up that waited for its customer's word, and the pseudonyms of its subject.
+    /// The tasks of a follow-up that waited for its customer's word, and its subject's names.
     pub(crate) async fn plan_follow_up(
         &self,
         tx: &mut Tx,
@@ -250,7 +251,7 @@ impl Store {
     ) -> StoreResult<(Vec<PlannedTask>, Vec<Vec<u8>>)> {
         let kept = self.kept_for(tx, customer, id).await?;
         let tasks = kept.iter().map(task).collect();
-        Ok((tasks, kept.into_iter().flat_map(|kept| kept.content.pseudonyms).collect()))
+        Ok((tasks, kept.into_iter().flat_map(|kept| kept.content.names).collect()))
     }
 
     /// Customers for whom a hold has ended. Deployment-wide: a sweep.
@@ -284,6 +285,8 @@ impl Store {
             self.refresh_keys().await?;
             return Ok(Vec::new());
         }
+        let subjects = self.ring().subject_keys(customer, epoch.number)?;
+        alone(&mut tx, customer).await?;
         // What another replica is at is left to it.
         let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE OF k SKIP LOCKED" } else { "" };
         let sql = format!(
@@ -297,7 +300,7 @@ impl Store {
             match self.open_kept(customer, &row) {
                 Ok(opened) => {
                     let reference = row.opt_text(7)?.unwrap_or_default();
-                    let (follow_up, match_set) = prepare(&ctx, &epoch, &opened, reference)?;
+                    let (follow_up, match_set) = prepare(&ctx, (&epoch, &subjects), &opened, reference)?;
                     kept.push(opened);
                     prepared.push(follow_up);
                     match_sets.push(match_set);
@@ -312,6 +315,7 @@ impl Store {
         if prepared.is_empty() {
             return Ok(Vec::new());
         }
+        carry_over(&mut tx, customer, &subjects, &named(&prepared)).await?;
         let standing = restrictions(&mut tx, customer, &prepared).await?;
         await_customer_where_restricted(&standing, &mut prepared);
         let requests = insert_requests(&ctx, changes::seq(&tx), &prepared)?;
@@ -337,7 +341,7 @@ impl Store {
 /// The follow-up, and its match set sealed under its key.
 fn prepare(
     ctx: &IntakeContext<'_>,
-    epoch: &EpochKey,
+    (epoch, subjects): (&EpochKey, &SubjectKeys),
     kept: &Opened,
     reference: String,
 ) -> StoreResult<(Prepared, Vec<u8>)> {
@@ -359,7 +363,7 @@ fn prepare(
         mac: key.content_mac(&kept.content.rows),
         sealed: secrets.seal(&key)?,
         commitment: subject_commitment(&secrets.commitment_salt, secrets.instructed()),
-        pseudonyms: kept.content.pseudonyms.iter().cloned().collect(),
+        pseudonyms: kept.content.names.iter().map(|name| subjects.of_name(name)).collect::<StoreResult<_>>()?,
         renamed: Vec::new(),
         request,
         key: wrapped,

@@ -1,7 +1,7 @@
 //! The key ring: epoch keys and pseudonym keys, outside the database and its backups (I7).
 //!
 //! For the embedded default it is a folder that only the service's user can read: `epoch-{n}.key` wraps the keys of requests,
-//! `pseudonym-{n}.key` makes the pseudonyms that open requests and masked rows are told by, `suppression-{n}.key` those of
+//! `pseudonym-{n}.key` makes the names that open requests (`subject_keys.rs`) and masked rows are told by, `suppression-{n}.key` those of
 //! suppressions, by generations ([`crate::SuppressionKeys`]). All replicas share it, and write to it: epoch keys come and go there
 //! (`forgetting.rs`). Losing it loses every identifier in the store; copying it into the database's backups undoes forgetting.
 //!
@@ -22,14 +22,16 @@ use aws_lc_rs::{
     rand::{SecureRandom as _, SystemRandom},
 };
 use quittance_domain::{
-    action::IdentifierChange,
     identifier::Identifier,
     ids::{CustomerId, SystemId},
 };
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::{StoreError, StoreResult};
+use crate::{
+    StoreError, StoreResult,
+    subject_keys::{Cover, SubjectForm, SubjectKeys},
+};
 
 const NO_KEYS: &str = "holds no keys for a store that is not empty; restore it from where it was kept";
 
@@ -45,6 +47,8 @@ pub(crate) type KeyCheck = Vec<u8>;
 pub(crate) struct EpochKey {
     pub number: u32,
     pub aead: LessSafeKey,
+    /// Covers subjects' names, and nothing else.
+    subjects: Key,
     pub check: KeyCheck,
 }
 
@@ -52,8 +56,11 @@ impl EpochKey {
     fn new(number: u32, key: &Key) -> StoreResult<Self> {
         let of_length = UnboundKey::new(&AES_256_GCM, key.as_slice());
         let of_length = of_length.map_err(|_| StoreError::KeyRing("a key of the wrong length".to_owned()))?;
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_slice()), b"quittance/v1/epoch-key-check");
-        Ok(Self { number, aead: LessSafeKey::new(of_length), check: tag.as_ref()[..16].to_vec() })
+        let derives = hmac::Key::new(hmac::HMAC_SHA256, key.as_slice());
+        let tag = hmac::sign(&derives, b"quittance/v1/epoch-key-check");
+        let mut subjects: Key = Zeroizing::new([0; 32]);
+        subjects.copy_from_slice(hmac::sign(&derives, b"quittance/v1/subject-cover").as_ref());
+        Ok(Self { number, aead: LessSafeKey::new(of_length), subjects, check: tag.as_ref()[..16].to_vec() })
     }
 }
 
@@ -64,6 +71,8 @@ pub(crate) struct KnownEpochs {
     pub current: u32,
     /// Those whose keys are still needed.
     pub living: BTreeMap<u32, KeyCheck>,
+    /// Of these as well.
+    pub forms: BTreeMap<u32, SubjectForm>,
     /// Those whose keys are destroyed: should a copy come back, it is not used.
     pub destroyed: BTreeMap<u32, KeyCheck>,
 }
@@ -325,16 +334,40 @@ impl KeyRing {
     }
 
     fn pseudonym_key(&self, purpose: &[&str]) -> hmac::Key {
-        // Always the first generation: another would make strangers of those whose requests are open or whose restrictions stand, and
-        // a rerun would write other masks than the first run. What rotates are the suppressions' keys.
+        // Always the first generation: with another a rerun would write other masks than the first run. What rotates are the suppressions'
+        // keys, and what covers subjects' names in the tables.
         // `open` has made sure of one; an empty key would still be no leak, only a useless pseudonym.
         let root = self.pseudonyms.first_key_value().map_or([0_u8; 32].as_slice(), |(_, key)| key.as_slice());
         derived_key(root, purpose)
     }
 
-    /// Tells that two open requests of a customer are about one person, without the person.
-    pub fn subject_keys(&self, customer: &CustomerId) -> SubjectKeys {
-        SubjectKeys(self.pseudonym_key(&["subject", customer.as_str()]))
+    /// Tells that two open requests of a customer are about one person, without the person; in rows of this epoch, which is the newest
+    /// that the caller knows of.
+    pub(crate) fn subject_keys(&self, customer: &CustomerId, epoch: u32) -> StoreResult<SubjectKeys> {
+        let forms = self.epochs().known.forms.clone();
+        let form = forms.get(&epoch).copied().ok_or(StoreError::NoEpochKey(epoch))?;
+        let mut earlier = Vec::new();
+        let mut bare = form != SubjectForm::Covered;
+        for (number, form) in forms.range(..epoch) {
+            if *form != SubjectForm::Covered && std::mem::replace(&mut bare, true) {
+                continue;
+            }
+            match self.cover(*number, *form) {
+                Ok(cover) => earlier.push(cover),
+                // What its key covered is lost, as is all that it sealed: told at the start, and by whoever turns epochs over.
+                Err(StoreError::NoEpochKey(_)) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let names = self.pseudonym_key(&["subject", customer.as_str()]);
+        Ok(SubjectKeys::new(names, self.cover(epoch, form)?, earlier))
+    }
+
+    pub(crate) fn cover(&self, epoch: u32, form: SubjectForm) -> StoreResult<Cover> {
+        match form {
+            SubjectForm::Covered => Cover::new(epoch, &self.epoch(epoch)?.subjects),
+            SubjectForm::Unknown | SubjectForm::Bare => Ok(Cover::Bare),
+        }
     }
 
     /// Makes the pseudonyms that masks write into a system.
@@ -359,21 +392,6 @@ pub(crate) fn identifier_tag(key: &hmac::Key, identifier: &Identifier) -> hmac::
     context.update(b"\0");
     context.update(identifier.value().expose().as_bytes());
     context.sign()
-}
-
-/// See [`KeyRing::subject_keys`]. Derived once a batch.
-pub struct SubjectKeys(hmac::Key);
-
-impl SubjectKeys {
-    pub(crate) fn of(&self, identifier: &Identifier) -> Vec<u8> {
-        // 128 bits: no two persons of one customer meet.
-        identifier_tag(&self.0, identifier).as_ref()[..16].to_vec()
-    }
-
-    /// Old and new name of a subject, for each that changes.
-    pub(crate) fn renamed(&self, changes: &[IdentifierChange]) -> Vec<(Vec<u8>, Vec<u8>)> {
-        changes.iter().filter_map(|change| Some((self.of(change.old.as_ref()?), self.of(&change.new)))).collect()
-    }
 }
 
 /// See [`KeyRing::mask_pseudonyms`].

@@ -20,6 +20,7 @@ use crate::{
     kept::release,
     ledger::Staging,
     lines::{self, Closed, forget_closed},
+    rekey::{alone, carry_over},
     replan::{Insertion, insert_tasks},
     report::release_free,
     requests::read_request,
@@ -91,6 +92,8 @@ impl Store {
         if hold_generation(&mut tx).await? != topology.generation {
             return Err(StoreError::WrongState("systems changed meanwhile".to_owned()));
         }
+        // Before anything else of the customer's is locked, as whoever declines does.
+        alone(&mut tx, customer).await?;
         let state = transition(locked_state(&mut tx, customer, id).await?, RequestEvent::Authorise)?;
         let request = read_request(&mut tx, customer, id).await?;
         let mut staging = Staging::new(customer);
@@ -115,8 +118,8 @@ impl Store {
                 due = extended.map_or(first_due, |extended| extended.max(first_due));
                 version = i64::from(agreement.version);
             }
-            let subject_keys = self.ring().subject_keys(customer);
-            let (tasks, pseudonyms) = match request.follows {
+            let subject_keys = self.hold_subject_keys(&mut tx, customer).await?;
+            let (tasks, names) = match request.follows {
                 Some(_) => self.plan_follow_up(&mut tx, customer, id).await?,
                 None => {
                     let kinds: BTreeSet<_> = secrets.identifiers.iter().map(|i| i.kind()).collect();
@@ -124,9 +127,14 @@ impl Store {
                     let systems = concerned(&topology.facts_for(customer), &request.notices, only);
                     let mut tasks = plan(request.action, &kinds, &systems, due).map_err(refusal)?;
                     carry_after_named(&mut tasks, &systems, &secrets.identifier_changes);
-                    (tasks, secrets.names().map(|i| subject_keys.of(i)).collect())
+                    (tasks, secrets.names().map(|i| subject_keys.name(i)).collect())
                 }
             };
+            let pseudonyms = names.iter().map(|name| subject_keys.of_name(name)).collect::<StoreResult<Vec<_>>>()?;
+            let renamed = subject_keys.renamed(&secrets.identifier_changes)?;
+            let old_and_new = renamed.iter().flat_map(|(old, new)| [old, new]);
+            let all = pseudonyms.iter().chain(old_and_new).cloned().collect();
+            carry_over(&mut tx, customer, &subject_keys, &all).await?;
             let insertion = Insertion { id, action: request.action, tasks: &tasks, pseudonyms: &pseudonyms };
             let planned = insert_tasks(&mut tx, customer, now, topology.generation, &[insertion], Vec::new()).await?;
             tx.execute_together(planned.writes).await?;
@@ -134,7 +142,7 @@ impl Store {
             if request.follows.is_none() {
                 mark_restrictions(&mut tx, customer, &[(id, &instruction, &pseudonyms)]).await?;
             }
-            restrict_new_names(&mut tx, customer, &subject_keys.renamed(&secrets.identifier_changes)).await?;
+            restrict_new_names(&mut tx, customer, &renamed).await?;
             let mut args = key(customer, id);
             args.push(i64::try_from(tasks.len()).unwrap_or(i64::MAX).into());
             args.extend([us(first_due).into(), us(due).into(), topology.generation.into(), version.into()]);

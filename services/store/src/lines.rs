@@ -12,7 +12,7 @@ use quittance_sql::{Column, Engine, Part, Rows, Tx, Val};
 use uuid::Uuid;
 
 use crate::{
-    StoreResult,
+    StoreResult, rekey,
     replan::{Insertion, system_id},
 };
 
@@ -187,6 +187,7 @@ fn key(customer: &CustomerId, id: RequestId) -> Vec<Val> {
 /// Before a request is closed that has not run: nobody lines up behind it, and nothing before it is confirmed unseen. Taken in the
 /// order of intake: heads first, then requests.
 pub(crate) async fn hold(tx: &mut Tx, customer: &CustomerId, id: RequestId) -> StoreResult<()> {
+    rekey::alone(tx, customer).await?;
     if tx.engine() == Engine::Postgres {
         let heads = "SELECT pseudonym FROM subject_heads WHERE customer_id = $1 AND request_id = $2
                      ORDER BY pseudonym FOR UPDATE";

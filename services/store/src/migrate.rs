@@ -60,6 +60,12 @@ const MIGRATIONS: &[Migration] = &[
         sql: "",
         postgres: include_str!("migrations/0011_no_task_check.postgres.sql"),
     },
+    Migration {
+        number: 12,
+        name: "subject_covers",
+        sql: include_str!("migrations/0012_subject_covers.sql"),
+        postgres: "",
+    },
 ];
 
 /// How often a migration is begun that others are in the way of: a server of the build before locks tables in its own order, and a long

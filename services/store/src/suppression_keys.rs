@@ -163,10 +163,10 @@ impl SuppressionPseudonyms {
 
 #[cfg(test)]
 mod tests {
-    use quittance_domain::{action::IdentifierChange, identifier::IdentifierKind};
+    use quittance_domain::identifier::IdentifierKind;
 
     use super::*;
-    use crate::KeyRing;
+    use crate::{KeyRing, keyring::KnownEpochs, subject_keys::SubjectForm};
 
     fn mara() -> Identifier {
         Identifier::normalise(IdentifierKind::Email, "mara@example.com").unwrap()
@@ -182,16 +182,9 @@ mod tests {
         let (acme, crm) = (CustomerId::new("acme").unwrap(), SystemId::new("crm").unwrap());
         let told = || {
             let ring = KeyRing::open(&folder, false).unwrap();
-            let change = IdentifierChange {
-                kind: IdentifierKind::Email,
-                collection: String::new(),
-                field: String::new(),
-                old: Some(mara()),
-                new: mara(),
-                named_at: Default::default(),
-            };
-            let subjects = ring.subject_keys(&acme);
-            (subjects.of(&mara()), subjects.renamed(&[change]), ring.mask_pseudonyms(&acme, &crm).of(&mara()))
+            let bare = KnownEpochs { forms: [(1, SubjectForm::Bare)].into(), ..KnownEpochs::default() };
+            ring.know(bare).unwrap();
+            (ring.subject_keys(&acme, 1).unwrap().of(&mara()).unwrap(), ring.mask_pseudonyms(&acme, &crm).of(&mara()))
         };
         let (before, first) = (told(), keys.pseudonyms(&acme, &crm).newest()(&mara()));
         assert_eq!(SuppressionKeys::rotate(&folder).unwrap(), 2);

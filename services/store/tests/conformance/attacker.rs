@@ -139,7 +139,7 @@ async fn steal(t: &TestStore, name: &str) -> Loot {
 }
 
 /// Every key file, by name.
-fn copy_ring(t: &TestStore) -> BTreeMap<String, RawKey> {
+pub fn copy_ring(t: &TestStore) -> BTreeMap<String, RawKey> {
     let files = fs::read_dir(t.file("keys")).unwrap();
     files
         .map(|file| {

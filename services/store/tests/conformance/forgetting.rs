@@ -105,8 +105,9 @@ pub async fn what_is_over_is_forgotten_and_what_lives_lives_on(t: &TestStore) {
     let cursor = t.changes_now(&acme.id).await.unwrap();
     let turns = rotate(t, day(31)).await;
     let turned = KeyTurn::TurnedOver { epoch: 1, forgotten: 2, rewrapped: 3 };
-    let expected = [KeyTurn::Begun(2), turned, KeyTurn::Rewrapped(1), KeyTurn::Destroyed(1), KeyTurn::Recorded(1)];
-    assert_eq!(turns, [expected.as_slice(), &[KeyTurn::Logged(1)]].concat());
+    let covered = KeyTurn::Covered { epoch: 1, subjects: 2 };
+    let destroyed = [KeyTurn::Rewrapped(1), KeyTurn::Destroyed(1), KeyTurn::Recorded(1), KeyTurn::Logged(1)];
+    assert_eq!(turns, [[KeyTurn::Begun(2), turned, covered].as_slice(), &destroyed].concat());
     assert_eq!(states(t).await, [(1, EpochState::Logged), (2, EpochState::Current)]);
     assert_eq!(key_files(t), ring_of(&[2]));
     assert_eq!((sealed_under(t, "").await, sealed_under(t, "1").await, sealed_under(t, "2").await), (2, 0, 3));
@@ -472,6 +473,7 @@ pub async fn a_replica_seals_nothing_under_an_old_key_and_keeps_none(t: &TestSto
     assert_eq!((sealed_under(t, "1").await, sealed_under(t, "2").await), (1, 1));
     // Nothing is on record before every replica has had its time to drop it.
     assert!(matches!(keeper.turn(at(12)).await.unwrap(), KeyTurn::TurnedOver { .. }));
+    assert_eq!(keeper.turn(at(12)).await.unwrap(), KeyTurn::Covered { epoch: 1, subjects: 1 });
     assert_eq!(keeper.turn(at(12)).await.unwrap(), KeyTurn::Rewrapped(1));
     assert_eq!(keeper.turn(at(13)).await.unwrap(), KeyTurn::Waits);
     assert_eq!(keeper.turn(at(30)).await.unwrap(), KeyTurn::Destroyed(1));

@@ -28,6 +28,7 @@ mod restrictions;
 mod round_trips;
 mod sealing;
 mod statements;
+mod subjects;
 mod world;
 
 macro_rules! on {
@@ -112,6 +113,13 @@ suite! {
             a_package_of_any_size_is_forgotten,
             the_log_tells_every_customer_of_a_destroyed_key_once,
             what_is_taken_in_while_keys_rotate_is_never_lost,
+        }
+        subjects {
+            whoever_is_instructed_about_again_is_the_same_person,
+            a_person_keeps_its_place_by_a_new_name,
+            builds_side_by_side_tell_subjects_alike,
+            a_line_is_never_broken_while_keys_rotate,
+            without_the_destroyed_key_nobody_can_be_looked_for,
         }
         intake {
             the_same_instruction_twice_is_one_request,

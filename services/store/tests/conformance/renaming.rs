@@ -16,7 +16,7 @@ use quittance_store::{ChangedIdentifier, Intake};
 use crate::{harness::TestStore, world::*};
 
 /// Known by the user id alone; the old email comes with the correction.
-fn change(old: &str, new: &str, named_at: &SystemId) -> Intake {
+pub fn change(old: &str, new: &str, named_at: &SystemId) -> Intake {
     let mut sent = intake(Action::Rectification, &[user("U-7")]);
     sent.request.identifier_changes = vec![IdentifierChange {
         kind: Email,
