@@ -236,6 +236,14 @@ impl Forgetting {
             return Ok(KeyTurn::Covered { epoch: epoch.number, subjects });
         }
         if self.store.close_rewrapped(epoch, current, now).await? {
+            let customers = self.store.customers_with_lost_restrictions(epoch).await?;
+            if !customers.is_empty() {
+                tracing::error!(
+                    epoch = epoch.number,
+                    ?customers,
+                    "restrictions of before this store was restored hold no erasure back any more: these customers must instruct them anew"
+                );
+            }
             return Ok(KeyTurn::Rewrapped(epoch.number));
         }
         // Locked by others while we passed, or not to be opened: the next walk begins anew.

@@ -115,6 +115,19 @@ impl Store {
         }
     }
 
+    /// Customers whose standing restrictions nobody is recognised by any more, since the key of their epoch is lost. At most a hundred.
+    pub(crate) async fn customers_with_lost_restrictions(&self, epoch: &EpochRow) -> StoreResult<Vec<String>> {
+        let lost = matches!(self.ring().cover(epoch.number, epoch.subjects), Err(StoreError::NoEpochKey(_)));
+        let Some(names) = NamesOf::epoch(epoch.number, epoch.subjects, epoch.subjects).filter(|_| lost) else {
+            return Ok(Vec::new());
+        };
+        let mut tx = self.deployment_read().await?;
+        let sql = "SELECT c.customer_id FROM customers c WHERE EXISTS (SELECT 1 FROM restrictions n WHERE n.customer_id = c.customer_id
+                     AND length(n.pseudonym) = $1 AND n.pseudonym >= $2 AND n.pseudonym < $3) ORDER BY c.customer_id LIMIT 100";
+        let rows = tx.fetch(sql, names_args(Some(&names)).to_vec()).await?;
+        rows.iter().map(|row| Ok(row.text(0)?)).collect()
+    }
+
     /// The next customer with names of the epoch.
     pub(crate) async fn customer_with_names(&self, names: &NamesOf, after: &str) -> StoreResult<Option<CustomerId>> {
         let mut tx = self.deployment_read().await?;

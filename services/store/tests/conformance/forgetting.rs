@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, fs, time::Duration};
 
 use quittance_domain::{
     Timestamp,
+    action::RestrictionGround::UnlawfulProcessing,
     agreement::Agreement,
     ids::{RequestId, SystemId},
     task::TaskState,
@@ -521,6 +522,9 @@ pub async fn a_replica_with_a_folder_of_its_own_seals_nothing(t: &TestStore) {
 pub async fn a_database_from_before_a_rotation_is_of_use_again(t: &mut TestStore) {
     let (acme, crm) = acme_and_crm(t).await;
     let over = closed(t, &acme, &crm, "over", at(1)).await;
+    // It stands, and nobody is recognised by it any more: no reason to keep an epoch for ever.
+    acme.instruct(at(1), restriction("kept", UnlawfulProcessing)).await;
+    acme.confirm_next(&crm, at(1)).await;
     let open = acme.instruct(at(2), erasure("open")).await;
     drop(acme);
     t.close().await;
@@ -533,7 +537,7 @@ pub async fn a_database_from_before_a_rotation_is_of_use_again(t: &mut TestStore
     let acme = again_customer(t, "acme").await;
     let refused = acme.take_once(day(8), vec![erasure("new")]).await;
     assert_eq!(refused.map(|_| ()), Err(StoreError::NoEpochKey(1)));
-    assert_eq!(rotate(t, day(8)).await.last(), Some(&KeyTurn::Stuck { epoch: 1, requests: 2 }));
+    assert_eq!(rotate(t, day(8)).await.last(), Some(&KeyTurn::Stuck { epoch: 1, requests: 3 }));
     // What comes in from now on is done, whatever is due beside it.
     let new = acme.instruct(day(8), erasure("new")).await;
     let task = claim_one(t, &crm, day(8)).await;

@@ -352,6 +352,9 @@ suite! {
             the_distributing_migration_names_every_table,
             a_setting_ends_with_its_transaction,
         }
+        subjects {
+            a_line_is_moved_or_covered_anew_by_one_at_a_time,
+        }
         round_trips {
             one_request_takes_few,
             a_thousand_requests_take_no_more,

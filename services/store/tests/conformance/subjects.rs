@@ -249,3 +249,29 @@ pub async fn without_the_destroyed_key_nobody_can_be_looked_for(t: &TestStore) {
     assert!(ring.remove("epoch-1.key").is_some() && ring.contains_key("epoch-2.key"));
     assert!(!found("over", &yesterday, &ring) && !found("kept", &yesterday, &ring));
 }
+
+/// Both join a line's rows by name; each would miss what the other has just changed.
+pub async fn a_line_is_moved_or_covered_anew_by_one_at_a_time(t: &TestStore) {
+    let (acme, _) = acme_and_crm(t).await;
+    let ids = acme.instruct_all(at(1), vec![access("mara"), access("mara"), access("mara")]).await;
+    rotated(t, Rotated::Begun).await;
+    let mut others = t.raw().await;
+    let alone = "SELECT customer_id FROM customers WHERE customer_id = 'acme' FOR NO KEY UPDATE";
+    others.fetch(alone, vec![]).await.unwrap();
+    let mut at_work: JoinSet<()> = JoinSet::new();
+    let moves = acme.clone();
+    at_work.spawn(async move { moves.cancel(ids[1], at(11)).await.unwrap() });
+    let instructs = acme.clone();
+    at_work.spawn(async move {
+        instructs.instruct(at(11), access("mara")).await;
+    });
+    let mut keeper = forgetting(t);
+    at_work.spawn(async move { while !matches!(keeper.turn(at(11)).await.unwrap(), KeyTurn::Rewrapped(1)) {} });
+    let early = tokio::time::timeout(Duration::from_millis(500), at_work.join_next()).await;
+    assert!(early.is_err(), "somebody did not wait");
+    others.commit().await.unwrap();
+    while let Some(done) = at_work.join_next().await {
+        done.unwrap();
+    }
+    assert_eq!((names(t).await.len(), t.count("SELECT count(*) FROM subject_heads").await), (1, 1));
+}
