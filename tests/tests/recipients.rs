@@ -131,6 +131,44 @@ async fn whom_a_new_agreement_does_not_name_is_not_told_by_one_that_is_remembere
     assert_eq!((ack.created, ack.errors.len()), (0, 1), "{ack:?}");
 }
 
+/// A client that did not hear the answer asks again, whatever was agreed on meanwhile (I2).
+#[tokio::test]
+async fn what_was_taken_in_is_known_by_its_id_when_it_could_not_be_taken_in_any_more() {
+    let s = scene(StoreKind::Sqlite).await;
+    let sent =
+        v1::CreateRequestRequest { request_id: new_id(), parent: String::new(), request: Some(telling(1, &["bank"])) };
+    let first = s.acme.requests().create_request(sent.clone()).await.unwrap().into_inner().request.unwrap();
+    let signed = v1::CreateAgreementRequest {
+        request_id: new_id(),
+        parent: "customers/acme".to_owned(),
+        agreement: Some(agreement()),
+    };
+    s.deployment.operator().await.customers().create_agreement(signed).await.unwrap();
+
+    let again = s.acme.requests().create_request(sent.clone()).await.unwrap().into_inner().request.unwrap();
+    assert_eq!(again.name, first.name);
+    let other = v1::CreateRequestRequest { request: Some(telling(2, &["bank"])), ..sent.clone() };
+    let reused = s.acme.requests().create_request(other.clone()).await.unwrap_err();
+    assert_eq!(reused.code(), tonic::Code::AlreadyExists, "{reused}");
+    let new = v1::CreateRequestRequest { request_id: new_id(), ..sent.clone() };
+    let refused = s.acme.requests().create_request(new.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+
+    let begun = v1::CreateRequestRequest { request_id: new_id(), request: Some(telling(4, &[])), ..sent.clone() };
+    let items = [begun, sent, other, new].into_iter().zip(1..).map(|(sent, number)| v1::BatchItem {
+        number,
+        request_id: sent.request_id,
+        request: sent.request,
+    });
+    let chunk = v1::BatchCreateRequestsRequest { parent: String::new(), items: items.collect() };
+    let acks = s.acme.requests().batch_create_requests(tokio_stream::iter([chunk])).await.unwrap();
+    let ack = acks.into_inner().message().await.unwrap().unwrap();
+    assert_eq!((ack.last_number, ack.created, ack.repeated_count), (4, 1, 1), "{ack:?}");
+    assert!(ack.names[0] != first.name && ack.names[1] == first.name, "{ack:?}");
+    let errors: Vec<_> = ack.errors.iter().map(|e| (e.number, e.reason.as_str())).collect();
+    assert_eq!(errors, [(3, "REQUEST_ID_REUSED"), (4, "INVALID_FIELD")]);
+}
+
 fn recipients(request: &v1::Request) -> Vec<(&str, &str)> {
     request
         .recipients

@@ -68,6 +68,11 @@ impl ApiError {
         Self::Invalid(vec![Violation { field: field.into(), message: message.to_string() }])
     }
 
+    /// By the agreement, the data maps and the systems of today this cannot be taken in.
+    pub const fn is_of_the_instruction(&self) -> bool {
+        matches!(self, Self::Invalid(_) | Self::CountryNotAllowed(_) | Self::Store(StoreError::Refused(_)))
+    }
+
     /// The same violations, below a path.
     pub fn below(self, prefix: &str) -> Self {
         let below = |violations: Vec<Violation>| {

@@ -17,7 +17,7 @@ use quittance_domain::{
     window,
 };
 use quittance_ledger::{Event, FollowedUp, Hex, PlannedSystem, subject_commitment};
-use quittance_sql::{Column, Part, Rows, Tx, Val};
+use quittance_sql::{Column, Part, Row, Rows, Tx, Val};
 use uuid::Uuid;
 
 use crate::{
@@ -64,6 +64,14 @@ pub enum Taken {
     Repeated(RequestId),
 }
 
+impl Taken {
+    pub const fn id(self) -> RequestId {
+        match self {
+            Self::Created(id) | Self::Repeated(id) => id,
+        }
+    }
+}
+
 pub type IntakeItem = Result<Taken, StoreError>;
 
 /// What became of a chunk; and the last of it, where that was asked for.
@@ -99,26 +107,41 @@ impl Prepared {
     }
 }
 
-/// What a repetition must repeat. Not stored: only its MAC under the request's key is.
-fn content(intake: &Intake) -> Vec<u8> {
-    let r = &intake.request;
-    let identifiers: Vec<(&str, &str)> =
-        r.identifiers.iter().map(|i| (i.kind().as_str(), i.value().expose().as_str())).collect();
-    let parts = (
-        (r.action, r.instruction, &identifiers, &r.corrections, &r.reference, &intake.referred),
-        (r.restriction_ground, r.subject_informed_at, r.subject_asked_at, r.controller_due_at),
-    );
-    // Strings and integers only: nothing that serde_json can refuse.
-    let mut content = serde_json::to_vec(&parts).unwrap_or_default();
-    // Behind the rest, so that what was taken in before there were any is still the same.
-    for notice in &r.notices {
-        content.extend_from_slice(notice.recipient.as_str().as_bytes());
-        content.push(0);
+/// What an instruction says, and a repetition must say again: nothing of what was read into it by the agreement and the data maps of its day.
+#[derive(Clone, Debug)]
+pub struct Said<'a> {
+    pub request: &'a NewRequest,
+    pub referred: Option<&'a str>,
+    pub recipients: BTreeSet<&'a str>,
+}
+
+impl<'a> Said<'a> {
+    fn of(intake: &'a Intake) -> Self {
+        let recipients = intake.request.notices.iter().map(|notice| notice.recipient.as_str()).collect();
+        Self { request: &intake.request, referred: intake.referred.as_deref(), recipients }
     }
-    if let Some(f) = &r.follow_up {
-        content.extend_from_slice(format!("{} {} {}", f.follows, f.system, f.replay).as_bytes());
+
+    /// Not stored: only its MAC under the request's key is.
+    fn content(&self) -> Vec<u8> {
+        let r = self.request;
+        let identifiers: Vec<(&str, &str)> =
+            r.identifiers.iter().map(|i| (i.kind().as_str(), i.value().expose().as_str())).collect();
+        let parts = (
+            (r.action, r.instruction, &identifiers, &r.corrections, &r.reference, &self.referred),
+            (r.restriction_ground, r.subject_informed_at, r.subject_asked_at, r.controller_due_at),
+        );
+        // Strings and integers only: nothing that serde_json can refuse.
+        let mut content = serde_json::to_vec(&parts).unwrap_or_default();
+        // Behind the rest, so that what was taken in before there were any is still the same.
+        for recipient in &self.recipients {
+            content.extend_from_slice(recipient.as_bytes());
+            content.push(0);
+        }
+        if let Some(f) = &r.follow_up {
+            content.extend_from_slice(format!("{} {} {}", f.follows, f.system, f.replay).as_bytes());
+        }
+        content
     }
-    content
 }
 
 impl Store {
@@ -175,7 +198,7 @@ impl Store {
         if known.agreement != Some(i64::from(ctx.agreement.version)) {
             return Err(StoreError::AgreementChanged);
         }
-        self.drop_repeated(ctx.customer, items, known.requests, &mut prepared, &mut results)?;
+        self.drop_repeated(ctx.customer, items, std::mem::take(&mut known.requests), &mut prepared, &mut results);
         // Only while an earlier epoch is turned over.
         if subjects.has_earlier() && carry_over(&mut tx, ctx.customer, &subjects, &named(&prepared)).await? {
             known.restrictions = restrictions(&mut tx, ctx.customer, &prepared).await?;
@@ -289,7 +312,7 @@ impl Store {
                 state: if item.referred.is_some() { RequestState::AwaitingCustomer } else { RequestState::InProgress },
                 referred: item.referred.is_some(),
                 follows: None,
-                mac: key.content_mac(&content(item)),
+                mac: key.content_mac(&Said::of(item).content()),
                 sealed: secrets.seal(&key)?,
                 commitment: subject_commitment(&secrets.commitment_salt, secrets.instructed()),
                 pseudonyms: secrets.names().map(|i| subjects.of(i)).collect::<StoreResult<_>>()?,
@@ -311,35 +334,55 @@ impl Store {
         requests: Vec<KnownRequest>,
         prepared: &mut Vec<Prepared>,
         results: &mut [Option<IntakeItem>],
-    ) -> StoreResult<()> {
-        let mut known = HashMap::with_capacity(requests.len());
-        for KnownRequest { idempotency, id, mac, wrapped } in requests {
-            // Where the key is destroyed, the content can't be compared any more; the id alone still names the request.
-            let key = wrapped.and_then(|wrapped| RequestKey::unwrap(self.ring(), customer, id, &wrapped).ok());
-            known.insert(idempotency, (id, mac, key));
-        }
+    ) {
+        let known: HashMap<_, _> = requests.into_iter().map(|known| (known.idempotency, known)).collect();
         let mut seen: HashMap<IdempotencyId, (RequestId, Vec<u8>)> = HashMap::new();
         prepared.retain(|p| {
-            let item = &items[p.at];
-            if let Some((id, mac, key)) = known.get(&p.idempotency.uuid()) {
-                let same = key.as_ref().is_none_or(|key| key.content_mac(&content(item)) == *mac);
-                results[p.at] = Some(if same { Ok(Taken::Repeated(*id)) } else { Err(StoreError::RequestIdReused) });
+            let content = Said::of(&items[p.at]).content();
+            if let Some(known) = known.get(&p.idempotency.uuid()) {
+                results[p.at] = Some(self.repetition(customer, known, &content));
                 return false;
             }
             match seen.get(&p.idempotency) {
                 None => {
-                    seen.insert(p.idempotency, (p.id, content(item)));
+                    seen.insert(p.idempotency, (p.id, content));
                     true
                 }
                 Some((id, first)) => {
-                    let same = *first == content(item);
+                    let same = *first == content;
                     results[p.at] =
                         Some(if same { Ok(Taken::Repeated(*id)) } else { Err(StoreError::RequestIdReused) });
                     false
                 }
             }
         });
-        Ok(())
+    }
+
+    fn repetition(&self, customer: &CustomerId, known: &KnownRequest, content: &[u8]) -> IntakeItem {
+        let key = known.wrapped.as_ref();
+        let key = key.and_then(|wrapped| RequestKey::unwrap(self.ring(), customer, known.id, wrapped).ok());
+        // Where the key is destroyed, the content can't be compared any more; the id alone still names the request.
+        let same = key.is_none_or(|key| key.content_mac(content) == known.mac);
+        if same { Ok(Taken::Repeated(known.id)) } else { Err(StoreError::RequestIdReused) }
+    }
+
+    /// For what would be refused today: whether it was taken in before, under its `request_id`. Then it was not refused (I2), whatever has
+    /// changed since. `None`: it was not.
+    pub async fn repeated(
+        &self,
+        customer: &CustomerId,
+        refused: &[(IdempotencyId, Said<'_>)],
+    ) -> StoreResult<Vec<Option<IntakeItem>>> {
+        let mut tx = self.customer_read(customer).await?;
+        let mut known = HashMap::new();
+        for row in tx.fetch_together(vec![known_part(customer, refused.iter().map(|(id, _)| *id))]).await? {
+            let request = KnownRequest::read(&row)?;
+            known.insert(request.idempotency, request);
+        }
+        let answer = |(id, said): &(IdempotencyId, Said<'_>)| {
+            known.get(&id.uuid()).map(|known| self.repetition(customer, known, &said.content()))
+        };
+        Ok(refused.iter().map(answer).collect())
     }
 }
 
@@ -407,6 +450,28 @@ struct KnownRequest {
     wrapped: Option<WrappedKey>,
 }
 
+impl KnownRequest {
+    /// A row of [`known_part`].
+    fn read(row: &Row) -> StoreResult<Self> {
+        Ok(Self {
+            idempotency: row.uuid(2)?,
+            id: RequestId::new(row.uuid(3)?),
+            mac: row.bytes(4)?,
+            wrapped: WrappedKey::read(&row.text(5)?, row.bytes(6)?)?,
+        })
+    }
+}
+
+fn known_part(customer: &CustomerId, ids: impl Iterator<Item = IdempotencyId>) -> Part {
+    Part::new(
+        "WITH v(idempotency_id) AS ({rows})
+         SELECT 'request', CAST(0 AS BIGINT), r.idempotency_id, r.request_id, r.content_mac, r.key_epoch, r.wrapped_key
+         FROM v JOIN requests r ON r.customer_id = $1 AND r.idempotency_id = v.idempotency_id",
+        vec![customer.as_str().into()],
+        Rows::new(vec![Column::uuids(ids.map(IdempotencyId::uuid))]),
+    )
+}
+
 /// What there is already that a chunk depends on.
 struct Known {
     /// Both held until the transaction ends.
@@ -420,14 +485,7 @@ struct Known {
 
 /// One round trip: these need nothing of each other.
 async fn look(tx: &mut Tx, customer: &CustomerId, prepared: &[Prepared]) -> StoreResult<Known> {
-    let ids = Rows::new(vec![Column::uuids(prepared.iter().map(|p| p.idempotency.uuid()))]);
-    let known = Part::new(
-        "WITH v(idempotency_id) AS ({rows})
-         SELECT 'request', CAST(0 AS BIGINT), r.idempotency_id, r.request_id, r.content_mac, r.key_epoch, r.wrapped_key
-         FROM v JOIN requests r ON r.customer_id = $1 AND r.idempotency_id = v.idempotency_id",
-        vec![customer.as_str().into()],
-        ids,
-    );
+    let known = known_part(customer, prepared.iter().map(|p| p.idempotency));
     let generation = format!(
         "WITH g AS ({}) SELECT 'generation', g.systems_generation, NULL, NULL, NULL, CAST(g.key_epoch AS TEXT), NULL FROM g",
         held_generation(tx.engine())
@@ -440,12 +498,7 @@ async fn look(tx: &mut Tx, customer: &CustomerId, prepared: &[Prepared]) -> Stor
     let (mut requests, mut restrictions, mut held, mut agreement) = (Vec::new(), Restrictions::new(), None, None);
     for row in tx.fetch_together(parts).await? {
         match row.text(0)?.as_str() {
-            "request" => requests.push(KnownRequest {
-                idempotency: row.uuid(2)?,
-                id: RequestId::new(row.uuid(3)?),
-                mac: row.bytes(4)?,
-                wrapped: WrappedKey::read(&row.text(5)?, row.bytes(6)?)?,
-            }),
+            "request" => requests.push(KnownRequest::read(&row)?),
             "restriction" => restrictions.entry(row.bytes(4)?).or_default().push(row.text(5)?),
             "agreement" => agreement = Some(row.i64(1)?),
             _ => held = Some((row.i64(1)?, row.text(5)?)),

@@ -48,7 +48,7 @@ pub use deadlines::{DeadlineStatement, RunningLate};
 pub use epochs::{EpochRow, EpochState};
 pub use error::{StoreError, StoreResult};
 pub use forgetting::{Forgetting, KeyTurn};
-pub use intake::{Intake, IntakeContext, IntakeItem, Taken};
+pub use intake::{Intake, IntakeContext, IntakeItem, Said, Taken};
 pub use kept::Kept;
 pub use keyring::{KeyRing, MaskPseudonyms};
 pub use known_times::KnownTimes;

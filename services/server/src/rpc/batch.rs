@@ -13,7 +13,7 @@ use quittance_store::{Intake, IntakeItem, Taken};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
-use super::intake::{Desk, RULES_TRIES, Rules, by_these_rules, read_item, rules_change};
+use super::intake::{Desk, RULES_TRIES, Rules, Sent, by_these_rules, read_item, rules_change, taken_in_before};
 use crate::{
     app::App,
     auth::Caller,
@@ -146,7 +146,7 @@ async fn take_chunk(app: Arc<App>, mut chunk: ReadChunk) -> ApiResult<v1::BatchC
     for _ in 0..RULES_TRIES {
         let context = chunk.desk.context(&app, &chunk.rules)?;
         match by_these_rules(&app, app.store.create_requests(&context, &chunk.intakes).await)? {
-            Some(taken) => return Ok(chunk.acknowledge(taken)),
+            Some(taken) => return chunk.acknowledge(&app, taken).await,
             None => {
                 let rules = Rules::present(&app, &chunk.desk.customer).await?;
                 chunk = ReadChunk::of(&app, chunk.desk, rules, chunk.items);
@@ -184,53 +184,79 @@ impl Names {
     }
 }
 
-/// The items that can be taken in, with their numbers, and the others' errors; by rules that may have changed when it is taken in.
+/// The items that can be taken in, and the others' errors, with their places; by rules that may have changed when it is taken in.
 struct ReadChunk {
     desk: Arc<Desk>,
     rules: Rules,
     items: Vec<v1::BatchItem>,
     intakes: Vec<Intake>,
-    numbers: Vec<u64>,
-    errors: Vec<v1::BatchItemError>,
+    /// Of the intakes, among the items.
+    places: Vec<usize>,
+    errors: Vec<(usize, ApiError)>,
 }
 
 impl ReadChunk {
     fn of(app: &App, desk: Arc<Desk>, rules: Rules, items: Vec<v1::BatchItem>) -> Self {
-        let (mut intakes, mut numbers, mut errors) = (Vec::with_capacity(items.len()), Vec::new(), Vec::new());
-        for item in &items {
+        let (mut intakes, mut places, mut errors) = (Vec::with_capacity(items.len()), Vec::new(), Vec::new());
+        for (place, item) in items.iter().enumerate() {
             match read_item(app, &desk, &rules, &item.request_id, item.request.as_ref(), None) {
                 Ok(intake) => {
                     intakes.push(intake);
-                    numbers.push(item.number);
+                    places.push(place);
                 }
-                Err(error) => errors.push(item_error(item.number, &error)),
+                Err(error) => errors.push((place, error)),
             }
         }
-        Self { desk, rules, items, intakes, numbers, errors }
+        Self { desk, rules, items, intakes, places, errors }
     }
 
-    fn acknowledge(self, taken: Vec<IntakeItem>) -> v1::BatchCreateRequestsResponse {
-        let mut ack = v1::BatchCreateRequestsResponse {
-            last_number: self.items.last().map_or(0, |item| item.number),
-            errors: self.errors,
-            ..v1::BatchCreateRequestsResponse::default()
-        };
-        for (number, taken) in self.numbers.into_iter().zip(taken) {
+    async fn acknowledge(self, app: &App, taken: Vec<IntakeItem>) -> ApiResult<v1::BatchCreateRequestsResponse> {
+        let Self { desk, items, places, errors, .. } = self;
+        let taken = taken.into_iter().map(|taken| taken.map_err(ApiError::from));
+        let mut all: Vec<(usize, ApiResult<Taken>)> = places.into_iter().zip(taken).collect();
+        all.extend(errors.into_iter().map(|(place, error)| (place, Err(error))));
+        all.sort_by_key(|(place, _)| *place);
+        known_before(app, &desk, &items, &mut all).await?;
+        let last_number = items.last().map_or(0, |item| item.number);
+        let mut ack = v1::BatchCreateRequestsResponse { last_number, ..v1::BatchCreateRequestsResponse::default() };
+        for (place, taken) in all {
             match taken {
-                Ok(Taken::Created(id)) => {
-                    ack.created += 1;
-                    ack.names.push(request_name(&self.desk.customer, id));
+                Ok(taken) => {
+                    match taken {
+                        Taken::Created(_) => ack.created += 1,
+                        Taken::Repeated(_) => ack.repeated_count += 1,
+                    }
+                    ack.names.push(request_name(&desk.customer, taken.id()));
                 }
-                Ok(Taken::Repeated(id)) => {
-                    ack.repeated_count += 1;
-                    ack.names.push(request_name(&self.desk.customer, id));
-                }
-                Err(error) => ack.errors.push(item_error(number, &error.into())),
+                Err(error) => ack.errors.push(item_error(items[place].number, &error)),
             }
         }
-        ack.errors.sort_by_key(|e| e.number);
-        ack
+        Ok(ack)
     }
+}
+
+/// What is refused today and was taken in before is answered as what it is: a repetition.
+async fn known_before<'a>(
+    app: &App,
+    desk: &Desk,
+    items: &'a [v1::BatchItem],
+    all: &mut [(usize, ApiResult<Taken>)],
+) -> ApiResult<()> {
+    let is_refused =
+        |(_, taken): &(usize, ApiResult<Taken>)| taken.as_ref().is_err_and(ApiError::is_of_the_instruction);
+    let sent =
+        |item: &'a v1::BatchItem| Sent { request_id: &item.request_id, request: item.request.as_ref(), referred: None };
+    let refused: Vec<_> = all.iter().filter(|one| is_refused(one)).map(|(place, _)| sent(&items[*place])).collect();
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let before = taken_in_before(app, desk, &refused).await?;
+    for ((_, taken), before) in all.iter_mut().filter(|one| is_refused(one)).zip(before) {
+        if let Some(before) = before {
+            *taken = before.map_err(ApiError::from);
+        }
+    }
+    Ok(())
 }
 
 fn item_error(number: u64, error: &ApiError) -> v1::BatchItemError {

@@ -11,7 +11,7 @@ use quittance_domain::{
     request::{NewRequest, Notice},
     system::{System, SystemRole},
 };
-use quittance_store::{Intake, IntakeContext, StoreError, StoreResult, Topology};
+use quittance_store::{Intake, IntakeContext, IntakeItem, Said, StoreError, StoreResult, Topology};
 
 use crate::{
     app::{App, check_countries},
@@ -38,6 +38,33 @@ pub fn read_item(
     request.notices = notices(&desk.customer, &rules.agreement, &rules.topology, &sent.notify_recipients)?;
     request.check(app.now()).map_err(|e| ApiError::from(e).below("request"))?;
     Ok(Intake { idempotency, request, referred })
+}
+
+/// An instruction that may be looked for among those that were taken in before.
+pub struct Sent<'a> {
+    pub request_id: &'a str,
+    pub request: Option<&'a v1::Request>,
+    pub referred: Option<&'a str>,
+}
+
+/// Whether what is refused today was taken in before, for each that can be read at all. A repetition is answered as the first one was (I2),
+/// though the agreement or the data maps have changed since and would not let it be read as it was.
+pub async fn taken_in_before(app: &App, desk: &Desk, refused: &[Sent<'_>]) -> ApiResult<Vec<Option<IntakeItem>>> {
+    let read = |sent: &Sent<'_>| {
+        let request = sent.request?;
+        let id = idempotency(sent.request_id, "request_id").ok()?;
+        Some((id, new_request(request, app.now(), "request").ok()?))
+    };
+    let read: Vec<_> = refused.iter().map(read).collect();
+    let mut said = Vec::with_capacity(refused.len());
+    for (sent, read) in refused.iter().zip(&read) {
+        if let (Some((id, request)), Some(asked)) = (read, sent.request) {
+            let recipients = asked.notify_recipients.iter().map(String::as_str).collect();
+            said.push((*id, Said { request, referred: sent.referred, recipients }));
+        }
+    }
+    let mut known = app.store.repeated(&desk.customer, &said).await?.into_iter();
+    Ok(read.iter().map(|read| read.as_ref().and_then(|_| known.next().flatten())).collect())
 }
 
 /// Who is to be told, and by which system. Whom we cannot tell is refused, lest the customer think that we did.

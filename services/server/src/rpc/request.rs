@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     answer, batch,
-    intake::{Desk, Rules, read_item},
+    intake::{Desk, Rules, Sent, read_item, taken_in_before},
     preview, watch,
 };
 use crate::{
@@ -160,7 +160,16 @@ async fn take_one(
 ) -> ApiResult<v1::Request> {
     let desk = Desk { customer, by: caller.principal() };
     let read = |rules: &Rules| read_item(app, &desk, rules, request_id, request, referred.clone());
-    desk.take_one(app, read).await
+    match desk.take_one(app, read).await {
+        Err(refused) if refused.is_of_the_instruction() => {
+            let sent = Sent { request_id, request, referred: referred.as_deref() };
+            match taken_in_before(app, &desk, &[sent]).await?.pop().flatten() {
+                Some(taken) => app.request(&desk.customer, taken?.id()).await,
+                None => Err(refused),
+            }
+        }
+        taken => taken,
+    }
 }
 
 async fn create(app: &App, request: Request<v1::CreateRequestRequest>) -> ApiResult<v1::CreateRequestResponse> {

@@ -39,6 +39,10 @@ pub const CROSSINGS: &[Crossing] = &[
     Crossing { says: "AND r.urgency = $1)", why: "customers with overdue requests are looked for" },
     Crossing { says: "k.follow_request_id IS NULL", why: "customers with holds that have ended are looked for" },
     Crossing { says: "FROM customers c WHERE c.customer_id >= $2", why: "forgetting walks from customer to customer" },
+    Crossing {
+        says: "FROM customers c WHERE c.customer_id > $1 AND (EXISTS (SELECT 1 FROM subject_heads",
+        why: "and from one with subjects that an old key covers to the next",
+    },
     Crossing { says: "replay_shares s", why: "replays, of which each customer has a share" },
     Crossing { says: "FROM key_epoch_uses u", why: "customers who are to be told of a destroyed key are looked for" },
     Crossing {
