@@ -22,6 +22,8 @@ pub struct Recorded {
     /// By system: the confirmation's digest, late.
     pub confirmed: BTreeMap<String, Vec<(Hash, bool)>>,
     pub closed_otherwise: u64,
+    /// Epochs whose keys it says are destroyed.
+    pub destroyed: Vec<u32>,
 }
 
 /// By customer and request (32 hexadecimal digits).
@@ -130,6 +132,9 @@ fn record(recorded: &mut Recorded, kind: &str, event: &Value) {
         }
         "completed" => recorded.completed.push((event["state"].as_str().unwrap_or_default().to_owned(), late)),
         "closed" => recorded.closed_otherwise += 1,
+        "key_destroyed" => {
+            recorded.destroyed.push(event["epoch"].as_u64().and_then(|n| n.try_into().ok()).unwrap_or_default());
+        }
         _ => {}
     }
 }

@@ -31,6 +31,8 @@ pub enum Rule {
     Checkpoint,
     /// The log was once published otherwise: it did not only grow (I6).
     OnlyGrows,
+    /// Something needs a key that is destroyed, or a destruction is told twice, or of a key that is there (I7).
+    DestroyedKeys,
     /// A row of the instructed person's that is not as the data map says (I5).
     SubjectRows,
     /// A row that nobody had instructed anything about, and that is not as it was (I8).
@@ -71,6 +73,7 @@ pub struct Figures {
     pub entries: u64,
     pub tiles: u64,
     pub checkpoints: u64,
+    pub keys_destroyed: u64,
     pub people: u64,
     pub neighbours: u64,
 }

@@ -5,6 +5,7 @@ mod apps;
 mod entries;
 pub mod finding;
 pub mod journal;
+mod keys;
 mod log;
 pub mod manifest;
 mod note;
@@ -50,6 +51,7 @@ pub async fn check(manifest: &Manifest) -> Result<Report, CheckError> {
     let after = Snapshot::take(&manifest.apps).await?;
     let expected = people::expect(&before, &sent, &mut report);
     people::compare(&expected, &after, &mut report);
+    keys::check(&mut store, &ledger, &mut report).await?;
     requests::check(&mut store, &manifest.systems, &journal, &ledger, &expected.outcomes, &mut report).await?;
     logs(manifest, &sent, &mut report)?;
     report.findings.sort();

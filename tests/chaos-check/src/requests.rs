@@ -9,6 +9,7 @@ use crate::{
     entries::{Ledger, Recorded, digest},
     finding::{Report, Rule},
     journal::{Event, Line, Sent},
+    keys::OF_NO_REQUEST,
     people::Outcomes,
     rows::{As, Database},
 };
@@ -149,7 +150,7 @@ pub async fn check(
         }
     }
     for key in ledger.keys() {
-        report.expect(requests.contains_key(key), Rule::EntryOfEvent, || {
+        report.expect(key.1 == OF_NO_REQUEST || requests.contains_key(key), Rule::EntryOfEvent, || {
             format!("the ledger tells of {}/{}, which is not in the store", key.0, key.1)
         });
     }

@@ -45,6 +45,8 @@ use crate::{
 
 pub type Failure = Box<dyn Error + Send + Sync>;
 
+/// How often the keys are rotated, on average: far more often than anybody would, and in the shortest run once.
+const ROTATED_EVERY: Duration = Duration::from_secs(4);
 /// Names that are looked at until they are completed, at most.
 const LOOKED_AT_MAX: usize = 200;
 
@@ -75,6 +77,8 @@ pub struct Outcome {
     pub faults: BTreeMap<String, usize>,
     pub figures: Figures,
     pub acknowledged: u64,
+    /// Key epochs that have ended, with their keys destroyed.
+    pub rotations: usize,
     pub retries: u64,
     pub longest_acknowledgement_s: f64,
     /// Replicas that ended by themselves with an error, and were started again.
@@ -131,6 +135,7 @@ pub async fn run(options: &Options, say: &(impl Fn(String) + Sync)) -> Result<Ou
         clients.spawn(load::in_streams(desk.clone(), customer, token.clone(), rest, options.pace * 10));
     }
     clients.spawn(load::look(desk.clone(), looking));
+    clients.spawn(load::rotate_keys(desk.clone(), scene.operator.clone(), ROTATED_EVERY));
     clients.spawn(watch_log(desk.clone(), scene.clone()));
     let supervised = tokio::spawn(supervise(scene.clone()));
 
@@ -163,6 +168,13 @@ pub async fn run(options: &Options, say: &(impl Fn(String) + Sync)) -> Result<Ou
     if settled.is_err() {
         findings.extend(stuck(&scene, &tokens).await);
     }
+    let rotations = match tokio::time::timeout(options.settle, rotated(&scene)).await {
+        Ok(rotations) => rotations,
+        Err(_) => {
+            findings.push("a key epoch does not end though all faults are over".to_owned());
+            0
+        }
+    };
     let settled_after_s = over.elapsed().as_secs_f64();
     say(format!("{:7.1} s  settled", begun.elapsed().as_secs_f64()));
     supervised.abort();
@@ -192,6 +204,7 @@ pub async fn run(options: &Options, say: &(impl Fn(String) + Sync)) -> Result<Ou
         faults: schedule::counts(&faults),
         figures: report.figures,
         acknowledged: desk.told.acknowledged.load(Ordering::Relaxed),
+        rotations,
         retries: desk.told.retries.load(Ordering::Relaxed),
         longest_acknowledgement_s: Duration::from_millis(desk.told.longest_ms.load(Ordering::Relaxed)).as_secs_f64(),
         gave_up,
@@ -249,6 +262,22 @@ async fn settle(scene: &Scene, tokens: &[(&str, String)]) {
         while !open_requests(scene, token).await.is_ok_and(|open| open.is_empty()) {
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
+    }
+}
+
+/// Until nothing is under an earlier key any more. Gives how many there were.
+async fn rotated(scene: &Scene) -> usize {
+    loop {
+        if let Ok(client) = Client::connect(scene.replicas[0].client_link.endpoint(), &scene.operator).await
+            && let Ok(epochs) = client.keys().list_key_epochs(v1::ListKeyEpochsRequest {}).await
+        {
+            let epochs = epochs.into_inner().epochs;
+            let ended = epochs.iter().filter(|e| e.state() == v1::KeyEpochState::Logged).count();
+            if ended + 1 == epochs.len() {
+                return ended;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
     }
 }
 

@@ -281,6 +281,25 @@ async fn stream(desk: &Desk, token: &str, round: &[Instruction]) -> std::io::Res
     }
 }
 
+/// An operator who has the keys rotated, more often than anybody would: people have instructions on both sides of it.
+pub async fn rotate_keys(desk: Arc<Desk>, token: String, every: Duration) -> std::io::Result<()> {
+    let mut due = Instant::now() + about(every);
+    while !desk.stopping() {
+        if due <= Instant::now() {
+            let asked = match desk.client(&token).await {
+                Ok(client) => client.keys().rotate_keys(v1::RotateKeysRequest {}).await.map_err(ClientError::from),
+                Err(error) => Err(error),
+            };
+            match asked {
+                Ok(_) => due = Instant::now() + about(every),
+                Err(error) => desk.told.error(&error),
+            }
+        }
+        desk.pause().await;
+    }
+    Ok(())
+}
+
 /// Looks at requests until each is completed, and writes down that it was.
 pub async fn look(desk: Arc<Desk>, mut names: mpsc::Receiver<Look>) -> std::io::Result<()> {
     let mut open: Vec<Look> = Vec::new();

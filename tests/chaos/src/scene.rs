@@ -67,7 +67,7 @@ pub struct Scene {
     pub postgres: Option<Postgres>,
     pub disk: Option<Disk>,
     pub folder: PathBuf,
-    operator: String,
+    pub operator: String,
     pub manifest: Manifest,
 }
 

@@ -108,6 +108,19 @@ fn damages() -> Vec<Damage> {
             Inflict::Store("UPDATE ledger_batches SET first_index = NULL WHERE batch_id =
                             (SELECT batch_id FROM ledger_entries WHERE kind = 'completed' AND request_id = {one})"),
         ),
+        damage(
+            "a request needs a key that is destroyed",
+            Rule::DestroyedKeys,
+            Inflict::Store("UPDATE requests SET key_epoch = '1' WHERE request_id = {one}"),
+        ),
+        damage(
+            "a subject is told by a key that is destroyed",
+            Rule::DestroyedKeys,
+            Inflict::Store(
+                "INSERT INTO subject_heads (customer_id, pseudonym, request_id)
+                 VALUES ('acme', x'0000000100000000000000000000000000000000', x'00000000000000000000000000000000')",
+            ),
+        ),
         damage("a leaf in a bundle is altered", Rule::Checkpoint, Inflict::Files(|m| alter(&first_file(m, "tile/entries"), 2))),
         damage("a hash in a tile is altered", Rule::Tiles, Inflict::Files(|m| alter(&first_file(m, "tile/0"), 0))),
         damage("a tile is gone", Rule::Tiles, Inflict::Files(|m| remove_all(m, "tile/0"))),
@@ -211,6 +224,7 @@ async fn every_damage_to_a_finished_run_is_found() {
     let outcome = quittance_chaos::run(&options, &|line| println!("{line}")).await.unwrap();
     assert!(outcome.findings.is_empty(), "{:#?}", outcome.findings);
     println!("{:?}", outcome.figures);
+    assert!(outcome.figures.keys_destroyed > 0, "no key was rotated");
     for damage in damages() {
         let folder = tempfile::tempdir().unwrap();
         let manifest = copy(&outcome.folder, folder.path());
