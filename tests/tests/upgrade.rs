@@ -1,7 +1,11 @@
 //! An upgrade without downtime: an earlier build and this one work on one store, and the earlier one then leaves. `make upgrade` builds the
 //! earlier one and says where it is.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    path::PathBuf,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use quittance_api::v1;
 use quittance_client::Client;
@@ -24,6 +28,31 @@ async fn erase(at: &Client, subjects: std::ops::Range<u64>) -> Vec<String> {
     names
 }
 
+/// Whose data is to be kept: every build asks the customer before it erases.
+async fn is_known_to_be_restricted(at: &Client, n: u64) {
+    let held = create(at, by_email(v1::Action::Erasure, email(n))).await.unwrap();
+    assert_eq!(held.state(), v1::RequestState::AwaitingCustomer, "{held:#?}");
+}
+
+async fn rotate(operator: &Client) {
+    let epochs = async || {
+        let listed = operator.keys().list_key_epochs(v1::ListKeyEpochsRequest {}).await.unwrap();
+        listed.into_inner().epochs
+    };
+    let before = epochs().await.len();
+    operator.keys().rotate_keys(v1::RotateKeysRequest {}).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        let now = epochs().await;
+        let ended = now.iter().filter(|epoch| epoch.state() == v1::KeyEpochState::Logged).count();
+        if now.len() == before + 1 && ended == before {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{now:#?}");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs an earlier build: make upgrade"]
 async fn an_earlier_build_and_this_one_work_on_one_store_and_nothing_is_lost_or_done_twice() {
@@ -41,6 +70,9 @@ async fn an_earlier_build_and_this_one_work_on_one_store_and_nothing_is_lost_or_
     let at_old = old.client(&token).await;
     let mut names = erase(&at_old, 0..20).await;
     completed(&at_old, &names[0]).await;
+    let ground = v1::RestrictionGround::UnlawfulProcessing.into();
+    let restriction = v1::Request { restriction_ground: ground, ..by_email(v1::Action::Restriction, email(79)) };
+    create(&at_old, restriction).await.unwrap();
 
     // The store is migrated below the earlier build's feet, and both serve.
     let new = old.beside(SETTINGS).await;
@@ -53,11 +85,20 @@ async fn an_earlier_build_and_this_one_work_on_one_store_and_nothing_is_lost_or_
         completed(&at_old, name).await;
         completed(&at_new, name).await;
     }
+    // Whoever of the two turns the keys over: both go on telling who somebody is.
+    rotate(&operator).await;
+    is_known_to_be_restricted(&at_old, 79).await;
+    is_known_to_be_restricted(&at_new, 79).await;
     // In the midst of work.
     names.extend(erase(&at_old, 60..70).await);
     assert!(old.terminate().await < Duration::from_secs(30));
     names.extend(erase(&at_new, 70..75).await);
 
+    let operator = new.client(old.operator_token()).await;
+    for _ in 0..2 {
+        rotate(&operator).await;
+        is_known_to_be_restricted(&at_new, 79).await;
+    }
     let keys = new.command().args(["ledger", "keys"]).output().unwrap();
     let keys = String::from_utf8(keys.stdout).unwrap().lines().map(|line| line.parse().unwrap()).collect();
     let policy = Policy::new(keys, vec![], 0).unwrap();
