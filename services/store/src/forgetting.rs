@@ -236,17 +236,13 @@ impl Forgetting {
             return Ok(KeyTurn::Covered { epoch: epoch.number, subjects });
         }
         if self.store.close_rewrapped(epoch, current, now).await? {
-            let customers = self.store.customers_with_lost_restrictions(epoch).await?;
-            if !customers.is_empty() {
-                tracing::error!(
-                    epoch = epoch.number,
-                    ?customers,
-                    "restrictions of before this store was restored hold no erasure back any more: these customers must instruct them anew"
-                );
-            }
+            self.store.tell_lost_restrictions(epoch).await?;
             return Ok(KeyTurn::Rewrapped(epoch.number));
         }
         // Locked by others while we passed, or not to be opened: the next walk begins anew.
+        if walk.unopenable > 0 {
+            self.store.tell_lost_restrictions(epoch).await?;
+        }
         let (epoch, requests) = (epoch.number, walk.unopenable);
         Ok(if requests > 0 { KeyTurn::Stuck { epoch, requests } } else { KeyTurn::Waits })
     }
@@ -420,6 +416,20 @@ impl Store {
         Ok(batch)
     }
 
+    /// Again and again, while there are any: nothing else tells.
+    async fn tell_lost_restrictions(&self, epoch: &EpochRow) -> StoreResult<()> {
+        let customers = self.customers_with_lost_restrictions(epoch).await?;
+        if !customers.is_empty() {
+            tracing::error!(
+                epoch = epoch.number,
+                ?customers,
+                "restrictions of before this store was restored hold no erasure back any more: these customers (a hundred at most are named) must \
+                 instruct them anew"
+            );
+        }
+        Ok(())
+    }
+
     /// A batch of one customer's subjects: of the first that has any whom nobody is at work about. Answers how many.
     async fn cover_subjects(&self, epoch: &EpochRow, current: &EpochRow) -> StoreResult<u64> {
         let Some(names) = self.names_under(epoch, current)? else { return Ok(0) };
@@ -503,9 +513,15 @@ impl Store {
         if tx.fetch_one(&format!("{} LIMIT 1", under()), under_args(epoch, covered.as_ref())).await?.is_some() {
             tracing::error!(
                 epoch = epoch.number,
-                "something is sealed under an epoch that was closed: its key is kept"
+                "something is sealed under an epoch that was closed: its key is kept, and it is turned over again"
             );
-            return Err(StoreError::Inconsistent { table: "key_epochs", what: "an epoch that is closed is in use" });
+            drop(tx);
+            let mut tx = self.deployment_tx().await?;
+            let again =
+                "UPDATE key_epochs SET state = 'CLOSED', rewrapped_us = NULL WHERE epoch = $1 AND state = 'REWRAPPED'";
+            tx.execute(again, vec![epoch.number.into()]).await?;
+            tx.commit().await?;
+            return Ok(KeyTurn::Waits);
         }
         tx.commit().await?;
         self.ring().destroy(epoch.number, &epoch.check)?;

@@ -182,7 +182,11 @@ impl Store {
         let mut results: Vec<Option<IntakeItem>> = items.iter().map(|_| None).collect();
         // Sealing is CPU work of some milliseconds a chunk, and must not hold a transaction open.
         let epoch = self.sealing_epoch().await?;
-        let subjects = self.ring().subject_keys(ctx.customer, epoch.number)?;
+        let subjects = match self.ring().subject_keys(ctx.customer, epoch.number) {
+            // We stood still since, and it was turned over and destroyed meanwhile.
+            Err(StoreError::NoEpochKey(_)) => return Ok(None),
+            subjects => subjects?,
+        };
         let mut prepared = self.prepare(ctx, items, (&epoch, &subjects), &mut results)?;
         let mut tx = self.customer_tx(ctx.customer).await?;
         let mut known = look(&mut tx, ctx.customer, &prepared).await?;
@@ -200,7 +204,9 @@ impl Store {
         }
         self.drop_repeated(ctx.customer, items, std::mem::take(&mut known.requests), &mut prepared, &mut results);
         // Only while an earlier epoch is turned over.
-        if subjects.has_earlier() && carry_over(&mut tx, ctx.customer, &subjects, &named(&prepared)).await? {
+        if subjects.has_earlier() {
+            carry_over(&mut tx, ctx.customer, &subjects, &named(&prepared)).await?;
+            // Always: what was restricted by an old name when we looked may have been covered anew by another since.
             known.restrictions = restrictions(&mut tx, ctx.customer, &prepared).await?;
         }
         let alone = prepared.iter().any(Prepared::comes_alone);
@@ -400,6 +406,15 @@ async fn put_off_behind_open(
     results: &mut [Option<IntakeItem>],
 ) -> StoreResult<()> {
     let asked: BTreeSet<&Vec<u8>> = prepared.iter().filter(|p| p.comes_alone()).flat_map(|p| &p.pseudonyms).collect();
+    // Who closed a request while its head was being covered anew has left it behind.
+    tx.execute_rows(
+        "WITH v(pseudonym) AS ({rows}) DELETE FROM subject_heads WHERE customer_id = $1 AND pseudonym IN (SELECT pseudonym FROM v)
+           AND request_id IN (SELECT r.request_id FROM requests r WHERE r.customer_id = $1 AND r.closed_us IS NOT NULL
+             AND r.request_id = subject_heads.request_id)",
+        vec![customer.as_str().into()],
+        Rows::new(vec![Column::bytes(asked.iter().map(|name| (*name).clone()))]),
+    )
+    .await?;
     let rows = tx
         .fetch_rows(
             "WITH v(pseudonym) AS ({rows}) SELECT h.pseudonym FROM v

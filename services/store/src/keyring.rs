@@ -269,6 +269,16 @@ impl KeyRing {
         self.epochs_mut().keys.clear();
     }
 
+    /// Whether the folder has the key of the current epoch now, whatever memory has.
+    pub(crate) fn has_current(&self) -> StoreResult<bool> {
+        let current = self.epochs().known.current;
+        self.has(current)
+    }
+
+    pub(crate) fn has(&self, epoch: u32) -> StoreResult<bool> {
+        Ok(self.read(epoch)?.is_some())
+    }
+
     /// What is sealed now is sealed under this.
     pub(crate) fn current(&self) -> StoreResult<Arc<EpochKey>> {
         let current = self.epochs().known.current;

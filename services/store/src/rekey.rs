@@ -13,7 +13,7 @@ use quittance_sql::{Column, Engine, Rows, Tx, Val};
 use crate::{
     Store, StoreError, StoreResult,
     epochs::{EpochRow, hold_epoch},
-    subject_keys::{NamesOf, SubjectKeys},
+    subject_keys::{NamesOf, SubjectForm, SubjectKeys},
 };
 
 /// Persons of one transaction.
@@ -60,14 +60,14 @@ pub(crate) fn names_args(names: Option<&NamesOf>) -> [Val; 3] {
     }
 }
 
-/// Before anything is looked up, or brought, about these persons: their rows of earlier epochs become rows of the present one. `true`: there
-/// were some, so what was looked up before by their names was not all. The caller holds the epoch.
+/// Before anything is looked up, or brought, about these persons: their rows of earlier epochs become rows of the present one. What was looked up
+/// before by their names may not have been all. The caller holds the epoch.
 pub(crate) async fn carry_over(
     tx: &mut Tx,
     customer: &CustomerId,
     keys: &SubjectKeys,
     pseudonyms: &BTreeSet<Vec<u8>>,
-) -> StoreResult<bool> {
+) -> StoreResult<()> {
     let mut becomes: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
     for pseudonym in pseudonyms {
         becomes.extend(keys.earlier(pseudonym)?.into_iter().map(|was| (was, pseudonym.clone())));
@@ -85,21 +85,28 @@ pub(crate) async fn carry_over(
         }
     }
     if found.is_empty() {
-        return Ok(false);
+        return Ok(());
     }
     alone(tx, customer).await?;
-    cover_anew(tx, customer, &found).await?;
-    Ok(true)
+    cover_anew(tx, customer, &found).await
 }
 
 async fn cover_anew(tx: &mut Tx, customer: &CustomerId, names: &BTreeMap<Vec<u8>, Vec<u8>>) -> StoreResult<()> {
+    let rows = || Rows::new(vec![Column::bytes(names.keys().cloned()), Column::bytes(names.values().cloned())]);
+    // Two heads of one person there are only where an epoch's key was lost, and came back: who came meanwhile stands behind nobody, and stays first.
+    tx.execute_rows(
+        "WITH v(was, becomes) AS ({rows}) DELETE FROM subject_heads WHERE customer_id = $1 AND pseudonym IN (
+           SELECT v.was FROM v JOIN subject_heads h ON h.customer_id = $1 AND h.pseudonym = v.becomes)",
+        vec![customer.as_str().into()],
+        rows(),
+    )
+    .await?;
     for table in TABLES {
         let sql = format!(
             "WITH v(was, becomes) AS ({{rows}}) UPDATE {table} SET pseudonym = v.becomes FROM v
              WHERE {table}.customer_id = $1 AND {table}.pseudonym = v.was"
         );
-        let rows = Rows::new(vec![Column::bytes(names.keys().cloned()), Column::bytes(names.values().cloned())]);
-        tx.execute_rows(&sql, vec![customer.as_str().into()], rows).await?;
+        tx.execute_rows(&sql, vec![customer.as_str().into()], rows()).await?;
     }
     Ok(())
 }
@@ -108,19 +115,20 @@ impl Store {
     /// The names that keep an epoch's key needed.
     pub(crate) fn names_under(&self, epoch: &EpochRow, current: &EpochRow) -> StoreResult<Option<NamesOf>> {
         let names = NamesOf::epoch(epoch.number, epoch.subjects, current.subjects);
-        match self.ring().cover(epoch.number, epoch.subjects) {
-            // It is lost, and with it what it covered: nobody's name will be one of these again, and there is nothing left to destroy.
-            Err(StoreError::NoEpochKey(_)) => Ok(None),
-            cover => cover.map(|_| names),
-        }
+        // With it what it covered is lost: nobody's name will be one of these again, and there is nothing left to destroy.
+        Ok(if self.is_lost(epoch)? { None } else { names })
+    }
+
+    /// Whether the key of an epoch with covered names is gone for good: the ring has the present epoch's, looked at now, and not this one. (A
+    /// ring that has neither is not there at the moment, or another one.)
+    fn is_lost(&self, epoch: &EpochRow) -> StoreResult<bool> {
+        Ok(epoch.subjects == SubjectForm::Covered && self.ring().has_current()? && !self.ring().has(epoch.number)?)
     }
 
     /// Customers whose standing restrictions nobody is recognised by any more, since the key of their epoch is lost. At most a hundred.
     pub(crate) async fn customers_with_lost_restrictions(&self, epoch: &EpochRow) -> StoreResult<Vec<String>> {
-        let lost = matches!(self.ring().cover(epoch.number, epoch.subjects), Err(StoreError::NoEpochKey(_)));
-        let Some(names) = NamesOf::epoch(epoch.number, epoch.subjects, epoch.subjects).filter(|_| lost) else {
-            return Ok(Vec::new());
-        };
+        let names = NamesOf::epoch(epoch.number, epoch.subjects, epoch.subjects);
+        let Some(names) = names.filter(|_| self.is_lost(epoch).unwrap_or(false)) else { return Ok(Vec::new()) };
         let mut tx = self.deployment_read().await?;
         let sql = "SELECT c.customer_id FROM customers c WHERE EXISTS (SELECT 1 FROM restrictions n WHERE n.customer_id = c.customer_id
                      AND length(n.pseudonym) = $1 AND n.pseudonym >= $2 AND n.pseudonym < $3) ORDER BY c.customer_id LIMIT 100";

@@ -120,6 +120,7 @@ suite! {
             builds_side_by_side_tell_subjects_alike,
             a_line_is_never_broken_while_keys_rotate,
             without_the_destroyed_key_nobody_can_be_looked_for,
+            a_key_that_was_away_for_a_while_breaks_nothing,
         }
         intake {
             the_same_instruction_twice_is_one_request,

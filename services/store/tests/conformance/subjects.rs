@@ -275,3 +275,33 @@ pub async fn a_line_is_moved_or_covered_anew_by_one_at_a_time(t: &TestStore) {
     }
     assert_eq!((names(t).await.len(), t.count("SELECT count(*) FROM subject_heads").await), (1, 1));
 }
+
+/// It was restored from elsewhere, after others had gone on without it.
+pub async fn a_key_that_was_away_for_a_while_breaks_nothing(t: &mut TestStore) {
+    let (acme, _) = acme_and_crm(t).await;
+    acme.instruct(at(1), access("mara")).await;
+    acme.instruct(at(1), restriction("noor", UnlawfulProcessing)).await;
+    rotated(t, Rotated::Begun).await;
+    drop(acme);
+    t.close().await;
+    let (key, away) = (t.file("keys").join("epoch-1.key"), t.file("away.key"));
+    std::fs::rename(&key, &away).unwrap();
+    t.open("keys").await.unwrap();
+    let turns = crate::forgetting::turn_all(&mut forgetting(t), at(40)).await;
+    assert_eq!(turns.last(), Some(&KeyTurn::Stuck { epoch: 1, requests: 2 }), "{turns:?}");
+    let row = t.customer(&quittance_domain::ids::CustomerId::new("acme").unwrap()).await.unwrap();
+    let acme = Customer { store: (**t).clone(), id: row.id, agreement: row.agreement };
+    acme.instruct(at(11), access("mara")).await;
+    std::fs::rename(&away, &key).unwrap();
+    t.refresh_keys().await.unwrap();
+    acme.instruct(at(12), access("mara")).await;
+    let held = acme.instruct(at(12), erasure("noor")).await;
+    assert_eq!(acme.state(held).await, RequestState::AwaitingCustomer, "the restriction is known again");
+    crate::forgetting::turn_all(&mut forgetting(t), at(200)).await;
+    assert_eq!(
+        states(t).await.iter().map(|(_, state)| *state).collect::<Vec<_>>(),
+        [EpochState::Logged, EpochState::Current]
+    );
+    // One name each.
+    assert_eq!((names(t).await.len(), t.count("SELECT count(*) FROM subject_heads").await), (2, 2));
+}
