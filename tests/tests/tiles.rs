@@ -186,6 +186,36 @@ async fn tiles_and_checkpoint_are_served_and_published_as_the_specification_has_
     }
 }
 
+/// However much there is to sign for, and not before there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_is_signed_every_second_at_most_and_only_while_there_is_news() {
+    let public = tempfile::tempdir().unwrap();
+    let folder = public.path().join("log");
+    let settings = [("QUITTANCED_LEDGER__PUBLISH", folder.to_str().unwrap())];
+    let deployment = Deployment::start_with(StoreKind::Sqlite, &settings).await;
+    let keys = keys(&deployment);
+    let mut seen: Vec<(u64, Instant)> = Vec::new();
+    let mut staged = 0;
+    while seen.len() < 5 {
+        stage(&deployment, 1).await;
+        staged += 1;
+        let note = fs::read(folder.join("checkpoint")).unwrap_or_default();
+        if let Ok(signed) = SignedHead::read(&note, &keys)
+            && seen.last().is_none_or(|(size, _)| *size != signed.head.size)
+        {
+            seen.push((signed.head.size, Instant::now()));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // The first may have been seen late, by less than the next one came.
+    let passed = seen[4].1 - seen[0].1;
+    assert!(passed > Duration::from_millis(2900), "five checkpoints within {passed:?}: {seen:?}");
+    let last = until_published(&folder, staged, &keys).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let note = fs::read(folder.join("checkpoint")).unwrap();
+    assert_eq!(note, last.note.to_string().into_bytes(), "nothing came, and nothing was signed");
+}
+
 /// The tiles of the largest tree hold those of the smaller ones.
 struct Folder<'a> {
     folder: &'a Path,

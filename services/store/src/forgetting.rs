@@ -256,7 +256,7 @@ fn under() -> String {
          OR EXISTS (SELECT 1 FROM kept_rows k WHERE k.customer_id = c.customer_id AND k.key_epoch = CAST($1 AS TEXT))
          OR EXISTS (SELECT 1 FROM replay_shares s WHERE s.customer_id = c.customer_id AND s.key_epoch = CAST($1 AS TEXT))
          OR {}",
-        has_names(2)
+        has_names()
     )
 }
 

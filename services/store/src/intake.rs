@@ -24,7 +24,7 @@ use crate::{
     RequestRow, Store, StoreError, StoreResult, SubjectSecrets, TaskRow, Topology, changes,
     keyring::{EpochKey, random},
     ledger::Staging,
-    rekey::carry_over,
+    rekey::{carry_over, forget_left_heads},
     replan::{Insertion, insert_tasks},
     requests::{ChangedIdentifier, list_text, read_with_tasks},
     seal::{KeyOf, RequestKey, WrappedKey},
@@ -406,15 +406,7 @@ async fn put_off_behind_open(
     results: &mut [Option<IntakeItem>],
 ) -> StoreResult<()> {
     let asked: BTreeSet<&Vec<u8>> = prepared.iter().filter(|p| p.comes_alone()).flat_map(|p| &p.pseudonyms).collect();
-    // Who closed a request while its head was being covered anew has left it behind.
-    tx.execute_rows(
-        "WITH v(pseudonym) AS ({rows}) DELETE FROM subject_heads WHERE customer_id = $1 AND pseudonym IN (SELECT pseudonym FROM v)
-           AND request_id IN (SELECT r.request_id FROM requests r WHERE r.customer_id = $1 AND r.closed_us IS NOT NULL
-             AND r.request_id = subject_heads.request_id)",
-        vec![customer.as_str().into()],
-        Rows::new(vec![Column::bytes(asked.iter().map(|name| (*name).clone()))]),
-    )
-    .await?;
+    forget_left_heads(tx, customer, asked.iter().map(|name| (*name).clone())).await?;
     let rows = tx
         .fetch_rows(
             "WITH v(pseudonym) AS ({rows}) SELECT h.pseudonym FROM v

@@ -53,7 +53,8 @@ impl std::fmt::Debug for Kept {
     }
 }
 
-/// As it is sealed: the subject's names (`subject_keys.rs`), by which later instructions and restrictions are told to be about the same person, and the rows.
+/// As it is sealed: the subject's names (`subject_keys.rs`), by which later instructions and restrictions are told to be about the same
+/// person, and the rows.
 struct Content {
     names: BTreeSet<Vec<u8>>,
     rows: Vec<u8>,

@@ -18,7 +18,7 @@ use crate::{
 
 /// Persons of one transaction.
 const BATCH: usize = 500;
-/// The tables that have subjects' names. In the order in which whoever closes a request deletes from them.
+/// The tables that have subjects' names.
 const TABLES: [&str; 3] = ["subject_heads", "subject_lines", "restrictions"];
 
 /// Until the transaction ends, nobody else covers this customer's rows anew, or moves them in their lines.
@@ -37,13 +37,12 @@ pub(crate) async fn any(tx: &mut Tx) -> StoreResult<bool> {
     Ok(tx.fetch_one(&sql, vec![]).await?.is_some())
 }
 
-/// That a customer `c` has names of an epoch: in `$n` their length, then their range ([`names_args`]).
-pub(crate) fn has_names(n: usize) -> String {
-    let (from, before) = (n + 1, n + 2);
+/// That a customer `c` has names of an epoch: `$2` to `$4` say which ([`names_args`]).
+pub(crate) fn has_names() -> String {
     let of = |table: &str| {
         format!(
-            "EXISTS (SELECT 1 FROM {table} n WHERE n.customer_id = c.customer_id AND length(n.pseudonym) = ${n}
-               AND n.pseudonym >= ${from} AND n.pseudonym < ${before})"
+            "EXISTS (SELECT 1 FROM {table} n WHERE n.customer_id = c.customer_id AND length(n.pseudonym) = $2
+               AND n.pseudonym >= $3 AND n.pseudonym < $4)"
         )
     };
     TABLES.map(of).join(" OR ")
@@ -93,7 +92,7 @@ pub(crate) async fn carry_over(
 
 async fn cover_anew(tx: &mut Tx, customer: &CustomerId, names: &BTreeMap<Vec<u8>, Vec<u8>>) -> StoreResult<()> {
     let rows = || Rows::new(vec![Column::bytes(names.keys().cloned()), Column::bytes(names.values().cloned())]);
-    // Two heads of one person there are only where an epoch's key was lost, and came back: who came meanwhile stands behind nobody, and stays first.
+    // Two heads of one person there are only where an epoch's key was away, and came back. Who comes next stands behind what came meanwhile.
     tx.execute_rows(
         "WITH v(was, becomes) AS ({rows}) DELETE FROM subject_heads WHERE customer_id = $1 AND pseudonym IN (
            SELECT v.was FROM v JOIN subject_heads h ON h.customer_id = $1 AND h.pseudonym = v.becomes)",
@@ -108,6 +107,23 @@ async fn cover_anew(tx: &mut Tx, customer: &CustomerId, names: &BTreeMap<Vec<u8>
         );
         tx.execute_rows(&sql, vec![customer.as_str().into()], rows()).await?;
     }
+    Ok(())
+}
+
+/// Who closes the newest request about a person while somebody covers its head anew leaves the head to him, and he may not see that it is closed.
+pub(crate) async fn forget_left_heads(
+    tx: &mut Tx,
+    customer: &CustomerId,
+    names: impl Iterator<Item = Vec<u8>>,
+) -> StoreResult<()> {
+    tx.execute_rows(
+        "WITH v(pseudonym) AS ({rows}) DELETE FROM subject_heads WHERE customer_id = $1 AND pseudonym IN (SELECT pseudonym FROM v)
+           AND request_id IN (SELECT r.request_id FROM requests r WHERE r.customer_id = $1 AND r.closed_us IS NOT NULL
+             AND r.request_id = subject_heads.request_id)",
+        vec![customer.as_str().into()],
+        Rows::new(vec![Column::bytes(names)]),
+    )
+    .await?;
     Ok(())
 }
 
@@ -127,8 +143,9 @@ impl Store {
 
     /// Customers whose standing restrictions nobody is recognised by any more, since the key of their epoch is lost. At most a hundred.
     pub(crate) async fn customers_with_lost_restrictions(&self, epoch: &EpochRow) -> StoreResult<Vec<String>> {
+        let lost = self.is_lost(epoch)?;
         let names = NamesOf::epoch(epoch.number, epoch.subjects, epoch.subjects);
-        let Some(names) = names.filter(|_| self.is_lost(epoch).unwrap_or(false)) else { return Ok(Vec::new()) };
+        let Some(names) = names.filter(|_| lost) else { return Ok(Vec::new()) };
         let mut tx = self.deployment_read().await?;
         let sql = "SELECT c.customer_id FROM customers c WHERE EXISTS (SELECT 1 FROM restrictions n WHERE n.customer_id = c.customer_id
                      AND length(n.pseudonym) = $1 AND n.pseudonym >= $2 AND n.pseudonym < $3) ORDER BY c.customer_id LIMIT 100";
@@ -141,7 +158,7 @@ impl Store {
         let mut tx = self.deployment_read().await?;
         let sql = format!(
             "SELECT c.customer_id FROM customers c WHERE c.customer_id > $1 AND ({}) ORDER BY c.customer_id LIMIT 1",
-            has_names(2)
+            has_names()
         );
         let [length, from, before] = names_args(Some(names));
         let row = tx.fetch_one(&sql, vec![after.into(), length, from, before]).await?;
@@ -166,15 +183,7 @@ impl Store {
         let (off, on) = (cover(epoch)?, cover(current)?);
         let found = some_names(&mut tx, customer, names).await?;
         let free = free_of(&mut tx, customer, found).await?;
-        // Those who closed the newest request about a person while we held its head left it to us.
-        tx.execute_rows(
-            "WITH v(pseudonym) AS ({rows}) DELETE FROM subject_heads WHERE customer_id = $1 AND pseudonym IN (SELECT pseudonym FROM v)
-               AND request_id IN (SELECT r.request_id FROM requests r WHERE r.customer_id = $1 AND r.closed_us IS NOT NULL
-                 AND r.request_id = subject_heads.request_id)",
-            vec![customer.as_str().into()],
-            Rows::new(vec![Column::bytes(free.iter().cloned())]),
-        )
-        .await?;
+        forget_left_heads(&mut tx, customer, free.iter().cloned()).await?;
         let anew = free.into_iter().map(|was| Ok((was.clone(), on.put_on(&off.take_off(&was)?)?)));
         let anew = anew.collect::<StoreResult<BTreeMap<_, _>>>()?;
         cover_anew(&mut tx, customer, &anew).await?;
