@@ -27,8 +27,22 @@ fn context<'a>(acme: &'a Customer, topology: &'a Topology) -> IntakeContext<'a> 
     }
 }
 
+/// The tables of a store that grows have their rows counted now and then: so often more than the bounds say, wherever it falls. (The
+/// database may be known from the case before by some number of rows.)
+struct Counted {
+    spare: u64,
+}
+
+impl Counted {
+    fn within(&mut self, trips: u64, bound: u64, what: &str) {
+        let over = trips.saturating_sub(bound);
+        assert!(over <= self.spare, "{trips} round trips {what}");
+        self.spare -= over;
+    }
+}
+
 /// Leases, stores match sets, reports; each within its bound.
-async fn work(t: &TestStore, acme: &Customer, tasks: usize, tasks_max: u32) {
+async fn work(t: &TestStore, acme: &Customer, tasks: usize, tasks_max: u32, counted: &mut Counted) {
     let crm = system_id("crm");
     let ready = t.ready_work(at(2), std::slice::from_ref(&crm)).await.unwrap();
     let query = LeaseQuery { worker: "worker", now: at(2), expires_at: at(62), tasks_max };
@@ -41,7 +55,7 @@ async fn work(t: &TestStore, acme: &Customer, tasks: usize, tasks_max: u32) {
     let sets: Vec<(&LeasedTask, Vec<u8>)> = batch.tasks.iter().map(|task| (task, b"keys".to_vec())).collect();
     let (lost, trips) = round_trips(t.save_match_sets(&crm, at(3), &sets)).await;
     assert!(lost.unwrap().is_empty());
-    assert!(trips <= MATCH_SETS, "{trips} round trips for match sets");
+    counted.within(trips, MATCH_SETS, "for match sets");
 
     let ids = batch.tasks.iter().map(|task| task.key.request).collect();
     let (actions, trips) = round_trips(t.actions(&acme.id, &ids)).await;
@@ -68,7 +82,7 @@ pub async fn one_request_takes_few(t: &TestStore) {
     let (request, tasks): (RequestRow, Vec<TaskRow>) = taken.unwrap();
     let id = request.id;
     assert_eq!(format!("{:?}", t.request(&acme.id, id).await.unwrap()), format!("{:?}", (request, tasks)));
-    work(t, &acme, 1, 1000).await;
+    work(t, &acme, 1, 1000, &mut Counted { spare: 0 }).await;
     assert_eq!(t.count("SELECT count(*) FROM requests WHERE state = 'COMPLETED'").await, 1);
     // Of all that are asked for, or of none.
     let unknown = [id, RequestId::new(uuid::Uuid::from_u128(7))].into();
@@ -81,13 +95,13 @@ pub async fn a_thousand_requests_take_no_more(t: &TestStore) {
     const { assert!(TAKE_MANY + LEASE + MATCH_SETS + REPORT <= 30) };
     let (acme, _) = acme_and_crm(t).await;
     let topology = t.topology().await.unwrap();
-    // A store that is new has its tables counted after the first of them.
-    for (name, statistics) in [("p", 1), ("q", 0)] {
+    let mut counted = Counted { spare: 1 };
+    for name in ["p", "q"] {
         let chunk: Vec<_> = (0..1000).map(|n| erasure(&format!("{name}{n}"))).collect();
         let (taken, trips) = round_trips(t.create_requests(&context(&acme, &topology), &chunk)).await;
         assert!(taken.unwrap().iter().all(Result::is_ok));
-        assert!(trips <= TAKE_MANY + statistics, "{trips} round trips to take a thousand in");
-        work(t, &acme, 1000, 1000).await;
+        counted.within(trips, TAKE_MANY, "to take a thousand in");
+        work(t, &acme, 1000, 1000, &mut counted).await;
     }
     assert_eq!(t.count("SELECT count(*) FROM requests WHERE state = 'COMPLETED'").await, 2000);
     for table in ["subject_heads", "subject_lines", "task_waits"] {
