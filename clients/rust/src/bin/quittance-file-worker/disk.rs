@@ -89,6 +89,8 @@ fn create(file: &Path, content: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -96,21 +98,30 @@ mod tests {
     #[test]
     fn whoever_looks_meanwhile_finds_no_file_that_is_not_meant_to_be_there() {
         let folder = tempfile::tempdir().unwrap();
+        let meant = BTreeSet::from(["mark", "statement"].map(str::to_owned));
         let mut seen = BTreeSet::new();
+        // For as long as it takes to have looked often, and between all writes: who of the two runs when is not ours to say.
+        let looked_enough = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let writer = scope.spawn(|| {
-                for _ in 0..200 {
+            scope.spawn(|| {
+                while !looked_enough.load(Relaxed) {
                     mark(&folder.path().join("mark")).unwrap();
                     write(&folder.path().join("statement"), b"not so").unwrap();
                     delete(&folder.path().join("mark")).unwrap();
+                    delete(&folder.path().join("statement")).unwrap();
                 }
             });
-            while !writer.is_finished() {
-                let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            let begun = Instant::now();
+            let mut looks = 0;
+            while (looks < 500 || !seen.is_superset(&meant)) && begun.elapsed() < Duration::from_secs(60) {
+                // A file may go while it is read who is there.
+                let names = fs::read_dir(folder.path()).unwrap().map_while(Result::ok).map(|entry| entry.file_name());
                 seen.extend(names.map(|name| name.into_string().unwrap()));
+                looks += 1;
             }
+            looked_enough.store(true, Relaxed);
         });
-        assert_eq!(seen, BTreeSet::from(["mark", "statement"].map(str::to_owned)));
+        assert_eq!(seen, meant);
     }
 
     #[cfg(unix)]
