@@ -1,6 +1,9 @@
 //! Who is large or slow keeps nobody else waiting.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use quittance_api::v1;
 use quittance_client::Client;
@@ -198,4 +201,101 @@ async fn sqlite_a_bulk_does_not_keep_anothers_single_request_waiting() {
 #[tokio::test]
 async fn postgres_a_bulk_does_not_keep_anothers_single_request_waiting() {
     a_bulk_does_not_keep_anothers_single_request_waiting(StoreKind::Postgres).await;
+}
+
+async fn in_work(crm: &AppDatabase) -> i64 {
+    let mut tx = crm.pool.begin_read().await.unwrap();
+    // Those that wait for our lock, and nothing of ours.
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    tx.fetch_one(waiting, vec![]).await.unwrap().unwrap().i64(0).unwrap()
+}
+
+async fn until_in_work(crm: &AppDatabase, wanted: i64) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while in_work(crm).await != wanted {
+        assert!(Instant::now() < until, "{} batches wait for the lock, not {wanted}", in_work(crm).await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What single instructions were sent.
+struct Sent {
+    last: Instant,
+    /// At most so long the server has waited for the next.
+    gap: Duration,
+    stop: bool,
+}
+
+impl Sent {
+    fn longest_gap(&self) -> Duration {
+        self.gap.max(self.last.elapsed())
+    }
+}
+
+async fn send_singles(client: Client, sent: Arc<Mutex<Sent>>) -> v1::Request {
+    for n in 0.. {
+        let begun = Instant::now();
+        let made = create(&client, by_email(v1::Action::Erasure, email(n % 200))).await.unwrap();
+        let stop = {
+            let mut sent = sent.lock().unwrap();
+            (sent.gap, sent.last) = (sent.longest_gap(), begun);
+            sent.stop
+        };
+        if stop {
+            return completed(&client, &made.name).await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    unreachable!("they come until they are stopped");
+}
+
+/// Beside single instructions, for each of which somebody waits, a bulk has one full batch in work at a system, and all that the system takes
+/// when there are none.
+#[tokio::test]
+async fn a_bulk_makes_room_beside_single_instructions() {
+    const MANY: u64 = 100;
+    let deployment = Deployment::start_with(StoreKind::Postgres, &[("QUITTANCED_DISPATCH__LEASE_S", "120")]).await;
+    let operator = deployment.operator().await;
+    let [crm, other] = [MANY, 200].map(|persons| AppDatabase::crm(Engine::Postgres, deployment.folder.path(), persons));
+    let (crm, other) = (crm.await, other.await);
+    for (customer, app) in [("bulk", &crm), ("single", &other)] {
+        deployment.secret(customer, &app.url);
+        create_customer(&operator, customer).await;
+        let about = system(customer, v1::ConnectorKind::Sql, customer, CRM_MAP);
+        register(&operator, customer, v1::System { limits: limits(10), ..about }).await.unwrap();
+    }
+    let single = deployment.client(&deployment.customer_token("single")).await;
+    let bulk = deployment.client(&deployment.customer_token("bulk")).await;
+    let mut lock = crm.pool.begin().await.unwrap();
+    lock.execute_script("SET idle_in_transaction_session_timeout = 0").await.unwrap();
+    lock.execute_script("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let sent = Arc::new(Mutex::new(Sent { last: Instant::now(), gap: Duration::ZERO, stop: false }));
+    let singles = tokio::spawn(send_singles(single, sent.clone()));
+    // Until one has come.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let item = |number| v1::BatchItem {
+        number,
+        request_id: new_id(),
+        request: Some(by_email(v1::Action::Erasure, email(number))),
+    };
+    let chunk = v1::BatchCreateRequestsRequest { parent: String::new(), items: (0..MANY).map(item).collect() };
+    let mut acks = bulk.requests().batch_create_requests(tokio_stream::iter([chunk])).await.unwrap().into_inner();
+    let mut names = Vec::new();
+    while let Some(ack) = acks.message().await.unwrap() {
+        names.extend(ack.names);
+    }
+    for _ in 0..75 {
+        let (batches, gap) = (in_work(&crm).await, sent.lock().unwrap().longest_gap());
+        assert!(batches <= 1 || gap > Duration::from_millis(900), "{batches} batches beside single instructions");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    sent.lock().unwrap().stop = true;
+    assert_eq!(singles.await.unwrap().state(), v1::RequestState::Completed);
+    // As many as a system takes, unless it says otherwise.
+    until_in_work(&crm, 4).await;
+    lock.commit().await.unwrap();
+    for name in &names {
+        assert_eq!(completed(&bulk, name).await.state(), v1::RequestState::Completed);
+    }
 }

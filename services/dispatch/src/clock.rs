@@ -39,3 +39,31 @@ impl Clock for SystemClock {
         Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod by_hand {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    /// Milliseconds since the start, set by hand.
+    #[derive(Default)]
+    pub struct ByHand(AtomicU64);
+
+    impl ByHand {
+        pub fn set(&self, ms: u64) {
+            self.0.store(ms, Ordering::SeqCst);
+        }
+    }
+
+    impl Clock for ByHand {
+        fn now(&self) -> Timestamp {
+            let ms = i64::try_from(self.0.load(Ordering::SeqCst)).unwrap();
+            Timestamp::from_millisecond(1_800_000_000_000 + ms).unwrap()
+        }
+
+        fn steady(&self) -> Duration {
+            Duration::from_millis(self.0.load(Ordering::SeqCst))
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    hash::Hash,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -18,7 +19,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Clock, DispatchLimits, batch::Workshop, gate::Gate, registry::ConnectorRegistry, topology::TopologyCache};
+use crate::{
+    Clock, DispatchLimits, batch::Workshop, gate::Gate, registry::ConnectorRegistry, singles::Singles,
+    topology::TopologyCache,
+};
 
 /// How often requests are looked at that lack a system, beside every change of systems.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
@@ -55,17 +59,39 @@ struct Desk {
     leasing: HashSet<ReadyWork>,
     /// Batches in work per customer: who has fewest comes first.
     running: HashMap<CustomerId, u32>,
+    /// Of these, the full ones at each system: there is more behind them.
+    full: HashMap<(CustomerId, SystemId), u32>,
+}
+
+fn one_less<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
 }
 
 /// Wakes the loop. A wake-up carries nothing and may be lost: the poll finds what it meant.
 #[derive(Clone)]
 pub struct DispatchHandle {
     notify: Arc<Notify>,
+    singles: Singles,
 }
 
 impl DispatchHandle {
     pub fn wake(&self) {
         self.notify.notify_one();
+    }
+
+    /// A single instruction is being taken in.
+    pub fn single_came(&self) {
+        self.singles.one_came();
+    }
+
+    /// Whether somebody waits for single instructions now, so that a bulk makes room.
+    pub fn singles_come_in(&self) -> bool {
+        self.singles.come_in()
     }
 }
 
@@ -76,6 +102,7 @@ pub struct Dispatcher {
     topology: Arc<TopologyCache>,
     workshop: Arc<Workshop>,
     notify: Arc<Notify>,
+    singles: Singles,
     desk: Arc<Mutex<Desk>>,
     /// Places for the first batch of a system each, and those that all share.
     first: Arc<Semaphore>,
@@ -100,6 +127,7 @@ impl Dispatcher {
             shared: Arc::new(Semaphore::new(limits.batches_max)),
             workshop: Arc::new(workshop),
             notify: Arc::new(Notify::new()),
+            singles: Singles::new(clock.clone()),
             desk: Arc::default(),
             store,
             clock,
@@ -111,7 +139,7 @@ impl Dispatcher {
     }
 
     pub fn handle(&self) -> DispatchHandle {
-        DispatchHandle { notify: self.notify.clone() }
+        DispatchHandle { notify: self.notify.clone(), singles: self.singles.clone() }
     }
 
     /// Runs until `drain` is cancelled, then lets running batches finish or hands them back.
@@ -168,7 +196,7 @@ impl Dispatcher {
         }
         let mut later = Vec::new();
         for work in std::mem::take(&mut backlog.work) {
-            if self.takes_nothing(&work.system) {
+            if self.takes_nothing(&work.system) || self.makes_room(&work) {
                 later.push(work);
                 continue;
             }
@@ -205,6 +233,13 @@ impl Dispatcher {
         let gate = desk.gates.get(system);
         let own = if gate.is_none_or(Gate::rests) { self.first.available_permits() } else { 0 };
         own + self.shared.available_permits() == 0 || gate.is_some_and(Gate::takes_nothing)
+    }
+
+    /// Beside single instructions a customer's bulk has fewer batches in work at a system.
+    fn makes_room(&self, work: &ReadyWork) -> bool {
+        let desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = desk.full.get(&(work.customer.clone(), work.system.clone())).copied().unwrap_or(0);
+        full >= self.limits.full_batches_beside_singles && self.singles.come_in()
     }
 
     /// A place for a batch: a system that rests has one of its own.
@@ -245,7 +280,14 @@ impl Dispatcher {
             let query = LeaseQuery { worker: &worker, now, expires_at, tasks_max };
             let leased = store.lease(&work, &query).await;
             let leased_full = leased.as_ref().is_ok_and(|b| b.tasks.len() == tasks_max as usize);
-            desk.lock().unwrap_or_else(PoisonError::into_inner).leasing.remove(&work);
+            let place = (work.customer.clone(), work.system.clone());
+            {
+                let mut desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
+                desk.leasing.remove(&work);
+                if leased_full {
+                    *desk.full.entry(place.clone()).or_default() += 1;
+                }
+            }
             if leased_full {
                 // There may be more: somebody else goes on with it while this batch is worked on.
                 notify.notify_one();
@@ -260,11 +302,9 @@ impl Dispatcher {
             };
             {
                 let mut desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(count) = desk.running.get_mut(&work.customer) {
-                    *count -= 1;
-                    if *count == 0 {
-                        desk.running.remove(&work.customer);
-                    }
+                one_less(&mut desk.running, &work.customer);
+                if leased_full {
+                    one_less(&mut desk.full, &place);
                 }
                 if let Some(gate) = desk.gates.get_mut(&system.id) {
                     gate.came_back(verdict);

@@ -82,13 +82,9 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        collections::BTreeSet,
-        sync::atomic::{AtomicU64, Ordering},
-    };
+    use std::collections::BTreeSet;
 
     use quittance_domain::{
-        Timestamp,
         country::Country,
         data_map::DataMap,
         ids::SystemId,
@@ -96,27 +92,7 @@ mod tests {
     };
 
     use super::*;
-
-    /// Milliseconds since the start, set by hand.
-    #[derive(Default)]
-    struct ByHand(AtomicU64);
-
-    impl ByHand {
-        fn set(&self, ms: u64) {
-            self.0.store(ms, Ordering::SeqCst);
-        }
-    }
-
-    impl Clock for ByHand {
-        fn now(&self) -> Timestamp {
-            let ms = i64::try_from(self.0.load(Ordering::SeqCst)).unwrap();
-            Timestamp::from_millisecond(1_800_000_000_000 + ms).unwrap()
-        }
-
-        fn steady(&self) -> Duration {
-            Duration::from_millis(self.0.load(Ordering::SeqCst))
-        }
-    }
+    use crate::clock::by_hand::ByHand;
 
     fn gate(concurrency: u32, batches_per_second: u32) -> (Gate, Arc<ByHand>) {
         let registration = Registration {

@@ -19,6 +19,7 @@ mod limits;
 mod registry;
 pub mod remote;
 mod replay;
+mod singles;
 mod suppressions;
 mod topology;
 

@@ -57,7 +57,7 @@ async fn serve(
     let mut end: Option<ApiResult<()>> = None;
     loop {
         let draining = app.drain.is_cancelled();
-        if let Some((chunk, whom)) = next.take_if(|(_, whom)| !draining && may_begin(&names, whom)) {
+        if let Some((chunk, whom)) = next.take_if(|(_, whom)| !draining && may_begin(&names, whom, at_once(app))) {
             names.push_back(whom);
             under_way.push_back(tokio::spawn(take_chunk(app.clone(), chunk)));
         }
@@ -96,10 +96,15 @@ async fn serve(
     }
 }
 
+/// Beside single instructions, for each of which somebody waits, a stream does not have two chunks under way.
+fn at_once(app: &App) -> usize {
+    if app.dispatch.singles_come_in() { 1 } else { CHUNKS_AT_ONCE }
+}
+
 /// One person's instructions keep the stream's order, and a repeated `request_id` finds the first one: what shares neither with those under
 /// way may begin beside them.
-fn may_begin(under_way: &VecDeque<Names>, next: &Names) -> bool {
-    under_way.len() < CHUNKS_AT_ONCE && under_way.iter().all(|names| names.goes_beside(next))
+fn may_begin(under_way: &VecDeque<Names>, next: &Names, at_once: usize) -> bool {
+    under_way.len() < at_once && under_way.iter().all(|names| names.goes_beside(next))
 }
 
 async fn read_chunk(
@@ -292,6 +297,7 @@ mod tests {
         let hasher = RandomState::new();
         let of = |intakes: &[Intake]| Names::are(&hasher, intakes, false);
         let under_way = VecDeque::from([of(&[erasure(1, "mara"), erasure(2, "noor")])]);
+        let may_begin = |under_way: &VecDeque<Names>, next: &Names| may_begin(under_way, next, CHUNKS_AT_ONCE);
         assert!(may_begin(&under_way, &of(&[erasure(3, "siu"), erasure(4, "ben")])));
         assert!(!may_begin(&under_way, &of(&[erasure(3, "siu"), erasure(4, "noor")])), "the same person");
         assert!(!may_begin(&under_way, &of(&[erasure(1, "siu")])), "the same request");
@@ -306,9 +312,10 @@ mod tests {
         let names = |n: usize| Names::are(&hasher, &[erasure(n as u128, &format!("p{n}"))], false);
         let mut under_way = VecDeque::new();
         for n in 0..CHUNKS_AT_ONCE {
-            assert!(may_begin(&under_way, &names(n)));
+            assert!(may_begin(&under_way, &names(n), CHUNKS_AT_ONCE));
+            assert_eq!(may_begin(&under_way, &names(n), 1), under_way.is_empty(), "beside single instructions");
             under_way.push_back(names(n));
         }
-        assert!(!may_begin(&under_way, &names(CHUNKS_AT_ONCE)));
+        assert!(!may_begin(&under_way, &names(CHUNKS_AT_ONCE), CHUNKS_AT_ONCE));
     }
 }

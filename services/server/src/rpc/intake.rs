@@ -218,6 +218,7 @@ impl Desk {
     /// Takes one in, and gives it as the API does. It is read anew where the rules have changed since: whom a new agreement does not name
     /// any more is not told by the old one.
     pub async fn take_one(&self, app: &App, read: impl Fn(&Rules) -> ApiResult<Intake>) -> ApiResult<v1::Request> {
+        app.dispatch.single_came();
         let mut rules = Rules::known(app, &self.customer).await?;
         let mut item = match read(&rules) {
             Ok(item) => item,
