@@ -50,7 +50,7 @@ impl SequencerOptions {
         Self {
             holder,
             lease: Duration::from_secs(10),
-            batch: 512,
+            batch: 64,
             sign_every: Duration::from_millis(1000),
             poll: Duration::from_millis(200),
         }

@@ -85,7 +85,7 @@ impl Default for LedgerConfig {
             listen: None,
             publish: None,
             lease_s: 10,
-            batch: 512,
+            batch: 64,
             sign_every_ms: 1000,
             scrub_every_s: 24 * 60 * 60,
             witness: Vec::new(),
