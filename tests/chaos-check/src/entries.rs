@@ -22,6 +22,9 @@ pub struct Recorded {
     /// By system: the confirmation's digest, late.
     pub confirmed: BTreeMap<String, Vec<(Hash, bool)>>,
     pub closed_otherwise: u64,
+    pub authorised: u64,
+    /// The due times that it was given later.
+    pub extended: Vec<i64>,
     /// Epochs whose keys it says are destroyed.
     pub destroyed: Vec<u32>,
 }
@@ -131,6 +134,8 @@ fn record(recorded: &mut Recorded, kind: &str, event: &Value) {
             recorded.confirmed.entry(system).or_default().push((digest(&event["confirmation"]), late));
         }
         "completed" => recorded.completed.push((event["state"].as_str().unwrap_or_default().to_owned(), late)),
+        "authorised" => recorded.authorised += 1,
+        "extended" => recorded.extended.push(event["due_us"].as_i64().unwrap_or_default()),
         "closed" => recorded.closed_otherwise += 1,
         "key_destroyed" => {
             recorded.destroyed.push(event["epoch"].as_u64().and_then(|n| n.try_into().ok()).unwrap_or_default());

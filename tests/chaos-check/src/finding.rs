@@ -66,6 +66,9 @@ pub struct Report {
 pub struct Figures {
     pub sent: u64,
     pub acknowledgements: u64,
+    /// Of those sent: first referred, and declined by their customers.
+    pub referred: u64,
+    pub declined: u64,
     pub requests: u64,
     pub tasks: u64,
     pub confirmations: u64,

@@ -39,6 +39,25 @@ pub struct Sent {
     /// The customer must answer by then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controller_due_us: Option<i64>,
+    /// It came from the person, and waited for the customer's word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub referred: Option<Referred>,
+}
+
+impl Sent {
+    pub fn is_declined(&self) -> bool {
+        self.referred.as_ref().is_some_and(|referred| !referred.authorised)
+    }
+}
+
+/// What the customer says to it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Referred {
+    /// Or declined.
+    pub authorised: bool,
+    /// Before that, it takes more time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extended_due_us: Option<i64>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -85,7 +85,7 @@ fn people(before: &Snapshot) -> BTreeMap<(String, String), Person> {
     people
 }
 
-/// Carries out on paper what was sent, in the order in which it was.
+/// Carries out on paper what was sent and not declined, in the order in which it was.
 pub fn expect(before: &Snapshot, sent: &[&Sent], report: &mut Report) -> Expected {
     let mut people = people(before);
     let mut expected = Expected {
@@ -102,6 +102,9 @@ pub fn expect(before: &Snapshot, sent: &[&Sent], report: &mut Report) -> Expecte
     let everybody = people.len();
     let mut concerned: BTreeSet<(String, String)> = BTreeSet::new();
     for sent in sent {
+        if sent.is_declined() {
+            continue;
+        }
         let name = (sent.customer.clone(), sent.email.clone());
         let Some(person) = people.get_mut(&name) else { continue };
         if concerned.insert(name) {
@@ -182,7 +185,12 @@ impl Person {
                 outcomes
             }
             "LIFT_RESTRICTION" => {
-                let outcomes = self.outcomes("RESTRICTION_LIFTED", &[]);
+                let mut outcomes = self.outcomes("RESTRICTION_LIFTED", &[]);
+                let lifted = |files| format!("{}/{} file RESTRICTION_LIFTED {files}", FILES.system, FILES.name);
+                // Where the restriction was declined, the worker takes no mark off.
+                if self.files().len() == self.own_files() && outcomes.remove(&lifted(self.own_files())) {
+                    outcomes.insert(lifted(0));
+                }
                 self.mark("0");
                 outcomes
             }

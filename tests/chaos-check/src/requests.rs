@@ -141,9 +141,14 @@ pub async fn check(
             continue;
         };
         report.expect(sent.action == request.action, Rule::OnlyWhatWasSent, || format!("{name} is another action"));
-        complete(&name, request, systems, report);
         dates(&name, request, sent, report);
         let recorded = ledger.get(&(customer.clone(), id.clone())).unwrap_or(&none);
+        words_in_ledger(&name, sent, recorded, report);
+        if sent.is_declined() {
+            declined(&name, request, recorded, report);
+            continue;
+        }
+        complete(&name, request, systems, report);
         in_ledger(&name, request, systems, recorded, report);
         if let Some(expected) = outcomes.get(&sent.request_id) {
             truth(&name, request, expected, report);
@@ -167,6 +172,8 @@ fn promised<'j>(journal: &'j [Line], requests: &Requests, report: &mut Report) -
         match &line.event {
             Event::Sent(what) => {
                 report.figures.sent += 1;
+                report.figures.referred += u64::from(what.referred.is_some());
+                report.figures.declined += u64::from(what.is_declined());
                 sent.insert((what.customer.as_str(), what.request_id.replace('-', "")), what);
             }
             Event::Acknowledged { customer, request_id, name } => {
@@ -221,9 +228,33 @@ fn complete(name: &str, request: &Request, systems: &[String], report: &mut Repo
     }
 }
 
-/// Nobody extended anything: the first due date is the one that counts, and what came behind it is marked.
+/// Nothing was planned or done, and it is closed for good.
+fn declined(name: &str, request: &Request, recorded: &Recorded, report: &mut Report) {
+    let closed = request.state == "DECLINED" && request.closed_us.is_some() && request.open_tasks == "0";
+    report.expect(closed, Rule::RequestComplete, || format!("{name} was declined, and is {}", request.state));
+    let untouched = request.tasks.is_empty() && request.confirmations.is_empty();
+    report.expect(untouched, Rule::OneTaskEach, || format!("{name} was declined, and has tasks or confirmations"));
+    let told = recorded.instructed == 1 && recorded.closed_otherwise == 1;
+    let nothing_else = recorded.planned.is_empty() && recorded.completed.is_empty() && recorded.confirmed.is_empty();
+    report.expect(told && nothing_else, Rule::EntryOfEvent, || format!("{name}: declined, and recorded otherwise"));
+}
+
+/// What the customer said of it is there once, and nothing that it did not say.
+fn words_in_ledger(name: &str, sent: &Sent, recorded: &Recorded, report: &mut Report) {
+    let mut expect = |holds: bool, what: &str| report.expect(holds, Rule::EntryOfEvent, || format!("{name}: {what}"));
+    let authorised = sent.referred.as_ref().is_some_and(|referred| referred.authorised);
+    expect(recorded.authorised == u64::from(authorised), "not authorised as often as its customer did");
+    let extended = sent.referred.as_ref().and_then(|referred| referred.extended_due_us);
+    expect(recorded.extended.iter().eq(&extended), "not extended as often as its customer did, or otherwise");
+}
+
+/// Where nobody extended it, the first due date is the one that counts; what came behind it is marked.
 fn dates(name: &str, request: &Request, sent: &Sent, report: &mut Report) {
-    report.expect(request.first_due_us == request.due_us, Rule::LateMark, || format!("{name}: its due date moved"));
+    let right = match sent.referred.as_ref().and_then(|referred| referred.extended_due_us) {
+        Some(extended) => request.due_us == extended && request.first_due_us < extended,
+        None => request.due_us == request.first_due_us,
+    };
+    report.expect(right, Rule::LateMark, || format!("{name}: its due date moved otherwise than its customer said"));
     if let Some(due) = sent.controller_due_us {
         report.expect(request.due_us == due, Rule::LateMark, || {
             format!("{name} is not due when its customer must answer")

@@ -114,6 +114,7 @@ pub async fn run(options: &Options, say: &(impl Fn(String) + Sync)) -> Result<Ou
     let desk = Arc::new(Desk {
         seed: options.seed,
         endpoints: scene.replicas.iter().map(|r| r.client_link.endpoint()).collect(),
+        operator: scene.operator.clone(),
         journal: Journal::create(&scene.manifest.journal)?,
         told: Told::default(),
         stop: stopped,
@@ -135,7 +136,7 @@ pub async fn run(options: &Options, say: &(impl Fn(String) + Sync)) -> Result<Ou
         clients.spawn(load::in_streams(desk.clone(), customer, token.clone(), rest, options.pace * 10));
     }
     clients.spawn(load::look(desk.clone(), looking));
-    clients.spawn(load::rotate_keys(desk.clone(), scene.operator.clone(), ROTATED_EVERY));
+    clients.spawn(load::rotate_keys(desk.clone(), ROTATED_EVERY));
     clients.spawn(watch_log(desk.clone(), scene.clone()));
     let supervised = tokio::spawn(supervise(scene.clone()));
 

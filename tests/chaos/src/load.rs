@@ -1,4 +1,5 @@
-//! Customers' systems: they send requests one by one and in streams, and send each again until they are told that it is taken in.
+//! Customers' systems: they send requests one by one and in streams, and send each again until they are told that it is taken in. Some come from
+//! the person, through the operator: the customer extends them, authorises them or declines them.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quittance_chaos_check::journal::Event;
+use quittance_chaos_check::journal::{Event, Referred};
 use quittance_client::{
     Client, ClientError, api as v1,
     bulk::{BulkOptions, create_requests},
@@ -20,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     apps::is_neighbour,
     journal::Journal,
-    story::{self, Instruction},
+    story::{self, Instruction, Ways},
 };
 
 /// How long a client waits for an answer before it asks another replica.
@@ -39,6 +40,8 @@ pub struct Desk {
     pub seed: u64,
     /// One for each replica.
     pub endpoints: Vec<String>,
+    /// The operator's token.
+    pub operator: String,
     pub journal: Journal,
     pub told: Told,
     pub stop: watch::Receiver<bool>,
@@ -120,8 +123,8 @@ impl Desk {
         self.told.acknowledged.fetch_add(told.len() as u64, Ordering::Relaxed);
         let took = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.told.longest_ms.fetch_max(took, Ordering::Relaxed);
-        for (_, name) in told {
-            if rand::rng().random_ratio(1, LOOKED_AT) {
+        for (instruction, name) in told {
+            if !instruction.sent.is_declined() && rand::rng().random_ratio(1, LOOKED_AT) {
                 // Where many are looked at already, this one is not.
                 drop(self.look_at.try_send(Look { token: token.to_owned(), name }));
             }
@@ -152,13 +155,16 @@ pub async fn one_by_one(
         if !desk.goes_on().await {
             break;
         }
-        for instruction in story::of(desk.seed, customer, n) {
+        for instruction in story::of(desk.seed, customer, n, Ways::Any) {
             desk.journal.write(sent(std::slice::from_ref(&instruction))).await?;
-            create(&desk, &mut client, &token, &instruction).await?;
+            let name = take_in(&desk, &mut client, customer, &token, &instruction).await?;
+            if let Some(referred) = &instruction.sent.referred {
+                say(&desk, &mut client, &token, &name, referred).await;
+            }
             if rand::rng().random_ratio(1, SENT_AGAIN) {
                 // Whatever answers must answer the same.
                 client = None;
-                create(&desk, &mut client, &token, &instruction).await?;
+                take_in(&desk, &mut client, customer, &token, &instruction).await?;
             }
         }
         tokio::time::sleep(about(pace)).await;
@@ -166,23 +172,101 @@ pub async fn one_by_one(
     Ok(())
 }
 
-async fn create(
+/// Sends it until it is taken in; gives its name.
+async fn take_in(
     desk: &Desk,
     client: &mut Option<Client>,
+    customer: &str,
     token: &str,
     instruction: &Instruction,
-) -> std::io::Result<()> {
+) -> std::io::Result<String> {
     let since = Instant::now();
+    let request = match instruction.sent.referred {
+        None => until_answered(desk, client, token, &Ask::Create(instruction)).await,
+        Some(_) => {
+            let parent = format!("customers/{customer}");
+            until_answered(desk, &mut None, &desk.operator, &Ask::Refer(instruction, parent)).await
+        }
+    };
+    desk.acknowledge(vec![(instruction, request.name.clone())], since, token).await?;
+    Ok(request.name)
+}
+
+/// The customer's word on what was referred.
+async fn say(desk: &Desk, client: &mut Option<Client>, token: &str, name: &str, referred: &Referred) {
+    if let Some(due_us) = referred.extended_due_us {
+        until_answered(desk, client, token, &Ask::Extend(name, due_us / 1_000_000)).await;
+    }
+    let word = if referred.authorised { Ask::Authorise(name) } else { Ask::Decline(name) };
+    until_answered(desk, client, token, &word).await;
+}
+
+/// What is asked for until there is an answer.
+enum Ask<'a> {
+    Create(&'a Instruction),
+    /// Of this customer.
+    Refer(&'a Instruction, String),
+    /// To this second.
+    Extend(&'a str, i64),
+    Authorise(&'a str),
+    Decline(&'a str),
+}
+
+impl Ask<'_> {
+    async fn of(&self, client: &Client) -> Result<v1::Request, ClientError> {
+        let mut requests = client.requests();
+        let request = match self {
+            Self::Create(instruction) => {
+                let (request_id, request) = (instruction.sent.request_id.clone(), Some(instruction.request.clone()));
+                let create = v1::CreateRequestRequest { request_id, parent: String::new(), request };
+                requests.create_request(create).await?.into_inner().request
+            }
+            Self::Refer(instruction, parent) => {
+                let (request_id, request) = (instruction.sent.request_id.clone(), Some(instruction.request.clone()));
+                let words = "Please see to this.".to_owned();
+                let refer = v1::ReferRequestRequest { request_id, parent: parent.clone(), request, words };
+                requests.refer_request(refer).await?.into_inner().request
+            }
+            Self::Extend(name, second) => {
+                let due_time = Some(prost_types::Timestamp { seconds: *second, nanos: 0 });
+                let reason = "They are many.".to_owned();
+                let extend = v1::ExtendRequestRequest { name: (*name).to_owned(), due_time, reason };
+                requests.extend_request(extend).await?.into_inner().request
+            }
+            Self::Authorise(name) => {
+                let authorise = v1::AuthoriseRequestRequest { name: (*name).to_owned() };
+                requests.authorise_request(authorise).await?.into_inner().request
+            }
+            Self::Decline(name) => {
+                let (name, reason) = ((*name).to_owned(), "It is not theirs to ask.".to_owned());
+                requests.decline_request(v1::DeclineRequestRequest { name, reason }).await?.into_inner().request
+            }
+        };
+        Ok(request.unwrap_or_default())
+    }
+
+    /// Whether an earlier try was carried out, though nobody heard so. (What has a `request_id` is answered as the first time.)
+    async fn was_heard(&self, client: &Client) -> Option<v1::Request> {
+        let (Self::Extend(name, _) | Self::Authorise(name) | Self::Decline(name)) = self else { return None };
+        let asked = v1::GetRequestRequest { name: (*name).to_owned() };
+        let request = client.requests().get_request(asked).await.ok()?.into_inner().request?;
+        let heard = match self {
+            Self::Extend(_, second) => request.due_time.as_ref().is_some_and(|due| due.seconds == *second),
+            Self::Decline(_) => request.state() == v1::RequestState::Declined,
+            _ => request.state() != v1::RequestState::AwaitingCustomer,
+        };
+        heard.then_some(request)
+    }
+}
+
+async fn until_answered(desk: &Desk, client: &mut Option<Client>, token: &str, ask: &Ask<'_>) -> v1::Request {
+    let mut tries = 0;
     loop {
         let answer = match client {
-            Some(client) => {
-                let request = v1::CreateRequestRequest {
-                    request_id: instruction.sent.request_id.clone(),
-                    parent: String::new(),
-                    request: Some(instruction.request.clone()),
-                };
-                client.requests().create_request(request).await.map_err(ClientError::from)
-            }
+            Some(client) => match ask.of(client).await {
+                Err(error) if tries > 0 && !error.is_retryable() => ask.was_heard(client).await.ok_or(error),
+                answer => answer,
+            },
             None => match desk.client(token).await {
                 Ok(connected) => {
                     *client = Some(connected);
@@ -192,11 +276,9 @@ async fn create(
             },
         };
         match answer {
-            Ok(answer) => {
-                let name = answer.into_inner().request.map(|r| r.name).unwrap_or_default();
-                return desk.acknowledge(vec![(instruction, name)], since, token).await;
-            }
+            Ok(request) => return request,
             Err(error) => {
+                tries += 1;
                 desk.told.error(&error);
                 *client = None;
                 desk.pause().await;
@@ -221,7 +303,7 @@ pub async fn in_streams(
         // What is instructed second about somebody comes when the first is acknowledged.
         let mut rounds: Vec<Vec<Instruction>> = Vec::new();
         for n in some {
-            for (round, instruction) in story::of(desk.seed, customer, *n).into_iter().enumerate() {
+            for (round, instruction) in story::of(desk.seed, customer, *n, Ways::Instructed).into_iter().enumerate() {
                 if rounds.len() == round {
                     rounds.push(Vec::new());
                 }
@@ -282,11 +364,11 @@ async fn stream(desk: &Desk, token: &str, round: &[Instruction]) -> std::io::Res
 }
 
 /// An operator who has the keys rotated, more often than anybody would: people have instructions on both sides of it.
-pub async fn rotate_keys(desk: Arc<Desk>, token: String, every: Duration) -> std::io::Result<()> {
+pub async fn rotate_keys(desk: Arc<Desk>, every: Duration) -> std::io::Result<()> {
     let mut due = Instant::now() + about(every);
     while !desk.stopping() {
         if due <= Instant::now() {
-            let asked = match desk.client(&token).await {
+            let asked = match desk.client(&desk.operator).await {
                 Ok(client) => client.keys().rotate_keys(v1::RotateKeysRequest {}).await.map_err(ClientError::from),
                 Err(error) => Err(error),
             };

@@ -1,6 +1,6 @@
 //! What customers instruct about each person, by the seed.
 
-use quittance_chaos_check::journal::{Corrected, Sent};
+use quittance_chaos_check::journal::{Corrected, Referred, Sent};
 use quittance_client::api as v1;
 use quittance_tests::scenario::{by_email, identifier, new_id};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
@@ -17,8 +17,22 @@ pub struct Instruction {
     pub request: v1::Request,
 }
 
+/// One in so many comes from the person, and waits for the customer's word.
+const REFERRED: u32 = 6;
+/// What has no date of its own is due in a month; whoever takes longer answers then.
+const EXTENDED_DAYS: i64 = 80;
+
+/// How an instruction may come in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Ways {
+    /// From the customer alone.
+    Instructed,
+    /// Or from the person, through the operator.
+    Any,
+}
+
 /// What is instructed about one person, in this order.
-pub fn of(seed: u64, customer: &str, n: u64) -> Vec<Instruction> {
+pub fn of(seed: u64, customer: &str, n: u64, ways: Ways) -> Vec<Instruction> {
     use v1::Action::{Access, Erasure, LiftRestriction, Rectification, Restriction};
     let mut rng = StdRng::seed_from_u64(seed ^ (n << 8) ^ customer.bytes().map(u64::from).sum::<u64>());
     let actions: &[v1::Action] = match rng.random_range(0..100) {
@@ -35,7 +49,24 @@ pub fn of(seed: u64, customer: &str, n: u64) -> Vec<Instruction> {
     };
     // The second erasure finds nobody who yields the user id any more.
     let by_both = actions == [Erasure, Erasure];
-    actions.iter().map(|action| instruction(&mut rng, customer, n, *action, by_both)).collect()
+    let mut instructions = Vec::with_capacity(actions.len());
+    for action in actions {
+        let mut instruction = instruction(&mut rng, customer, n, *action, by_both);
+        if ways == Ways::Any && rng.random_ratio(1, REFERRED) {
+            refer(&mut rng, &mut instruction);
+        }
+        instructions.push(instruction);
+    }
+    instructions
+}
+
+/// Its window begins when the customer authorises it.
+fn refer(rng: &mut StdRng, instruction: &mut Instruction) {
+    instruction.request.controller_due_time = None;
+    instruction.sent.controller_due_us = None;
+    let later = (now_us() / 1_000_000 + EXTENDED_DAYS * 86_400) * 1_000_000;
+    let extended_due_us = rng.random_ratio(1, 2).then_some(later);
+    instruction.sent.referred = Some(Referred { authorised: rng.random_ratio(2, 3), extended_due_us });
 }
 
 fn instruction(rng: &mut StdRng, customer: &str, n: u64, action: v1::Action, by_both: bool) -> Instruction {
@@ -75,6 +106,7 @@ fn instruction(rng: &mut StdRng, customer: &str, n: u64, action: v1::Action, by_
         email: email(n),
         corrected,
         controller_due_us,
+        referred: None,
     };
     Instruction { sent, request }
 }
