@@ -50,6 +50,10 @@ pub struct MatchedRow {
     /// What makes it the subject's where that is no identifier: looked at again before the row is touched.
     #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
     pub via: Option<Via>,
+    /// For what is held without a mark and without an owner: what its identifiers were looked for by, per rule. By the end of the hold nobody
+    /// knows them any more, and without them nobody could tell that the row is still the same person's.
+    #[serde(rename = "n", default, skip_serializing_if = "Vec::is_empty")]
+    pub known_by: Vec<(u16, String)>,
     /// What others refer to it by, beyond its key: read-back looks for such rows when this one is gone.
     #[serde(rename = "l", default, skip_serializing_if = "Vec::is_empty")]
     pub linked: Vec<Option<String>>,
@@ -82,6 +86,7 @@ impl MatchedRow {
             then: None,
             held_fields: Vec::new(),
             via: None,
+            known_by: Vec::new(),
             linked: Vec::new(),
             corrections: Vec::new(),
         }
@@ -110,6 +115,11 @@ impl MatchedRow {
         // What was done to its other fields is confirmed already.
         let filled = held_fields.iter().map(|(field, _)| *field).collect();
         Some((Self { held_fields, filled, ..self.clone() }, until))
+    }
+
+    /// The whole row or single fields of it.
+    pub(crate) fn holds_something(&self, now: Timestamp) -> bool {
+        self.fate_at(now) == RowFate::Hold || self.held_fields.iter().any(|(_, until)| *until > now)
     }
 
     /// What is to happen at `now`: a hold that has ended gives way to what was to follow it.

@@ -131,9 +131,14 @@ impl<'a> KeyBatch<'a> {
                 ties.extend(forms.into_iter().map(|form| Tie::Texts(rules + r, Cow::Owned(vec![form]))));
             }
         }
+        // The identifiers are forgotten by the time a hold ends (I7): what was kept of them for it, or the mark that we set, is left to go by.
+        if subject.identifiers.is_empty() {
+            let kept = row.known_by.iter().filter(|(r, _)| usize::from(*r) < self.plan.rules.len());
+            ties.extend(kept.map(|(r, form)| Tie::Texts(rules + usize::from(*r), Cow::Owned(vec![form.clone()]))));
+        }
         if ties.is_empty() {
-            // The identifiers are forgotten by the time a hold ends (I7): the mark that we set is what is left to go by.
-            let by_mark = row.fate == RowFate::Hold && subject.identifiers.is_empty() && self.plan.marker.is_some();
+            let was_held = row.fate == RowFate::Hold || !row.held_fields.is_empty();
+            let by_mark = was_held && subject.identifiers.is_empty() && self.plan.marker.is_some();
             ties.push(if by_mark { Tie::Marker } else { Tie::None });
         }
         ties

@@ -77,12 +77,7 @@ impl Check<'_> {
         let own = !c.identifiers.is_empty() || !c.owned_by.is_empty();
         if c.restriction.is_none() && own {
             let held = c.retain.is_some() || c.fields.iter().any(|f| matches!(f.erase, FieldErasure::Retain(_)));
-            let also = match (held, c.owned_by.is_empty()) {
-                (false, _) => "",
-                (true, false) => ", and what is held is not marked as such",
-                // By then nobody knows the identifiers any more, and no owner leads to it.
-                (true, true) => ", what is held is not marked as such, and when its hold ends a person must erase it",
-            };
+            let also = if held { ", and what is held is not marked as such" } else { "" };
             self.warning(
                 &format!("{path}.restriction"),
                 format!("no marker: this collection cannot be restricted{also}"),

@@ -70,7 +70,7 @@ impl Acting<'_, '_> {
         let sets = self.sets.iter().enumerate().filter(|(subject, _)| !alone.contains(subject));
         let shares = shares(plan, sets)?;
         for (at, share) in shares.iter().enumerate() {
-            let held = of_fate(share, RowFate::Hold, now);
+            let held = share.iter().filter(|(_, row)| row.holds_something(now)).copied().collect();
             self.run(at, plan.collections[at].statements.mark.as_ref(), &held, CHUNK).await?;
         }
         for (at, share) in shares.iter().enumerate() {
@@ -172,5 +172,6 @@ pub(super) fn of_fate<'a>(share: &Share<'a>, fate: RowFate, now: Timestamp) -> S
 fn tied_by(row: &MatchedRow, rule: usize) -> MatchedRow {
     let mut narrowed = MatchedRow::new(row.key.clone(), row.fate);
     narrowed.rules = row.rules.iter().copied().filter(|r| usize::from(*r) == rule).collect();
+    narrowed.known_by = row.known_by.iter().filter(|(r, _)| usize::from(*r) == rule).cloned().collect();
     narrowed
 }

@@ -1,12 +1,13 @@
 //! What a subject has in this system, decided and ready to be stored.
 
 use jiff::tz::TimeZone;
-use quittance_domain::{action::Action, identifier::Identifier, window};
+use quittance_domain::{action::Action, data_map::FieldErasure, identifier::Identifier, window};
 use quittance_sql::{Column as Values, Rows, Tx};
 
 use super::{
     batch::CHUNK,
     fate::decide,
+    identify::forms,
     plan::Plan,
     seen::Rowset,
     walk::{Walk, index},
@@ -61,13 +62,35 @@ fn collect(plan: &Plan, set: &Rowset<'_>, decided: Vec<Option<MatchedRow>>, subj
                 found.yielded.extend(value.filter(|v| !subject.identifiers.contains(v)));
             }
         }
-        if let Some(matched) = decided {
+        if let Some(mut matched) = decided {
+            matched.known_by = known_by(plan, row.collection, &matched, subject);
             found.match_set.collections.entry(map.name.clone()).or_default().push(matched);
         }
     }
     found.yielded.sort();
     found.yielded.dedup();
     found
+}
+
+/// What is left to go by on the day a hold ends, where nothing else is: of columns that stay as they are meanwhile.
+fn known_by(plan: &Plan, at: usize, row: &MatchedRow, subject: &Subject) -> Vec<(u16, String)> {
+    let of = &plan.collections[at];
+    let map = plan.map_of(at);
+    let whole = row.fate == RowFate::Hold;
+    if row.via.is_some() || of.marker.is_some() || !(whole || !row.held_fields.is_empty()) {
+        return Vec::new();
+    }
+    let stays = |r: &usize| match of.rules[*r].field.map(|f| (f, &map.fields[f].erase)) {
+        _ if whole => true,
+        None | Some((_, FieldErasure::Keep)) => true,
+        Some((f, _)) => row.held_fields.iter().any(|(held, _)| usize::from(*held) == f),
+    };
+    let rules = row.rules.iter().map(|r| usize::from(*r)).filter(|r| *r < of.rules.len()).filter(stays);
+    let known = rules.filter_map(|r| Some((r, map.identifiers.get(r)?.kind))).flat_map(|(r, kind)| {
+        let forms = forms(plan.dialect.engine, &of.rules[r], kind, subject);
+        forms.into_iter().map(move |form| (u16::try_from(r).unwrap_or(u16::MAX), form))
+    });
+    known.collect()
 }
 
 /// Somebody else's rows that point at a row of a subject which goes or is masked.

@@ -197,7 +197,7 @@ impl Rest {
                 return Verdict::Left;
             }
             let remains = self.todo.iter().any(|f| fields.contains(f));
-            return if remains && !self.names_another(plan, at, matched, pseudonym) {
+            return if remains && !self.names_another(plan, at, matched, subject, pseudonym) {
                 Verdict::Left
             } else {
                 Verdict::Fine
@@ -206,14 +206,17 @@ impl Rest {
         if self.tied {
             return Verdict::Left;
         }
-        if self.names_another(plan, at, matched, pseudonym) { Verdict::Neighbours } else { Verdict::Left }
+        if self.names_another(plan, at, matched, subject, pseudonym) { Verdict::Neighbours } else { Verdict::Left }
     }
 
     /// The columns that made the row the subject's hold something else now, and not what our mask put there.
-    fn names_another(&self, plan: &Plan, at: usize, matched: &MatchedRow, pseudonym: &str) -> bool {
+    fn names_another(&self, plan: &Plan, at: usize, matched: &MatchedRow, subject: &Subject, pseudonym: &str) -> bool {
         let of = &plan.collections[at];
         let map = plan.map_of(at);
-        let by_rule = matched.rules.iter().map(|r| usize::from(*r)).filter(|r| *r < of.rules.len()).any(|r| {
+        // Where a hold has ended nobody knows the identifiers any more: whatever a column holds may be the subject's, and nothing says that it
+        // is another's. A person looks.
+        let rules = if subject.identifiers.is_empty() { [].as_slice() } else { matched.rules.as_slice() };
+        let by_rule = rules.iter().map(|r| usize::from(*r)).filter(|r| *r < of.rules.len()).any(|r| {
             let Some(stored) = self.identifiers.get(r).cloned().flatten() else { return false };
             let erase = of.rules[r].field.map(|f| &map.fields[f].erase);
             match erase {

@@ -1,11 +1,20 @@
 //! What must be kept (Art. 17(3)): per row, restricted meanwhile, gone afterwards.
 
-use quittance_connectors::{Connector as _, RowFate};
+use quittance_connectors::{BatchContext, Connector as _, MatchSet, Subject, SubjectError, sql::SqlConnector};
 use quittance_domain::{Timestamp, action::Action};
 
-use crate::harness::{Db, carried_out, ctx, email, found, on_all_engines, other, read, sets, subject};
+use crate::harness::{Confirmed, Db, carried_out, ctx, email, found, on_all_engines, other, read, sets, subject};
 
-on_all_engines!(book_years, single_fields, no_anchor, when_the_hold_has_ended, owners_of_what_is_held);
+on_all_engines!(
+    book_years,
+    single_fields,
+    no_anchor,
+    when_the_hold_has_ended,
+    owners_of_what_is_held,
+    fields_that_were_held,
+    held_by_nothing_but_an_identifier,
+    whose_mark_is_gone,
+);
 
 const MAP: &str = "  customer: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: mask}
   orders: {key: [id], owned_by: [{collection: customer, fields: {customer_id: id}}], fields: {iban: financial}, erase: delete, restriction: {field: restricted, set: 'yes'}, retain: {ground: Art. 52 AWR, anchor: booked_on, counted_from: end_of_year, period: P7Y}}
@@ -76,6 +85,38 @@ async fn no_anchor(db: &Db) {
     assert_eq!(sets(&c, &ctx(Action::Access), &subjects).await[0].rows(), 7);
 }
 
+/// What is kept of match sets for the day a hold ends.
+fn held_at(sets: &[MatchSet], ctx: &BatchContext) -> Vec<MatchSet> {
+    sets.iter().map(|set| set.held_at(ctx.now).unwrap().0).collect()
+}
+
+/// As whom the dispatcher knows the subject by then.
+fn nobody(known: &Subject) -> Subject {
+    Subject { identifiers: Vec::new(), ..known.clone() }
+}
+
+/// Erases, and comes back on a day that is after all holds; says what was confirmed then.
+async fn erased_when_all_holds_have_ended(
+    c: &SqlConnector,
+    subjects: &[Subject],
+    between: impl AsyncFnOnce(),
+) -> Confirmed {
+    let mut ctx = ctx(Action::Erasure);
+    let sets = sets(c, &ctx, subjects).await;
+    c.act(&ctx, subjects, &sets).await.unwrap().into_iter().for_each(|done| done.unwrap());
+    read(c, &ctx, subjects, &sets).await.into_iter().for_each(|confirmed| drop(confirmed.unwrap()));
+    let held = held_at(&sets, &ctx);
+    let forgotten: Vec<Subject> = subjects.iter().map(nobody).collect();
+    between().await;
+    ctx.now = "2040-01-01T00:00:00Z".parse::<Timestamp>().unwrap();
+    c.act(&ctx, &forgotten, &held).await.unwrap().into_iter().for_each(|done| done.unwrap());
+    let confirmed = read(c, &ctx, &forgotten, &held).await;
+    // A rerun of it, as after a crash before the report.
+    c.act(&ctx, &forgotten, &held).await.unwrap().into_iter().for_each(|done| done.unwrap());
+    assert_eq!(read(c, &ctx, &forgotten, &held).await, confirmed);
+    confirmed
+}
+
 /// The dispatcher comes back with the stored match set; the identifiers are forgotten by then.
 async fn when_the_hold_has_ended(db: &Db) {
     seed(db).await;
@@ -84,12 +125,8 @@ async fn when_the_hold_has_ended(db: &Db) {
     let known = [subject(&[email("a@x.nl")])];
     let sets = sets(&c, &ctx, &known).await;
     c.act(&ctx, &known, &sets).await.unwrap()[0].clone().unwrap();
-    let mut held = sets.clone();
-    for rows in held[0].collections.values_mut() {
-        rows.retain(|row| row.fate == RowFate::Hold);
-    }
-    let mut forgotten = known.clone();
-    forgotten[0].identifiers.clear();
+    let held = held_at(&sets, &ctx);
+    let forgotten = [nobody(&known[0])];
     ctx.now = "2028-12-31T22:59:59Z".parse::<Timestamp>().unwrap();
     c.act(&ctx, &forgotten, &held).await.unwrap()[0].clone().unwrap();
     assert_eq!(db.dump("id", "orders").await, ["3", "4"], "the last day is not over");
@@ -119,4 +156,65 @@ async fn owners_of_what_is_held(db: &Db) {
     // And again, with nothing left to do.
     let outcomes = carried_out(&c, &ctx(Action::Erasure), &subjects).await;
     assert_eq!(outcomes[0].len(), 4);
+    // When all holds have ended, nothing of them is left: the owner has no mark, and its identifiers are forgotten.
+    let confirmed = erased_when_all_holds_have_ended(&c, &subjects, async || {}).await;
+    assert_eq!(
+        confirmed,
+        [Ok(vec![
+            "customer.email ERASED 1".to_owned(),
+            "line.* ERASED 1".to_owned(),
+            "line.message ERASED 1".to_owned(),
+            "orders.financial ERASED 2".to_owned(),
+        ])]
+    );
+    assert_eq!(db.dump("id, email", "customer").await, ["2|b@x.nl"]);
+    assert_eq!(db.dump("id", "orders").await, ["4"]);
+}
+
+const PERSON: &str = "CREATE TABLE person (id integer primary key, email varchar(100), born date, closed_on date, restricted varchar(5));
+    INSERT INTO person VALUES (1, 'a@x.nl', '1980-01-01', '2024-06-14', null), (2, 'b@x.nl', '1980-01-01', '2024-06-14', null);";
+const BORN: &str = "born: {category: birth_date, erase: {retain: {ground: Wwft, anchor: closed_on, period: P5Y}}}";
+
+/// The identifier is masked at once, so the mark is what leads to the row again.
+async fn fields_that_were_held(db: &Db) {
+    db.sql(PERSON).await;
+    let map = format!(
+        "  person: {{key: [id], identifiers: [{{kind: email, field: email}}], fields: {{email: email, {BORN}}}, erase: mask, restriction: {{field: restricted, set: 'yes'}}}}\n"
+    );
+    let c = db.connector(&map);
+    let meanwhile = async || {
+        let there = db.dump("id, email, born, restricted", "person").await;
+        assert_eq!(there, ["1|-|1980-01-01|yes", "2|b@x.nl|1980-01-01|-"]);
+    };
+    let confirmed = erased_when_all_holds_have_ended(&c, &[subject(&[email("a@x.nl")])], meanwhile).await;
+    assert_eq!(confirmed, [Ok(vec!["person.birth_date ERASED 1".to_owned()])]);
+    assert_eq!(db.dump("id, born", "person").await, ["1|-", "2|1980-01-01"]);
+}
+
+/// Neither a mark nor an owner.
+const TICKETS: &str = "  ticket: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email, born: birth_date}, erase: delete, retain: {ground: Wwft, anchor: closed_on, period: P5Y}, table: person}\n";
+
+async fn held_by_nothing_but_an_identifier(db: &Db) {
+    db.sql(PERSON).await;
+    let c = db.connector(TICKETS);
+    let confirmed = erased_when_all_holds_have_ended(&c, &[subject(&[email("a@x.nl")])], async || {}).await;
+    assert_eq!(confirmed, [Ok(vec!["ticket.birth_date ERASED 1".to_owned(), "ticket.email ERASED 1".to_owned()])]);
+    assert_eq!(db.dump("id", "person").await, ["2"]);
+    // Of a row that names somebody else by then nobody says that it is erased: a person looks.
+    let renamed = async || db.sql("UPDATE person SET email = 'c@x.nl' WHERE id = 2;").await;
+    let confirmed = erased_when_all_holds_have_ended(&c, &[subject(&[email("b@x.nl")])], renamed).await;
+    assert_eq!(confirmed, [Err(SubjectError::NotYet { rows: 1 })]);
+    assert_eq!(db.dump("id, email", "person").await, ["2|c@x.nl"]);
+}
+
+/// It was all that led to the row: what is still there is not called erased.
+async fn whose_mark_is_gone(db: &Db) {
+    db.sql(PERSON).await;
+    let map = TICKETS.replace("table: person", "table: person, restriction: {field: restricted, set: 'yes'}");
+    let c = db.connector(&map);
+    let subjects = [subject(&[email("a@x.nl")])];
+    let lifted = async || db.sql("UPDATE person SET restricted = null;").await;
+    let confirmed = erased_when_all_holds_have_ended(&c, &subjects, lifted).await;
+    assert_eq!(confirmed, [Err(SubjectError::NotYet { rows: 1 })]);
+    assert_eq!(db.dump("id", "person").await, ["1", "2"]);
 }
