@@ -254,7 +254,7 @@ async fn send_singles(client: Client, sent: Arc<Mutex<Sent>>) -> v1::Request {
 /// when there are none.
 #[tokio::test]
 async fn a_bulk_makes_room_beside_single_instructions() {
-    const MANY: u64 = 100;
+    const MANY: u64 = 1000;
     let deployment = Deployment::start_with(StoreKind::Postgres, &[("QUITTANCED_DISPATCH__LEASE_S", "120")]).await;
     let operator = deployment.operator().await;
     let [crm, other] = [MANY, 200].map(|persons| AppDatabase::crm(Engine::Postgres, deployment.folder.path(), persons));
@@ -263,7 +263,7 @@ async fn a_bulk_makes_room_beside_single_instructions() {
         deployment.secret(customer, &app.url);
         create_customer(&operator, customer).await;
         let about = system(customer, v1::ConnectorKind::Sql, customer, CRM_MAP);
-        register(&operator, customer, v1::System { limits: limits(10), ..about }).await.unwrap();
+        register(&operator, customer, v1::System { limits: limits(100), ..about }).await.unwrap();
     }
     let single = deployment.client(&deployment.customer_token("single")).await;
     let bulk = deployment.client(&deployment.customer_token("bulk")).await;

@@ -77,6 +77,9 @@ async fn a_certificate_is_checked_without_us(store: StoreKind) {
     assert!(!String::from_utf8(answer.certificate.clone()).unwrap().contains(&email(7)), "it names nobody");
     SubjectOpening::read(&answer.subject_opening).unwrap().verify(&about).unwrap();
     assert!(answer.document.starts_with(b"%PDF-"));
+    // The operator may see the certificate, and not whom it is about.
+    let for_us = certificate(&s.deployment.operator().await, &request.name, "").await;
+    assert!(for_us.certificate == answer.certificate && for_us.subject_opening.is_empty());
     // The same bytes again, from another process, too.
     s.deployment.terminate().await;
     s.deployment.launch().await;

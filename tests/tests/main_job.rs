@@ -111,6 +111,13 @@ async fn who_is_not_there_is_not_held_and_what_nothing_leads_to_needs_attention(
     assert_eq!(refused.code(), Code::InvalidArgument, "a word supports no success");
     let refused = s.acme.requests().resolve_task(by_word).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
+    // Nor is a read-back, or what a system reported, an operator's to give.
+    for kind in [EvidenceKind::ReadBack, EvidenceKind::SystemReport] {
+        let claimed = resolve(OutcomeKind::NotHeld, Grade::Verified, kind);
+        let refused = s.operator.requests().resolve_task(claimed).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{kind:?}");
+        assert!(refused.message().contains("evidence.kind"), "{refused:?}");
+    }
     let given_up = resolve(OutcomeKind::Unconfirmed, Grade::None, EvidenceKind::OperatorStatement);
     s.operator.requests().resolve_task(given_up).await.unwrap();
     let request = completed(&s.acme, &request.name).await;

@@ -194,3 +194,32 @@ async fn a_watch_sees_a_change_that_committed_long_after_its_stamp() {
     assert_eq!(changed.name, request.name);
     assert_ne!(changed.due_time, changed.first_due_time);
 }
+
+/// A stream may be open for days, and its token be taken away meanwhile.
+#[tokio::test]
+async fn a_stream_ends_with_its_token() {
+    let (deployment, crm, acme) = scene(5).await;
+    let watch = v1::WatchRequestsRequest::default();
+    let mut watched = acme.requests().watch_requests(watch).await.unwrap().into_inner();
+    let (chunks, incoming) = tokio::sync::mpsc::channel(1);
+    let incoming = tokio_stream::wrappers::ReceiverStream::new(incoming);
+    let chunk = |n| v1::BatchCreateRequestsRequest { parent: String::new(), items: vec![item(n, &new_id(), email(n))] };
+    chunks.send(chunk(1)).await.unwrap();
+    let mut acks = acme.requests().batch_create_requests(incoming).await.unwrap().into_inner();
+    assert_eq!(acks.message().await.unwrap().unwrap().created, 1);
+    fs::write(deployment.path("data/tokens.toml"), "").unwrap();
+    chunks.send(chunk(2)).await.unwrap();
+    assert_eq!(acks.message().await.unwrap_err().code(), tonic::Code::Unauthenticated);
+    let ended = async {
+        loop {
+            if let Err(status) = watched.message().await {
+                return status;
+            }
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(20), ended).await.expect("the watch ends");
+    assert_eq!(ended.code(), tonic::Code::Unauthenticated);
+    let mut tx = crm.pool.begin_read().await.unwrap();
+    let left = format!("SELECT count(*) FROM customer WHERE email = '{}'", email(2));
+    assert_eq!(tx.fetch_one(&left, vec![]).await.unwrap().unwrap().i64(0).unwrap(), 1);
+}

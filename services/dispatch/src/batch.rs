@@ -39,7 +39,9 @@ impl Workshop {
     }
 
     /// Works on the batch and reports it. Answers whether the system could be worked with.
-    pub async fn run(&self, system: &System, batch: LeasedBatch) -> bool {
+    pub async fn run(&self, system: &System, mut batch: LeasedBatch) -> bool {
+        // A task works with the map that it was planned with; a batch nearly always has one.
+        batch.tasks.sort_by_key(|t| t.map_version);
         let leases: Vec<(RequestId, i64)> = batch.tasks.iter().map(|t| (t.key.request, t.lease)).collect();
         let clock = self.clock.as_ref();
         let lost = heartbeat::until_lost(&self.store, clock, &self.limits, &batch.customer, &system.id, &leases);
@@ -67,21 +69,22 @@ impl Workshop {
 
     async fn execute(&self, system: &System, batch: &LeasedBatch) -> Ran {
         let mut ran = Ran::default();
-        // A task works with the map that it was planned with; a batch nearly always has one.
-        let mut versions: Vec<i64> = batch.tasks.iter().map(|t| t.map_version).collect();
-        versions.sort_unstable();
-        versions.dedup();
-        let mut tasks: Vec<&LeasedTask> = batch.tasks.iter().collect();
-        if let [version] = versions.as_slice() {
-            self.execute_version(system, batch, *version, &batch.tasks, &mut ran).await;
-            return ran;
-        }
-        tasks.sort_by_key(|t| t.map_version);
-        for task in tasks {
-            let one = std::slice::from_ref(task);
-            self.execute_version(system, batch, task.map_version, one, &mut ran).await;
+        for of_one_map in batch.tasks.chunk_by(|a, b| a.map_version == b.map_version) {
+            let Some(first) = of_one_map.first() else { continue };
+            if ran.unavailable {
+                // It was not there a moment ago: it is not waited for once more.
+                ran.reports.extend(self.put_off(of_one_map, "the system was not there"));
+                continue;
+            }
+            self.execute_version(system, batch, first.map_version, of_one_map, &mut ran).await;
         }
         ran
+    }
+
+    fn put_off(&self, tasks: &[LeasedTask], reason: &str) -> Vec<Report> {
+        let at = self.clock.now().checked_add(self.limits.retry_base()).unwrap_or(self.clock.now());
+        let leases: Vec<_> = tasks.iter().map(|t| (t.key.request, t.lease)).collect();
+        hand_back(&leases, at, reason)
     }
 
     async fn execute_version(
@@ -97,9 +100,7 @@ impl Workshop {
             Err(error) => {
                 tracing::warn!(system = %system.id, %error, "no connector");
                 ran.unavailable |= matches!(error, ConnectorError::Unavailable(_));
-                let at = self.clock.now().checked_add(self.limits.retry_base()).unwrap_or(self.clock.now());
-                let leases: Vec<_> = tasks.iter().map(|t| (t.key.request, t.lease)).collect();
-                ran.reports.extend(hand_back(&leases, at, &error.to_string()));
+                ran.reports.extend(self.put_off(tasks, &error.to_string()));
                 return;
             }
         };

@@ -9,8 +9,10 @@ use std::{
 
 use quittance_domain::{
     Timestamp,
+    action::Action,
     ids::{CustomerId, SystemId},
     system::{ConnectorKind, System},
+    task::Work,
 };
 use quittance_store::{LeaseQuery, ReadyWork, Store, StoreResult, Topology};
 use tokio::{
@@ -26,6 +28,14 @@ use crate::{
 
 /// How often requests are looked at that lack a system, beside every change of systems.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+
+/// What is planned for requests in one look, in transactions: however many lack a system, what is due goes on between two looks.
+const SWEEP_STEPS: u32 = 8;
+/// When it is tried again after it has failed.
+const SWEEP_AGAIN: Duration = Duration::from_secs(1);
+
+/// A full batch of so many tasks or more is a bulk's: it keeps a database busy.
+const BULK_MIN: usize = 100;
 
 /// How long a scan of `ready` is worked from. Without it, each batch that ends would have all that waits read again.
 const SCAN_AGE_MAX: Duration = Duration::from_millis(50);
@@ -47,8 +57,8 @@ impl Backlog {
 /// What is remembered from one look to the next.
 #[derive(Debug, Default)]
 pub struct Lookout {
-    /// When requests were last looked at that lack a system, and of which generation of systems that was.
-    swept: Option<(Duration, i64)>,
+    /// When requests are looked at next that lack a system, and of which generation of systems they were last.
+    sweep: Option<(Duration, i64)>,
     backlog: Backlog,
 }
 
@@ -59,8 +69,14 @@ struct Desk {
     leasing: HashSet<ReadyWork>,
     /// Batches in work per customer: who has fewest comes first.
     running: HashMap<CustomerId, u32>,
-    /// Of these, the full ones at each system: there is more behind them.
-    full: HashMap<(CustomerId, SystemId), u32>,
+    /// Of these, those of a bulk: they are large, and there is more behind them.
+    bulk: HashMap<BulkKey, u32>,
+}
+
+type BulkKey = (CustomerId, SystemId, Action, Work);
+
+fn bulk_key(work: &ReadyWork) -> BulkKey {
+    (work.customer.clone(), work.system.clone(), work.action, work.work)
 }
 
 fn one_less<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: &K) {
@@ -173,12 +189,10 @@ impl Dispatcher {
     /// pace it is driven.
     pub async fn look(&self, lookout: &mut Lookout) -> StoreResult<Vec<impl Future<Output = ()> + Send + use<>>> {
         let topology = self.topology.get().await?;
-        let (swept, now) = (lookout.swept, self.clock.steady());
-        if swept
-            .is_none_or(|(at, generation)| generation != topology.generation || now.saturating_sub(at) > SWEEP_EVERY)
-        {
-            self.sweep(&topology).await?;
-            lookout.swept = Some((self.clock.steady(), topology.generation));
+        let now = self.clock.steady();
+        if lookout.sweep.is_none_or(|(at, generation)| generation != topology.generation || now >= at) {
+            let again = self.sweep(&topology).await;
+            lookout.sweep = Some((self.clock.steady() + again, topology.generation));
         }
         let mut batches = Vec::new();
         if self.first.available_permits() == 0 && self.shared.available_permits() == 0 {
@@ -237,9 +251,12 @@ impl Dispatcher {
 
     /// Beside single instructions a customer's bulk has fewer batches in work at a system.
     fn makes_room(&self, work: &ReadyWork) -> bool {
+        if !self.singles.come_in() {
+            return false;
+        }
         let desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = desk.full.get(&(work.customer.clone(), work.system.clone())).copied().unwrap_or(0);
-        full >= self.limits.full_batches_beside_singles && self.singles.come_in()
+        let in_work = desk.bulk.get(&bulk_key(work)).copied().unwrap_or(0);
+        in_work >= self.limits.bulk_batches_beside_singles.max(1)
     }
 
     /// A place for a batch: a system that rests has one of its own.
@@ -280,13 +297,11 @@ impl Dispatcher {
             let query = LeaseQuery { worker: &worker, now, expires_at, tasks_max };
             let leased = store.lease(&work, &query).await;
             let leased_full = leased.as_ref().is_ok_and(|b| b.tasks.len() == tasks_max as usize);
-            let place = (work.customer.clone(), work.system.clone());
+            let bulk = (leased_full && tasks_max as usize >= BULK_MIN).then(|| bulk_key(&work));
             {
                 let mut desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
                 desk.leasing.remove(&work);
-                if leased_full {
-                    *desk.full.entry(place.clone()).or_default() += 1;
-                }
+                bulk.iter().for_each(|key| *desk.bulk.entry(key.clone()).or_default() += 1);
             }
             if leased_full {
                 // There may be more: somebody else goes on with it while this batch is worked on.
@@ -303,9 +318,7 @@ impl Dispatcher {
             {
                 let mut desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
                 one_less(&mut desk.running, &work.customer);
-                if leased_full {
-                    one_less(&mut desk.full, &place);
-                }
+                bulk.iter().for_each(|key| one_less(&mut desk.bulk, key));
                 if let Some(gate) = desk.gates.get_mut(&system.id) {
                     gate.came_back(verdict);
                 }
@@ -317,11 +330,33 @@ impl Dispatcher {
         }
     }
 
-    /// Open requests get the tasks that they lack since systems were added, before they can complete (I3).
-    async fn sweep(&self, topology: &Topology) -> StoreResult<()> {
-        for customer in self.store.customers_to_replan(topology.generation).await? {
-            while self.store.replan(&customer, topology, self.clock.now()).await? > 0 {}
+    /// Open requests get the tasks that they lack since systems were added, before they can complete (I3). Answers how long until it is to be
+    /// looked at again. What goes wrong with one customer's keeps neither the others' nor what is due.
+    async fn sweep(&self, topology: &Topology) -> Duration {
+        let customers = match self.store.customers_to_replan(topology.generation).await {
+            Ok(customers) => customers,
+            Err(error) => {
+                tracing::warn!(%error, "the store could not be asked for requests that lack a system");
+                return SWEEP_AGAIN;
+            }
+        };
+        let (mut steps, mut again) = (0, SWEEP_EVERY);
+        for customer in customers {
+            loop {
+                match self.store.replan(&customer, topology, self.clock.now()).await {
+                    Ok(0) => break,
+                    Ok(_) => steps += 1,
+                    Err(error) => {
+                        tracing::warn!(%customer, %error, "requests that lack a system could not be planned");
+                        again = SWEEP_AGAIN;
+                        break;
+                    }
+                }
+                if steps >= SWEEP_STEPS {
+                    return Duration::ZERO;
+                }
+            }
         }
-        Ok(())
+        again
     }
 }

@@ -10,9 +10,9 @@ pub struct DispatchLimits {
     /// Systems that have a place for one batch whatever others take, so that slow systems do not keep a fast one waiting. Those beyond
     /// share `batches_max`.
     pub systems_max: usize,
-    /// Full batches of one customer at one system that are in work at once in this process while single instructions come in: their
-    /// answers come from the same database, and a bulk that is not held back keeps them waiting for it.
-    pub full_batches_beside_singles: u32,
+    /// Large batches of one customer's bulk at one system that are in work at once in this process while single instructions come in: their
+    /// answers come from the same database, and a bulk that is not held back keeps them waiting for it. At least 1.
+    pub bulk_batches_beside_singles: u32,
     /// How long a lease lives without a heartbeat: a dead worker's tasks are taken over after that.
     pub lease_s: u64,
     /// How often `ready` is looked at when nothing wakes us: finds what a lost wake-up missed.
@@ -50,7 +50,7 @@ impl Default for DispatchLimits {
         Self {
             batches_max: 16,
             systems_max: 64,
-            full_batches_beside_singles: 1,
+            bulk_batches_beside_singles: 1,
             lease_s: 30,
             poll_ms: 500,
             topology_refresh_ms: 1000,

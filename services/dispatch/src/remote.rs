@@ -55,7 +55,14 @@ impl RemoteDesk {
         loop {
             for work in self.store.ready_work(self.clock.now(), std::slice::from_ref(&system.id)).await? {
                 let query = LeaseQuery { worker, now: self.clock.now(), expires_at: self.lease_expiry(), tasks_max };
-                let batch = self.store.lease(&work, &query).await?;
+                let batch = match self.store.lease(&work, &query).await {
+                    Err(error) if !error.is_transient() => {
+                        // One customer's trouble keeps no other's work from the worker.
+                        tracing::warn!(system = %system.id, customer = %work.customer, %error, "a batch could not be leased");
+                        continue;
+                    }
+                    leased => leased?,
+                };
                 let batch = self.without_nobodies(system, batch).await?;
                 if !batch.tasks.is_empty() {
                     return Ok(Some(batch));

@@ -8,7 +8,7 @@ use tonic::{Request, Status, service::Interceptor};
 use crate::{
     error::{ApiError, ApiResult},
     status::to_status,
-    tokens::TokenTable,
+    tokens::{TokenTable, sha256_hex},
 };
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -75,6 +75,22 @@ impl Caller {
     }
 }
 
+/// What a stream is open by. It may be open for days, and the token be taken away meanwhile.
+#[derive(Clone)]
+pub struct Standing {
+    tokens: Arc<TokenTable>,
+    digest: String,
+    caller: Caller,
+}
+
+impl Standing {
+    /// Whether the token still is the caller's.
+    pub fn check(&self) -> ApiResult<()> {
+        let now = self.tokens.by_digest(&self.digest);
+        if now.as_ref() == Some(&self.caller) { Ok(()) } else { Err(ApiError::Unauthenticated) }
+    }
+}
+
 /// Puts the caller into the request, or refuses it.
 #[derive(Clone)]
 pub struct Authenticate {
@@ -91,8 +107,9 @@ impl Interceptor for Authenticate {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let header = request.metadata().get("authorization").and_then(|v| v.to_str().ok());
         let token = header.and_then(|h| h.strip_prefix("Bearer ").or_else(|| h.strip_prefix("bearer ")));
-        let caller = token.and_then(|t| self.tokens.caller(t.trim()));
-        let caller = caller.ok_or_else(|| to_status(ApiError::Unauthenticated))?;
+        let digest = token.map(|t| sha256_hex(t.trim())).unwrap_or_default();
+        let caller = self.tokens.by_digest(&digest).ok_or_else(|| to_status(ApiError::Unauthenticated))?;
+        request.extensions_mut().insert(Standing { tokens: self.tokens.clone(), digest, caller: caller.clone() });
         request.extensions_mut().insert(caller);
         Ok(request)
     }
@@ -101,6 +118,11 @@ impl Interceptor for Authenticate {
 /// The caller of a request that has passed the layer.
 pub fn caller<T>(request: &Request<T>) -> ApiResult<Caller> {
     request.extensions().get::<Caller>().cloned().ok_or(ApiError::Unauthenticated)
+}
+
+/// Of a stream's request.
+pub fn standing<T>(request: &Request<T>) -> ApiResult<Standing> {
+    request.extensions().get::<Standing>().cloned().ok_or(ApiError::Unauthenticated)
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use quittance_ledger::{
     tree::MerkleHash,
 };
 use quittance_sequencer::{LogKeyRing, fetch};
-use quittance_store::{IssuedCertificate, LedgerEntryRow, RequestRow, TaskRow};
+use quittance_store::{IssuedCertificate, LedgerEntryRow, RequestRow, StoreError, TaskRow};
 
 use crate::{
     app::App,
@@ -89,9 +89,17 @@ pub async fn interim(app: &App, customer: &CustomerId, id: RequestId) -> ApiResu
     sign(app, customer, &request, &tasks, request.closed_at).await
 }
 
-/// For the customer alone. Empty once the request's data are forgotten.
+/// For the customer alone. Empty once the request's data are forgotten, or where they cannot be opened: the certificate stands without.
 pub async fn subject_opening(app: &App, customer: &CustomerId, id: RequestId) -> ApiResult<Vec<u8>> {
-    let Some(subject) = app.store.subject(customer, id).await? else { return Ok(Vec::new()) };
+    let subject = match app.store.subject(customer, id).await {
+        Ok(Some(subject)) => subject,
+        Ok(None) => return Ok(Vec::new()),
+        Err(error @ (StoreError::NoEpochKey(_) | StoreError::Unsealable(_))) => {
+            tracing::error!(%customer, request = %id, %error, "whom a certificate is about cannot be opened");
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(error.into()),
+    };
     let opening = SubjectOpening::new(customer.clone(), id, subject.commitment_salt, subject.instructed());
     let file = opening.write().map_err(|e| ApiError::Internal(e.to_string()))?;
     Ok(file.to_vec())

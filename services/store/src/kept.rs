@@ -14,7 +14,7 @@ use quittance_domain::{
     window,
 };
 use quittance_ledger::subject_commitment;
-use quittance_sql::{Column, Engine, Part, Row, Rows, Tx};
+use quittance_sql::{Column, Engine, Part, Row, Rows, Tx, Val};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// Follow-ups of one transaction.
-const BATCH: i64 = 100;
+const BATCH: usize = 100;
 /// Who makes a follow-up, as the record says it.
 const BY: &str = "quittanced";
 
@@ -293,24 +293,37 @@ impl Store {
         let sql = format!(
             "SELECT {COLUMNS}, (SELECT r.reference FROM requests r WHERE r.customer_id = $1 AND r.request_id = k.request_id)
              FROM kept_rows k WHERE k.customer_id = $1 AND k.follow_request_id IS NULL AND k.due_us <= $2
-             ORDER BY k.due_us LIMIT {BATCH} {lock}"
+               AND (k.due_us, k.request_id, k.system_id) > ($3, $4, $5)
+             ORDER BY k.due_us, k.request_id, k.system_id LIMIT {BATCH} {lock}"
         );
         let ctx = IntakeContext { customer, by: BY, now, agreement, topology };
         let (mut kept, mut prepared, mut match_sets) = (Vec::new(), Vec::new(), Vec::new());
-        for row in tx.fetch(&sql, vec![customer.as_str().into(), us(now).into()]).await? {
-            match self.open_kept(customer, &row) {
-                Ok(opened) => {
-                    let reference = row.opt_text(7)?.unwrap_or_default();
-                    let (follow_up, match_set) = prepare(&ctx, (&epoch, &subjects), &opened, reference)?;
-                    kept.push(opened);
-                    prepared.push(follow_up);
-                    match_sets.push(match_set);
+        let mut after = (i64::MIN, Uuid::nil(), String::new());
+        loop {
+            let args: Vec<Val> =
+                vec![customer.as_str().into(), us(now).into(), after.0.into(), after.1.into(), after.2.as_str().into()];
+            let page = tx.fetch(&sql, args).await?;
+            let is_full = page.len() >= BATCH;
+            for row in page {
+                after = (row.i64(3)?, row.uuid(0)?, row.text(1)?);
+                match self.open_kept(customer, &row) {
+                    Ok(opened) => {
+                        let reference = row.opt_text(7)?.unwrap_or_default();
+                        let (follow_up, match_set) = prepare(&ctx, (&epoch, &subjects), &opened, reference)?;
+                        kept.push(opened);
+                        prepared.push(follow_up);
+                        match_sets.push(match_set);
+                    }
+                    Err(error @ (StoreError::Unsealable(_) | StoreError::NoEpochKey(_))) => {
+                        let request = RequestId::new(after.1);
+                        tracing::error!(%customer, %request, %error, "what is kept of a request cannot be opened");
+                    }
+                    Err(error) => return Err(error),
                 }
-                Err(error @ (StoreError::Unsealable(_) | StoreError::NoEpochKey(_))) => {
-                    let request = RequestId::new(row.uuid(0)?);
-                    tracing::error!(%customer, %request, %error, "what is kept of a request cannot be opened");
-                }
-                Err(error) => return Err(error),
+            }
+            // Those that cannot be opened do not keep the others from their turn.
+            if !prepared.is_empty() || !is_full {
+                break;
             }
         }
         if prepared.is_empty() {

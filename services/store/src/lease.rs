@@ -139,7 +139,7 @@ impl Store {
     ) -> StoreResult<(Vec<LeasedTask>, String)> {
         let mut tasks = Vec::with_capacity(rows.len());
         let mut time_zone = String::new();
-        let (mut closed, mut keyless) = (Vec::new(), Vec::new());
+        let (mut closed, mut keyless, mut unsealable) = (Vec::new(), Vec::new(), Vec::new());
         let mut meanwhile = stored_meanwhile(tx, ready, &rows).await?;
         for row in rows {
             let id = row.uuid(0)?;
@@ -149,17 +149,26 @@ impl Store {
             }
             let request = RequestId::new(id);
             let wrapped = WrappedKey::read(&row.text(5)?, row.bytes(6)?)?.ok_or(StoreError::Forgotten)?;
-            let request_key = match RequestKey::unwrap(self.ring(), &ready.customer, request, &wrapped) {
+            let sealed = meanwhile.remove(&id).map_or_else(|| row.opt_bytes(10), |sealed| Ok(Some(sealed)))?;
+            let opened = || {
+                let key = RequestKey::unwrap(self.ring(), &ready.customer, request, &wrapped)?;
+                let place = ready.system.as_str();
+                let match_set = sealed.map(|s| key.open(SealedColumn::MatchSet, place, &s)).transpose()?;
+                Ok((SubjectSecrets::open(&key, &row.bytes(7)?)?, match_set, key))
+            };
+            let (subject, match_set, request_key) = match opened() {
                 Err(StoreError::NoEpochKey(epoch)) => {
                     tracing::warn!(customer = %ready.customer, %request, epoch, "the key of a request's epoch is missing");
                     keyless.push(id);
                     continue;
                 }
-                unwrapped => unwrapped?,
+                Err(StoreError::Unsealable(what)) => {
+                    tracing::error!(customer = %ready.customer, %request, what, "what is sealed of a request does not open");
+                    unsealable.push(id);
+                    continue;
+                }
+                opened => opened?,
             };
-            let sealed = meanwhile.remove(&id).map_or_else(|| row.opt_bytes(10), |sealed| Ok(Some(sealed)))?;
-            let place = ready.system.as_str();
-            let match_set = sealed.map(|s| request_key.open(SealedColumn::MatchSet, place, &s)).transpose()?;
             if tasks.is_empty() {
                 time_zone = row.opt_text(11)?.ok_or(StoreError::NotFound("the customer"))?;
             }
@@ -170,13 +179,16 @@ impl Store {
                 reason: row.text(4)?,
                 map_version: row.i64(3)?,
                 due_at: time(row.i64(8)?, "requests")?,
-                subject: SubjectSecrets::open(&request_key, &row.bytes(7)?)?,
+                subject,
                 match_set,
                 follows: row.opt_uuid(12)?.map(RequestId::new),
                 request_key,
             });
         }
-        leave_closed(tx, ready, closed).await?;
+        // Declined while it was at work, and put off or forgotten by its worker since: no attempt begins any more (I1).
+        leave_to_a_person(tx, ready, "REQUEST_CLOSED", closed).await?;
+        // It will not open the next time either, and must not hold up the rest.
+        leave_to_a_person(tx, ready, "UNSEALABLE", unsealable).await?;
         put_aside(tx, ready, now, keyless).await?;
         tasks.sort_by_key(|t| t.key.request);
         Ok((tasks, time_zone))
@@ -338,13 +350,12 @@ async fn stored_meanwhile(tx: &mut Tx, ready: &ReadyWork, claimed: &[Row]) -> St
     rows.iter().map(|row| Ok((row.uuid(0)?, row.bytes(1)?))).collect()
 }
 
-/// Declined while it was at work, and put off or forgotten by its worker since: no attempt begins any more (I1), a person looks at it.
-async fn leave_closed(tx: &mut Tx, ready: &ReadyWork, closed: Vec<Uuid>) -> StoreResult<()> {
+async fn leave_to_a_person(tx: &mut Tx, ready: &ReadyWork, reason: &str, tasks: Vec<Uuid>) -> StoreResult<()> {
     tx.execute_rows(
-        "WITH v(request_id) AS ({rows}) UPDATE tasks SET state = 'NEEDS_ATTENTION', reason = 'REQUEST_CLOSED' FROM v
+        "WITH v(request_id) AS ({rows}) UPDATE tasks SET state = 'NEEDS_ATTENTION', reason = $3 FROM v
          WHERE tasks.customer_id = $1 AND tasks.system_id = $2 AND tasks.request_id = v.request_id",
-        vec![ready.customer.as_str().into(), ready.system.as_str().into()],
-        Rows::new(vec![Column::uuids(closed)]),
+        vec![ready.customer.as_str().into(), ready.system.as_str().into(), reason.into()],
+        Rows::new(vec![Column::uuids(tasks)]),
     )
     .await?;
     Ok(())

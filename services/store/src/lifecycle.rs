@@ -148,7 +148,8 @@ impl Store {
             args.extend([us(first_due).into(), us(due).into(), topology.generation.into(), version.into()]);
             tx.execute(
                 "UPDATE requests SET open_tasks = $3, first_due_us = $4, due_us = $5, systems_generation = $6,
-                   agreement_version = $7, urgency = 0 WHERE customer_id = $1 AND request_id = $2",
+                   agreement_version = $7, urgency = CASE WHEN due_us = $5 THEN urgency ELSE 0 END
+                 WHERE customer_id = $1 AND request_id = $2",
                 args,
             )
             .await?;

@@ -11,7 +11,7 @@ use quittance_domain::{
     task::{TaskState, Work},
 };
 use quittance_ledger::Event;
-use quittance_sql::{Column, Engine, Part, Rows, Tx};
+use quittance_sql::{Column, Engine, Part, Row, Rows, Tx};
 use uuid::Uuid;
 
 use crate::{
@@ -201,16 +201,8 @@ impl Store {
         if hold_generation(&mut tx).await? != topology.generation {
             return Ok(0);
         }
-        let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE" } else { "" };
-        let sql = format!(
-            "SELECT request_id, action, due_us, key_epoch, wrapped_key, sealed_subject, exceptions, open_tasks, notices, only_system,
-                follows_request_id FROM requests
-             WHERE customer_id = $1 AND closed_us IS NULL AND state = 'IN_PROGRESS' AND systems_generation < $2
-             ORDER BY systems_generation, request_id LIMIT $3 {lock}"
-        );
-        let args = vec![customer.as_str().into(), topology.generation.into(), REPLAN_BATCH.into()];
-        let rows = tx.fetch(&sql, args).await?;
-        let ids: Vec<Uuid> = rows.iter().map(|r| r.uuid(0)).collect::<Result<_, _>>()?;
+        let rows = self.to_replan(&mut tx, customer, topology.generation).await?;
+        let ids: Vec<Uuid> = rows.iter().map(|(row, _)| row.uuid(0)).collect::<Result<_, _>>()?;
         let planned = tx
             .fetch_rows(
                 "WITH v(request_id) AS ({rows}) SELECT t.request_id, t.system_id, t.state FROM v
@@ -228,13 +220,10 @@ impl Store {
         let mut staging = Staging::new(customer);
         let mut missing = Vec::new();
         let mut closed = Vec::new();
-        for row in &rows {
+        for (row, secrets) in &rows {
             let id = RequestId::new(row.uuid(0)?);
             let action = parsed(row, 1, "requests", Action::parse)?;
             let due = time(row.i64(2)?, "requests")?;
-            let wrapped = WrappedKey::read(&row.text(3)?, row.bytes(4)?)?.ok_or(StoreError::Forgotten)?;
-            let key = RequestKey::unwrap(self.ring(), customer, id, &wrapped)?;
-            let secrets = SubjectSecrets::open(&key, &row.bytes(5)?)?;
             let kinds = secrets.identifiers.iter().map(|i| i.kind()).collect();
             let none = HashMap::new();
             let have = have.get(&id.uuid()).unwrap_or(&none);
@@ -299,6 +288,50 @@ impl Store {
         tx.commit().await?;
         self.grown(missing.iter().map(|(.., tasks)| tasks.len()).sum()).await;
         Ok(rows.len())
+    }
+
+    /// A page of requests that were planned with fewer systems. What cannot be opened is left out, and holds up nothing else.
+    async fn to_replan(
+        &self,
+        tx: &mut Tx,
+        customer: &CustomerId,
+        generation: i64,
+    ) -> StoreResult<Vec<(Row, SubjectSecrets)>> {
+        let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE" } else { "" };
+        let sql = format!(
+            "SELECT request_id, action, due_us, key_epoch, wrapped_key, sealed_subject, exceptions, open_tasks, notices, only_system,
+                follows_request_id, systems_generation FROM requests
+             WHERE customer_id = $1 AND closed_us IS NULL AND state = 'IN_PROGRESS' AND systems_generation < $2
+               AND (systems_generation, request_id) > ($4, $5)
+             ORDER BY systems_generation, request_id LIMIT $3 {lock}"
+        );
+        let (mut opened, mut after) = (Vec::new(), (i64::MIN, Uuid::nil()));
+        loop {
+            let args =
+                vec![customer.as_str().into(), generation.into(), REPLAN_BATCH.into(), after.0.into(), after.1.into()];
+            let page = tx.fetch(&sql, args).await?;
+            let is_full = i64::try_from(page.len()).is_ok_and(|rows| rows >= REPLAN_BATCH);
+            for row in page {
+                after = (row.i64(11)?, row.uuid(0)?);
+                match self.secrets_of(customer, &row) {
+                    Ok(secrets) => opened.push((row, secrets)),
+                    Err(error @ (StoreError::Unsealable(_) | StoreError::NoEpochKey(_))) => {
+                        let request = RequestId::new(after.1);
+                        tracing::error!(%customer, %request, %error, "a request cannot be opened, and is not planned for new systems");
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if !opened.is_empty() || !is_full {
+                return Ok(opened);
+            }
+        }
+    }
+
+    fn secrets_of(&self, customer: &CustomerId, row: &Row) -> StoreResult<SubjectSecrets> {
+        let wrapped = WrappedKey::read(&row.text(3)?, row.bytes(4)?)?.ok_or(StoreError::Forgotten)?;
+        let key = RequestKey::unwrap(self.ring(), customer, RequestId::new(row.uuid(0)?), &wrapped)?;
+        SubjectSecrets::open(&key, &row.bytes(5)?)
     }
 
     /// Customers with requests that were planned with an older set of systems. Deployment-wide: a sweep, at start and on change.

@@ -1,4 +1,5 @@
-//! What the live database says beside its columns: indexes, foreign keys, and whether a table can be trusted with a transaction. Read for the check alone.
+//! What the live database says beside its columns: indexes, foreign keys, and whether a table can be trusted with a transaction. Read for the check, and
+//! for what a deletion would carry away.
 
 use std::collections::BTreeMap;
 
@@ -22,12 +23,16 @@ pub(super) struct Part {
 }
 
 /// A reference from elsewhere to this table.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Reference {
     /// In the form of [`Catalog::id`].
     pub from: String,
     /// For people.
     pub name: String,
+    /// As a statement names it.
+    pub table: String,
+    /// It refers to itself.
+    pub own: bool,
     /// (column there, column here).
     pub columns: Vec<(String, String)>,
     /// Upper case: `CASCADE`, `SET NULL`, `NO ACTION`, …
@@ -67,16 +72,77 @@ fn indexes(rows: &[Row]) -> Result<Vec<Index>, SqlError> {
     Ok(found.into_values().collect())
 }
 
-/// Rows of (constraint, from, its name, column there, column here, rule), in order.
+/// The foreign keys that refer to it.
+pub(super) async fn references_to(tx: &mut Tx, table: &Table) -> Result<Vec<Reference>, SqlError> {
+    let engine = tx.engine();
+    let dialect = Dialect { engine };
+    let (sql, args) = match engine {
+        Engine::Postgres => (POSTGRES_REFERENCES.to_owned(), vec![Val::from(dialect.table(table))]),
+        Engine::MySql => {
+            (MYSQL_REFERENCES.to_owned(), vec![Val::from(table.schema.clone()), Val::from(table.name.clone())])
+        }
+        Engine::Sqlite => {
+            let schema = table.schema.clone().unwrap_or_else(|| "main".to_owned());
+            let sql = sqlite_references(&format!("{}.sqlite_schema", dialect.quote(&schema)));
+            (sql, vec![Val::from(table.name.clone()), Val::from(schema)])
+        }
+    };
+    let mut found = references(&tx.fetch(&sql, args).await?)?;
+    for reference in &mut found {
+        reference.table = match engine {
+            // As `regclass` writes it.
+            Engine::Postgres => reference.name.clone(),
+            Engine::MySql => {
+                let schema = reference.from.strip_suffix(&format!(".{}", reference.name)).unwrap_or_default();
+                format!("{}.{}", dialect.quote(schema), dialect.quote(&reference.name))
+            }
+            Engine::Sqlite => {
+                let schema = table.schema.as_deref().unwrap_or("main");
+                format!("{}.{}", dialect.quote(schema), dialect.quote(&reference.name))
+            }
+        };
+    }
+    Ok(found)
+}
+
+const POSTGRES_REFERENCES: &str = "SELECT o.oid::text, o.conrelid::text, o.conrelid::regclass::text, f.attname::text, t.attname::text, \
+    CASE o.confdeltype WHEN 'c' THEN 'CASCADE' WHEN 'n' THEN 'SET NULL' WHEN 'd' THEN 'SET DEFAULT' ELSE 'NO ACTION' END, \
+    (o.conrelid = o.confrelid)::int::bigint \
+    FROM pg_constraint o CROSS JOIN LATERAL unnest(o.conkey, o.confkey) WITH ORDINALITY k(here, there, n) \
+    JOIN pg_attribute f ON f.attrelid = o.conrelid AND f.attnum = k.here \
+    JOIN pg_attribute t ON t.attrelid = o.confrelid AND t.attnum = k.there \
+    WHERE o.contype = 'f' AND o.conparentid = 0 AND o.confrelid = to_regclass($1) ORDER BY o.oid, k.n";
+
+const MYSQL_REFERENCES: &str = "SELECT CAST(k.CONSTRAINT_NAME AS CHAR), CONCAT(k.TABLE_SCHEMA, '.', k.TABLE_NAME), CAST(k.TABLE_NAME AS CHAR), \
+    CAST(k.COLUMN_NAME AS CHAR), CAST(k.REFERENCED_COLUMN_NAME AS CHAR), CAST(r.DELETE_RULE AS CHAR), \
+    CAST(k.TABLE_SCHEMA = k.REFERENCED_TABLE_SCHEMA AND k.TABLE_NAME = k.REFERENCED_TABLE_NAME AS SIGNED) \
+    FROM information_schema.KEY_COLUMN_USAGE k JOIN information_schema.REFERENTIAL_CONSTRAINTS r \
+    ON r.CONSTRAINT_SCHEMA = k.CONSTRAINT_SCHEMA AND r.CONSTRAINT_NAME = k.CONSTRAINT_NAME AND r.TABLE_NAME = k.TABLE_NAME \
+    WHERE k.REFERENCED_TABLE_SCHEMA = COALESCE($1, DATABASE()) AND k.REFERENCED_TABLE_NAME = $2 \
+    ORDER BY k.TABLE_SCHEMA, k.TABLE_NAME, k.CONSTRAINT_NAME, k.ORDINAL_POSITION";
+
+fn sqlite_references(master: &str) -> String {
+    format!(
+        "SELECT CAST(f.id AS TEXT), lower(m.name), m.name, f.\"from\", COALESCE(f.\"to\", p.name), f.on_delete, lower(m.name) = lower($1) \
+         FROM {master} m JOIN pragma_foreign_key_list(m.name, $2) f \
+         LEFT JOIN pragma_table_xinfo($1, $2) p ON f.\"to\" IS NULL AND p.pk = f.seq + 1 \
+         WHERE m.type = 'table' AND lower(f.\"table\") = lower($1) ORDER BY m.name, f.id, f.seq"
+    )
+}
+
+/// Rows of (constraint, from, its name, column there, column here, rule, whether it is the table itself), in order.
 fn references(rows: &[Row]) -> Result<Vec<Reference>, SqlError> {
     let mut found: BTreeMap<(String, String), Reference> = BTreeMap::new();
     for row in rows {
         let (constraint, from) = (row.text(0)?, row.text(1)?);
         // RESTRICT differs in when it fails, not in that it does.
+        let own = row.i64(6)? == 1;
         let (name, on_delete) = (row.text(2)?, row.text(5)?.to_uppercase().replace("RESTRICT", "NO ACTION"));
         let reference = found.entry((from.clone(), constraint)).or_insert_with(|| Reference {
             from,
             name,
+            table: String::new(),
+            own,
             columns: Vec::new(),
             on_delete,
         });
@@ -99,13 +165,7 @@ async fn postgres(tx: &mut Tx, table: &Table) -> Result<Catalog, SqlError> {
         LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[n - 1] AND a.attnum > 0 \
         WHERE i.indrelid = to_regclass($1) AND i.indisvalid AND i.indpred IS NULL AND m.amname IN ('btree', 'hash') ORDER BY i.indexrelid, n";
     catalog.indexes = indexes(&tx.fetch(sql, name()).await?)?;
-    let sql = "SELECT o.oid::text, o.conrelid::text, o.conrelid::regclass::text, f.attname::text, t.attname::text, \
-        CASE o.confdeltype WHEN 'c' THEN 'CASCADE' WHEN 'n' THEN 'SET NULL' WHEN 'd' THEN 'SET DEFAULT' ELSE 'NO ACTION' END \
-        FROM pg_constraint o CROSS JOIN LATERAL unnest(o.conkey, o.confkey) WITH ORDINALITY k(here, there, n) \
-        JOIN pg_attribute f ON f.attrelid = o.conrelid AND f.attnum = k.here \
-        JOIN pg_attribute t ON t.attrelid = o.confrelid AND t.attnum = k.there \
-        WHERE o.contype = 'f' AND o.conparentid = 0 AND o.confrelid = to_regclass($1) ORDER BY o.oid, k.n";
-    catalog.references = references(&tx.fetch(sql, name()).await?)?;
+    catalog.references = references_to(tx, table).await?;
     Ok(catalog)
 }
 
@@ -123,13 +183,7 @@ async fn mysql(tx: &mut Tx, table: &Table) -> Result<Catalog, SqlError> {
         FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE($1, DATABASE()) AND TABLE_NAME = $2 \
         AND INDEX_TYPE IN ('BTREE', 'HASH') ORDER BY INDEX_NAME, SEQ_IN_INDEX";
     catalog.indexes = indexes(&tx.fetch(sql, name()).await?)?;
-    let sql = "SELECT CAST(k.CONSTRAINT_NAME AS CHAR), CONCAT(k.TABLE_SCHEMA, '.', k.TABLE_NAME), CAST(k.TABLE_NAME AS CHAR), \
-        CAST(k.COLUMN_NAME AS CHAR), CAST(k.REFERENCED_COLUMN_NAME AS CHAR), CAST(r.DELETE_RULE AS CHAR) \
-        FROM information_schema.KEY_COLUMN_USAGE k JOIN information_schema.REFERENTIAL_CONSTRAINTS r \
-        ON r.CONSTRAINT_SCHEMA = k.CONSTRAINT_SCHEMA AND r.CONSTRAINT_NAME = k.CONSTRAINT_NAME AND r.TABLE_NAME = k.TABLE_NAME \
-        WHERE k.REFERENCED_TABLE_SCHEMA = COALESCE($1, DATABASE()) AND k.REFERENCED_TABLE_NAME = $2 \
-        ORDER BY k.TABLE_SCHEMA, k.TABLE_NAME, k.CONSTRAINT_NAME, k.ORDINAL_POSITION";
-    catalog.references = references(&tx.fetch(sql, name()).await?)?;
+    catalog.references = references_to(tx, table).await?;
     Ok(catalog)
 }
 
@@ -150,12 +204,6 @@ async fn sqlite(tx: &mut Tx, table: &Table) -> Result<Catalog, SqlError> {
     // A rowid's alias is in no list of indexes.
     let sql = "SELECT '', 1, name, 'binary' FROM pragma_table_xinfo($1, $2) WHERE pk > 0 ORDER BY pk";
     catalog.indexes.extend(indexes(&tx.fetch(sql, name()).await?)?);
-    let sql = format!(
-        "SELECT CAST(f.id AS TEXT), lower(m.name), m.name, f.\"from\", COALESCE(f.\"to\", p.name), f.on_delete \
-         FROM {master} m JOIN pragma_foreign_key_list(m.name, $2) f \
-         LEFT JOIN pragma_table_xinfo($1, $2) p ON f.\"to\" IS NULL AND p.pk = f.seq + 1 \
-         WHERE m.type = 'table' AND lower(f.\"table\") = lower($1) ORDER BY m.name, f.id, f.seq"
-    );
-    catalog.references = references(&tx.fetch(&sql, name()).await?)?;
+    catalog.references = references_to(tx, table).await?;
     Ok(catalog)
 }

@@ -359,7 +359,7 @@ impl Check<'_> {
             {
                 if of.owned_by.iter().any(|l| leads_here(&l.collection) && covers(&l.fields)) {
                     covered = true;
-                    if of.erase == RowErasure::Mask && reference.on_delete == "NO ACTION" {
+                    if of.erase == RowErasure::Mask && matches!(reference.on_delete.as_str(), "NO ACTION" | "CASCADE") {
                         wrong = Some(format!("{from} keeps its row, masked, and refers to what would be deleted"));
                     }
                 }

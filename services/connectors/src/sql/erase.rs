@@ -97,7 +97,34 @@ impl Acting<'_, '_> {
             let gone = of_fate(share, RowFate::Delete, now);
             // A foreign key from a table to itself is looked at when the statement ends, so it must be one.
             let whole = of.links.iter().any(|link| link.owner == at);
+            self.nothing_is_carried_away(at, &gone).await?;
             self.run(at, Some(&of.statements.delete), &gone, if whole { usize::MAX } else { CHUNK }).await?;
+        }
+        Ok(())
+    }
+
+    /// What the subject has there is gone by now, or loosened. What a foreign key would still take along is held, another customer's, or nobody
+    /// has found it.
+    async fn nothing_is_carried_away(&mut self, at: usize, gone: &Share<'_>) -> Result<(), ConnectorError> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let plan = self.plan;
+        for (table, statement) in &plan.collections[at].statements.carried {
+            let mut batch = self.batch(at, CHUNK);
+            for (i, (subject, row)) in gone.iter().enumerate() {
+                let of = &self.subjects[*subject];
+                batch.push(i, 0, row, of, pseudonym(of, &self.sets[*subject]));
+            }
+            for rows in batch.finish() {
+                let args = statement.args(self.ctx.customer_key.as_deref());
+                if !self.tx.fetch_rows(&statement.sql, args, rows).await.map_err(failure)?.is_empty() {
+                    let name = &plan.map_of(at).name;
+                    return Err(ConnectorError::Refused(format!(
+                        "deleting from collection {name} would carry rows of {table} away that the data map does not give to the subject"
+                    )));
+                }
+            }
         }
         Ok(())
     }

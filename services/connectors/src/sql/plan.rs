@@ -6,6 +6,7 @@ use quittance_domain::data_map::{Collection, DataMap, FieldErasure, Link, Mask, 
 use quittance_sql::{Engine, Part, Rows, Val};
 
 use super::{
+    catalog::Reference,
     dialect::Dialect,
     schema::{Column, Schema},
     statements::{Statements, statements},
@@ -49,6 +50,8 @@ impl Width {
 
 pub(super) struct CollectionPlan {
     pub table: String,
+    /// By which the database itself would delete more.
+    pub cascades: Vec<Reference>,
     pub key: Vec<Column>,
     pub customer: Option<Column>,
     pub rules: Vec<RulePlan>,
@@ -235,6 +238,7 @@ impl Compiler<'_> {
             || c.points_at.iter().any(|p| p.mask == Mask::Pseudonym);
         Ok(CollectionPlan {
             table: self.dialect.table(&c.table),
+            cascades: self.schema.cascades(&c.table).to_vec(),
             key,
             customer,
             rules,

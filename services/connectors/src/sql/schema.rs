@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 
-use quittance_domain::data_map::{DataMap, Table};
+use quittance_domain::data_map::{DataMap, RowErasure, Table};
 use quittance_sql::{Engine, Row, SqlError, Tx, Val};
 
-use super::dialect::Dialect;
+use super::{
+    catalog::{Reference, references_to},
+    dialect::Dialect,
+};
 
 /// How values of a column compare, and which texts it can hold at all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,6 +67,8 @@ fn is_canonical(digits: &str) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct Schema {
     tables: HashMap<Table, Vec<Column>>,
+    /// Foreign keys by which the database itself deletes what refers to a deleted row.
+    cascades: HashMap<Table, Vec<Reference>>,
     /// PostgreSQL's `server_version_num`; elsewhere 0.
     pub version: i64,
     pub maria: bool,
@@ -88,6 +93,12 @@ impl Schema {
                 let columns = columns(tx, &c.table).await?;
                 schema.tables.insert(c.table.clone(), columns);
             }
+            if c.erase == RowErasure::Delete && !schema.cascades.contains_key(&c.table) {
+                let mut cascades = references_to(tx, &c.table).await?;
+                // What refers to its own table goes by the same statement.
+                cascades.retain(|reference| reference.on_delete == "CASCADE" && !reference.own);
+                schema.cascades.insert(c.table.clone(), cascades);
+            }
         }
         Ok(schema)
     }
@@ -95,6 +106,10 @@ impl Schema {
     /// `None`: no such table.
     pub fn columns(&self, table: &Table) -> Option<&[Column]> {
         self.tables.get(table).filter(|c| !c.is_empty()).map(Vec::as_slice)
+    }
+
+    pub fn cascades(&self, table: &Table) -> &[Reference] {
+        self.cascades.get(table).map_or(&[], Vec::as_slice)
     }
 
     pub fn column(&self, engine: Engine, table: &Table, name: &str) -> Option<&Column> {

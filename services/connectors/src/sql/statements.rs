@@ -6,6 +6,7 @@
 use quittance_domain::data_map::{Collection, FieldErasure, Mask, Matching, RowErasure};
 
 use super::{
+    catalog::Reference,
     dialect::Dialect,
     plan::{Arg, CollectionPlan, LinkPlan, RulePlan, Statement, WORD, Width},
     schema::{Class, Column},
@@ -24,6 +25,8 @@ pub(super) struct Statements {
     pub pointers: Vec<Statement>,
     pub mask: Option<Statement>,
     pub delete: Statement,
+    /// Per table whose rows the database would delete along, by its own foreign key: whether rows would go. With the table's name.
+    pub carried: Vec<(String, Statement)>,
     /// Loosens the links that the order of deletion cannot respect.
     pub unlink: Option<Statement>,
     /// Per identifier rule: what a shared row loses.
@@ -70,6 +73,7 @@ pub(super) fn statements(d: Dialect, c: &Collection, plan: &CollectionPlan, wide
         pointers: plan.pointers.iter().map(|p| text().pointer(p)).collect(),
         mask: text().mask(),
         delete: text().delete(),
+        carried: plan.cascades.iter().map(|r| (r.name.clone(), text().carried(r))).collect(),
         unlink: text().unlink(),
         redact: plan.rules.iter().map(|rule| text().redact(rule)).collect(),
         unpoint: plan.pointers.iter().enumerate().map(|(i, p)| text().unpoint(i, p)).collect(),
@@ -353,6 +357,18 @@ impl Text<'_> {
         let on = format!("{} AND {}", self.keys(), self.tie(true));
         let key: Vec<&Column> = self.plan.key.iter().collect();
         let sql = self.d.delete(&key_batch(self.plan), &self.plan.table, &key, &on);
+        Statement { sql, args: self.args }
+    }
+
+    /// By the foreign key's own equality, and over all customers: that is how the database deletes.
+    fn carried(mut self, reference: &Reference) -> Statement {
+        let on = format!("{} AND {}", self.keys(), self.tie(true));
+        let sql = self.d.select(&["v.i".to_owned()], &key_batch(self.plan), &self.plan.table, &on, true);
+        let refers = reference.columns.iter();
+        let refers = refers.map(|(there, here)| format!("q.{} = c.{}", self.d.quote(here), self.d.quote(there)));
+        let refers: Vec<String> = refers.collect();
+        let sql = format!("{sql} JOIN {} c ON {} LIMIT 1", reference.table, refers.join(" AND "));
+        // The conditions on the row itself stand in the join with it.
         Statement { sql, args: self.args }
     }
 

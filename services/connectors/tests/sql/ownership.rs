@@ -1,9 +1,9 @@
 //! What is owned goes along, however deep; what merely points is only made to forget.
 
-use quittance_connectors::SubjectError;
+use quittance_connectors::{Connector as _, SubjectError};
 use quittance_domain::action::Action;
 
-use crate::harness::{Db, carried_out, ctx, email, found, on_all_engines, other, subject, user};
+use crate::harness::{Db, carried_out, ctx, email, found, on_all_engines, other, refused, sets, subject, user};
 
 on_all_engines!(
     a_chain_of_its_own,
@@ -13,7 +13,8 @@ on_all_engines!(
     deeper_than_anybody_goes,
     the_guard,
     other_types,
-    links_beside_the_key
+    links_beside_the_key,
+    a_cascade_takes_nothing_along_that_is_not_the_subjects,
 );
 
 async fn a_chain_of_its_own(db: &Db) {
@@ -175,4 +176,31 @@ async fn links_beside_the_key(db: &Db) {
     assert_eq!(outcomes[2], ["person.email ERASED 1"]);
     assert_eq!(db.dump("id", "note").await, ["3"]);
     assert_eq!(db.dump("id, body", "tag").await, ["1|-", "2|t"]);
+}
+
+/// The foreign key knows no customers: what of another's hangs on the row, the database would delete.
+async fn a_cascade_takes_nothing_along_that_is_not_the_subjects(db: &Db) {
+    db.sql(
+        "CREATE TABLE person (id integer primary key, email varchar(100), tenant varchar(20));
+         CREATE TABLE note (id integer primary key, person_id integer, body varchar(20), tenant varchar(20),
+           FOREIGN KEY (person_id) REFERENCES person (id) ON DELETE CASCADE);
+         INSERT INTO person VALUES (1, 'a@x.nl', 'acme'), (2, 'b@x.nl', 'acme');
+         INSERT INTO note VALUES (1, 1, 'own', 'acme'), (2, 1, 'theirs', 'globex'), (3, 2, 'own', 'acme');",
+    )
+    .await;
+    let map = "  person: {key: [id], customer_field: tenant, identifiers: [{kind: email, field: email}], fields: {email: email}, erase: delete}
+  note: {key: [id], customer_field: tenant, owned_by: [{collection: person, fields: {person_id: id}}], fields: {body: message}, erase: delete}\n";
+    let c = db.connector(map);
+    let mut ctx = ctx(Action::Erasure);
+    ctx.customer_key = Some("acme".to_owned());
+    let subjects = [subject(&[email("a@x.nl")])];
+    let found = sets(&c, &ctx, &subjects).await;
+    let why = refused(c.act(&ctx, &subjects, &found).await);
+    assert!(why.contains("would carry rows of") && why.contains("note"), "{why}");
+    assert_eq!(db.dump("id", "note").await, ["1", "2", "3"]);
+    assert_eq!(db.dump("id", "person").await, ["1", "2"]);
+    // Whose rows are all its own goes.
+    let outcomes = carried_out(&c, &ctx, &[subject(&[email("b@x.nl")])]).await;
+    assert_eq!(outcomes, [["note.message ERASED 1", "person.email ERASED 1"]]);
+    assert_eq!(db.dump("id", "note").await, ["1", "2"]);
 }

@@ -16,7 +16,7 @@ use tonic::{Status, Streaming};
 use super::intake::{Desk, RULES_TRIES, Rules, Sent, by_these_rules, read_item, rules_change, taken_in_before};
 use crate::{
     app::App,
-    auth::Caller,
+    auth::{Caller, Standing},
     convert::parent,
     error::{ApiError, ApiResult},
     status::{describe, to_status, violations},
@@ -30,10 +30,10 @@ const CHUNKS_AT_ONCE: usize = 2;
 
 pub type BatchStream = tokio_stream::wrappers::ReceiverStream<Result<v1::BatchCreateRequestsResponse, Status>>;
 
-pub fn run(app: Arc<App>, caller: Caller, incoming: Streaming<v1::BatchCreateRequestsRequest>) -> BatchStream {
+pub fn run(app: Arc<App>, who: (Caller, Standing), incoming: Streaming<v1::BatchCreateRequestsRequest>) -> BatchStream {
     let (acks, stream) = mpsc::channel(ACKNOWLEDGEMENTS_MAX);
     tokio::spawn(async move {
-        if let Err(error) = serve(&app, &caller, incoming, &acks).await {
+        if let Err(error) = serve(&app, &who, incoming, &acks).await {
             // Nobody there to hear it: the client is gone.
             let _ = acks.send(Err(to_status(error))).await;
         }
@@ -43,7 +43,7 @@ pub fn run(app: Arc<App>, caller: Caller, incoming: Streaming<v1::BatchCreateReq
 
 async fn serve(
     app: &Arc<App>,
-    caller: &Caller,
+    (caller, standing): &(Caller, Standing),
     mut incoming: Streaming<v1::BatchCreateRequestsRequest>,
     acks: &mpsc::Sender<Result<v1::BatchCreateRequestsResponse, Status>>,
 ) -> ApiResult<()> {
@@ -83,6 +83,7 @@ async fn serve(
             }
             message = incoming.message(), if next.is_none() && end.is_none() && !draining => {
                 match message {
+                    Ok(Some(_)) if let Err(refused) = standing.check() => end = Some(Err(refused)),
                     Ok(Some(chunk)) => match read_chunk(app, caller, &hasher, &mut desk, chunk).await {
                         Ok(read) => next = read,
                         Err(refused) => end = Some(Err(refused)),

@@ -218,7 +218,6 @@ impl Desk {
     /// Takes one in, and gives it as the API does. It is read anew where the rules have changed since: whom a new agreement does not name
     /// any more is not told by the old one.
     pub async fn take_one(&self, app: &App, read: impl Fn(&Rules) -> ApiResult<Intake>) -> ApiResult<v1::Request> {
-        app.dispatch.single_came();
         let mut rules = Rules::known(app, &self.customer).await?;
         let mut item = match read(&rules) {
             Ok(item) => item,
@@ -227,6 +226,7 @@ impl Desk {
                 read(&rules)?
             }
         };
+        app.dispatch.single_came();
         for _ in 0..RULES_TRIES {
             match by_these_rules(app, app.store.create_request(&self.context(app, &rules)?, &item).await)? {
                 Some((request, tasks)) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use quittance_api::v1::{self, request_service_server::RequestService};
 use quittance_domain::{
     ids::{CustomerId, IdError, RequestId, TaskKey, parse_request_name},
-    outcome::Confirmation,
+    outcome::{Confirmation, EvidenceKind},
 };
 use quittance_store::{RequestFilter, TimelinessFilter};
 use tonic::{Request, Response, Status, Streaming};
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     app::App,
-    auth::{Caller, caller},
+    auth::{Caller, caller, standing},
     convert::{
         action_from, evidence_from, id, new_request, opt_time_from, outcomes_from, page_size, parent,
         request_state_from, request_to, required, required_text, task_to, text_within, time_from, timeliness_from,
@@ -49,7 +49,8 @@ impl RequestService for Requests {
         request: Request<Streaming<v1::BatchCreateRequestsRequest>>,
     ) -> Result<Response<Self::BatchCreateRequestsStream>, Status> {
         let caller = caller(&request).map_err(to_status)?;
-        Ok(Response::new(batch::run(self.0.clone(), caller, request.into_inner())))
+        let standing = standing(&request).map_err(to_status)?;
+        Ok(Response::new(batch::run(self.0.clone(), (caller, standing), request.into_inner())))
     }
 
     async fn preview_request(
@@ -237,10 +238,10 @@ async fn list(app: &App, request: Request<v1::ListRequestsRequest>) -> ApiResult
 }
 
 fn watch_all(app: &Arc<App>, request: Request<v1::WatchRequestsRequest>) -> ApiResult<watch::WatchStream> {
-    let caller = caller(&request)?;
+    let (caller, standing) = (caller(&request)?, standing(&request)?);
     let r = request.into_inner();
     let customer = caller.customer(parent(&r.parent, "parent")?, "parent")?;
-    watch::run(app.clone(), customer, watch::read_token(&r.resume_token)?)
+    watch::run(app.clone(), standing, customer, watch::read_token(&r.resume_token)?)
 }
 
 async fn refer(app: &App, request: Request<v1::ReferRequestRequest>) -> ApiResult<v1::ReferRequestResponse> {
@@ -334,10 +335,18 @@ async fn resolve_task(app: &App, request: Request<v1::ResolveTaskRequest>) -> Ap
     let key = operated(&caller, &r.name)?;
     let now = app.now();
     let (about, _) = app.store.request(&key.customer, key.request).await?;
+    let evidence = evidence_from(r.evidence.as_ref(), now, "evidence")?;
+    if matches!(evidence.kind, EvidenceKind::ReadBack | EvidenceKind::SystemReport) {
+        // Only we read back, and only a worker hands on what its system said (I5).
+        return Err(ApiError::field(
+            "evidence.kind",
+            "is not an operator's to give: a statement or a document's digest is",
+        ));
+    }
     let confirmation = Confirmation {
         system: key.system.clone(),
         outcomes: outcomes_from(&r.outcomes, "outcomes")?,
-        evidence: evidence_from(r.evidence.as_ref(), now, "evidence")?,
+        evidence,
         by: caller.principal(),
         confirmed_at: now,
         backups_expire_at: None,

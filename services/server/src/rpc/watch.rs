@@ -10,6 +10,7 @@ use tonic::Status;
 
 use crate::{
     app::App,
+    auth::Standing,
     convert::request_to,
     error::{ApiError, ApiResult},
     status::to_status,
@@ -36,13 +37,18 @@ fn token(cursor: &ChangeCursor) -> String {
     format!("w2.{cursor}")
 }
 
-pub fn run(app: Arc<App>, customer: CustomerId, from: Option<ChangeCursor>) -> ApiResult<WatchStream> {
+pub fn run(
+    app: Arc<App>,
+    standing: Standing,
+    customer: CustomerId,
+    from: Option<ChangeCursor>,
+) -> ApiResult<WatchStream> {
     let permit = app.watchers.clone().try_acquire_owned();
     let permit =
         permit.map_err(|_| ApiError::LimitExceeded("too many watchers: use one stream for all requests".into()))?;
     let (sender, stream) = mpsc::channel(UNREAD_MAX);
     tokio::spawn(async move {
-        if let Err(error) = serve(&app, &customer, from, &sender).await {
+        if let Err(error) = serve(&app, &standing, &customer, from, &sender).await {
             // Nobody there to hear it: the client is gone.
             let _ = sender.send(Err(to_status(error))).await;
         }
@@ -53,6 +59,7 @@ pub fn run(app: Arc<App>, customer: CustomerId, from: Option<ChangeCursor>) -> A
 
 async fn serve(
     app: &App,
+    standing: &Standing,
     customer: &CustomerId,
     from: Option<ChangeCursor>,
     sender: &mpsc::Sender<Result<v1::WatchRequestsResponse, Status>>,
@@ -63,6 +70,7 @@ async fn serve(
     };
     let mut spoke = tokio::time::Instant::now() - SILENCE_MAX;
     loop {
+        standing.check()?;
         let now = app.store.changes_now(customer).await?;
         if now != seen {
             match send_between(app, customer, &seen, &now, sender).await? {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use quittance_domain::{Timestamp, ids::RequestId, task::TaskState, window::Timeliness};
+use quittance_domain::{
+    Timestamp, action::RestrictionGround, ids::RequestId, request::RequestState, task::TaskState, window::Timeliness,
+};
 use quittance_store::{DeadlineStatement, Intake, RequestFilter, RunningLate, TimelinessFilter};
 use tokio::task::JoinSet;
 
@@ -132,4 +134,19 @@ pub async fn a_deadline_statement_is_kept_once_for_each_due_time_that_passed(t: 
     assert!(t.keep_deadline_statement(&acme.id, id, &second).await.unwrap());
     assert_eq!(t.deadline_statement(&acme.id, id).await.unwrap(), Some(second));
     assert_eq!(t.deadline_statement(&acme.id, closed).await.unwrap(), None);
+}
+
+/// Its due time is what it was: what was said when it passed stands.
+pub async fn an_erasure_that_is_authorised_late_is_not_told_of_again(t: &TestStore) {
+    let (acme, _) = acme_and_crm(t).await;
+    acme.instruct(at(0), restriction("mara", RestrictionGround::NeededForLegalClaims)).await;
+    let waits = acme.instruct(at(1), due("mara", day(8))).await;
+    assert_eq!(acme.state(waits).await, RequestState::AwaitingCustomer);
+    assert_eq!(told(&acme, day(9)).await, [(waits, Timeliness::Overdue)]);
+    let statement = DeadlineStatement { due_at: day(8), content: b"late".to_vec(), issued_at: day(9) };
+    assert!(t.keep_deadline_statement(&acme.id, waits, &statement).await.unwrap());
+    acme.authorise(waits, day(10)).await.unwrap();
+    assert_eq!(acme.request(waits).await.due_at, day(8));
+    assert_eq!(told(&acme, day(10)).await, []);
+    assert!(t.customers_without_deadline_statement().await.unwrap().is_empty());
 }

@@ -9,10 +9,12 @@ use quittance_domain::{
     task::TaskState,
 };
 use quittance_store::{Kept, ReportResult, StoreResult};
+use uuid::Uuid;
 
 use crate::{
     forgetting::{rotate, states},
     harness::TestStore,
+    statements::by_the_case,
     world::*,
 };
 
@@ -172,4 +174,21 @@ pub async fn of_sweeps_that_race_one_follows_up(t: &TestStore) {
     let made: usize = [made.0, made.1, made.2].into_iter().map(|made| made.map_or(0, |made| made.len())).sum();
     assert_eq!(made, 3);
     assert_eq!(t.count("SELECT count(*) FROM requests WHERE follows_request_id IS NOT NULL").await, 3);
+}
+
+/// More than are followed up at once.
+pub async fn what_was_kept_and_does_not_open_keeps_no_other_hold_from_ending(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    holding(t, &acme, &crm, "mara").await;
+    let mut tx = t.raw().await;
+    for n in 0..101_u128 {
+        // Of another request, and earlier.
+        let copy = "INSERT INTO kept_rows (customer_id, request_id, system_id, map_version, due_us, key_epoch, wrapped_key, sealed)
+                    SELECT customer_id, $1, system_id, map_version, due_us - 1, key_epoch, wrapped_key, sealed FROM kept_rows LIMIT 1";
+        tx.execute(&by_the_case(copy), vec![Uuid::from_u128(n).into()]).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let made = follow_up(t, &acme, day(END)).await.unwrap();
+    assert_eq!(acme.confirm_next(&crm, day(END)).await, made[0]);
+    assert!(follow_up(t, &acme, day(END)).await.unwrap().is_empty());
 }

@@ -92,6 +92,7 @@ suite! {
             a_moved_due_time_is_told_of_anew,
             of_sweeps_that_race_one_tells,
             a_deadline_statement_is_kept_once_for_each_due_time_that_passed,
+            an_erasure_that_is_authorised_late_is_not_told_of_again,
             lists_tell_who_is_late,
         }
         engines {
@@ -157,6 +158,7 @@ suite! {
             nothing_is_kept_of_a_task_that_was_lost,
             a_restriction_holds_what_was_held,
             a_follow_up_is_of_one_system_alone,
+            what_was_kept_and_does_not_open_keeps_no_other_hold_from_ending,
             of_sweeps_that_race_one_follows_up,
         }
         leases {
@@ -313,6 +315,7 @@ suite! {
             without_its_key_nothing_opens_and_nothing_is_lost,
             a_store_in_use_is_not_given_new_keys,
             a_sealed_value_opens_in_its_own_row_only,
+            what_does_not_open_keeps_nothing_else_from_being_planned,
         }
     }
     sqlite {

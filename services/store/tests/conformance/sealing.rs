@@ -4,11 +4,11 @@ use std::fs;
 
 use quittance_domain::{
     action::{Action, Correction, CorrectionTarget},
-    identifier::Identifier,
+    identifier::{Identifier, IdentifierKind::Email},
     ids::RequestId,
     task::TaskState,
 };
-use quittance_store::{KeyRing, LeaseQuery, ReportResult, StoreError, Taken};
+use quittance_store::{KeyRing, LeaseQuery, ReportResult, StoreError, Taken, TaskRow};
 
 use crate::{harness::TestStore, statements::by_the_case, world::*};
 
@@ -183,7 +183,7 @@ pub async fn a_store_in_use_is_not_given_new_keys(t: &mut TestStore) {
     t.open("keys").await.unwrap();
 }
 
-/// A sealed value that was moved to another row, or altered, does not open.
+/// A sealed value that was moved to another row, or altered, does not open: a person looks at it, and it holds up nothing else.
 pub async fn a_sealed_value_opens_in_its_own_row_only(t: &TestStore) {
     let (acme, crm) = acme_and_crm(t).await;
     let ids = acme.instruct_all(at(1), vec![erasure("mara"), erasure("noor")]).await;
@@ -192,15 +192,41 @@ pub async fn a_sealed_value_opens_in_its_own_row_only(t: &TestStore) {
     put(t, &ids, [&stored[1], &stored[0]]).await;
     let ready = t.ready_work(at(2), std::slice::from_ref(&crm)).await.unwrap();
     let query = LeaseQuery { worker: "worker", now: at(2), expires_at: at(60), tasks_max: 10 };
-    assert!(matches!(t.lease(&ready[0], &query).await, Err(StoreError::Unsealable("requests.sealed_subject"))));
+    assert!(t.lease(&ready[0], &query).await.unwrap().tasks.is_empty());
+    let left =
+        |task: TaskRow| assert_eq!((task.state, task.reason.as_str()), (TaskState::NeedsAttention, "UNSEALABLE"));
     put(t, &ids, [&stored[0], &stored[1]]).await;
+    for id in &ids {
+        left(acme.task(*id, &crm).await);
+        t.retry_task(&acme.key(*id, &crm), "operators/kim", at(3)).await.unwrap();
+    }
     assert_eq!(claim_at(t, &crm, at(3), 1).await.unwrap().tasks[0].subject.identifiers, [email("mara")]);
     // Neither does another request's key.
     t.change("UPDATE requests SET wrapped_key = (SELECT o.wrapped_key FROM requests o ORDER BY request_id LIMIT 1)")
         .await;
     let ready = t.ready_work(at(4), std::slice::from_ref(&crm)).await.unwrap();
-    assert!(matches!(t.lease(&ready[0], &query).await, Err(StoreError::Unsealable("requests.wrapped_key"))));
-    assert_eq!(acme.task(ids[1], &crm).await.attempts, 0);
+    let query = LeaseQuery { now: at(4), ..query };
+    assert!(t.lease(&ready[0], &query).await.unwrap().tasks.is_empty());
+    left(acme.task(ids[1], &crm).await);
+}
+
+/// However many there are: more here than are planned at once.
+pub async fn what_does_not_open_keeps_nothing_else_from_being_planned(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let mut ids = acme.instruct_all(at(1), (0..501).map(|n| erasure(&format!("p{n}"))).collect()).await;
+    ids.sort();
+    let last = ids[500];
+    let mut tx = t.raw().await;
+    let spoil = by_the_case("UPDATE requests SET sealed_subject = wrapped_key WHERE request_id <> $1");
+    tx.execute(&spoil, vec![last.uuid().into()]).await.unwrap();
+    tx.commit().await.unwrap();
+    let shop = register(t, "shop", &[Email], &[]).await;
+    acme.replan(at(2)).await;
+    assert_eq!(acme.tasks(last).await.len(), 2);
+    assert_eq!(acme.tasks(ids[0]).await.len(), 1, "what cannot be opened stays as it is");
+    let batch = claim(t, &crm, at(3)).await.unwrap();
+    assert!(batch.tasks.iter().all(|task| task.key.request == last));
+    assert_eq!(claim_one(t, &shop, at(3)).await.key.request, last);
 }
 
 /// Writes sealed subjects behind the store's back.
