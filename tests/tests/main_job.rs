@@ -118,6 +118,11 @@ async fn who_is_not_there_is_not_held_and_what_nothing_leads_to_needs_attention(
         assert_eq!(refused.code(), Code::InvalidArgument, "{kind:?}");
         assert!(refused.message().contains("evidence.kind"), "{refused:?}");
     }
+    // Nor can what the data map does not know have been done.
+    let mut unknown = resolve(OutcomeKind::NotHeld, Grade::Executed, EvidenceKind::DocumentDigest);
+    unknown.outcomes[0].collection = "contacts".to_owned();
+    let refused = s.operator.requests().resolve_task(unknown).await.unwrap_err();
+    assert!(refused.message().contains("outcomes[0]"), "{refused:?}");
     let given_up = resolve(OutcomeKind::Unconfirmed, Grade::None, EvidenceKind::OperatorStatement);
     s.operator.requests().resolve_task(given_up).await.unwrap();
     let request = completed(&s.acme, &request.name).await;

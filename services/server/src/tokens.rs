@@ -55,6 +55,8 @@ pub enum TokenError {
     File(PathBuf, String),
     #[error("a {0} token needs {1}")]
     Missing(&'static str, &'static str),
+    #[error("{0} is for {1} token: one of another role would not be confined by it. Say --role {2}, or leave it out")]
+    Unconfined(&'static str, &'static str, &'static str),
 }
 
 /// What a new token shall be for.
@@ -134,6 +136,12 @@ impl TokenTable {
 
     /// Adds a token and gives it, this once.
     pub fn add(path: &Path, new: NewToken) -> Result<String, TokenError> {
+        if new.customer.is_some() && new.role != RoleName::Customer {
+            return Err(TokenError::Unconfined("--customer", "a customer's", "customer"));
+        }
+        if !new.systems.is_empty() && new.role != RoleName::Connector {
+            return Err(TokenError::Unconfined("--system", "a connector's", "connector"));
+        }
         let mut random = [0_u8; 32];
         let file_error = |e: &dyn ToString| TokenError::File(path.to_owned(), e.to_string());
         SystemRandom::new().fill(&mut random).map_err(|_| file_error(&"no randomness"))?;
@@ -197,5 +205,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let new = NewToken { name: "x".into(), role: RoleName::Customer, customer: None, systems: BTreeSet::new() };
         assert!(TokenTable::add(&dir.path().join("t.toml"), new).is_err());
+    }
+
+    /// Whoever says for whom a token is believes it confined to them.
+    #[test]
+    fn a_token_that_its_role_does_not_confine_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let add = |role, customer: Option<&str>, systems: &[&str]| {
+            let customer = customer.map(|id| CustomerId::new(id).unwrap());
+            let systems = systems.iter().map(|id| SystemId::new(id).unwrap()).collect();
+            TokenTable::add(&dir.path().join("t.toml"), NewToken { name: "x".into(), role, customer, systems })
+        };
+        assert!(add(RoleName::Operator, Some("acme"), &[]).unwrap_err().to_string().contains("--role customer"));
+        assert!(add(RoleName::Customer, Some("acme"), &["crm"]).is_err());
+        assert!(add(RoleName::Operator, None, &["crm"]).is_err());
+        assert!(add(RoleName::Connector, None, &["crm"]).is_ok());
     }
 }

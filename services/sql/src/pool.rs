@@ -1,6 +1,14 @@
 //! Pools and transactions. Every connection, wait and statement has a limit.
 
-use std::{cell::Cell, future::Future, net::IpAddr, time::Duration};
+use std::{
+    cell::Cell,
+    future::Future,
+    net::IpAddr,
+    os::unix::fs::MetadataExt as _,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use futures::TryStreamExt as _;
 use sqlx::{
@@ -127,6 +135,35 @@ fn pool_options<DB: sqlx::Database>(o: &ConnectOptions) -> PoolOptions<DB> {
         })
 }
 
+/// Which file a path led to, and since when.
+struct SameFile {
+    path: PathBuf,
+    known: Mutex<Option<(Option<(u64, u64)>, Instant)>>,
+}
+
+impl SameFile {
+    fn new(path: PathBuf) -> Self {
+        Self { path, known: Mutex::default() }
+    }
+
+    /// Whether a connection of that time is to another file than the path leads to now.
+    fn begun_before(&self, begun: Instant) -> bool {
+        let now = std::fs::metadata(&self.path).ok().map(|file| (file.dev(), file.ino()));
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*known {
+            Some((file, since)) if *file == now => begun < *since,
+            Some(_) => {
+                *known = Some((now, Instant::now()));
+                true
+            }
+            None => {
+                *known = Some((now, begun));
+                false
+            }
+        }
+    }
+}
+
 /// A name that only begins like an address of this machine may be anybody's.
 fn is_local(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
@@ -194,7 +231,19 @@ impl Pool {
                 .foreign_keys(true)
                 .busy_timeout(o.statement_timeout.max(Duration::from_secs(1)))
                 .statement_cache_capacity(256);
+            let file = Arc::new(SameFile::new(c.get_filename().to_owned()));
             let options: SqlitePoolOptions = pool_options::<Sqlite>(o).idle_timeout(None).max_lifetime(None);
+            // A file that was put in the place of the one that is open is another database: what is done to the old one, nobody sees.
+            let opened = file.clone();
+            let options = options.after_connect(move |_, _| {
+                opened.begun_before(Instant::now());
+                Box::pin(async { Ok(()) })
+            });
+            let options = options.before_acquire(move |_, about| {
+                let begun = Instant::now().checked_sub(about.age);
+                let stale = begun.is_none_or(|begun| file.begun_before(begun));
+                Box::pin(async move { Ok(!stale) })
+            });
             // SQLite ends a transaction by itself where the disk is full. The driver's count of them then stays behind, and it would begin
             // none on this connection any more.
             let options = options.after_release(|connection, _| {
@@ -519,5 +568,32 @@ mod tests {
         let mut tx = pool.begin_read().await.unwrap();
         let rows = tx.fetch("SELECT n FROM a", vec![]).await.unwrap();
         assert_eq!(rows.iter().map(|row| row.i64(0).unwrap()).collect::<Vec<_>>(), [2]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_put_in_the_place_of_another_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, other] = ["s.db", "restored.db"].map(|name| folder.path().join(name));
+        let open = |path: &std::path::Path| {
+            let options = ConnectOptions::new(format!("sqlite:{}", path.display()));
+            Pool::open(&ConnectOptions { create: true, ..options }).unwrap()
+        };
+        let (pool, beside) = (open(&path), open(&other));
+        pool.run_script("CREATE TABLE a (n); INSERT INTO a VALUES (1)").await.unwrap();
+        beside.run_script("CREATE TABLE a (n); INSERT INTO a VALUES (2)").await.unwrap();
+        beside.close().await;
+        let read = async || {
+            let mut tx = pool.begin_read().await?;
+            let rows = tx.fetch("SELECT n FROM a", vec![]).await?;
+            Ok::<_, SqlError>(rows.iter().map(|row| row.i64(0).unwrap()).collect::<Vec<_>>())
+        };
+        assert_eq!(read().await.unwrap(), [1]);
+        assert_eq!(read().await.unwrap(), [1], "on the connection that is open");
+        for suffix in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(folder.path().join(format!("s.db{suffix}")));
+        }
+        std::fs::rename(&other, &path).unwrap();
+        assert_eq!(read().await.unwrap(), [2]);
+        assert_eq!(read().await.unwrap(), [2]);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use quittance_api::v1::{self, request_service_server::RequestService};
 use quittance_domain::{
     ids::{CustomerId, IdError, RequestId, TaskKey, parse_request_name},
-    outcome::{Confirmation, EvidenceKind},
+    outcome::{Confirmation, EvidenceKind, OutcomeKind},
 };
 use quittance_store::{RequestFilter, TimelinessFilter};
 use tonic::{Request, Response, Status, Streaming};
@@ -352,8 +352,16 @@ async fn resolve_task(app: &App, request: Request<v1::ResolveTaskRequest>) -> Ap
         backups_expire_at: None,
     };
     let topology = app.topology.get().await?;
-    let role = topology.system(&key.system).ok_or(ApiError::NotFound("the task"))?.role;
-    let checked = confirmation.check(about.action).and_then(|()| confirmation.check_role(role));
+    let system = topology.system(&key.system).ok_or(ApiError::NotFound("the task"))?;
+    for (i, outcome) in confirmation.outcomes.iter().enumerate() {
+        let of_all = matches!(outcome.outcome, OutcomeKind::NotHeld | OutcomeKind::Notified | OutcomeKind::Unconfirmed);
+        let everything = of_all && outcome.collection == "*";
+        if !everything && !system.map.has_category(&outcome.collection, &outcome.category) {
+            let message = "collection and category must stand in the system's data map";
+            return Err(ApiError::field(format!("outcomes[{i}]"), message));
+        }
+    }
+    let checked = confirmation.check(about.action).and_then(|()| confirmation.check_role(system.role));
     checked.map_err(|e| ApiError::field("outcomes", e))?;
     app.store.resolve_task(&key, confirmation, &caller.principal(), now).await?;
     app.dispatch.wake();
