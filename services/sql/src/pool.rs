@@ -135,10 +135,13 @@ fn pool_options<DB: sqlx::Database>(o: &ConnectOptions) -> PoolOptions<DB> {
         })
 }
 
+/// Device and number; `None`: there is none.
+type FileId = Option<(u64, u64)>;
+
 /// Which file a path led to, and since when.
 struct SameFile {
     path: PathBuf,
-    known: Mutex<Option<(Option<(u64, u64)>, Instant)>>,
+    known: Mutex<Option<(FileId, Instant)>>,
 }
 
 impl SameFile {

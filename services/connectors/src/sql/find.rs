@@ -77,7 +77,8 @@ fn known_by(plan: &Plan, at: usize, row: &MatchedRow, subject: &Subject) -> Vec<
     let of = &plan.collections[at];
     let map = plan.map_of(at);
     let whole = row.fate == RowFate::Hold;
-    if row.via.is_some() || of.marker.is_some() || !(whole || !row.held_fields.is_empty()) {
+    let nothing_held = !whole && row.held_fields.is_empty();
+    if nothing_held || row.via.is_some() || of.marker.is_some() {
         return Vec::new();
     }
     let stays = |r: &usize| match of.rules[*r].field.map(|f| (f, &map.fields[f].erase)) {
