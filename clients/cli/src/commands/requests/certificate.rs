@@ -18,7 +18,7 @@ use crate::{
 
 pub const HELP: &str = "\
 Examples:
-  quittance requests certificate 0199b7a4-… --customer acme --out certificate.json --opening opening.json --wait
+  quittance requests certificate 0199b7a4-… --out certificate.json --opening opening.json --wait
   quittance requests certificate 0199b7a4-… --customer acme --out certificate.json --document certificate.pdf --language nl
   quittance verify certificate.json --key log.vkey --subject-opening opening.json";
 
@@ -87,8 +87,9 @@ pub async fn run(certificate: Certificate, global: &Global, out: &mut Output) ->
         files::write(path, &missing(there(answer.document))?)?;
     }
     if let Some(path) = &certificate.opening {
-        let gone =
-            || Failure::Other("there is no subject opening any more: the request's data are forgotten".to_owned());
+        let gone = || {
+            Failure::Other("there is no subject opening: it is the customer's alone (use its token), and gone once the request's data are forgotten".to_owned())
+        };
         files::write(path, &there(answer.subject_opening).ok_or_else(gone)?)?;
     }
     Ok(End::Fine)
