@@ -82,6 +82,15 @@ impl Scene {
         self.deployment.command().arg("ledger").args(arguments).output().unwrap()
     }
 
+    /// As its users know it: `quittance` runs the service's own program.
+    fn recovered_by_quittance(&self, arguments: &[&str]) -> Output {
+        let service = self.deployment.command();
+        let settings = service.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        let mut command = Command::new(binary("quittance"));
+        command.envs(settings).args(["ledger", "recover", "--data-dir"]).arg(self.deployment.path("data"));
+        command.args(arguments).output().unwrap()
+    }
+
     fn ledger_json(&self, command: &str) -> Value {
         let output = self.ledger(&[command, "--output", "json"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -135,7 +144,13 @@ fn is_told_what_was_lost(s: &Scene, account: &Value, before: &[(String, Vec<u8>)
     assert_eq!(account["lost_unknown"], 0, "{account}");
     // For people, too; run again, all of it is told again.
     if !s.deployment.is_running() {
-        let text = String::from_utf8(s.ledger(&["recover"]).stdout).unwrap();
+        let again = s.recovered_by_quittance(&["--output", "json"]);
+        assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+        let again: Value = serde_json::from_slice(&again.stdout).unwrap();
+        assert_eq!(again["lost_of_customers"], account["lost_of_customers"]);
+        let nowhere = s.recovered_by_quittance(&["--from", "/nowhere"]);
+        assert!(!nowhere.status.success(), "its exit code is that of the recovery");
+        let text = String::from_utf8(s.recovered_by_quittance(&[]).stdout).unwrap();
         let count = before.len() - 1;
         let told =
             format!("customers/acme: {count} requests lack entries; {count} of them the store does not know at all");

@@ -1,6 +1,7 @@
-//! `quittance ledger …`: a log as its users see it, over HTTP or in a folder.
+//! `quittance ledger …`: a log as its users see it, over HTTP or in a folder; and its recovery, where the service runs.
 
 mod fsck;
+mod recover;
 mod watch;
 
 use std::path::Path;
@@ -22,6 +23,9 @@ pub enum Command {
     /// Reads everything that a log has published, and checks it against its checkpoint.
     #[command(after_help = fsck::HELP)]
     Fsck(fsck::Fsck),
+    /// Brings the log of a restored database back from the published tiles, and lists what the database lacks.
+    #[command(after_help = recover::HELP)]
+    Recover(recover::Recover),
 }
 
 pub async fn run(command: Command, global: &Global, out: &mut Output) -> Done {
@@ -29,6 +33,7 @@ pub async fn run(command: Command, global: &Global, out: &mut Output) -> Done {
     match command {
         Command::Watch(watch) => watch::run(watch, ca_file, out).await,
         Command::Fsck(fsck) => fsck::run(fsck, ca_file, out).await,
+        Command::Recover(recover) => recover::run(recover, ca_file, global.output),
     }
 }
 
