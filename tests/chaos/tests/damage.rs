@@ -27,7 +27,10 @@ enum Inflict {
     Files(fn(&Manifest)),
 }
 
-const ONE_ERASURE: &str = "(SELECT request_id FROM requests WHERE action = 'ERASURE' ORDER BY request_id LIMIT 1)";
+/// That was carried out: what was declined has neither tasks nor confirmations to damage.
+const ONE_ERASURE: &str =
+    "(SELECT t.request_id FROM requests t JOIN ledger_entries e ON e.request_id = t.request_id AND e.kind = 'planned'
+    WHERE t.action = 'ERASURE' ORDER BY t.request_id LIMIT 1)";
 
 fn damages() -> Vec<Damage> {
     let damage = |what, found_by, inflict| Damage { what, found_by, inflict };
@@ -138,6 +141,10 @@ fn damages() -> Vec<Damage> {
             "UPDATE customer SET name = 'Name' WHERE id = (SELECT min(id) FROM customer WHERE email IS NULL)")),
         damage("an acknowledgement of what is nowhere", Rule::AcknowledgedIsDurable, Inflict::Files(|m| append(&m.journal,
             r#"{"at_us":1,"event":"acknowledged","customer":"acme","request_id":"00000000-0000-4000-8000-000000000000","name":"customers/acme/requests/00000000-0000-7000-8000-000000000000"}"#))),
+        damage("what a customer authorised is not recorded so", Rule::EntryOfEvent, Inflict::Files(|m| refer(&m.journal, true))),
+        damage("what a customer declined was done", Rule::RequestComplete, Inflict::Files(|m| refer(&m.journal, false))),
+        damage("an extension is recorded that nobody asked for", Rule::EntryOfEvent, Inflict::Store(
+            "UPDATE ledger_entries SET kind = 'extended' WHERE kind = 'planned' AND request_id = {one}")),
         damage("somebody's name in a log", Rule::SilentLogs, Inflict::Files(|m| append(&m.logs[0], "found person0@example.com"))),
         damage("a panic", Rule::NoPanic, Inflict::Files(|m| append(&m.logs[0], "thread 'main' panicked at src/main.rs:1:1:"))),
     ]
@@ -173,6 +180,23 @@ fn remove_all(manifest: &Manifest, below: &str) {
 fn append(path: &Path, line: &str) {
     let text = fs::read_to_string(path).unwrap();
     fs::write(path, format!("{text}{line}\n")).unwrap();
+}
+
+/// Says of something that the customer instructed itself that it was referred.
+fn refer(journal: &Path, authorised: bool) {
+    let text = fs::read_to_string(journal).unwrap();
+    let mut done = false;
+    let line = |line: &str| {
+        let mut event: serde_json::Value = serde_json::from_str(line).unwrap();
+        if !done && event["event"] == "sent" && event.get("referred").is_none() {
+            event["referred"] = serde_json::json!({ "authorised": authorised });
+            done = true;
+        }
+        format!("{event}\n")
+    };
+    let lines: String = text.lines().map(line).collect();
+    assert!(done, "nobody instructed anything");
+    fs::write(journal, lines).unwrap();
 }
 
 /// An early checkpoint that was seen is published again.
