@@ -306,6 +306,7 @@ impl Store {
              ORDER BY systems_generation, request_id LIMIT $3 {lock}"
         );
         let (mut opened, mut after) = (Vec::new(), (i64::MIN, Uuid::nil()));
+        let (mut unopenable, mut example) = (0_u64, None);
         loop {
             let args =
                 vec![customer.as_str().into(), generation.into(), REPLAN_BATCH.into(), after.0.into(), after.1.into()];
@@ -316,16 +317,21 @@ impl Store {
                 match self.secrets_of(customer, &row) {
                     Ok(secrets) => opened.push((row, secrets)),
                     Err(error @ (StoreError::Unsealable(_) | StoreError::NoEpochKey(_))) => {
-                        let request = RequestId::new(after.1);
-                        tracing::error!(%customer, %request, %error, "a request cannot be opened, and is not planned for new systems");
+                        unopenable += 1;
+                        example.get_or_insert((RequestId::new(after.1), error));
                     }
                     Err(error) => return Err(error),
                 }
             }
             if !opened.is_empty() || !is_full {
-                return Ok(opened);
+                break;
             }
         }
+        // In one line: there may be a great many, and they are met again at every sweep.
+        if let Some((request, error)) = example {
+            tracing::error!(%customer, unopenable, %request, %error, "requests cannot be opened, this one among them: they are not planned for new systems");
+        }
+        Ok(opened)
     }
 
     fn secrets_of(&self, customer: &CustomerId, row: &Row) -> StoreResult<SubjectSecrets> {

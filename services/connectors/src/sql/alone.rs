@@ -9,7 +9,7 @@ use quittance_domain::data_map::{FieldErasure, Mask, RowErasure, SharedRows};
 
 use super::{
     batch::CHUNK,
-    erase::{Acting, Share, of_fate, pseudonym, shares},
+    erase::{Acting, Share, of_fate, shares},
     failure,
     identify::is_of,
     plan::{CollectionPlan, Plan},
@@ -78,12 +78,8 @@ async fn read(acting: &mut Acting<'_, '_>, at: usize, share: &Share<'_>) -> Resu
     let of = &plan.collections[at];
     let columns: Vec<&Column> = of.rules.iter().map(|rule| &rule.column).collect();
     let statement = values(plan.dialect, plan.map_of(at), of, &columns, false, true);
-    let mut batch = acting.batch(at, CHUNK);
-    for (i, (s, row)) in share.iter().enumerate() {
-        batch.push(i, 0, row, &acting.subjects[*s], pseudonym(&acting.subjects[*s], &acting.sets[*s]));
-    }
     let mut rows: HashMap<&[String], Shared> = HashMap::new();
-    for batch in batch.finish() {
+    for batch in acting.keys(at, share, CHUNK) {
         let args = statement.args(acting.ctx.customer_key.as_deref());
         for read in acting.tx.fetch_rows(&statement.sql, args, batch).await.map_err(failure)? {
             let i = usize::try_from(read.i64(0).map_err(failure)?).unwrap_or(usize::MAX);

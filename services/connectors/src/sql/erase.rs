@@ -103,20 +103,15 @@ impl Acting<'_, '_> {
         Ok(())
     }
 
-    /// What the subject has there is gone by now, or loosened. What a foreign key would still take along is held, another customer's, or nobody
-    /// has found it.
+    /// What else the subject has is gone by now, or loosened. What a foreign key would still take along is held, another customer's, or was never
+    /// found: then nothing is deleted.
     async fn nothing_is_carried_away(&mut self, at: usize, gone: &Share<'_>) -> Result<(), ConnectorError> {
         if gone.is_empty() {
             return Ok(());
         }
         let plan = self.plan;
         for (table, statement) in &plan.collections[at].statements.carried {
-            let mut batch = self.batch(at, CHUNK);
-            for (i, (subject, row)) in gone.iter().enumerate() {
-                let of = &self.subjects[*subject];
-                batch.push(i, 0, row, of, pseudonym(of, &self.sets[*subject]));
-            }
-            for rows in batch.finish() {
+            for rows in self.keys(at, gone, CHUNK) {
                 let args = statement.args(self.ctx.customer_key.as_deref());
                 if !self.tx.fetch_rows(&statement.sql, args, rows).await.map_err(failure)?.is_empty() {
                     let name = &plan.map_of(at).name;
@@ -138,16 +133,21 @@ impl Acting<'_, '_> {
         chunk: usize,
     ) -> Result<(), ConnectorError> {
         let Some(statement) = statement.filter(|_| !share.is_empty()) else { return Ok(()) };
+        for rows in self.keys(at, share, chunk) {
+            let args = statement.args(self.ctx.customer_key.as_deref());
+            self.tx.execute_rows(&statement.sql, args, rows).await.map_err(failure)?;
+        }
+        Ok(())
+    }
+
+    /// These rows of one collection as a statement takes them, numbered as they stand.
+    pub fn keys(&self, at: usize, share: &Share<'_>, chunk: usize) -> Vec<Rows> {
         let mut batch = self.batch(at, chunk);
         for (i, (subject, row)) in share.iter().enumerate() {
             let of = &self.subjects[*subject];
             batch.push(i, 0, row, of, pseudonym(of, &self.sets[*subject]));
         }
-        for rows in batch.finish() {
-            let args = statement.args(self.ctx.customer_key.as_deref());
-            self.tx.execute_rows(&statement.sql, args, rows).await.map_err(failure)?;
-        }
-        Ok(())
+        batch.finish()
     }
 
     pub fn batch(&self, at: usize, chunk: usize) -> KeyBatch<'_> {

@@ -9,7 +9,7 @@ use quittance_domain::{
 use quittance_sql::Tx;
 
 use super::{
-    erase::{Acting, Share, pseudonym, shares},
+    erase::{Acting, Share, shares},
     failure,
     fate::decide,
     find::{pointing, zone},
@@ -115,12 +115,8 @@ async fn restricted(acting: &mut Acting<'_, '_>) -> Result<Vec<SubjectResult<Vec
             share.iter().for_each(|(s, _)| wrong[*s] += 1);
             continue;
         };
-        let mut batch = acting.batch(at, super::batch::CHUNK);
-        for (i, (s, row)) in share.iter().enumerate() {
-            batch.push(i, 0, row, &subjects[*s], pseudonym(&subjects[*s], &sets[*s]));
-        }
         let mut seen = HashSet::new();
-        for rows in batch.finish() {
+        for rows in acting.keys(at, &share, super::batch::CHUNK) {
             let args = statement.args(ctx.customer_key.as_deref());
             for row in acting.tx.fetch_rows(&statement.sql, args, rows).await.map_err(failure)? {
                 let i = usize::try_from(row.i64(0).map_err(failure)?).unwrap_or(usize::MAX);

@@ -368,7 +368,6 @@ impl Text<'_> {
         let refers = refers.map(|(there, here)| format!("q.{} = c.{}", self.d.quote(here), self.d.quote(there)));
         let refers: Vec<String> = refers.collect();
         let sql = format!("{sql} JOIN {} c ON {} LIMIT 1", reference.table, refers.join(" AND "));
-        // The conditions on the row itself stand in the join with it.
         Statement { sql, args: self.args }
     }
 

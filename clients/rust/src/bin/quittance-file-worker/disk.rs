@@ -88,9 +88,11 @@ fn create(file: &Path, content: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-    use std::time::{Duration, Instant};
+    use std::{
+        collections::BTreeSet,
+        sync::atomic::{AtomicBool, Ordering::Relaxed},
+        time::{Duration, Instant},
+    };
 
     use super::*;
 
