@@ -81,6 +81,7 @@ async fn foreign_keys(db: &Db) {
         "CREATE TABLE person (id integer primary key, email varchar(100));
          CREATE TABLE covered (id integer primary key, person integer, FOREIGN KEY (person) REFERENCES person (id));
          CREATE TABLE masked (id integer primary key, person integer, note varchar(10), FOREIGN KEY (person) REFERENCES person (id));
+         CREATE TABLE taken (id integer primary key, person integer, note varchar(10), FOREIGN KEY (person) REFERENCES person (id) ON DELETE CASCADE);
          CREATE TABLE blocks (id integer primary key, person integer, FOREIGN KEY (person) REFERENCES person (id));
          CREATE TABLE carried (id integer primary key, person integer, FOREIGN KEY (person) REFERENCES person (id) ON DELETE CASCADE);
          CREATE TABLE changed (id integer primary key, person integer, FOREIGN KEY (person) REFERENCES person (id) ON DELETE SET NULL);
@@ -90,13 +91,15 @@ async fn foreign_keys(db: &Db) {
     let map = "  person: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: delete}
   covered: {key: [id], owned_by: [{collection: person, fields: {person: id}}], erase: delete}
   masked: {key: [id], owned_by: [{collection: person, fields: {person: id}}], fields: {note: message}, erase: mask}
+  taken: {key: [id], owned_by: [{collection: person, fields: {person: id}}], fields: {note: message}, erase: mask}
   points: {key: [id], points_at: [{collection: person, fields: {person: id}}]}\n";
     let found = found(db, map).await;
     has(&found, "E collections.person.erase:", "blocks.person refers to it and would stop the deletion");
     has(&found, "E collections.person.erase:", "would carry carried.person away");
     has(&found, "E collections.person.erase:", "would change changed.person");
     has(&found, "E collections.person.erase:", "masked.person keeps its row");
-    assert_eq!(errors(&found).len(), 4, "{found:#?}");
+    has(&found, "E collections.person.erase:", "taken.person keeps its row");
+    assert_eq!(errors(&found).len(), 5, "{found:#?}");
 }
 
 async fn keys_and_anchors(db: &Db) {
