@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use quittance_domain::{
     Timestamp,
     action::{Action, Correction, IdentifierChange},
-    identifier::Identifier,
+    identifier::{Identifier, IdentifierKind},
     ids::CustomerId,
     outcome::Outcome,
 };
@@ -47,6 +47,8 @@ pub struct Found {
     pub match_set: MatchSet,
     /// Identifiers that its rows give away.
     pub yielded: Vec<Identifier>,
+    /// A kind of which they give away what stands on other people's rows too.
+    pub yielded_by_others: Option<IdentifierKind>,
 }
 
 /// What `export` read of one subject.

@@ -94,9 +94,12 @@ impl Identifier {
         &self.value
     }
 
-    /// The ASCII digits alone, for `match: digits`. As much personal data as the value.
-    pub fn matches_digits(&self) -> String {
-        self.value.expose().chars().filter(char::is_ascii_digit).collect()
+    /// The ASCII digits alone, for `match: digits`: of a phone number also with the trunk zero that people leave in it, as in `+31 (0)6 …`, where
+    /// that cannot be another number. As much personal data as the value.
+    pub fn digit_forms(&self) -> Vec<String> {
+        let digits: String = self.value.expose().chars().filter(char::is_ascii_digit).collect();
+        let with_trunk = if self.kind == IdentifierKind::Phone { with_trunk(&digits) } else { None };
+        [digits].into_iter().filter(|digits| !digits.is_empty()).chain(with_trunk).collect()
     }
 }
 
@@ -185,14 +188,9 @@ fn phone(raw: &str, region: Option<Country>) -> Result<String, IdentifierError> 
         return Err(IdentifierError::Empty);
     }
     match (dialled.strip_prefix('+').or_else(|| dialled.strip_prefix("00")), region) {
-        (Some(international), _) => {
-            // Country codes are prefix-free, so the first that exists is the one.
-            (1..=3)
-                .filter_map(|length| international.split_at_checked(length))
-                .find_map(|(code, national)| Some((DATABASE.by_code(&code.parse::<u16>().ok()?)?, code, national)))
-                .and_then(|(plans, code, national)| Some(format!("+{code}{}", significant(&plans, national)?)))
-                .ok_or(IdentifierError::Phone)
-        }
+        (Some(international), _) => plans(international)
+            .and_then(|(plans, code, national)| Some(format!("+{code}{}", significant(&plans, national)?)))
+            .ok_or(IdentifierError::Phone),
         (None, Some(region)) => {
             let plan = DATABASE.by_id(region.as_str()).ok_or(IdentifierError::Phone)?;
             let national = significant(&[plan], &dialled).ok_or(IdentifierError::Phone)?;
@@ -219,6 +217,23 @@ fn significant<'a>(plans: &[&Metadata], national: &'a str) -> Option<&'a str> {
         (!national.starts_with('0') && plans.iter().any(possible)).then_some(national)
     };
     without_trunk.or_else(right_length)
+}
+
+/// The digits of an international number with its country's trunk zero in them. `None` where none is dialled (Italy: the zero belongs to the
+/// number) or where it would make another number.
+fn with_trunk(digits: &str) -> Option<String> {
+    let (plans, code, national) = plans(digits)?;
+    let dialled = format!("0{national}");
+    let trunk = plans.iter().any(|plan| plan.national_prefix() == Some("0"));
+    let another = plans.iter().any(|plan| fits(plan, &dialled));
+    (trunk && !another).then(|| format!("{code}{dialled}"))
+}
+
+/// The numbering plans of an international number, its country code, and the rest. Country codes are prefix-free: the first that exists is the one.
+fn plans(international: &str) -> Option<(Vec<&'static Metadata>, &str, &str)> {
+    (1..=3)
+        .filter_map(|length| international.split_at_checked(length))
+        .find_map(|(code, national)| Some((DATABASE.by_code(&code.parse::<u16>().ok()?)?, code, national)))
 }
 
 /// The general description alone has no lengths, and matches beginnings.
@@ -391,8 +406,13 @@ mod tests {
     #[test]
     fn digits_alone() {
         let phone = Identifier::normalise(Kind::Phone, "+46 70-123 45 67").unwrap();
-        assert_eq!(phone.matches_digits(), "46701234567");
-        assert_eq!(Identifier::from_normalised(Kind::UserId, "a1-٧b2".to_owned()).matches_digits(), "12");
+        assert_eq!(phone.digit_forms(), ["46701234567", "460701234567"]);
+        let italian = Identifier::normalise(Kind::Phone, "+39 06 6710 2001").unwrap();
+        assert_eq!(italian.digit_forms(), ["390667102001"]);
+        let american = Identifier::normalise(Kind::Phone, "+1 202 555 0143").unwrap();
+        assert_eq!(american.digit_forms(), ["12025550143"]);
+        assert_eq!(Identifier::from_normalised(Kind::UserId, "a1-٧b2".to_owned()).digit_forms(), ["12"]);
+        assert!(Identifier::from_normalised(Kind::UserId, "a".to_owned()).digit_forms().is_empty());
     }
 
     fn kinds() -> impl Strategy<Value = Kind> {

@@ -70,6 +70,7 @@ impl Check<'_> {
         self.columns(c, &path);
         self.key(at, &path);
         self.masks(at, &path);
+        self.marker(at, &path);
         self.anchors(c, &path);
         self.identifiers(at, &path);
         self.links(at, &path);
@@ -192,6 +193,13 @@ impl Check<'_> {
     fn mask(&mut self, at: usize, place: &str, name: &str, mask: &Mask) {
         let c = &self.map.collections[at];
         let Some(column) = self.column(c, name).cloned() else { return };
+        if column.generated {
+            self.error(
+                place,
+                format!("{name} is made of other columns by the database: mask those, and say keep here"),
+            );
+            return;
+        }
         let too_long = |chars: u64| column.max_chars.filter(|max| chars > *max);
         match mask {
             Mask::SetNull if !column.nullable => {
@@ -234,6 +242,22 @@ impl Check<'_> {
                     );
                 }
             }
+        }
+    }
+
+    fn marker(&mut self, at: usize, path: &str) {
+        let Some(marker) = &self.map.collections[at].restriction else { return };
+        self.mask(at, &format!("{path}.restriction.set"), &marker.field, &Mask::Constant(marker.set.clone()));
+        let place = format!("{path}.restriction.clear");
+        match &marker.clear {
+            Some(clear) => self.mask(at, &place, &marker.field, &Mask::Constant(clear.clone())),
+            None if self.column(&self.map.collections[at], &marker.field).is_some_and(|c| !c.nullable) => {
+                self.error(
+                    &place,
+                    format!("{} is NOT NULL: say what it holds where nothing is restricted", marker.field),
+                );
+            }
+            None => {}
         }
     }
 

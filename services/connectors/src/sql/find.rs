@@ -8,6 +8,7 @@ use super::{
     batch::CHUNK,
     fate::decide,
     identify::forms,
+    others::{second_owner, yielded_by_others},
     plan::Plan,
     seen::Rowset,
     walk::{Walk, index},
@@ -32,13 +33,23 @@ pub(super) async fn find(
         }
     }
     walk.run().await?;
+    if ctx.action == Action::Erasure {
+        for set in walk.sets.iter_mut().filter(|set| set.error.is_none()) {
+            set.error = second_owner(plan, set);
+        }
+    }
+    let others = yielded_by_others(&mut walk).await?;
     let mut decided: Vec<SubjectResult<Vec<Option<MatchedRow>>>> =
         walk.sets.iter().map(|set| set.error.clone().map_or_else(|| decide(set, plan, ctx, &zone), Err)).collect();
     let pointing = if ctx.action == Action::Erasure { pointing(&mut walk, &decided).await? } else { Vec::new() };
     let mut found: Vec<SubjectResult<Found>> = Vec::with_capacity(subjects.len());
-    for ((set, decided), subject) in walk.sets.iter().zip(decided.drain(..)).zip(subjects) {
+    for (s, ((set, decided), subject)) in walk.sets.iter().zip(decided.drain(..)).zip(subjects).enumerate() {
         let error = set.error.clone();
-        found.push(error.map_or(decided, Err).map(|decided| collect(plan, set, decided, subject)));
+        let mut one = error.map_or(decided, Err).map(|decided| collect(plan, set, decided, subject));
+        if let Ok(one) = &mut one {
+            one.yielded_by_others = others.get(&s).copied();
+        }
+        found.push(one);
     }
     for (subject, collection, row) in pointing {
         if let Ok(found) = &mut found[subject] {

@@ -11,7 +11,7 @@ use quittance_sql::{Engine, Tx, Val};
 
 use super::{
     failure,
-    identify::is,
+    identify::{is, is_sought},
     plan::{CollectionPlan, Plan, RulePlan},
     schema::Column,
 };
@@ -77,7 +77,7 @@ fn held(rule: &RulePlan, kind: IdentifierKind, stored: &str) -> Option<Identifie
         }
         Matching::Exact | Matching::CaseInsensitive => Identifier::normalise(kind, stored),
     };
-    identifier.ok().filter(|identifier| is(rule, identifier, stored))
+    identifier.ok().filter(|identifier| is(rule, identifier, stored) && is_sought(rule, stored))
 }
 
 fn statement(plan: &Plan, of: &CollectionPlan, place: &HeldPlace, rows_max: usize) -> (String, Vec<Val>) {

@@ -9,10 +9,34 @@ use quittance_sql::Engine;
 use super::{plan::RulePlan, schema::Class};
 use crate::Subject;
 
-/// How many letters beyond ASCII are tried in both cases: 2^6 forms at most.
+/// How many letters beyond ASCII are tried in both cases: 2^6 forms at most. Longer words are tried in the cases that people write them in.
 const FOLDED_MAX: usize = 6;
 
-/// The texts that a batch asks for. Empty where the column cannot hold the identifier.
+/// What is typed or pasted along with an address, before or behind it: as much as an index can be asked for. In ASCII: every database's encoding
+/// has it.
+const BLANKS: [&str; 5] = [" ", "\t", "\n", "\r\n", "\r"];
+
+/// The texts by which an identifier's rows are looked for. Empty where the column cannot hold it.
+pub(super) fn sought(engine: Engine, rule: &RulePlan, kind: IdentifierKind, subject: &Subject) -> Vec<String> {
+    let forms = forms(engine, rule, kind, subject);
+    match rule.matching {
+        Matching::CaseInsensitive => forms.iter().flat_map(|form| blanked(form)).collect(),
+        Matching::Exact | Matching::Digits => forms,
+    }
+}
+
+/// A stored text that is the subject's, and that a find asks for.
+pub(super) fn is_sought(rule: &RulePlan, stored: &str) -> bool {
+    rule.matching != Matching::CaseInsensitive || blanked(stored.trim()).any(|text| text == stored)
+}
+
+/// The text, and the same with a blank before it, behind it, or on both sides.
+fn blanked(text: &str) -> impl Iterator<Item = String> {
+    let one = BLANKS.iter().flat_map(move |blank| [format!("{text}{blank}"), format!("{blank}{text}")]);
+    std::iter::once(text.to_owned()).chain(one).chain([format!(" {text} ")])
+}
+
+/// The texts that make a row the subject's, whatever blanks stand around them.
 pub(super) fn forms(engine: Engine, rule: &RulePlan, kind: IdentifierKind, subject: &Subject) -> Vec<String> {
     let mut forms = Vec::new();
     for identifier in subject.identifiers.iter().filter(|i| i.kind() == kind) {
@@ -24,8 +48,7 @@ pub(super) fn forms(engine: Engine, rule: &RulePlan, kind: IdentifierKind, subje
             Matching::CaseInsensitive if engine == Engine::Sqlite => forms.extend(cases(&value.to_lowercase())),
             Matching::CaseInsensitive => forms.push(value.to_lowercase()),
             Matching::Digits => {
-                let digits = identifier.matches_digits();
-                if !digits.is_empty() {
+                for digits in identifier.digit_forms() {
                     // The same number, as it is dialled from abroad.
                     forms.push(format!("00{digits}"));
                     forms.push(digits);
@@ -36,6 +59,7 @@ pub(super) fn forms(engine: Engine, rule: &RulePlan, kind: IdentifierKind, subje
     forms
 }
 
+/// Each in the ASCII letters as they are.
 fn cases(lower: &str) -> Vec<String> {
     let mut found = vec![String::new()];
     let mut doubled = 0;
@@ -48,7 +72,33 @@ fn cases(lower: &str) -> Vec<String> {
         capitals.iter_mut().for_each(|text| text.push_str(&upper));
         found.append(&mut capitals);
     }
+    if doubled == FOLDED_MAX {
+        let (local, domain) = lower.split_once('@').unwrap_or((lower, ""));
+        let at = if domain.is_empty() { "" } else { "@" };
+        for local in [local.to_owned(), capitals(local, false), capitals(local, true)] {
+            for domain in [domain.to_owned(), capitals(domain, false), capitals(domain, true)] {
+                found.push(format!("{local}{at}{domain}"));
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+    }
     found
+}
+
+/// Capitals beyond ASCII: of every letter, or of each word's first.
+fn capitals(lower: &str, firsts: bool) -> String {
+    let mut text = String::with_capacity(lower.len());
+    let mut within = false;
+    for c in lower.chars() {
+        if c.is_ascii() || (firsts && within) {
+            text.push(c);
+        } else {
+            text.extend(c.to_uppercase());
+        }
+        within = c.is_alphanumeric();
+    }
+    text
 }
 
 /// The same decision on a value that was read.
@@ -65,11 +115,10 @@ pub(super) fn is(rule: &RulePlan, identifier: &Identifier, stored: &str) -> bool
             bare(value) == bare(stored)
         }
         Matching::Exact => value == stored,
-        Matching::CaseInsensitive => stored.to_lowercase() == value.to_lowercase(),
+        Matching::CaseInsensitive => stored.trim().to_lowercase() == value.to_lowercase(),
         Matching::Digits => {
-            let wanted = identifier.matches_digits();
             let digits: String = stored.chars().filter(char::is_ascii_digit).collect();
-            !wanted.is_empty() && (digits == wanted || digits.strip_prefix("00") == Some(wanted.as_str()))
+            identifier.digit_forms().iter().any(|wanted| digits == *wanted || digits.strip_prefix("00") == Some(wanted))
         }
     }
 }
@@ -84,6 +133,19 @@ mod tests {
         let mut found = cases("åsö");
         found.sort();
         assert_eq!(found, ["ÅsÖ", "Åsö", "åsÖ", "åsö"]);
-        assert_eq!(cases(&"å".repeat(30)).len(), 1 << FOLDED_MAX);
+        // Cyrillic: more letters than can be tried in both cases each.
+        let found = cases("иван.петров@почта.рф");
+        for written in ["иван.петров@почта.рф", "ИВАН.ПЕТРОВ@ПОЧТА.РФ", "Иван.Петров@почта.рф", "ИВАН.ПЕТРОВ@почта.рф"]
+        {
+            assert!(found.iter().any(|form| form == written), "{written}");
+        }
+        assert!(cases(&"å".repeat(30)).len() <= (1 << FOLDED_MAX) + 9);
+    }
+
+    #[test]
+    fn blanks_around() {
+        let found: Vec<_> = blanked("a@b").collect();
+        assert!(["a@b", "a@b ", "\ta@b", " a@b ", "a@b\r\n"].iter().all(|text| found.iter().any(|f| f == text)));
+        assert!(found.iter().all(|text| text.trim() == "a@b"));
     }
 }

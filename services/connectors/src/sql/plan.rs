@@ -8,6 +8,7 @@ use quittance_sql::{Engine, Part, Rows, Val};
 use super::{
     catalog::Reference,
     dialect::Dialect,
+    others::{Rival, rivals},
     schema::{Column, Schema},
     statements::{Statements, statements},
 };
@@ -56,6 +57,10 @@ pub(super) struct CollectionPlan {
     pub customer: Option<Column>,
     pub rules: Vec<RulePlan>,
     pub links: Vec<LinkPlan>,
+    /// Links by which a row may be two people's.
+    pub rivals: Vec<Rival>,
+    /// Per `yields`: the column, where several rows may bear the same in it.
+    pub repeated: Vec<Option<Column>>,
     pub pointers: Vec<LinkPlan>,
     pub fields: Vec<Column>,
     pub marker: Option<Column>,
@@ -231,9 +236,19 @@ impl Compiler<'_> {
             })
             .collect::<Result<Vec<_>, ConnectorError>>()?;
         let retained: Vec<usize> = indices(c, |erase| matches!(erase, FieldErasure::Retain(_)));
-        let shape = self.shape(c, &retained)?;
+        let mut shape = self.shape(c, &retained)?;
         let links = c.owned_by.iter().map(|link| self.link(link)).collect::<Result<Vec<_>, _>>()?;
         let pointers = c.points_at.iter().map(|p| self.link(&p.link)).collect::<Result<Vec<_>, _>>()?;
+        let mut second = Vec::new();
+        for link in rivals(c) {
+            let here = links[link].here.iter().map(|column: &Column| shape.want(self.dialect.text(column))).collect();
+            second.push(Rival { link, here });
+        }
+        let repeated = c.yields.iter().map(|y| {
+            let unique = c.identifiers.is_empty() || self.schema.is_unique(self.dialect.engine, c, &y.field);
+            (!unique).then(|| self.column(&y.field)).transpose()
+        });
+        let repeated = repeated.collect::<Result<Vec<_>, _>>()?;
         let pseudonym = c.fields.iter().any(|f| f.erase == FieldErasure::Mask(Mask::Pseudonym))
             || c.points_at.iter().any(|p| p.mask == Mask::Pseudonym);
         Ok(CollectionPlan {
@@ -243,6 +258,8 @@ impl Compiler<'_> {
             customer,
             rules,
             links,
+            rivals: second,
+            repeated,
             pointers,
             fields,
             marker,

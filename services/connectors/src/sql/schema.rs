@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use quittance_domain::data_map::{DataMap, RowErasure, Table};
+use quittance_domain::data_map::{Collection, DataMap, RowErasure, Table};
 use quittance_sql::{Engine, Row, SqlError, Tx, Val};
 
 use super::{
-    catalog::{Reference, references_to},
+    catalog::{Reference, catalog, references_to},
     dialect::Dialect,
 };
 
@@ -41,6 +41,8 @@ pub(super) struct Column {
     /// MySQL.
     pub collation: String,
     pub nullable: bool,
+    /// The database makes it of other columns.
+    pub generated: bool,
     pub max_chars: Option<u64>,
 }
 
@@ -72,6 +74,8 @@ pub(super) struct Schema {
     /// PostgreSQL's `server_version_num`; elsewhere 0.
     pub version: i64,
     pub maria: bool,
+    /// Of tables that yield identifiers: their unique indexes, as columns.
+    unique: HashMap<Table, Vec<Vec<String>>>,
 }
 
 impl Schema {
@@ -93,6 +97,12 @@ impl Schema {
                 let columns = columns(tx, &c.table).await?;
                 schema.tables.insert(c.table.clone(), columns);
             }
+            if !c.yields.is_empty() && !schema.unique.contains_key(&c.table) {
+                let unique = catalog(tx, &c.table).await?.indexes.into_iter().filter(|index| index.unique);
+                // One with an expression says nothing of a column.
+                let columns = unique.filter_map(|index| index.parts.into_iter().map(|part| part.column).collect());
+                schema.unique.insert(c.table.clone(), columns.collect());
+            }
             if c.erase == RowErasure::Delete && !schema.cascades.contains_key(&c.table) {
                 let mut cascades = references_to(tx, &c.table).await?;
                 // What refers to its own table goes by the same statement.
@@ -110,6 +120,13 @@ impl Schema {
 
     pub fn cascades(&self, table: &Table) -> &[Reference] {
         self.cascades.get(table).map_or(&[], Vec::as_slice)
+    }
+
+    /// No two rows of one customer have the same in that column.
+    pub fn is_unique(&self, engine: Engine, c: &Collection, field: &str) -> bool {
+        let same = |a: &str, b: &str| a == b || (engine != Engine::Postgres && a.eq_ignore_ascii_case(b));
+        let within = |part: &String| same(part, field) || c.customer_field.as_ref().is_some_and(|f| same(part, f));
+        self.unique.get(&c.table).is_some_and(|unique| unique.iter().any(|columns| columns.iter().all(within)))
     }
 
     pub fn column(&self, engine: Engine, table: &Table, name: &str) -> Option<&Column> {
@@ -145,7 +162,8 @@ async fn columns(tx: &mut Tx, table: &Table) -> Result<Vec<Column>, SqlError> {
 const POSTGRES: &str = "SELECT a.attname::text, format_type(a.atttypid, -1), b.typname::text, \
     (CASE WHEN a.attnotnull OR t.typnotnull THEN 0 ELSE 1 END)::bigint, \
     (CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END)::bigint, \
-    (CASE WHEN c.collisdeterministic IS FALSE THEN 1 ELSE 0 END)::bigint \
+    (CASE WHEN c.collisdeterministic IS FALSE THEN 1 ELSE 0 END)::bigint, \
+    (CASE WHEN a.attgenerated <> '' OR a.attidentity = 'a' THEN 1 ELSE 0 END)::bigint \
     FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
     JOIN pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END \
     LEFT JOIN pg_collation c ON c.oid = a.attcollation \
@@ -174,6 +192,7 @@ fn postgres(row: &Row) -> Result<Column, SqlError> {
         max_chars: if class == Class::Text && typmod > 4 { u64::try_from(typmod - 4).ok() } else { None },
         collation: String::new(),
         nullable: row.i64(3)? == 1,
+        generated: row.i64(6)? == 1,
         class,
         type_name,
     })
@@ -181,7 +200,8 @@ fn postgres(row: &Row) -> Result<Column, SqlError> {
 
 const MYSQL: &str = "SELECT CAST(COLUMN_NAME AS CHAR), CAST(DATA_TYPE AS CHAR), CAST(COLUMN_TYPE AS CHAR), CAST(IS_NULLABLE AS CHAR), \
     CAST(CHARACTER_MAXIMUM_LENGTH AS SIGNED), CAST(CHARACTER_SET_NAME AS CHAR), CAST(COLLATION_NAME AS CHAR), \
-    CAST(COALESCE(NUMERIC_PRECISION, 0) AS SIGNED), CAST(COALESCE(NUMERIC_SCALE, 0) AS SIGNED) \
+    CAST(COALESCE(NUMERIC_PRECISION, 0) AS SIGNED), CAST(COALESCE(NUMERIC_SCALE, 0) AS SIGNED), \
+    CAST(COALESCE(GENERATION_EXPRESSION, '') <> '' AS SIGNED) \
     FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = COALESCE($1, DATABASE()) AND TABLE_NAME = $2";
 
 fn mysql(row: &Row) -> Result<Column, SqlError> {
@@ -214,6 +234,7 @@ fn mysql(row: &Row) -> Result<Column, SqlError> {
         blank_padded: false,
         max_chars: row.opt_i64(4)?.and_then(|n| u64::try_from(n).ok()).filter(|_| class == Class::Text),
         nullable: row.text(3)?.eq_ignore_ascii_case("YES"),
+        generated: row.i64(9)? == 1,
         class,
         cast,
         collation,
@@ -221,7 +242,7 @@ fn mysql(row: &Row) -> Result<Column, SqlError> {
     })
 }
 
-const SQLITE: &str = "SELECT name, type, \"notnull\" FROM pragma_table_xinfo($1)";
+const SQLITE: &str = "SELECT name, type, \"notnull\", hidden IN (2, 3) FROM pragma_table_xinfo($1)";
 
 fn sqlite(row: &Row) -> Result<Column, SqlError> {
     let type_name = row.opt_text(1)?.unwrap_or_default().to_ascii_uppercase();
@@ -247,6 +268,7 @@ fn sqlite(row: &Row) -> Result<Column, SqlError> {
         blank_padded: false,
         collation: String::new(),
         nullable: row.i64(2)? == 0,
+        generated: row.i64(3)? == 1,
         max_chars: None,
         class,
         type_name,
@@ -268,6 +290,7 @@ mod tests {
             blank_padded: false,
             collation: String::new(),
             nullable: true,
+            generated: false,
             max_chars: None,
         };
         let int = column(Class::Int { min: -128, max: 127 });

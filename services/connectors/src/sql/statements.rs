@@ -23,6 +23,8 @@ pub(super) struct Statements {
     pub children: Vec<Find>,
     /// Per `points_at`: the keys of the rows that point at given values.
     pub pointers: Vec<Statement>,
+    /// Per `yields` that is not unique: who else has the same in it.
+    pub yielded: Vec<Option<Statement>>,
     pub mask: Option<Statement>,
     pub delete: Statement,
     /// Per table whose rows the database would delete along, by its own foreign key: whether rows would go. With the table's name.
@@ -71,6 +73,7 @@ pub(super) fn statements(d: Dialect, c: &Collection, plan: &CollectionPlan, wide
         roots: plan.rules.iter().map(|rule| find(text, found, |t| t.root(rule))).collect(),
         children: plan.links.iter().map(|link| find(text, found, |t| t.child(link))).collect(),
         pointers: plan.pointers.iter().map(|p| text().pointer(p)).collect(),
+        yielded: plan.repeated.iter().map(|column| Some(text().yielded(column.as_ref()?))).collect(),
         mask: text().mask(),
         delete: text().delete(),
         carried: plan.cascades.iter().map(|r| (r.name.clone(), text().carried(r))).collect(),
@@ -186,7 +189,7 @@ impl Text<'_> {
     fn root(&mut self, rule: &RulePlan) -> (Vec<String>, String, bool) {
         let mut batch = vec!["i".to_owned(), "a".to_owned()];
         batch.extend(self.plan.pseudonym.then(|| "p".to_owned()));
-        let on = self.confined(matches(self.d, rule, "v.a"));
+        let on = self.confined(matches(self.d, rule, "v.a", Dialect::equals_folded));
         (batch, on, rule.matching == Matching::Exact)
     }
 
@@ -207,6 +210,21 @@ impl Text<'_> {
         let on = self.confined(on);
         let sql = self.d.select(&what, &batch, &self.plan.table, &on, true);
         Statement { sql: format!("{sql} LIMIT {}", FIND_LIMIT + 1), args: self.args }
+    }
+
+    /// Per identifier's column: how many there are of it, the first and the last.
+    fn yielded(mut self, column: &Column) -> Statement {
+        let mut what = vec!["v.i".to_owned()];
+        for rule in &self.plan.rules {
+            let text = self.d.text(&rule.column);
+            let folded =
+                if rule.matching == Matching::CaseInsensitive { format!("lower(trim({text}))") } else { text.clone() };
+            what.extend([format!("COUNT(DISTINCT {folded})"), format!("MIN({text})"), format!("MAX({text})")]);
+        }
+        let on = self.confined(self.d.equals(column, "v.a"));
+        let batch = ["i".to_owned(), "a".to_owned()];
+        let sql = format!("{} GROUP BY v.i", self.d.select(&what, &batch, &self.plan.table, &on, true));
+        Statement { sql, args: self.args }
     }
 
     fn linked(&self, link: &LinkPlan, value: impl Fn(usize) -> String) -> String {
@@ -294,7 +312,7 @@ impl Text<'_> {
             }
         }
         for (r, rule) in self.plan.rules.iter().enumerate() {
-            ties.push(format!("({})", matches(self.d, rule, &format!("v.r{r}"))));
+            ties.push(format!("({})", matches(self.d, rule, &format!("v.r{r}"), Dialect::equals_folded_trimmed)));
         }
         if let (Some(marker), Some(column)) = (&self.c.restriction, &self.plan.marker) {
             let arg = self.arg(Arg::Text(marker.set.clone()));
@@ -449,12 +467,12 @@ fn at(d: Dialect, column: &Column, value: Option<&str>) -> String {
     }
 }
 
-fn matches(d: Dialect, rule: &RulePlan, value: &str) -> String {
+fn matches(d: Dialect, rule: &RulePlan, value: &str, folded: fn(Dialect, &Column, &str) -> String) -> String {
     match rule.matching {
         // A binary column cannot be asked for a text; the check says so.
         _ if rule.column.class == Class::Bytes => "1 = 0".to_owned(),
         Matching::Exact => d.equals_foreign(&rule.column, value),
-        Matching::CaseInsensitive => d.equals_folded(&rule.column, value),
+        Matching::CaseInsensitive => folded(d, &rule.column, value),
         Matching::Digits => d.equals_digits(&rule.column, value),
     }
 }

@@ -6,7 +6,7 @@ use quittance_sql::{Column as Values, Part, Row, Rows, Tx};
 use super::{
     batch::CHUNK,
     failure,
-    identify::{forms, is_of},
+    identify::{is_of, sought},
     plan::{Plan, Shape, Statement},
     seen::{Bits, Rowset, Seen},
     statements::{FIND_LIMIT, Find},
@@ -131,7 +131,7 @@ impl<'a, 't> Walk<'a, 't> {
                 let kind = plan.map_of(collection).identifiers[at].kind;
                 let (mut who, mut what, mut pseudonyms) = (Vec::new(), Vec::new(), Vec::new());
                 for (s, subject) in self.subjects.iter().enumerate() {
-                    for form in forms(plan.dialect.engine, rule, kind, subject) {
+                    for form in sought(plan.dialect.engine, rule, kind, subject) {
                         who.push(ask.row(s, 0));
                         what.push(form);
                         if of.pseudonym {

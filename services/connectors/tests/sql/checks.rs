@@ -141,6 +141,17 @@ async fn markers(db: &Db) {
     let map = "  person: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: delete, retain: {ground: law, anchor: booked, period: P1Y}}\n";
     has(&found(db, map).await, "W collections.person.restriction:", "what is held is not marked");
     has(&found(db, map).await, "W collections.person.retain.anchor:", "may be NULL");
+    db.sql(
+        "CREATE TABLE marked (id integer primary key, email varchar(100), held integer not null default 0, until date,
+           mail varchar(100) GENERATED ALWAYS AS (email) STORED);",
+    )
+    .await;
+    let map = "  marked: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email, mail: email}, erase: mask, restriction: {field: held, set: \"1\"}}\n";
+    let told = found(db, map).await;
+    has(&told, "E collections.marked.restriction.clear:", "NOT NULL: say what it holds");
+    has(&told, "E collections.marked.fields.mail:", "made of other columns");
+    let map = "  marked: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: mask, restriction: {field: until, set: \"yes\"}}\n";
+    has(&found(db, map).await, "E collections.marked.restriction.set:", "cannot hold the constant");
 }
 
 async fn engines(db: &Db) {

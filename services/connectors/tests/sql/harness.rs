@@ -172,6 +172,10 @@ pub fn user(value: &str) -> (IdentifierKind, &str) {
     (IdentifierKind::UserId, value)
 }
 
+pub fn phone(value: &str) -> (IdentifierKind, &str) {
+    (IdentifierKind::Phone, value)
+}
+
 pub fn subject(identifiers: &[(IdentifierKind, &str)]) -> Subject {
     let identifiers: Vec<Identifier> =
         identifiers.iter().map(|(kind, raw)| Identifier::normalise(*kind, raw).unwrap()).collect();

@@ -3,9 +3,9 @@
 use quittance_domain::action::Action;
 use quittance_sql::Engine;
 
-use crate::harness::{Db, carried_out, ctx, email, on_all_engines, subject, user};
+use crate::harness::{Db, carried_out, ctx, email, on_all_engines, phone, subject, user};
 
-on_all_engines!(reserved_and_hostile_names, tricky_values, several_collations);
+on_all_engines!(reserved_and_hostile_names, tricky_values, several_collations, as_people_write_them);
 
 async fn reserved_and_hostile_names(db: &Db) {
     let q = |name: &str| match db.engine {
@@ -97,4 +97,36 @@ async fn several_collations(db: &Db) {
             assert_eq!(db.dump("id", "person").await, ["3"], "{kind}");
         }
     }
+}
+
+/// Blanks that were pasted along, capitals beyond ASCII, a trunk zero: the same person. And not the neighbours.
+async fn as_people_write_them(db: &Db) {
+    db.sql(
+        "CREATE TABLE person (id integer primary key, email varchar(100), phone varchar(40), other varchar(100), name varchar(20), mark varchar(10));
+         INSERT INTO person (id, email, phone, other, name) VALUES
+           (1, 'Ann@X.nl ', null, null, 'a'), (2, ' ann@x.nl', null, null, 'a'), (3, 'ann@x.nl\r\n', null, 'ann@x.nl\t', 'a'), (4, '\tANN@x.nl', null, null, 'a'),
+           (5, ' ann@x.nl ', null, null, 'a'), (6, 'xann@x.nl', null, null, 'b'), (7, 'ann@x.nlx', null, null, 'b'), (8, 'a nn@x.nl', null, null, 'b'),
+           (9, 'ИВАН.ПЕТРОВ@ПОЧТА.РФ', null, null, 'i'), (10, 'Иван.Петров@почта.рф ', null, null, 'i'), (11, 'иван.петров@почта.рф', null, null, 'i'),
+           (12, 'иван.петрова@почта.рф', null, null, 'b'),
+           (13, null, '+31 (0)6 1234 5678', null, 'p'), (14, null, '0031 06-12345678', null, 'p'), (15, null, '+31 6 12345678', null, 'p'),
+           (16, null, '+31 (0)6 1234 5679', null, 'b')",
+    )
+    .await;
+    let c = db.connector(
+        "  person: {key: [id], identifiers: [{kind: email, field: email}, {kind: email, field: other}, {kind: phone, field: phone}],
+    fields: {email: email, other: email, phone: phone, name: {category: display_name, erase: {constant: gone}}}, erase: mask, restriction: {field: mark, set: held}}\n",
+    );
+    let people =
+        [subject(&[email("ann@x.nl")]), subject(&[email("Иван.Петров@почта.рф")]), subject(&[phone("+31612345678")])];
+    let marked = carried_out(&c, &ctx(Action::Restriction), &people).await;
+    assert_eq!(marked.len(), 3);
+    assert_eq!(db.dump("id", "person WHERE mark = 'held'").await.len(), 11);
+    carried_out(&c, &ctx(Action::Erasure), &people).await;
+    let left = db.dump("id", "person WHERE name <> 'gone'").await;
+    assert_eq!(left, ["12", "16", "6", "7", "8"]);
+    assert_eq!(
+        db.dump("id", "person WHERE name = 'gone' AND (email IS NOT NULL OR phone IS NOT NULL OR other IS NOT NULL)")
+            .await,
+        [""; 0]
+    );
 }

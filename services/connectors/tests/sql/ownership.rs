@@ -15,6 +15,7 @@ on_all_engines!(
     other_types,
     links_beside_the_key,
     a_cascade_takes_nothing_along_that_is_not_the_subjects,
+    two_owners_of_one_collection,
 );
 
 async fn a_chain_of_its_own(db: &Db) {
@@ -203,4 +204,36 @@ async fn a_cascade_takes_nothing_along_that_is_not_the_subjects(db: &Db) {
     let outcomes = carried_out(&c, &ctx, &[subject(&[email("b@x.nl")])]).await;
     assert_eq!(outcomes, [["note.message ERASED 1", "person.email ERASED 1"]]);
     assert_eq!(db.dump("id", "note").await, ["1", "2"]);
+}
+
+/// Sender and recipient: what goes with either takes the other's copy. Unless the map says so, a person decides.
+async fn two_owners_of_one_collection(db: &Db) {
+    db.sql(
+        "CREATE TABLE person (id integer primary key, email varchar(100));
+         CREATE TABLE message (id integer primary key, sender integer, recipient integer, body varchar(50));
+         INSERT INTO person VALUES (1, 'a@x.nl'), (2, 'b@x.nl'), (3, 'c@x.nl'), (4, 'd@x.nl');
+         INSERT INTO message VALUES (1, 1, 2, 'x'), (2, 3, null, 'x'), (3, 3, 3, 'x'), (4, 4, 2, 'x');",
+    )
+    .await;
+    let map = |shared: &str| {
+        format!(
+            "  person: {{key: [id], identifiers: [{{kind: email, field: email}}], fields: {{email: email}}, erase: delete}}
+  message: {{key: [id], owned_by: [{{collection: person, fields: {{sender: id}}}}, {{collection: person, fields: {{recipient: id}}}}], fields: {{body: message}}, erase: delete{shared}}}\n"
+        )
+    };
+    let c = db.connector(&map(""));
+    let people = [subject(&[email("a@x.nl")]), subject(&[email("c@x.nl")])];
+    let found = found(&c, &ctx(Action::Erasure), &people).await;
+    let other = |r: &quittance_connectors::SubjectResult<_>| matches!(r, Err(SubjectError::Other(why)) if why.contains("recipient") && why.contains("shared: delete"));
+    assert!(other(&found[0]) && found[1].is_ok());
+    // Both in one request: nobody else's.
+    let both = [subject(&[email("a@x.nl"), email("b@x.nl"), email("d@x.nl")])];
+    assert_eq!(sets(&c, &ctx(Action::Erasure), &both).await[0].rows(), 5);
+    // It may be seen, and marked.
+    assert_eq!(sets(&c, &ctx(Action::Access), &people[..1]).await[0].rows(), 2);
+    carried_out(&c, &ctx(Action::Erasure), &people[1..]).await;
+    assert_eq!(db.dump("id", "message").await, ["1", "4"]);
+    carried_out(&db.connector(&map(", shared: delete")), &ctx(Action::Erasure), &people[..1]).await;
+    assert_eq!(db.dump("id", "message").await, ["4"]);
+    assert_eq!(db.dump("id", "person").await, ["2", "4"]);
 }

@@ -7,6 +7,7 @@ use crate::harness::{Db, carried_out, ctx, email, on_all_engines, read, sets, su
 
 on_all_engines!(
     redacted_for_one,
+    an_identifier_that_others_bear_too,
     both_in_one_batch,
     the_last_one_is_told_even_when_the_other_went_elsewhere,
     deleted_where_the_map_says_so,
@@ -148,4 +149,35 @@ async fn one_rule_at_a_time(db: &Db) {
     c.act(&ctx, &subjects, &sets).await.unwrap()[0].clone().unwrap();
     assert_eq!(db.dump("sender, sender_name, cc, recipient, body", "messages").await, ["z@x.nl|Z|-|b@x.nl|new"]);
     assert!(read(&c, &ctx, &subjects, &sets).await[0].is_ok());
+}
+
+/// A guest's number, or an account of several people: looked for elsewhere it would bring the others' rows.
+async fn an_identifier_that_others_bear_too(db: &Db) {
+    let others = async |map: &str, who: &[(quittance_domain::identifier::IdentifierKind, &str)]| {
+        let found = db.connector(map).find(&ctx(Action::Access), &[subject(who)]).await.unwrap().remove(0).unwrap();
+        (
+            found.yielded.iter().map(|i| i.value().expose().clone()).collect::<Vec<_>>(),
+            found.yielded_by_others.is_some(),
+        )
+    };
+    db.sql(
+        "CREATE TABLE orders (id integer primary key, email varchar(100), account varchar(20), code varchar(20) unique);
+         CREATE INDEX orders_account ON orders (account);
+         INSERT INTO orders VALUES (1, 'A@x.nl', '0', 'k1'), (2, 'b@x.nl', '0', 'k2'), (3, 'c@x.nl', '7', 'k3'), (4, 'C@x.nl ', '7', 'k4'), (5, null, '7', 'k5'),
+           (6, 'd@x.nl', null, null), (7, 'e@x.nl', '8', 'k7'), (8, 'old@x.nl', '8', 'k8'), (9, 'e@x.nl', '8', 'k9');",
+    )
+    .await;
+    let map = |field: &str| {
+        format!(
+            "  orders: {{key: [id], identifiers: [{{kind: email, field: email}}], yields: {{user_id: {field}}}, fields: {{email: email}}, erase: delete}}\n"
+        )
+    };
+    let account = map("account");
+    assert_eq!(others(&account, &[email("a@x.nl")]).await, (vec!["0".to_owned()], true));
+    assert_eq!(others(&account, &[email("c@x.nl")]).await, (vec!["7".to_owned()], false));
+    assert_eq!(others(&account, &[email("d@x.nl")]).await, (vec![], false));
+    assert_eq!(others(&account, &[email("e@x.nl")]).await, (vec!["8".to_owned()], true));
+    assert_eq!(others(&account, &[email("e@x.nl"), email("old@x.nl")]).await, (vec!["8".to_owned()], false));
+    // Of what the database keeps unique nobody is asked.
+    assert_eq!(others(&map("code"), &[email("a@x.nl")]).await, (vec!["k1".to_owned()], false));
 }
