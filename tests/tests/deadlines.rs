@@ -95,13 +95,25 @@ async fn late_requests_are_seen(store: StoreKind) {
     let in_time = acme.evidence().get_interim_statement(ask).await.unwrap().into_inner();
     assert!(in_time.deadline_statement.is_empty() && in_time.deadline_statement_time.is_none());
 
-    let cli = Command::new(binary("quittance"))
-        .args(["--endpoint", &deployment.endpoint(), "requests", "list", "--at-risk"])
-        .env("QUITTANCE_TOKEN", &token)
-        .output()
-        .unwrap();
-    let out = String::from_utf8(cli.stdout).unwrap();
+    let at_risk = |token: &str, more: &[&str]| {
+        let mut cli = Command::new(binary("quittance"));
+        cli.args(["--endpoint", &deployment.endpoint(), "requests", "list", "--at-risk"]).args(more);
+        let done = cli.env("QUITTANCE_TOKEN", token).output().unwrap();
+        (done.status.success(), String::from_utf8(done.stdout).unwrap())
+    };
+    let (_, out) = at_risk(&token, &[]);
     assert!(out.contains(&soon.name) && out.contains("overdue") && !out.contains(&far.name), "{out}");
+    // What there is to do today, whosever it is: for operators.
+    create_customer(&operator, "beta").await;
+    let customers = vec![v1::SystemCustomer { customer: "customers/beta".to_owned(), key: String::new() }];
+    register(&operator, "theirs", v1::System { customers, ..remote_files("Theirs") }).await.unwrap();
+    let beta = deployment.client(&deployment.customer_token("beta")).await;
+    let theirs = create(&beta, due_in(5, "soon@example.org")).await.unwrap();
+    let (_, out) = at_risk(deployment.operator_token(), &["--all-customers"]);
+    assert!(out.contains(&soon.name) && out.contains(&theirs.name) && !out.contains(&far.name), "{out}");
+    let (_, out) = at_risk(deployment.operator_token(), &["--all-customers", "--limit", "1", "--output", "json"]);
+    assert_eq!(out.lines().count(), 1, "{out}");
+    assert_eq!(at_risk(&token, &["--all-customers"]), (false, String::new()));
 }
 
 #[tokio::test]

@@ -225,3 +225,56 @@ async fn what_is_no_identifier_is_refused_with_the_fields_path() {
     let again = s.acme.requests().create_request(once).await.unwrap().into_inner().request.unwrap();
     assert_eq!((first.name, first.identifier_changes), (again.name, again.identifier_changes));
 }
+
+const VISITS_MAP: &str = "
+version: 1
+collections:
+  visit:
+    key: [id]
+    identifiers: [{kind: email, field: email}]
+    yields: {user_id: account}
+    fields: {email: email}
+    erase: delete
+";
+
+/// A guest's visits bear an account that others' visits bear too: looked for in the shop, it would bring their orders.
+#[tokio::test]
+async fn what_others_bear_too_leads_nowhere_before_a_person_has_looked() {
+    let deployment = Deployment::start(StoreKind::Sqlite).await;
+    let shop = AppDatabase::shop(Engine::Sqlite, deployment.folder.path(), 3).await;
+    let guest = user_id(1);
+    let visits = format!(
+        "CREATE TABLE visit (id INTEGER PRIMARY KEY, email TEXT, account TEXT);
+         INSERT INTO visit VALUES (1, 'Ann@Example.com', '{guest}'), (2, 'ben@example.com', '{guest}'), (3, 'ann@example.com ', '{guest}')"
+    );
+    let visits = app_database(&deployment, "visits", &visits).await;
+    deployment.secret("visits", &visits.url);
+    deployment.secret("shop", &shop.url);
+    let operator = deployment.operator().await;
+    create_customer(&operator, "acme").await;
+    let sql = v1::ConnectorKind::Sql;
+    register(&operator, "shop", system("acme", sql, "shop", SHOP_MAP)).await.unwrap();
+    register(&operator, "visits", system("acme", sql, "visits", VISITS_MAP)).await.unwrap();
+    let acme = deployment.client(&deployment.customer_token("acme")).await;
+
+    let erase = || by_email(v1::Action::Erasure, "ann@example.com");
+    let asked = v1::PreviewRequestRequest { request: Some(erase()), ..Default::default() };
+    let preview = acme.requests().preview_request(asked).await.unwrap().into_inner();
+    let of = |system: &str| preview.systems.iter().find(|p| p.system == format!("systems/{system}")).unwrap();
+    assert!(of("visits").remark.starts_with("YIELDED_BY_OTHERS") && !of("shop").asked, "{preview:#?}");
+
+    let request = create(&acme, erase()).await.unwrap();
+    let stopped = |r: &v1::Request| task(r, "visits").state() == v1::TaskState::NeedsAttention;
+    let request = wait_for(&acme, &request.name, stopped).await;
+    assert!(task(&request, "visits").reason.starts_with("YIELDED_BY_OTHERS: the user_id"), "{request:#?}");
+    assert_eq!(task(&request, "shop").state(), v1::TaskState::Waiting);
+    assert_eq!(visits.count("SELECT count(*) FROM visit").await, 3);
+
+    // A person has looked: the account is Ann's.
+    visits.pool.run_script("UPDATE visit SET account = NULL WHERE id = 2").await.unwrap();
+    let name = task(&request, "visits").name.clone();
+    operator.requests().retry_task(v1::RetryTaskRequest { name }).await.unwrap();
+    completed(&acme, &request.name).await;
+    assert_eq!(visits.count("SELECT count(*) FROM visit").await, 1);
+    assert_eq!(shop.count("SELECT count(*) FROM account").await, 2);
+}

@@ -51,6 +51,13 @@ pub struct Found {
     pub yielded_by_others: Option<IdentifierKind>,
 }
 
+impl Found {
+    /// What the other systems are asked by.
+    pub fn leads_to(self) -> SubjectResult<Vec<Identifier>> {
+        self.yielded_by_others.map_or(Ok(self.yielded), |kind| Err(SubjectError::YieldedByOthers(kind)))
+    }
+}
+
 /// What `export` read of one subject.
 #[derive(Clone, Debug, Default)]
 pub struct Exported {
@@ -137,6 +144,12 @@ pub enum SubjectError {
     TooManyRows { rows: u64, allowed: u32 },
     #[error("no identifier that the system accepts")]
     NoUsableIdentifier,
+    /// To look for it in other systems would be to look for other people there.
+    #[error(
+        "YIELDED_BY_OTHERS: the {0} that the subject's rows give away stands on rows with other people's identifiers. If those are the \
+         subject's too, instruct with them as well; else correct the rows, or take it out of yields; then retry"
+    )]
+    YieldedByOthers(IdentifierKind),
     #[error("the old value or record named for {collection}.{field} is not there")]
     OldValueMismatch { collection: String, field: String },
     #[error("collection {collection} holds rows of the subject and has no restriction marker")]

@@ -11,7 +11,6 @@ use quittance_domain::{
     Timestamp,
     action::Action,
     backoff::full_jitter,
-    identifier::IdentifierKind,
     ids::{CustomerId, RequestId},
     outcome::{Confirmation, Evidence, EvidenceKind, Grade, Outcome, OutcomeKind},
     plan::NO_USABLE_IDENTIFIER,
@@ -288,9 +287,9 @@ impl Execution<'_> {
 
     async fn resolve(&self, ctx: &BatchContext, steps: Vec<Step<'_>>, reports: &mut Vec<Report>) -> Result<(), Stop> {
         let found = self.find(ctx, steps, reports).await?;
-        let resolved = |(step, found): (Step<'_>, Found)| match found.yielded_by_others {
-            None => report(step.task, ReportResult::Resolved(found.yielded)),
-            Some(kind) => report(step.task, ReportResult::Attention { reason: shared_by_others(kind) }),
+        let resolved = |(step, found): (Step<'_>, Found)| match found.leads_to() {
+            Ok(yielded) => report(step.task, ReportResult::Resolved(yielded)),
+            Err(error) => self.subject_failed(step.task, &error),
         };
         reports.extend(found.into_iter().map(resolved));
         Ok(())
@@ -501,14 +500,6 @@ impl Execution<'_> {
             error => report(task, ReportResult::Attention { reason: error.to_string() }),
         }
     }
-}
-
-/// To look for it in other systems would be to look for other people there.
-fn shared_by_others(kind: IdentifierKind) -> String {
-    format!(
-        "YIELDED_BY_OTHERS: the {kind} that the subject's rows give away stands on rows with other people's identifiers. If they are the subject's \
-         too, instruct with those as well; else correct the rows, or take it out of yields; then retry"
-    )
 }
 
 /// A rectification that asks nothing of this system.

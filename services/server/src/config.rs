@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use clap::ValueEnum;
 use quittance_dispatch::DispatchLimits;
 use quittance_sql::ConnectOptions;
 use quittance_store::StoreOptions;
@@ -116,19 +117,41 @@ impl KeysConfig {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, serde::Deserialize)]
+#[serde(try_from = "String")]
 pub enum RunRole {
     Api,
     Worker,
     Ledger,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, serde::Deserialize)]
+#[serde(try_from = "String")]
 pub enum LogFormat {
     Text,
     Json,
+}
+
+impl TryFrom<String> for RunRole {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        one_of(&text)
+    }
+}
+
+impl TryFrom<String> for LogFormat {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        one_of(&text)
+    }
+}
+
+fn one_of<T: ValueEnum>(text: &str) -> Result<T, String> {
+    let names = T::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+    let names: Vec<String> = names.map(|value| value.get_name().to_owned()).collect();
+    T::from_str(text, false).map_err(|_| format!("{text} is none of {}", names.join(", ")))
 }
 
 /// Limits at the edge, each with its reason.
@@ -264,6 +287,10 @@ impl Config {
             None if self.store_url.is_empty() => format!("sqlite:{}", self.data_dir.join("quittance.db").display()),
             None => self.store_url.clone(),
         };
+        if !["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| url.starts_with(scheme)) {
+            let message = "store_url begins with postgres://, or is empty for SQLite in data_dir";
+            return Err(ConfigError(message.to_owned()));
+        }
         let mut connect = ConnectOptions::new(url);
         connect.connections_max = self.limits.store_connections;
         connect.acquire_timeout = Duration::from_secs(self.limits.store_wait_s);

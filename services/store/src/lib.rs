@@ -185,6 +185,9 @@ async fn first_connection(pool: &Pool, key_ring: &Path) -> StoreResult<()> {
     loop {
         match migrate::migrate(pool, key_ring).await {
             Err(StoreError::Sql(e)) if e.kind == SqlErrorKind::Unavailable && tries < 20 => {
+                if tries == 0 {
+                    tracing::warn!(error = %e, "the store cannot be reached: is it running, and its URL right? trying again for a while");
+                }
                 tries += 1;
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }

@@ -125,13 +125,12 @@ async fn ask(
         Ok(None) => not_asked("the system gave no answer".to_owned()),
         Ok(Some(Err(error))) => not_asked(error.to_string()),
         Ok(Some(Ok(found))) => {
-            let preview = v1::SystemPreview {
-                system: system.id.resource_name(),
-                collections: counts(&found.match_set),
-                asked: true,
-                remark: String::new(),
+            let collections = counts(&found.match_set);
+            let (yielded, remark) = match found.leads_to() {
+                Ok(yielded) => (yielded, String::new()),
+                Err(error) => (Vec::new(), error.to_string()),
             };
-            (preview, found.yielded)
+            (v1::SystemPreview { system: system.id.resource_name(), collections, asked: true, remark }, yielded)
         }
     }
 }

@@ -1,12 +1,14 @@
 //! `quittance requests list`
 
 use clap::Args;
-use quittance_api::v1::{Action, ListRequestsRequest, RequestFilter, RequestState, Timeliness};
+use quittance_api::v1::{Action, ListCustomersRequest, ListRequestsRequest, RequestFilter, RequestState, Timeliness};
+
+use quittance_client::Client;
 
 use super::parent;
 use crate::{
     args::Global,
-    failure::{Done, End},
+    failure::{Done, End, Failure},
     output::Output,
     short_names::ShortName,
     times, view,
@@ -17,6 +19,9 @@ pub struct List {
     /// The customer; may be left out with a customer's own token.
     #[arg(long)]
     customer: Option<String>,
+    /// Those of all customers, one customer after the other. Operators; with --needs-attention or --at-risk, what there is to do today.
+    #[arg(long, conflicts_with = "customer")]
+    all_customers: bool,
     /// Only in this state, as in_progress. Repeat for any of several.
     #[arg(long, value_parser = RequestState::parse)]
     state: Vec<RequestState>,
@@ -50,27 +55,63 @@ pub async fn run(list: List, global: &Global, out: &mut Output) -> Done {
         timeliness: if list.at_risk { vec![Timeliness::AtRisk.into(), Timeliness::Overdue.into()] } else { vec![] },
     };
     let client = global.connect().await?;
-    let mut left = if list.limit == 0 { usize::MAX } else { list.limit };
-    let mut page_token = String::new();
-    let mut first = true;
-    // Page by page, for there may be a million.
-    loop {
-        let request = ListRequestsRequest {
-            parent: parent(list.customer.as_ref()),
-            page_size: i32::try_from(left.min(1_000)).unwrap_or(1_000),
-            page_token,
-            filter: Some(filter.clone()),
-        };
-        let page = client.requests().list_requests(request).await?.into_inner();
-        let requests: Vec<_> = page.requests.into_iter().take(left).map(view::Request::from).collect();
-        left -= requests.len();
-        if first || !requests.is_empty() {
-            out.list(&requests, view::Request::table)?;
+    let mut listing = Listing { left: if list.limit == 0 { usize::MAX } else { list.limit }, shown: false };
+    if list.all_customers {
+        let mut page_token = String::new();
+        while listing.left > 0 {
+            let request = ListCustomersRequest { page_size: 1_000, page_token };
+            let page = client.customers().list_customers(request).await?.into_inner();
+            for customer in page.customers {
+                listing.of(&client, customer.name, &filter, out).await?;
+            }
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
         }
-        first = false;
-        page_token = page.next_page_token;
-        if page_token.is_empty() || left == 0 {
-            return Ok(End::Fine);
+    } else {
+        listing.of(&client, parent(list.customer.as_ref()), &filter, out).await?;
+    }
+    if !listing.shown {
+        out.list(&[], view::Request::table)?;
+    }
+    Ok(End::Fine)
+}
+
+struct Listing {
+    left: usize,
+    shown: bool,
+}
+
+impl Listing {
+    /// Page by page, for there may be a million.
+    async fn of(
+        &mut self,
+        client: &Client,
+        parent: String,
+        filter: &RequestFilter,
+        out: &mut Output,
+    ) -> Result<(), Failure> {
+        let mut page_token = String::new();
+        while self.left > 0 {
+            let request = ListRequestsRequest {
+                parent: parent.clone(),
+                page_size: i32::try_from(self.left.min(1_000)).unwrap_or(1_000),
+                page_token,
+                filter: Some(filter.clone()),
+            };
+            let page = client.requests().list_requests(request).await?.into_inner();
+            let requests: Vec<_> = page.requests.into_iter().take(self.left).map(view::Request::from).collect();
+            self.left -= requests.len();
+            if !requests.is_empty() {
+                out.list(&requests, view::Request::table)?;
+                self.shown = true;
+            }
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
         }
+        Ok(())
     }
 }
