@@ -20,6 +20,8 @@ pub struct BatchContext {
     /// The customer's own key in the system, for `customer_field`; `None` where the system is the customer's alone.
     pub customer_key: Option<String>,
     pub action: Action,
+    /// Other systems are to be asked by what the rows give away.
+    pub resolving: bool,
     /// The time that holds are counted against, handed in.
     pub now: Timestamp,
     /// IANA name of the agreement's time zone: the day a hold ends, ends there.
@@ -146,8 +148,9 @@ pub enum SubjectError {
     NoUsableIdentifier,
     /// To look for it in other systems would be to look for other people there.
     #[error(
-        "YIELDED_BY_OTHERS: the {0} that the subject's rows give away stands on rows with other people's identifiers. If those are the \
-         subject's too, instruct with them as well; else correct the rows, or take it out of yields; then retry"
+        "YIELDED_BY_OTHERS: the {0} that the subject's rows give away stands on other people's rows too. Correct the rows and retry; where \
+         they are the subject's, instruct anew with the identifiers that stand on them; where they never tell people apart, take it out of the \
+         map's yields and instruct anew"
     )]
     YieldedByOthers(IdentifierKind),
     #[error("the old value or record named for {collection}.{field} is not there")]

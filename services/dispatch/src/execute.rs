@@ -226,6 +226,7 @@ impl Execution<'_> {
             customer: self.customer.clone(),
             customer_key: self.customer_key.clone(),
             action: self.action,
+            resolving: self.work == Work::Resolve,
             now: self.clock.now(),
             time_zone: self.time_zone.clone(),
             time_limit: self.limits.target_time_limit(),

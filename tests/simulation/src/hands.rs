@@ -259,6 +259,7 @@ impl RemoteWorker {
             customer: batch.customer.clone(),
             customer_key: self.system.customer_key(&batch.customer),
             action: batch.action,
+            resolving: batch.work == Work::Resolve,
             now: self.clock.now(),
             time_zone: batch.time_zone.clone(),
             time_limit: self.time_limit,

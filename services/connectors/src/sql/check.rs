@@ -7,6 +7,7 @@ use quittance_sql::{Engine, SqlError, Tx};
 
 use super::{
     catalog::{Catalog, catalog},
+    others::rivals,
     schema::{Class, Column, Schema},
 };
 use crate::{Finding, FindingSeverity};
@@ -220,7 +221,9 @@ impl Check<'_> {
                 }
                 let fits = match column.class {
                     Class::Date | Class::Instant => {
-                        text.get(..10).is_some_and(|day| day.parse::<jiff::civil::Date>().is_ok())
+                        let endless = matches!(text.as_str(), "infinity" | "-infinity");
+                        (self.engine == Engine::Postgres && endless)
+                            || text.get(..10).is_some_and(|day| day.parse::<jiff::civil::Date>().is_ok())
                     }
                     Class::Bytes => false,
                     _ => column.accepts(text),
@@ -293,37 +296,55 @@ impl Check<'_> {
                 self.error(&place, format!("{} is of type {}: an identifier is text", column.name, column.type_name));
                 continue;
             }
-            let name = &rule.field;
-            let wanted = match rule.matching {
-                Matching::Exact => name.clone(),
-                Matching::CaseInsensitive if self.engine == Engine::MySql && column.folds => name.clone(),
-                Matching::CaseInsensitive => format!("lower({name})"),
-                Matching::Digits => format!("the digits of {name}"),
-            };
-            let exact = rule.matching == Matching::Exact
-                || wanted == *name
-                || (column.folds && rule.matching == Matching::CaseInsensitive);
-            let usable = |part: &super::catalog::Part| match &part.column {
-                Some(col) if same(self.engine, col, name) => {
-                    exact || (rule.matching == Matching::CaseInsensitive && part.definition == "nocase")
-                }
-                Some(_) => false,
-                None => match rule.matching {
-                    Matching::Exact => false,
-                    Matching::CaseInsensitive => {
-                        part.definition.contains("lower(") && part.definition.contains(&name.to_lowercase())
-                    }
-                    Matching::Digits => {
-                        part.definition.contains("regexp_replace(") && part.definition.contains(&name.to_lowercase())
-                    }
-                },
-            };
-            // A text in another type's column is compared as text, which no index on the column answers.
-            let typed = self.engine != Engine::Postgres
-                || matches!(column.class, Class::Text | Class::Int { .. } | Class::Uuid);
-            if !typed || !self.indexed(at, usable) {
-                self.warning(&place, format!("no index on {wanted}: every request reads the whole table"));
+            self.asked_by(at, &place, &column, rule.matching);
+        }
+        for y in &c.yields {
+            let matching = Matching::of(y.kind);
+            let unique = matching == Matching::Exact && self.schema.is_unique(self.engine, c, &y.field);
+            let Some(column) = self.column(c, &y.field).cloned() else { continue };
+            if !unique && !c.identifiers.is_empty() {
+                self.asked_by(at, &format!("{path}.yields.{}", y.kind), &column, matching);
             }
+        }
+        if !rivals(c).is_empty() {
+            self.warning(
+                &format!("{path}.owned_by"),
+                "two owners in one collection: a row whose other owner is not the subject needs a person, unless you say shared: delete",
+            );
+        }
+    }
+
+    /// Rows are looked for by texts in that column.
+    fn asked_by(&mut self, at: usize, place: &str, column: &Column, matching: Matching) {
+        let name = &column.name;
+        let wanted = match matching {
+            Matching::Exact => name.clone(),
+            Matching::CaseInsensitive if self.engine == Engine::MySql && column.folds => name.clone(),
+            Matching::CaseInsensitive => format!("lower({name})"),
+            Matching::Digits => format!("the digits of {name}"),
+        };
+        let exact =
+            matching == Matching::Exact || wanted == *name || (column.folds && matching == Matching::CaseInsensitive);
+        let usable = |part: &super::catalog::Part| match &part.column {
+            Some(col) if same(self.engine, col, name) => {
+                exact || (matching == Matching::CaseInsensitive && part.definition == "nocase")
+            }
+            Some(_) => false,
+            None => match matching {
+                Matching::Exact => false,
+                Matching::CaseInsensitive => {
+                    part.definition.contains("lower(") && part.definition.contains(&name.to_lowercase())
+                }
+                Matching::Digits => {
+                    part.definition.contains("regexp_replace(") && part.definition.contains(&name.to_lowercase())
+                }
+            },
+        };
+        // A text in another type's column is compared as text, which no index on the column answers.
+        let typed =
+            self.engine != Engine::Postgres || matches!(column.class, Class::Text | Class::Int { .. } | Class::Uuid);
+        if !typed || !self.indexed(at, usable) {
+            self.warning(place, format!("no index on {wanted}: every request reads the whole table"));
         }
     }
 

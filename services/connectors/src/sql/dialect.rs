@@ -132,8 +132,8 @@ impl Dialect {
         let name = self.column(column);
         match self.engine {
             Engine::Postgres if column.folds => match &column.cast {
-                Some(cast) => format!("{name} = {value}::{cast} AND lower({name}::text) = {value}"),
-                None => format!("lower({name}::text) = {value}"),
+                Some(cast) => format!("{name} = {value}::{cast} AND lower({name}::text) COLLATE \"C\" = {value}"),
+                None => format!("lower({name}::text) COLLATE \"C\" = {value}"),
             },
             Engine::Postgres if column.class == Class::Text => format!("lower({name}) = {value}"),
             Engine::Postgres => format!("lower({name}::text) = {value}"),
@@ -164,7 +164,9 @@ impl Dialect {
             }
             Engine::MySql => {
                 let text = self.text(column);
-                let trimmed = format!("REGEXP_REPLACE({text}, '^[{TRIMMED}]+|[{TRIMMED}]+$', '')");
+                // Converted, since MySQL 8.0 up to .16 answers in UTF-16.
+                let trimmed =
+                    format!("CONVERT(REGEXP_REPLACE({text}, '^[{TRIMMED}]+|[{TRIMMED}]+$', '') USING utf8mb4)");
                 format!("CAST(LOWER({trimmed}) AS BINARY) = CAST({value} AS BINARY)")
             }
             Engine::Sqlite => {

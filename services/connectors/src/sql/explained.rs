@@ -17,11 +17,12 @@ collections:
     key: [id]
     customer_field: tenant
     identifiers: [{kind: user_id, field: login}, {kind: email, field: email}]
+    yields: {user_id: login}
     points_at: [{collection: person, fields: {boss: id}}]
     fields: {login: user_name, email: {category: email, erase: pseudonym}}
     erase: mask
     restriction: {field: flag, set: 'yes'}
-  note: {key: [person, nr], owned_by: [{collection: person, fields: {person: id}}], fields: {body: message}, erase: delete}
+  note: {key: [person, nr], owned_by: [{collection: person, fields: {person: id}}, {collection: person, fields: {nr: id}}], fields: {body: message}, erase: delete}
 ";
 
 #[tokio::test]
@@ -33,7 +34,7 @@ async fn sqlite_scans_no_table() {
     pool.run_script(
         "CREATE TABLE person (id integer primary key, tenant text, login text, email text, boss integer, flag text);
          CREATE TABLE note (person integer, nr integer, body text, PRIMARY KEY (person, nr)) WITHOUT ROWID;
-         CREATE INDEX l ON person (login); CREATE INDEX e ON person (lower(email)); CREATE INDEX b ON person (boss);",
+         CREATE INDEX l ON person (login); CREATE INDEX e ON person (lower(email)); CREATE INDEX b ON person (boss); CREATE INDEX n ON note (nr);",
     )
     .await
     .unwrap();
@@ -54,6 +55,7 @@ async fn sqlite_scans_no_table() {
             statements.extend(find.left.iter().map(|left| (left, 2 + pseudonym)));
         }
         statements.extend(s.children.iter().map(|find| (&find.all, 2 + pseudonym)));
+        statements.extend(s.owners.iter().chain(s.yielded.iter().flatten()).map(|asked| (asked, 2)));
         statements.extend(s.pointers.iter().map(|pointer| (pointer, 2)));
         statements.extend(s.unpoint.iter().map(|unpoint| (unpoint, 2 + of.key.len() + 1)));
         for (statement, columns) in statements {

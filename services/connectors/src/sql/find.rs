@@ -1,5 +1,7 @@
 //! What a subject has in this system, decided and ready to be stored.
 
+use std::collections::{HashMap, HashSet};
+
 use jiff::tz::TimeZone;
 use quittance_domain::{action::Action, data_map::FieldErasure, identifier::Identifier, window};
 use quittance_sql::{Column as Values, Rows, Tx};
@@ -8,7 +10,7 @@ use super::{
     batch::CHUNK,
     fate::decide,
     identify::forms,
-    others::{second_owner, yielded_by_others},
+    others::{another_owner, second_owners, yielded_by_others},
     plan::Plan,
     seen::Rowset,
     walk::{Walk, index},
@@ -33,14 +35,25 @@ pub(super) async fn find(
         }
     }
     walk.run().await?;
-    if ctx.action == Action::Erasure {
-        for set in walk.sets.iter_mut().filter(|set| set.error.is_none()) {
-            set.error = second_owner(plan, set);
-        }
+    let others = if ctx.resolving { yielded_by_others(&mut walk).await? } else { HashMap::new() };
+    let two_owners = match ctx.action {
+        Action::Erasure | Action::Access => second_owners(&mut walk).await?,
+        _ => HashSet::new(),
+    };
+    if ctx.action == Action::Access {
+        // What is shown of it is the other's, too (Art. 15(4)).
+        two_owners.iter().for_each(|(s, row)| walk.sets[*s].rows[*row].shared = true);
     }
-    let others = yielded_by_others(&mut walk).await?;
     let mut decided: Vec<SubjectResult<Vec<Option<MatchedRow>>>> =
         walk.sets.iter().map(|set| set.error.clone().map_or_else(|| decide(set, plan, ctx, &zone), Err)).collect();
+    if ctx.action == Action::Erasure {
+        for (s, row) in two_owners {
+            let touched = matches!(&decided[s], Ok(rows) if rows[row].is_some());
+            if touched {
+                decided[s] = Err(another_owner(plan, &walk.sets[s], row));
+            }
+        }
+    }
     let pointing = if ctx.action == Action::Erasure { pointing(&mut walk, &decided).await? } else { Vec::new() };
     let mut found: Vec<SubjectResult<Found>> = Vec::with_capacity(subjects.len());
     for (s, ((set, decided), subject)) in walk.sets.iter().zip(decided.drain(..)).zip(subjects).enumerate() {
@@ -112,7 +125,7 @@ pub(super) async fn pointing(
 ) -> Result<Vec<(usize, usize, MatchedRow)>, ConnectorError> {
     let plan = walk.plan;
     let mut found = Vec::new();
-    let mut met = std::collections::HashSet::new();
+    let mut met = HashSet::new();
     for target in 0..plan.collections.len() {
         for (collection, at) in &plan.pointing[target] {
             let of = &plan.collections[*collection];

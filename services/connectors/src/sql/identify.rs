@@ -1,5 +1,7 @@
 //! How an identifier of a subject is looked for in a column, and how a stored value is told to be the subject's.
 
+use std::collections::HashSet;
+
 use quittance_domain::{
     data_map::Matching,
     identifier::{Identifier, IdentifierKind},
@@ -11,6 +13,8 @@ use crate::Subject;
 
 /// How many letters beyond ASCII are tried in both cases: 2^6 forms at most. Longer words are tried in the cases that people write them in.
 const FOLDED_MAX: usize = 6;
+/// So many forms are those that people write: three on either side of the @.
+const WRITTEN_MAX: usize = 9;
 
 /// What is typed or pasted along with an address, before or behind it: as much as an index can be asked for. In ASCII: every database's encoding
 /// has it.
@@ -18,11 +22,17 @@ const BLANKS: [&str; 5] = [" ", "\t", "\n", "\r\n", "\r"];
 
 /// The texts by which an identifier's rows are looked for. Empty where the column cannot hold it.
 pub(super) fn sought(engine: Engine, rule: &RulePlan, kind: IdentifierKind, subject: &Subject) -> Vec<String> {
-    let forms = forms(engine, rule, kind, subject);
-    match rule.matching {
-        Matching::CaseInsensitive => forms.iter().flat_map(|form| blanked(form)).collect(),
-        Matching::Exact | Matching::Digits => forms,
+    let mut sought = Vec::new();
+    for forms in each(engine, rule, kind, subject) {
+        if rule.matching == Matching::CaseInsensitive {
+            // Around the forms that people write; they come first.
+            sought.extend(forms.iter().take(WRITTEN_MAX).flat_map(|form| blanked(form)));
+            sought.extend(forms.into_iter().skip(WRITTEN_MAX));
+        } else {
+            sought.extend(forms);
+        }
     }
+    sought
 }
 
 /// A stored text that is the subject's, and that a find asks for.
@@ -38,51 +48,53 @@ fn blanked(text: &str) -> impl Iterator<Item = String> {
 
 /// The texts that make a row the subject's, whatever blanks stand around them.
 pub(super) fn forms(engine: Engine, rule: &RulePlan, kind: IdentifierKind, subject: &Subject) -> Vec<String> {
-    let mut forms = Vec::new();
-    for identifier in subject.identifiers.iter().filter(|i| i.kind() == kind) {
-        let value = identifier.value().expose();
-        match rule.matching {
-            Matching::Exact if rule.column.accepts(value) => forms.push(value.clone()),
-            Matching::Exact => {}
-            // SQLite folds ASCII alone; a stored capital beyond it is asked for by name.
-            Matching::CaseInsensitive if engine == Engine::Sqlite => forms.extend(cases(&value.to_lowercase())),
-            Matching::CaseInsensitive => forms.push(value.to_lowercase()),
-            Matching::Digits => {
-                for digits in identifier.digit_forms() {
-                    // The same number, as it is dialled from abroad.
-                    forms.push(format!("00{digits}"));
-                    forms.push(digits);
-                }
-            }
-        }
-    }
-    forms
+    each(engine, rule, kind, subject).flatten().collect()
 }
 
-/// Each in the ASCII letters as they are.
+/// By identifier.
+fn each(engine: Engine, rule: &RulePlan, kind: IdentifierKind, subject: &Subject) -> impl Iterator<Item = Vec<String>> {
+    subject.identifiers.iter().filter(move |i| i.kind() == kind).map(move |identifier| {
+        let value = identifier.value().expose();
+        match rule.matching {
+            Matching::Exact if rule.column.accepts(value) => vec![value.clone()],
+            Matching::Exact => Vec::new(),
+            // SQLite folds ASCII alone; a stored capital beyond it is asked for by name.
+            Matching::CaseInsensitive if engine == Engine::Sqlite => cases(&value.to_lowercase()),
+            Matching::CaseInsensitive => vec![value.to_lowercase()],
+            // The same number, as it is dialled from abroad.
+            Matching::Digits => {
+                identifier.digit_forms().into_iter().flat_map(|digits| [format!("00{digits}"), digits]).collect()
+            }
+        }
+    })
+}
+
+/// Capitals beyond ASCII as SQLite must be asked for them: first as people write them (none, all, at the beginnings of words, on either side of
+/// the @), then any, as far as can be tried.
 fn cases(lower: &str) -> Vec<String> {
-    let mut found = vec![String::new()];
+    let (local, domain) = lower.split_once('@').map_or((lower, None), |(local, domain)| (local, Some(domain)));
+    let written = |text: &str| [text.to_owned(), capitals(text, false), capitals(text, true)];
+    let mut found: Vec<String> = Vec::new();
+    for local in written(local) {
+        match domain {
+            None => found.push(local),
+            Some(domain) => found.extend(written(domain).map(|domain| format!("{local}@{domain}"))),
+        }
+    }
+    let mut any = vec![String::new()];
     let mut doubled = 0;
     for c in lower.chars() {
         let upper: String = c.to_uppercase().collect();
         let both = !c.is_ascii() && upper.chars().ne([c]) && doubled < FOLDED_MAX;
-        let mut capitals = if both { found.clone() } else { Vec::new() };
+        let mut capitals = if both { any.clone() } else { Vec::new() };
         doubled += usize::from(both);
-        found.iter_mut().for_each(|text| text.push(c));
+        any.iter_mut().for_each(|text| text.push(c));
         capitals.iter_mut().for_each(|text| text.push_str(&upper));
-        found.append(&mut capitals);
+        any.append(&mut capitals);
     }
-    if doubled == FOLDED_MAX {
-        let (local, domain) = lower.split_once('@').unwrap_or((lower, ""));
-        let at = if domain.is_empty() { "" } else { "@" };
-        for local in [local.to_owned(), capitals(local, false), capitals(local, true)] {
-            for domain in [domain.to_owned(), capitals(domain, false), capitals(domain, true)] {
-                found.push(format!("{local}{at}{domain}"));
-            }
-        }
-        found.sort_unstable();
-        found.dedup();
-    }
+    found.append(&mut any);
+    let mut met = HashSet::new();
+    found.retain(|text| met.insert(text.clone()));
     found
 }
 
@@ -131,6 +143,7 @@ mod tests {
     fn capitals_beyond_ascii() {
         assert_eq!(cases("ab@c"), ["ab@c"]);
         let mut found = cases("åsö");
+        assert_eq!(found[0], "åsö");
         found.sort();
         assert_eq!(found, ["ÅsÖ", "Åsö", "åsÖ", "åsö"]);
         // Cyrillic: more letters than can be tried in both cases each.
@@ -139,7 +152,7 @@ mod tests {
         {
             assert!(found.iter().any(|form| form == written), "{written}");
         }
-        assert!(cases(&"å".repeat(30)).len() <= (1 << FOLDED_MAX) + 9);
+        assert!(cases(&"å".repeat(30)).len() <= (1 << FOLDED_MAX) + WRITTEN_MAX);
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! What the map calls the subject's, and is somebody else's as well: rows with a second owner, yielded identifiers that others bear too. A person decides.
+//! What the map calls the subject's, and is somebody else's as well: rows with a second owner, yielded identifiers that others bear too.
 
 use std::collections::{HashMap, HashSet};
 
 use quittance_domain::{
-    data_map::{Matching, SharedRows},
+    data_map::{Collection, FieldErasure, Mask, Matching, SharedRows},
     identifier::{Identifier, IdentifierKind},
 };
 use quittance_sql::{Column as Values, Row, Rows};
@@ -12,42 +12,72 @@ use super::{
     batch::CHUNK,
     failure,
     identify::is_of,
-    plan::Plan,
+    plan::{CollectionPlan, Plan},
     seen::Rowset,
     walk::{Walk, index},
 };
 use crate::{ConnectorError, Subject, SubjectError};
 
-/// Rows that two rows of one collection own, of which only one is the subject's: sender and recipient.
-pub(super) fn second_owner(plan: &Plan, set: &Rowset<'_>) -> Option<SubjectError> {
-    let mut known: HashSet<(usize, &[usize], Vec<String>)> = HashSet::new();
-    let rivals = |at: usize| &plan.collections[at].rivals;
-    if plan.collections.iter().all(|c| c.rivals.is_empty()) {
-        return None;
+/// A link whose owner's collection owns the row by another link as well: sender and recipient.
+pub(super) struct Rival {
+    pub link: usize,
+    /// Positions in the shape.
+    pub here: Vec<usize>,
+}
+
+/// The links of a collection that may lead to two people.
+pub(super) fn rivals(c: &Collection) -> Vec<usize> {
+    if c.shared == SharedRows::Delete {
+        return Vec::new();
     }
-    for link in
-        (0..plan.collections.len()).flat_map(|at| rivals(at).iter().map(move |r| &plan.collections[at].links[r.link]))
-    {
-        let owners = set.rows.iter().filter(|row| row.collection == link.owner);
-        known.extend(owners.filter_map(|row| {
-            Some((link.owner, link.there.as_slice(), row.values(&plan.collections[link.owner], &link.there)?))
-        }));
-    }
-    for row in set.rows.iter().filter(|row| row.fresh && row.stored.is_none() && row.parent.is_some()) {
-        let of = &plan.collections[row.collection];
-        for rival in &of.rivals {
+    let owner = |l: usize| &c.owned_by[l].collection;
+    let other = |l: usize| (0..c.owned_by.len()).any(|o| o != l && owner(o) == owner(l));
+    (0..c.owned_by.len()).filter(|l| *owner(*l) != c.name && other(*l)).collect()
+}
+
+/// (subject, row) of rows that one of two such links has led to, while the other leads to a row that is not the subject's.
+pub(super) async fn second_owners(walk: &mut Walk<'_, '_>) -> Result<HashSet<(usize, usize)>, ConnectorError> {
+    let plan = walk.plan;
+    let mut found = HashSet::new();
+    for (at, of) in plan.collections.iter().enumerate() {
+        for (rival, statement) in of.rivals.iter().zip(&of.statements.owners) {
             let link = &of.links[rival.link];
-            let Some(values) = row.values(of, &rival.here) else { continue };
-            if !known.contains(&(link.owner, link.there.as_slice(), values)) {
-                let (collection, column) = (&plan.map_of(row.collection).name, &link.here[0].name);
-                return Some(SubjectError::Other(format!(
-                    "a row of collection {collection} has another owner besides, by its {column}: say shared: delete in the map if such rows go \
-                     with any of their owners"
-                )));
+            let mut asked: Vec<((usize, usize), Vec<String>)> = Vec::new();
+            for (s, set) in walk.sets.iter().enumerate().filter(|(_, set)| set.error.is_none()) {
+                for (r, row) in set.rows.iter().enumerate().filter(|(_, row)| row.collection == at && row.fresh) {
+                    let by_another = row.parent.is_some_and(|(_, l)| {
+                        l != rival.link && of.links.get(l).is_some_and(|other| other.owner == link.owner)
+                    });
+                    let values = row.values(of, &rival.here).filter(|_| by_another && row.stored.is_none());
+                    let values = values.filter(|v| link.there_columns.iter().zip(v).all(|(c, v)| c.accepts(v)));
+                    asked.extend(values.map(|values| ((s, r), values)));
+                }
+            }
+            for chunk in asked.chunks(CHUNK) {
+                let mut batch = vec![Values::i64s((0..chunk.len()).map(index))];
+                for j in 0..link.here.len() {
+                    batch.push(Values::texts(chunk.iter().map(|(_, values)| values[j].clone())));
+                }
+                for row in walk.fetch(statement, Rows::new(batch)).await? {
+                    let Some(((s, r), _)) = asked_for(&row, chunk)? else { continue };
+                    let owner = &plan.collections[link.owner];
+                    let key = texts(&row, 1, owner.key_len())?;
+                    if walk.sets[*s].position(link.owner, owner, key.iter().map(String::as_str)).is_none() {
+                        found.insert((*s, *r));
+                    }
+                }
             }
         }
     }
-    None
+    Ok(found)
+}
+
+pub(super) fn another_owner(plan: &Plan, set: &Rowset<'_>, row: usize) -> SubjectError {
+    SubjectError::Other(format!(
+        "a row of collection {} has another owner besides, who is not the subject: it stays as it is. If such rows are to go with any of their \
+         owners, say shared: delete in the map, and instruct anew",
+        plan.map_of(set.rows[row].collection).name
+    ))
 }
 
 /// Per subject, a kind whose yielded identifier stands on other people's rows too: a guest's, a shared account's. What is looked for by it
@@ -58,34 +88,63 @@ pub(super) async fn yielded_by_others(
     let (plan, subjects) = (walk.plan, walk.subjects);
     let mut found = HashMap::new();
     for (at, of) in plan.collections.iter().enumerate() {
-        for (y, statement) in of.statements.yielded.iter().enumerate() {
-            let Some(statement) = statement else { continue };
-            let rules = &plan.map_of(at).identifiers;
+        for y in (0..of.statements.yielded.len()).filter(|y| of.statements.yielded[*y].is_some()) {
             let kind = plan.map_of(at).yields[y].kind;
-            let mut asked: Vec<(usize, String)> = Vec::new();
+            // Each value once, however many of the batch have it.
+            let mut asked: HashMap<String, Vec<usize>> = HashMap::new();
             for (s, set) in walk.sets.iter().enumerate().filter(|(_, set)| set.error.is_none()) {
                 let rows = set.rows.iter().filter(|row| row.collection == at && !row.shared);
                 let given = rows.filter_map(|row| row.text(of, of.shape.yields[y]));
-                let given = given.filter(|text| is_new(kind, text, &subjects[s]));
-                asked.extend(given.map(|text| (s, text.to_owned())));
+                for value in given.filter_map(|text| new(kind, text, &subjects[s])) {
+                    let who = asked.entry(value.asked(of, y)).or_default();
+                    who.extend((who.last() != Some(&s)).then_some(s));
+                }
             }
-            asked.sort_unstable();
-            asked.dedup();
-            for chunk in asked.chunks(CHUNK) {
-                let batch = vec![
-                    Values::i64s((0..chunk.len()).map(index)),
-                    Values::texts(chunk.iter().map(|(_, text)| text.clone())),
-                ];
-                for row in walk.fetch(statement, Rows::new(batch)).await? {
-                    let i = usize::try_from(row.i64(0).map_err(failure)?).unwrap_or(usize::MAX);
-                    let Some((s, _)) = chunk.get(i) else { continue };
-                    let mut others = false;
-                    for (r, rule) in rules.iter().enumerate() {
-                        others |= names_others(&row, r, &of.rules[r], rule.kind, &subjects[*s])?;
-                    }
-                    if others {
-                        found.insert(*s, kind);
-                    }
+            let asked: Vec<(String, Vec<usize>)> = asked.into_iter().collect();
+            for s in bearers(walk, at, y, &asked).await? {
+                found.insert(s, kind);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Those for whom a value stands on a stranger's row.
+async fn bearers(
+    walk: &mut Walk<'_, '_>,
+    at: usize,
+    y: usize,
+    asked: &[(String, Vec<usize>)],
+) -> Result<Vec<usize>, ConnectorError> {
+    let (plan, subjects) = (walk.plan, walk.subjects);
+    let of = &plan.collections[at];
+    let mut found = Vec::new();
+    let mut parts: Vec<&[(String, Vec<usize>)]> = asked.chunks(CHUNK).collect();
+    while let Some(part) = parts.pop() {
+        let Some(statement) = of.statements.yielded[y].as_ref().filter(|_| !part.is_empty()) else { continue };
+        let batch =
+            vec![Values::i64s((0..part.len()).map(index)), Values::texts(part.iter().map(|(value, _)| value.clone()))];
+        let rows = walk.fetch(statement, Rows::new(batch)).await?;
+        match part {
+            _ if rows.len() <= CHUNK => {}
+            // More than one person may have.
+            [(_, who)] => {
+                found.extend(who);
+                continue;
+            }
+            _ => {
+                let (first, second) = part.split_at(part.len() / 2);
+                parts.extend([first, second]);
+                continue;
+            }
+        }
+        for row in rows {
+            let Some((_, who)) = asked_for(&row, part)? else { continue };
+            let key = texts(&row, 1, of.key_len())?;
+            for s in who {
+                let own = walk.sets[*s].position(at, of, key.iter().map(String::as_str)).is_some();
+                if !own && !found.contains(s) && is_strangers(&row, plan, (at, y), &subjects[*s])? {
+                    found.push(*s);
                 }
             }
         }
@@ -93,43 +152,61 @@ pub(super) async fn yielded_by_others(
     Ok(found)
 }
 
-fn is_new(kind: IdentifierKind, text: &str, subject: &Subject) -> bool {
-    Identifier::normalise(kind, text).is_ok_and(|identifier| !subject.identifiers.contains(&identifier))
-}
-
-/// Of all rows that bear it, the first and the last text in one identifier's column, and how many there are.
-fn names_others(
-    row: &Row,
-    rule: usize,
-    plan: &super::plan::RulePlan,
-    kind: IdentifierKind,
-    subject: &Subject,
-) -> Result<bool, ConnectorError> {
-    let own = subject.identifiers.iter().filter(|i| i.kind() == kind).count() as i64;
-    let at = 1 + 3 * rule;
-    // A kind under which the subject is not known here says nothing of whose a row is.
-    if own == 0 {
-        return Ok(false);
+/// A row that was not found by the subject's identifiers, and that names somebody by a kind that the subject is known by.
+fn is_strangers(row: &Row, plan: &Plan, (at, y): (usize, usize), subject: &Subject) -> Result<bool, ConnectorError> {
+    let (of, map) = (&plan.collections[at], plan.map_of(at));
+    let mut strange = false;
+    for (r, (rule, named)) in of.rules.iter().zip(&map.identifiers).enumerate() {
+        let Some(text) = row.opt_text(1 + of.key_len() + r).map_err(failure)? else { continue };
+        if is_of(rule, named.kind, subject, &text) {
+            return Ok(false);
+        }
+        let known = subject.identifiers.iter().any(|i| i.kind() == named.kind);
+        // The yielded value itself says nothing of whose it is, nor does a blank or what we have put there.
+        let telling = match rule.matching {
+            Matching::Digits => text.contains(|c: char| c.is_ascii_digit()),
+            Matching::Exact | Matching::CaseInsensitive => !text.trim().is_empty(),
+        };
+        strange |= known && telling && named.field != map.yields[y].field && !is_mask(map, rule.field, &text);
     }
-    let texts = [row.opt_text(at + 1).map_err(failure)?, row.opt_text(at + 2).map_err(failure)?];
-    let strange = |text: &String| !text.trim().is_empty() && !is_of(plan, kind, subject, text);
-    let many = plan.matching != Matching::Digits && row.i64(at).map_err(failure)? > own;
-    Ok(many || texts.iter().flatten().any(strange))
+    Ok(strange)
 }
 
-/// A link whose owner's collection owns the row by another link as well.
-pub(super) struct Rival {
-    pub link: usize,
-    /// Positions in the shape.
-    pub here: Vec<usize>,
-}
-
-/// The links of a collection that may lead to two people.
-pub(super) fn rivals(c: &quittance_domain::data_map::Collection) -> Vec<usize> {
-    if c.shared == SharedRows::Delete {
-        return Vec::new();
+fn is_mask(map: &Collection, field: Option<usize>, text: &str) -> bool {
+    match field.map(|f| &map.fields[f].erase) {
+        Some(FieldErasure::Mask(Mask::Constant(constant))) => text == constant,
+        Some(FieldErasure::Mask(Mask::Pseudonym)) => text.starts_with("anon-"),
+        _ => false,
     }
-    let owner = |l: usize| &c.owned_by[l].collection;
-    let other = |l: usize| (0..c.owned_by.len()).any(|o| o != l && owner(o) == owner(l));
-    (0..c.owned_by.len()).filter(|l| *owner(*l) != c.name && other(*l)).collect()
+}
+
+/// A yielded value that is not known of the subject yet.
+struct New<'t> {
+    text: &'t str,
+    identifier: Identifier,
+}
+
+fn new<'t>(kind: IdentifierKind, text: &'t str, subject: &Subject) -> Option<New<'t>> {
+    let identifier = Identifier::normalise(kind, text).ok()?;
+    (!subject.identifiers.contains(&identifier)).then_some(New { text, identifier })
+}
+
+impl New<'_> {
+    /// As the statement compares it: as other systems will.
+    fn asked(&self, of: &CollectionPlan, y: usize) -> String {
+        match of.repeated[y].as_ref().map_or(Matching::Exact, |(_, matching)| *matching) {
+            Matching::Exact => self.text.to_owned(),
+            Matching::CaseInsensitive => self.identifier.value().expose().to_lowercase(),
+            Matching::Digits => self.identifier.digit_forms().into_iter().next().unwrap_or_default(),
+        }
+    }
+}
+
+fn asked_for<'a, T>(row: &Row, chunk: &'a [T]) -> Result<Option<&'a T>, ConnectorError> {
+    let i = row.i64(0).map_err(failure)?;
+    Ok(usize::try_from(i).ok().and_then(|i| chunk.get(i)))
+}
+
+fn texts(row: &Row, from: usize, count: usize) -> Result<Vec<String>, ConnectorError> {
+    (from..from + count).map(|at| row.text(at)).collect::<Result<_, _>>().map_err(failure)
 }

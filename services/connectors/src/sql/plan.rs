@@ -10,7 +10,7 @@ use super::{
     dialect::Dialect,
     others::{Rival, rivals},
     schema::{Column, Schema},
-    statements::{Statements, statements},
+    statements::{Statements, owner, statements},
 };
 use crate::ConnectorError;
 
@@ -59,8 +59,8 @@ pub(super) struct CollectionPlan {
     pub links: Vec<LinkPlan>,
     /// Links by which a row may be two people's.
     pub rivals: Vec<Rival>,
-    /// Per `yields`: the column, where several rows may bear the same in it.
-    pub repeated: Vec<Option<Column>>,
+    /// Per `yields`: the column and how it compares, where several rows may bear the same in it.
+    pub repeated: Vec<Option<(Column, Matching)>>,
     pub pointers: Vec<LinkPlan>,
     pub fields: Vec<Column>,
     pub marker: Option<Column>,
@@ -88,6 +88,7 @@ pub(super) struct LinkPlan {
     pub here: Vec<Column>,
     /// Positions in the owner's shape.
     pub there: Vec<usize>,
+    pub there_columns: Vec<Column>,
     /// Both sides are of one type, so that no value of one can fail to be one of the other.
     pub native: Vec<bool>,
     /// The owner stands at or behind the collection itself, so rows cannot go in the order of the map alone.
@@ -182,6 +183,12 @@ impl Plan {
             collections[at].leaf = owned[at].is_empty() && pointing[at].is_empty();
             collections[at].statements = statements(dialect, &map.collections[at], &collections[at], (found, left));
         }
+        for at in 0..collections.len() {
+            let of = &collections[at];
+            let links = of.rivals.iter().map(|rival| &of.links[rival.link]);
+            let owners = links.map(|link| owner(dialect, &map.collections[link.owner], &collections[link.owner], link));
+            collections[at].statements.owners = owners.collect();
+        }
         let (version, maria) = (schema.version, schema.maria);
         Ok(Self { map: Arc::clone(map), dialect, version, maria, collections, found, left, owned, pointing })
     }
@@ -245,8 +252,10 @@ impl Compiler<'_> {
             second.push(Rival { link, here });
         }
         let repeated = c.yields.iter().map(|y| {
-            let unique = c.identifiers.is_empty() || self.schema.is_unique(self.dialect.engine, c, &y.field);
-            (!unique).then(|| self.column(&y.field)).transpose()
+            let matching = Matching::of(y.kind);
+            let unique = matching == Matching::Exact && self.schema.is_unique(self.dialect.engine, c, &y.field);
+            let asked = !unique && !c.identifiers.is_empty();
+            asked.then(|| Ok((self.column(&y.field)?, matching))).transpose()
         });
         let repeated = repeated.collect::<Result<Vec<_>, _>>()?;
         let pseudonym = c.fields.iter().any(|f| f.erase == FieldErasure::Mask(Mask::Pseudonym))
@@ -319,11 +328,19 @@ impl Compiler<'_> {
             linked_columns(self.map, &of.name).into_iter().filter(|name| !of.key.contains(*name)).collect();
         let retained = indices(of, |erase| matches!(erase, FieldErasure::Retain(_)));
         let shape = there.shape(of, &retained)?;
-        let mut plan = LinkPlan { owner, here: Vec::new(), there: Vec::new(), native: Vec::new(), back: false };
+        let mut plan = LinkPlan {
+            owner,
+            here: Vec::new(),
+            there: Vec::new(),
+            there_columns: Vec::new(),
+            native: Vec::new(),
+            back: false,
+        };
         for (here, target) in &link.fields {
             let (here, column) = (self.column(here)?, there.column(target)?);
             plan.native.push(here.type_name == column.type_name);
             plan.here.push(here);
+            plan.there_columns.push(column);
             let position = of
                 .key
                 .iter()

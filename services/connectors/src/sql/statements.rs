@@ -6,6 +6,7 @@
 use quittance_domain::data_map::{Collection, FieldErasure, Mask, Matching, RowErasure};
 
 use super::{
+    batch::CHUNK,
     catalog::Reference,
     dialect::Dialect,
     plan::{Arg, CollectionPlan, LinkPlan, RulePlan, Statement, WORD, Width},
@@ -23,6 +24,8 @@ pub(super) struct Statements {
     pub children: Vec<Find>,
     /// Per `points_at`: the keys of the rows that point at given values.
     pub pointers: Vec<Statement>,
+    /// Per link that has a rival: the keys of the owners that it leads to.
+    pub owners: Vec<Statement>,
     /// Per `yields` that is not unique: who else has the same in it.
     pub yielded: Vec<Option<Statement>>,
     pub mask: Option<Statement>,
@@ -73,7 +76,8 @@ pub(super) fn statements(d: Dialect, c: &Collection, plan: &CollectionPlan, wide
         roots: plan.rules.iter().map(|rule| find(text, found, |t| t.root(rule))).collect(),
         children: plan.links.iter().map(|link| find(text, found, |t| t.child(link))).collect(),
         pointers: plan.pointers.iter().map(|p| text().pointer(p)).collect(),
-        yielded: plan.repeated.iter().map(|column| Some(text().yielded(column.as_ref()?))).collect(),
+        owners: Vec::new(),
+        yielded: plan.repeated.iter().map(|yields| Some(text().yielded(yields.as_ref()?))).collect(),
         mask: text().mask(),
         delete: text().delete(),
         carried: plan.cascades.iter().map(|r| (r.name.clone(), text().carried(r))).collect(),
@@ -107,6 +111,23 @@ fn find<'a>(
     };
     let t = text();
     Find { all: finish(false), left: (t.plan.leaf && t.c.erase == RowErasure::Mask).then(|| finish(true)) }
+}
+
+/// The keys of a collection's rows that given values of a link lead to.
+pub(super) fn owner(d: Dialect, c: &Collection, plan: &CollectionPlan, link: &LinkPlan) -> Statement {
+    let mut t = Text { d, c, plan, args: Vec::new() };
+    let mut batch = vec!["i".to_owned()];
+    batch.extend((0..link.here.len()).map(|j| format!("a{j}")));
+    let mut what = vec!["v.i".to_owned()];
+    what.extend(plan.key.iter().map(|column| d.text(column)));
+    let one = |(j, column): (usize, &Column)| {
+        let value = format!("v.a{j}");
+        if link.native[j] { d.equals(column, &value) } else { d.equals_foreign(column, &value) }
+    };
+    let on = link.there_columns.iter().enumerate().map(one).collect::<Vec<_>>().join(" AND ");
+    let on = t.confined(on);
+    let sql = d.select(&what, &batch, &plan.table, &on, true);
+    Statement { sql: format!("{sql} LIMIT {}", FIND_LIMIT + 1), args: t.args }
 }
 
 /// What one row of a batch by key is made of, in this order.
@@ -212,19 +233,20 @@ impl Text<'_> {
         Statement { sql: format!("{sql} LIMIT {}", FIND_LIMIT + 1), args: self.args }
     }
 
-    /// Per identifier's column: how many there are of it, the first and the last.
-    fn yielded(mut self, column: &Column) -> Statement {
+    /// Keys and identifiers of the rows that bear a value, whosever they are.
+    fn yielded(mut self, (column, matching): &(Column, Matching)) -> Statement {
         let mut what = vec!["v.i".to_owned()];
-        for rule in &self.plan.rules {
-            let text = self.d.text(&rule.column);
-            let folded =
-                if rule.matching == Matching::CaseInsensitive { format!("lower(trim({text}))") } else { text.clone() };
-            what.extend([format!("COUNT(DISTINCT {folded})"), format!("MIN({text})"), format!("MAX({text})")]);
-        }
-        let on = self.confined(self.d.equals(column, "v.a"));
+        what.extend(
+            self.plan.key.iter().chain(self.plan.rules.iter().map(|rule| &rule.column)).map(|c| self.d.text(c)),
+        );
+        let on = self.confined(match matching {
+            Matching::Exact => self.d.equals(column, "v.a"),
+            Matching::CaseInsensitive => self.d.equals_folded(column, "v.a"),
+            Matching::Digits => self.d.equals_digits(column, "v.a"),
+        });
         let batch = ["i".to_owned(), "a".to_owned()];
-        let sql = format!("{} GROUP BY v.i", self.d.select(&what, &batch, &self.plan.table, &on, true));
-        Statement { sql, args: self.args }
+        let sql = self.d.select(&what, &batch, &self.plan.table, &on, *matching == Matching::Exact);
+        Statement { sql: format!("{sql} LIMIT {}", CHUNK + 1), args: self.args }
     }
 
     fn linked(&self, link: &LinkPlan, value: impl Fn(usize) -> String) -> String {

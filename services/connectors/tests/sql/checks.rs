@@ -152,6 +152,11 @@ async fn markers(db: &Db) {
     has(&told, "E collections.marked.fields.mail:", "made of other columns");
     let map = "  marked: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: mask, restriction: {field: until, set: \"yes\"}}\n";
     has(&found(db, map).await, "E collections.marked.restriction.set:", "cannot hold the constant");
+    let map = "  marked: {key: [id], identifiers: [{kind: email, field: email}], yields: {user_id: held}, fields: {email: email}, erase: mask}
+  note: {table: marked, key: [id], owned_by: [{collection: marked, fields: {held: id}}, {collection: marked, fields: {id: id}}], fields: {mail: email}, erase: delete}\n";
+    let told = found(db, map).await;
+    has(&told, "W collections.marked.yields.user_id:", "no index on held");
+    has(&told, "W collections.note.owned_by:", "needs a person, unless you say shared: delete");
 }
 
 async fn engines(db: &Db) {

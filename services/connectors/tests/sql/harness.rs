@@ -158,6 +158,7 @@ pub fn ctx(action: Action) -> BatchContext {
         customer: CustomerId::new("acme").unwrap(),
         customer_key: None,
         action,
+        resolving: false,
         now: NOW.parse::<Timestamp>().unwrap(),
         time_zone: "Europe/Amsterdam".to_owned(),
         time_limit: Duration::from_secs(30),

@@ -210,29 +210,43 @@ async fn a_cascade_takes_nothing_along_that_is_not_the_subjects(db: &Db) {
 async fn two_owners_of_one_collection(db: &Db) {
     db.sql(
         "CREATE TABLE person (id integer primary key, email varchar(100));
-         CREATE TABLE message (id integer primary key, sender integer, recipient integer, body varchar(50));
+         CREATE TABLE message (id integer primary key, sender integer, recipient integer, thread integer, body varchar(50));
+         CREATE TABLE thread (id integer primary key, person integer);
          INSERT INTO person VALUES (1, 'a@x.nl'), (2, 'b@x.nl'), (3, 'c@x.nl'), (4, 'd@x.nl');
-         INSERT INTO message VALUES (1, 1, 2, 'x'), (2, 3, null, 'x'), (3, 3, 3, 'x'), (4, 4, 2, 'x');",
+         INSERT INTO thread VALUES (1, 3);
+         INSERT INTO message VALUES (1, 1, 2, null, 'x'), (2, 3, null, null, 'x'), (3, 3, 3, null, 'x'), (4, 4, 2, null, 'x'), (5, 3, 0, null, 'x'), (6, 99, 3, null, 'x'),
+           (7, 1, 2, 1, 'x'), (8, 1, 1, null, null);",
     )
     .await;
     let map = |shared: &str| {
         format!(
             "  person: {{key: [id], identifiers: [{{kind: email, field: email}}], fields: {{email: email}}, erase: delete}}
-  message: {{key: [id], owned_by: [{{collection: person, fields: {{sender: id}}}}, {{collection: person, fields: {{recipient: id}}}}], fields: {{body: message}}, erase: delete{shared}}}\n"
+  thread: {{key: [id], owned_by: [{{collection: person, fields: {{person: id}}}}], erase: delete}}
+  message: {{key: [id], owned_by: [{{collection: person, fields: {{sender: id}}}}, {{collection: person, fields: {{recipient: id}}}}, {{collection: thread, fields: {{thread: id}}}}], fields: {{body: message}}, erase: delete{shared}}}\n"
         )
     };
     let c = db.connector(&map(""));
     let people = [subject(&[email("a@x.nl")]), subject(&[email("c@x.nl")])];
-    let found = found(&c, &ctx(Action::Erasure), &people).await;
-    let other = |r: &quittance_connectors::SubjectResult<_>| matches!(r, Err(SubjectError::Other(why)) if why.contains("recipient") && why.contains("shared: delete"));
-    assert!(other(&found[0]) && found[1].is_ok());
+    let erasure = found(&c, &ctx(Action::Erasure), &people).await;
+    let why = erasure[0].as_ref().unwrap_err().to_string();
+    assert!(why.contains("collection message has another owner") && why.contains("shared: delete"), "{why}");
+    // An owner that is nobody (0, 99) is nobody's claim, and what a thread leads to goes with the thread.
+    assert_eq!(erasure[1].as_ref().unwrap().rows(), 7);
     // Both in one request: nobody else's.
     let both = [subject(&[email("a@x.nl"), email("b@x.nl"), email("d@x.nl")])];
-    assert_eq!(sets(&c, &ctx(Action::Erasure), &both).await[0].rows(), 5);
-    // It may be seen, and marked.
-    assert_eq!(sets(&c, &ctx(Action::Access), &people[..1]).await[0].rows(), 2);
+    assert_eq!(sets(&c, &ctx(Action::Erasure), &both).await[0].rows(), 7);
+    // It is shown to whom it is about, and marked as the other's too.
+    let shown = sets(&c, &ctx(Action::Access), &people[..1]).await;
+    let (exported, _) = c.export(&ctx(Action::Access), &people[0], &shown[0], None, 100).await.unwrap().unwrap();
+    let marks: Vec<_> =
+        exported.records.iter().map(|r| (r.collection.as_str(), r.key[0].as_str(), r.third_party)).collect();
+    assert_eq!(
+        marks,
+        [("person", "1", false), ("message", "1", true), ("message", "7", true), ("message", "8", false)]
+    );
+
     carried_out(&c, &ctx(Action::Erasure), &people[1..]).await;
-    assert_eq!(db.dump("id", "message").await, ["1", "4"]);
+    assert_eq!(db.dump("id", "message").await, ["1", "4", "8"]);
     carried_out(&db.connector(&map(", shared: delete")), &ctx(Action::Erasure), &people[..1]).await;
     assert_eq!(db.dump("id", "message").await, ["4"]);
     assert_eq!(db.dump("id", "person").await, ["2", "4"]);

@@ -1,9 +1,9 @@
 //! Rows of two people: when one is erased, the other keeps theirs.
 
-use quittance_connectors::{Connector as _, SubjectError};
-use quittance_domain::action::Action;
+use quittance_connectors::{BatchContext, Connector as _, SubjectError};
+use quittance_domain::{action::Action, identifier::IdentifierKind};
 
-use crate::harness::{Db, carried_out, ctx, email, on_all_engines, read, sets, subject};
+use crate::harness::{Db, carried_out, ctx, email, on_all_engines, phone, read, sets, subject};
 
 on_all_engines!(
     redacted_for_one,
@@ -153,31 +153,42 @@ async fn one_rule_at_a_time(db: &Db) {
 
 /// A guest's number, or an account of several people: looked for elsewhere it would bring the others' rows.
 async fn an_identifier_that_others_bear_too(db: &Db) {
-    let others = async |map: &str, who: &[(quittance_domain::identifier::IdentifierKind, &str)]| {
-        let found = db.connector(map).find(&ctx(Action::Access), &[subject(who)]).await.unwrap().remove(0).unwrap();
-        (
-            found.yielded.iter().map(|i| i.value().expose().clone()).collect::<Vec<_>>(),
-            found.yielded_by_others.is_some(),
-        )
+    let yields = async |map: &str, who: &[(IdentifierKind, &str)]| {
+        let ctx = BatchContext { resolving: true, ..ctx(Action::Access) };
+        let found = db.connector(map).find(&ctx, &[subject(who)]).await.unwrap().remove(0).unwrap();
+        (found.yielded.iter().map(|i| i.value().expose().clone()).collect::<Vec<_>>(), found.leads_to().is_err())
     };
     db.sql(
-        "CREATE TABLE orders (id integer primary key, email varchar(100), account varchar(20), code varchar(20) unique);
+        "CREATE TABLE orders (id integer primary key, email varchar(100), phone varchar(40), account varchar(20), code varchar(20) unique);
          CREATE INDEX orders_account ON orders (account);
-         INSERT INTO orders VALUES (1, 'A@x.nl', '0', 'k1'), (2, 'b@x.nl', '0', 'k2'), (3, 'c@x.nl', '7', 'k3'), (4, 'C@x.nl ', '7', 'k4'), (5, null, '7', 'k5'),
-           (6, 'd@x.nl', null, null), (7, 'e@x.nl', '8', 'k7'), (8, 'old@x.nl', '8', 'k8'), (9, 'e@x.nl', '8', 'k9');",
+         INSERT INTO orders VALUES (1, 'A@x.nl', '070-123 45 67', '0', 'k1'), (2, 'b@x.nl', '', '0', 'k2'), (3, 'c@x.nl', '070-123 45 67', '7', 'k3'),
+           (4, 'C@x.nl\n', 'n/a', '7', 'k4'), (5, '', '-', '7', 'k5'), (6, 'd@x.nl', '', null, null), (7, 'e@x.nl', '', '8', 'k7'),
+           (8, 'old@x.nl', '', '8', 'k8'), (9, 'e@x.nl', '', '8', 'k9'),
+           (10, '', '+31612345678', '9', 'k10'), (11, '', '+31611111111', '9', 'k11'), (12, '', '0031612345678', '9', 'k12'), (13, '', '', '9', 'k13'),
+           (14, 'f@x.nl', '+31612345670', '10', 'k14'), (15, 'anon-0123', '', '10', 'k15')",
     )
     .await;
-    let map = |field: &str| {
+    let map = |yields: &str| {
         format!(
-            "  orders: {{key: [id], identifiers: [{{kind: email, field: email}}], yields: {{user_id: {field}}}, fields: {{email: email}}, erase: delete}}\n"
+            "  orders: {{key: [id], identifiers: [{{kind: email, field: email}}, {{kind: phone, field: phone}}], yields: {{{yields}}}, fields: {{email: {{category: email, erase: pseudonym}}, phone: phone}}, erase: mask}}\n"
         )
     };
-    let account = map("account");
-    assert_eq!(others(&account, &[email("a@x.nl")]).await, (vec!["0".to_owned()], true));
-    assert_eq!(others(&account, &[email("c@x.nl")]).await, (vec!["7".to_owned()], false));
-    assert_eq!(others(&account, &[email("d@x.nl")]).await, (vec![], false));
-    assert_eq!(others(&account, &[email("e@x.nl")]).await, (vec!["8".to_owned()], true));
-    assert_eq!(others(&account, &[email("e@x.nl"), email("old@x.nl")]).await, (vec!["8".to_owned()], false));
+    let account = map("user_id: account");
+    let one = |value: &str, others: bool| (vec![value.to_owned()], others);
+    assert_eq!(yields(&account, &[email("a@x.nl")]).await, one("0", true));
+    // Nobody is named by a blank, by what is no number, or by what we put there; and one's own row is one's own, whatever else stands on it.
+    let by_both = [email("c@x.nl"), phone("+31612000000")];
+    assert_eq!(yields(&account, &by_both).await, one("7", false));
+    assert_eq!(yields(&account, &[email("f@x.nl")]).await, one("10", false));
+    assert_eq!(yields(&account, &[email("d@x.nl")]).await, (vec![], false));
+    assert_eq!(yields(&account, &[email("e@x.nl")]).await, one("8", true));
+    assert_eq!(yields(&account, &[email("e@x.nl"), email("old@x.nl")]).await, one("8", false));
+    // A stranger between two spellings of one's own number.
+    assert_eq!(yields(&account, &[phone("+31612345678")]).await, one("9", true));
+    assert_eq!(yields(&account, &[phone("+31612345678"), phone("+31611111111")]).await, one("9", false));
     // Of what the database keeps unique nobody is asked.
-    assert_eq!(others(&map("code"), &[email("a@x.nl")]).await, (vec!["k1".to_owned()], false));
+    assert_eq!(yields(&map("user_id: code"), &[email("a@x.nl")]).await, one("k1", false));
+    // An address is compared as others will look for it.
+    db.sql("UPDATE orders SET account = 'Info@Shop.nl' WHERE id = 6; UPDATE orders SET account = 'info@shop.nl', email = 'g@x.nl' WHERE id = 5").await;
+    assert_eq!(yields(&map("email: account"), &[email("d@x.nl")]).await, one("info@shop.nl", true));
 }

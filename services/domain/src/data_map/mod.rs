@@ -80,6 +80,17 @@ pub enum Matching {
     Digits,
 }
 
+impl Matching {
+    /// Of a kind, where nothing else is said.
+    pub const fn of(kind: IdentifierKind) -> Self {
+        match kind {
+            IdentifierKind::Email => Self::CaseInsensitive,
+            IdentifierKind::Phone => Self::Digits,
+            IdentifierKind::UserId | IdentifierKind::DirectoryObjectId | IdentifierKind::CustomerKey => Self::Exact,
+        }
+    }
+}
+
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Yield {
     pub kind: IdentifierKind,

@@ -111,6 +111,7 @@ async fn ask(
         customer: customer.clone(),
         customer_key: system.customer_key(customer),
         action: request.action,
+        resolving: true,
         now: app.now(),
         time_zone: agreement.time_zone.clone(),
         time_limit: TIME_LIMIT,

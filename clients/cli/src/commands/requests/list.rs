@@ -40,9 +40,9 @@ pub struct List {
     /// Only with this reference of the customer's.
     #[arg(long)]
     reference: Option<String>,
-    /// How many at most; 0 means all.
-    #[arg(long, default_value_t = 100)]
-    limit: usize,
+    /// How many at most; 0 means all. Unless set, 100, and with --all-customers all.
+    #[arg(long)]
+    limit: Option<usize>,
 }
 
 pub async fn run(list: List, global: &Global, out: &mut Output) -> Done {
@@ -55,7 +55,8 @@ pub async fn run(list: List, global: &Global, out: &mut Output) -> Done {
         timeliness: if list.at_risk { vec![Timeliness::AtRisk.into(), Timeliness::Overdue.into()] } else { vec![] },
     };
     let client = global.connect().await?;
-    let mut listing = Listing { left: if list.limit == 0 { usize::MAX } else { list.limit }, shown: false };
+    let limit = list.limit.unwrap_or(if list.all_customers { 0 } else { 100 });
+    let mut listing = Listing { left: if limit == 0 { usize::MAX } else { limit }, shown: false };
     if list.all_customers {
         let mut page_token = String::new();
         while listing.left > 0 {

@@ -266,11 +266,6 @@ fn identifier_rule(
     problems: &mut Problems,
 ) -> IdentifierRule {
     let RawRule { kind, field, matching, redacts } = rule;
-    let default = match kind {
-        IdentifierKind::Email => Matching::CaseInsensitive,
-        IdentifierKind::Phone => Matching::Digits,
-        _ => Matching::Exact,
-    };
     if let Some(At { value: Matching::Digits, place }) = &matching
         && kind != IdentifierKind::Phone
     {
@@ -291,7 +286,12 @@ fn identifier_rule(
     if !names.contains(&field.value) {
         names.insert(0, field.value.clone());
     }
-    IdentifierRule { kind, field: field.value, matching: matching.map_or(default, |m| m.value), redacts: names }
+    IdentifierRule {
+        kind,
+        field: field.value,
+        matching: matching.map_or(Matching::of(kind), |m| m.value),
+        redacts: names,
+    }
 }
 
 fn link(raw: RawLink) -> Link {
