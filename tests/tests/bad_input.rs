@@ -96,17 +96,12 @@ async fn instructions_are_checked_before_anything_is_stored() {
     invalid(create(&s.acme, restriction).await, "request.restriction_ground");
     let lift = by_email(v1::Action::LiftRestriction, email(1));
     invalid(create(&s.acme, lift).await, "request.subject_informed_time");
-    let no_uuid = v1::CreateRequestRequest {
-        request_id: "7".into(),
-        parent: String::new(),
-        request: Some(by_email(v1::Action::Erasure, email(1))),
-    };
-    assert_refused(
-        s.acme.requests().create_request(no_uuid).await,
-        Code::InvalidArgument,
-        "INVALID_FIELD",
-        "request_id",
-    );
+    for no_uuid in ["7", "", "00000000-0000-0000-0000-000000000000"] {
+        let request = Some(by_email(v1::Action::Erasure, email(1)));
+        let sent = v1::CreateRequestRequest { request_id: no_uuid.into(), parent: String::new(), request };
+        let refused = s.acme.requests().create_request(sent).await;
+        assert_refused(refused, Code::InvalidArgument, "INVALID_FIELD", "request_id");
+    }
     assert_eq!(count(&s.acme).await, 0, "nothing was stored");
     let log = s.deployment.log();
     assert!(log.contains("INVALID_FIELD") && log.contains("request.identifiers"), "refusals are in the log: {log}");

@@ -74,7 +74,7 @@ impl Default for DispatchLimits {
 
 impl DispatchLimits {
     pub fn lease(&self) -> Duration {
-        Duration::from_secs(self.lease_s.max(3))
+        Duration::from_secs(self.lease_s)
     }
 
     /// A heartbeat may be lost and the next one still comes in time.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 pub enum IdError {
     #[error("must be 1 to 63 characters of a-z, 0-9 and '-', beginning and ending with a letter or digit")]
     Slug,
-    #[error("must be a UUID")]
+    #[error("must be a UUID, and not the nil one")]
     Uuid,
     #[error("must have the form {0}")]
     Form(&'static str),
@@ -91,7 +91,8 @@ macro_rules! uuid_id {
             }
 
             pub fn parse(text: &str) -> Result<Self, IdError> {
-                Uuid::try_parse(text).map(Self).map_err(|_| IdError::Uuid)
+                // The nil one is what a program has that never made one: two such requests would be one.
+                Uuid::try_parse(text).ok().filter(|id| !id.is_nil()).map(Self).ok_or(IdError::Uuid)
             }
 
             pub const fn uuid(self) -> Uuid {

@@ -256,6 +256,11 @@ impl Config {
         if !(1..=366).contains(&self.keys.epoch_days) {
             return Err(ConfigError("keys.epoch_days is between 1 and 366".to_owned()));
         }
+        if self.dispatch.lease_s < 3 || self.ledger.lease_s < 2 {
+            let message =
+                "dispatch.lease_s is at least 3, and ledger.lease_s at least 2: a heartbeat needs a part of it";
+            return Err(ConfigError(message.to_owned()));
+        }
         if self.roles.is_empty() {
             return Err(ConfigError("roles is empty: give api, worker, ledger, or several of them".to_owned()));
         }

@@ -69,7 +69,7 @@ pub fn start(
     drain: CancellationToken,
 ) -> Sequencing {
     let options = SequencerOptions {
-        lease: Duration::from_secs(config.ledger.lease_s.max(2)),
+        lease: Duration::from_secs(config.ledger.lease_s),
         batch: config.ledger.batch.max(1),
         sign_every: Duration::from_millis(config.ledger.sign_every_ms),
         ..SequencerOptions::new(format!("quittanced-{}", Uuid::new_v4()))

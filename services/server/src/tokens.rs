@@ -53,6 +53,8 @@ pub enum RoleName {
 pub enum TokenError {
     #[error("{0}: {1}")]
     File(PathBuf, String),
+    #[error("the sha256 of token {0} is none: 64 digits of 0-9 and a-f, as `quittanced token add` writes them")]
+    Digest(String),
     #[error("a {0} token needs {1}")]
     Missing(&'static str, &'static str),
     #[error("{0} is for {1} token: one of another role would not be confined by it. Say --role {2}, or leave it out")]
@@ -77,6 +79,10 @@ pub fn sha256_hex(token: &str) -> String {
 }
 
 fn caller(entry: &TokenEntry) -> Result<Caller, TokenError> {
+    // Anything else lets nobody in, and its owner would look for the reason in vain.
+    if entry.sha256.len() != 64 || !entry.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        return Err(TokenError::Digest(entry.name.clone()));
+    }
     let role = match entry.role {
         RoleName::Operator => Role::Operator,
         RoleName::Customer => {
@@ -198,6 +204,18 @@ mod tests {
         assert!(!fs::read_to_string(&path).unwrap().contains(&token));
         fs::remove_file(&path).unwrap();
         assert!(table.by_digest(&sha256_hex(&token)).is_none());
+    }
+
+    #[test]
+    fn what_is_no_digest_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokens.toml");
+        for digest in ["zz", "", &"A".repeat(64), &"0".repeat(63)] {
+            fs::write(&path, format!("[[token]]\nname = \"ops\"\nrole = \"operator\"\nsha256 = \"{digest}\"\n"))
+                .unwrap();
+            let error = TokenTable::open(&path).err().unwrap().to_string();
+            assert!(error.contains("ops") && error.contains("64"), "{error}");
+        }
     }
 
     #[test]

@@ -44,7 +44,8 @@ pub fn required<'a, T>(value: Option<&'a T>, field: &str) -> ApiResult<&'a T> {
 }
 
 pub fn idempotency(text: &str, field: &str) -> ApiResult<IdempotencyId> {
-    IdempotencyId::parse(text).map_err(|_| ApiError::field(field, "must be a UUID of yours (AIP-155)"))
+    IdempotencyId::parse(text)
+        .map_err(|_| ApiError::field(field, "must be a UUID of yours, and not the nil one (AIP-155)"))
 }
 
 pub fn id<T>(parsed: Result<T, IdError>, field: &str) -> ApiResult<T> {
