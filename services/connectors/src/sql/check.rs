@@ -234,9 +234,19 @@ impl Check<'_> {
                         format!("{name} is of type {}, which cannot hold the constant", column.type_name),
                     );
                 }
+                let customer = c.customer_field.as_deref();
+                let within = |part: &super::catalog::Part| match &part.column {
+                    Some(p) => {
+                        same(self.engine, p, name) || customer.is_some_and(|customer| same(self.engine, p, customer))
+                    }
+                    None => names(&part.definition, name),
+                };
                 let alone = |i: &super::catalog::Index| {
-                    i.unique
-                        && matches!(i.parts.as_slice(), [part] if part.column.as_deref().is_some_and(|p| same(self.engine, p, name)))
+                    let own = |part: &super::catalog::Part| match &part.column {
+                        Some(p) => same(self.engine, p, name),
+                        None => true,
+                    };
+                    i.unique && i.parts.iter().all(within) && i.parts.iter().any(own)
                 };
                 if self.catalogs[at].indexes.iter().any(alone) {
                     self.error(
@@ -379,10 +389,32 @@ impl Check<'_> {
         }
     }
 
+    /// A masked column that others refer to: the database refuses the change, or carries it on.
+    fn masked_references(&mut self, at: usize, path: &str) {
+        let c = &self.map.collections[at];
+        let catalogs = self.catalogs;
+        for field in &c.fields {
+            let masked = !matches!(field.erase, FieldErasure::Keep);
+            let refers = |(_, here): &(String, String)| same(self.engine, here, &field.name);
+            let reference = catalogs[at].references.iter().find(|r| r.columns.iter().any(refers)).filter(|_| masked);
+            if let Some(reference) = reference {
+                let from = &reference.name;
+                self.error(
+                    &format!("{path}.fields.{}", field.name),
+                    format!(
+                        "{from} refers to {}: masked, the reference would lead nowhere; say keep, or delete the row",
+                        field.name
+                    ),
+                );
+            }
+        }
+    }
+
     /// Foreign keys that would stop a deletion, or carry it where the map does not go.
     fn references(&mut self, at: usize, path: &str) {
         let c = &self.map.collections[at];
         if c.erase != RowErasure::Delete {
+            self.masked_references(at, path);
             return;
         }
         let catalogs = self.catalogs;
@@ -437,6 +469,15 @@ impl Check<'_> {
             }
         }
     }
+}
+
+/// Whether an index's expression, in lower case, is of that column.
+fn names(definition: &str, column: &str) -> bool {
+    let column = column.to_lowercase();
+    // SQLite gives the whole statement, with the index's and the table's names before the bracket.
+    let definition = definition.split_once('(').map_or(definition, |(_, inner)| inner);
+    let word = |c: char| c.is_alphanumeric() || c == '_';
+    definition.split(|c: char| !word(c)).any(|found| found == column)
 }
 
 fn redacted(c: &Collection, field: &str) -> bool {

@@ -9,6 +9,7 @@ on_all_engines!(
     nothing_to_say,
     missing_things,
     masks_that_fail,
+    masks_that_indexes_and_references_forbid,
     foreign_keys,
     keys_and_anchors,
     indexes,
@@ -74,6 +75,29 @@ async fn masks_that_fail(db: &Db) {
         has(&found, "E collections.person.fields.nick:", "holds 10 characters");
         has(&found, "E collections.person.fields.code:", "longer");
     }
+}
+
+async fn masks_that_indexes_and_references_forbid(db: &Db) {
+    db.sql(
+        "CREATE TABLE person (id integer primary key, tenant varchar(20) not null, login varchar(50) not null, nick varchar(50), mail varchar(50) not null, code varchar(50), UNIQUE (tenant, nick), UNIQUE (mail), UNIQUE (code, id));
+         CREATE TABLE badge (id integer primary key, holder varchar(50), FOREIGN KEY (holder) REFERENCES person (mail));",
+    )
+    .await;
+    if db.engine != Engine::MySql {
+        db.sql("CREATE UNIQUE INDEX person_login ON person (lower(login))").await;
+    }
+    let gone = "erase: {constant: gone}";
+    let map = format!(
+        "  person: {{key: [id], customer_field: tenant, identifiers: [{{kind: user_id, field: id}}], fields: {{id: {{category: user_name, erase: keep}}, login: {{category: user_name, {gone}}}, nick: {{category: user_name, {gone}}}, mail: {{category: email, erase: pseudonym}}, code: {{category: code, {gone}}}}}, erase: mask}}\n"
+    );
+    let told = found(db, &map).await;
+    has(&told, "E collections.person.fields.nick:", "unique");
+    has(&told, "E collections.person.fields.mail:", "badge refers to mail");
+    assert_eq!(
+        told.iter().filter(|t| t.starts_with("E collections.person.fields.login:")).count(),
+        usize::from(db.engine != Engine::MySql)
+    );
+    assert!(!told.iter().any(|t| t.starts_with("E collections.person.fields.code:")), "{told:?}");
 }
 
 async fn foreign_keys(db: &Db) {
