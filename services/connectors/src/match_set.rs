@@ -165,7 +165,7 @@ impl MatchSet {
     }
 
     /// Adds what a later find saw. A row that both hold keeps what was known first: it was whole then. But one that was shared, and is
-    /// the subject's alone by now, is treated so. Answers whether anything was added.
+    /// the subject's alone by now, is treated so, and one that is shared by now. Answers whether anything was added.
     pub fn absorb(&mut self, later: Self) -> bool {
         let mut added = false;
         for (name, rows) in later.collections {
@@ -177,6 +177,8 @@ impl MatchSet {
                 match known.get(&name(&row)).map(|at| &mut mine[*at]) {
                     None => mine.push(row),
                     Some(known) if known.fate == RowFate::Redact && row.fate != RowFate::Redact => known.take_over(row),
+                    // It stands as it did, and is somebody else's too by now.
+                    Some(known) if known.fate == RowFate::Mask && row.fate == RowFate::Redact => known.take_over(row),
                     Some(_) => continue,
                 }
                 added = true;

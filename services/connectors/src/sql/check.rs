@@ -312,7 +312,7 @@ impl Check<'_> {
             let matching = Matching::of(y.kind);
             let unique = matching == Matching::Exact && self.schema.is_unique(self.engine, c, &y.field);
             let Some(column) = self.column(c, &y.field).cloned() else { continue };
-            if !unique && !c.identifiers.is_empty() {
+            if !unique {
                 self.asked_by(at, &format!("{path}.yields.{}", y.kind), &column, matching);
             }
         }

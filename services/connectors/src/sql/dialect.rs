@@ -138,7 +138,9 @@ impl Dialect {
             Engine::Postgres if column.class == Class::Text => format!("lower({name}) = {value}"),
             Engine::Postgres => format!("lower({name}::text) = {value}"),
             Engine::MySql => {
-                let truth = format!("CAST(LOWER({}) AS BINARY) = CAST({value} AS BINARY)", self.text(column));
+                let text =
+                    if column.trims(self.engine) { format!("TRIM({})", self.text(column)) } else { self.text(column) };
+                let truth = format!("CAST(LOWER({text}) AS BINARY) = CAST({value} AS BINARY)");
                 match &column.cast {
                     // A collation that folds finds at least what we want, and by its index.
                     Some(charset) if column.class == Class::Text && column.folds => {
@@ -196,7 +198,12 @@ impl Dialect {
 
     /// Without a cast where the column is text, so that an index on the same expression is used.
     fn plain_text(self, column: &Column) -> String {
-        if column.class == Class::Text && !column.folds { self.column(column) } else { self.text(column) }
+        match column.class {
+            Class::Text if !column.folds => self.column(column),
+            // Regular expressions take no collation that is not deterministic.
+            Class::Text => format!("{} COLLATE \"C\"", self.text(column)),
+            _ => self.text(column),
+        }
     }
 
     /// Whether the column differs from a constant or a pseudonym; NULL differs from nothing.

@@ -35,22 +35,21 @@ pub(super) async fn find(
         }
     }
     walk.run().await?;
-    let others = if ctx.resolving { yielded_by_others(&mut walk).await? } else { HashMap::new() };
-    let two_owners = match ctx.action {
-        Action::Erasure | Action::Access => second_owners(&mut walk).await?,
-        _ => HashSet::new(),
-    };
+    let asked = ctx.resolving || matches!(ctx.action, Action::Erasure | Action::Access);
+    let two_owners = if asked { second_owners(&mut walk).await? } else { HashSet::new() };
     if ctx.action == Action::Access {
-        // What is shown of it is the other's, too (Art. 15(4)).
+        // What is shown of it, and of what hangs on it, is the other's, too (Art. 15(4)).
         two_owners.iter().for_each(|(s, row)| walk.sets[*s].rows[*row].shared = true);
+        walk.sets.iter_mut().for_each(Rowset::hand_down_shared);
     }
+    let others = if ctx.resolving { yielded_by_others(&mut walk, &two_owners).await? } else { HashMap::new() };
     let mut decided: Vec<SubjectResult<Vec<Option<MatchedRow>>>> =
         walk.sets.iter().map(|set| set.error.clone().map_or_else(|| decide(set, plan, ctx, &zone), Err)).collect();
     if ctx.action == Action::Erasure {
-        for (s, row) in two_owners {
-            let touched = matches!(&decided[s], Ok(rows) if rows[row].is_some());
+        for (s, row) in &two_owners {
+            let touched = matches!(&decided[*s], Ok(rows) if rows[*row].is_some());
             if touched {
-                decided[s] = Err(another_owner(plan, &walk.sets[s], row));
+                decided[*s] = Err(another_owner(plan, &walk.sets[*s], *row));
             }
         }
     }
@@ -58,7 +57,10 @@ pub(super) async fn find(
     let mut found: Vec<SubjectResult<Found>> = Vec::with_capacity(subjects.len());
     for (s, ((set, decided), subject)) in walk.sets.iter().zip(decided.drain(..)).zip(subjects).enumerate() {
         let error = set.error.clone();
-        let mut one = error.map_or(decided, Err).map(|decided| collect(plan, set, decided, subject));
+        let mut one = error.map_or(decided, Err).map(|decided| {
+            let alone = |row: usize| !set.rows[row].shared && !two_owners.contains(&(s, row));
+            collect(plan, set, decided, subject, alone)
+        });
         if let Ok(one) = &mut one {
             one.yielded_by_others = others.get(&s).copied();
         }
@@ -72,13 +74,20 @@ pub(super) async fn find(
     Ok(found)
 }
 
-fn collect(plan: &Plan, set: &Rowset<'_>, decided: Vec<Option<MatchedRow>>, subject: &Subject) -> Found {
+/// `alone`: whether a row is the subject's alone.
+fn collect(
+    plan: &Plan,
+    set: &Rowset<'_>,
+    decided: Vec<Option<MatchedRow>>,
+    subject: &Subject,
+    alone: impl Fn(usize) -> bool,
+) -> Found {
     let mut found = Found::default();
     found.match_set.pseudonym.clone_from(&subject.pseudonym);
-    for (row, decided) in set.rows.iter().zip(decided) {
+    for ((at, row), decided) in set.rows.iter().enumerate().zip(decided) {
         let map = plan.map_of(row.collection);
         // What a shared row gives away may be the other's.
-        if !row.shared {
+        if alone(at) {
             for (y, position) in map.yields.iter().zip(&plan.collections[row.collection].shape.yields) {
                 let value = row
                     .text(&plan.collections[row.collection], *position)

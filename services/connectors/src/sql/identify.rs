@@ -8,7 +8,10 @@ use quittance_domain::{
 };
 use quittance_sql::Engine;
 
-use super::{plan::RulePlan, schema::Class};
+use super::{
+    plan::RulePlan,
+    schema::{Class, Column},
+};
 use crate::Subject;
 
 /// How many letters beyond ASCII are tried in both cases: 2^6 forms at most. Longer words are tried in the cases that people write them in.
@@ -20,19 +23,21 @@ const WRITTEN_MAX: usize = 9;
 /// has it.
 const BLANKS: [&str; 5] = [" ", "\t", "\n", "\r\n", "\r"];
 
-/// The texts by which an identifier's rows are looked for. Empty where the column cannot hold it.
+/// The texts by which a subject's rows are looked for. Empty where the column cannot hold the identifier.
 pub(super) fn sought(engine: Engine, rule: &RulePlan, kind: IdentifierKind, subject: &Subject) -> Vec<String> {
-    let mut sought = Vec::new();
-    for forms in each(engine, rule, kind, subject) {
-        if rule.matching == Matching::CaseInsensitive {
-            // Around the forms that people write; they come first.
-            sought.extend(forms.iter().take(WRITTEN_MAX).flat_map(|form| blanked(form)));
-            sought.extend(forms.into_iter().skip(WRITTEN_MAX));
-        } else {
-            sought.extend(forms);
-        }
+    let of_kind = subject.identifiers.iter().filter(|i| i.kind() == kind);
+    of_kind.flat_map(|identifier| sought_by(engine, &rule.column, rule.matching, identifier)).collect()
+}
+
+/// The same, of one identifier.
+pub(super) fn sought_by(engine: Engine, column: &Column, matching: Matching, identifier: &Identifier) -> Vec<String> {
+    let forms = forms_of(engine, column, matching, identifier);
+    if matching != Matching::CaseInsensitive || column.trims(engine) {
+        return forms;
     }
-    sought
+    // Around the forms that people write; they come first.
+    let written = forms.iter().take(WRITTEN_MAX).flat_map(|form| blanked(form));
+    written.chain(forms.iter().skip(WRITTEN_MAX).cloned()).collect()
 }
 
 /// A stored text that is the subject's, and that a find asks for.
@@ -48,25 +53,23 @@ fn blanked(text: &str) -> impl Iterator<Item = String> {
 
 /// The texts that make a row the subject's, whatever blanks stand around them.
 pub(super) fn forms(engine: Engine, rule: &RulePlan, kind: IdentifierKind, subject: &Subject) -> Vec<String> {
-    each(engine, rule, kind, subject).flatten().collect()
+    let of_kind = subject.identifiers.iter().filter(|i| i.kind() == kind);
+    of_kind.flat_map(|identifier| forms_of(engine, &rule.column, rule.matching, identifier)).collect()
 }
 
-/// By identifier.
-fn each(engine: Engine, rule: &RulePlan, kind: IdentifierKind, subject: &Subject) -> impl Iterator<Item = Vec<String>> {
-    subject.identifiers.iter().filter(move |i| i.kind() == kind).map(move |identifier| {
-        let value = identifier.value().expose();
-        match rule.matching {
-            Matching::Exact if rule.column.accepts(value) => vec![value.clone()],
-            Matching::Exact => Vec::new(),
-            // SQLite folds ASCII alone; a stored capital beyond it is asked for by name.
-            Matching::CaseInsensitive if engine == Engine::Sqlite => cases(&value.to_lowercase()),
-            Matching::CaseInsensitive => vec![value.to_lowercase()],
-            // The same number, as it is dialled from abroad.
-            Matching::Digits => {
-                identifier.digit_forms().into_iter().flat_map(|digits| [format!("00{digits}"), digits]).collect()
-            }
+fn forms_of(engine: Engine, column: &Column, matching: Matching, identifier: &Identifier) -> Vec<String> {
+    let value = identifier.value().expose();
+    match matching {
+        Matching::Exact if column.accepts(value) => vec![value.clone()],
+        Matching::Exact => Vec::new(),
+        // SQLite folds ASCII alone; a stored capital beyond it is asked for by name.
+        Matching::CaseInsensitive if engine == Engine::Sqlite => cases(&value.to_lowercase()),
+        Matching::CaseInsensitive => vec![value.to_lowercase()],
+        // The same number, as it is dialled from abroad.
+        Matching::Digits => {
+            identifier.digit_forms().into_iter().flat_map(|digits| [format!("00{digits}"), digits]).collect()
         }
-    })
+    }
 }
 
 /// Capitals beyond ASCII as SQLite must be asked for them: first as people write them (none, all, at the beginnings of words, on either side of

@@ -11,8 +11,8 @@ use quittance_sql::{Column as Values, Row, Rows};
 use super::{
     batch::CHUNK,
     failure,
-    identify::is_of,
-    plan::{CollectionPlan, Plan},
+    identify::{is_of, sought_by},
+    plan::Plan,
     seen::Rowset,
     walk::{Walk, index},
 };
@@ -45,9 +45,9 @@ pub(super) async fn second_owners(walk: &mut Walk<'_, '_>) -> Result<HashSet<(us
             let mut asked: Vec<((usize, usize), Vec<String>)> = Vec::new();
             for (s, set) in walk.sets.iter().enumerate().filter(|(_, set)| set.error.is_none()) {
                 for (r, row) in set.rows.iter().enumerate().filter(|(_, row)| row.collection == at && row.fresh) {
-                    let by_another = row.parent.is_some_and(|(_, l)| {
-                        l != rival.link && of.links.get(l).is_some_and(|other| other.owner == link.owner)
-                    });
+                    // However else it was reached: a link of the same collection's has led to it, and it was another one.
+                    let by_another = (0..of.links.len())
+                        .any(|l| l != rival.link && of.links[l].owner == link.owner && row.led.has(l));
                     let values = row.values(of, &rival.here).filter(|_| by_another && row.stored.is_none());
                     let values = values.filter(|v| link.there_columns.iter().zip(v).all(|(c, v)| c.accepts(v)));
                     asked.extend(values.map(|values| ((s, r), values)));
@@ -84,6 +84,7 @@ pub(super) fn another_owner(plan: &Plan, set: &Rowset<'_>, row: usize) -> Subjec
 /// elsewhere would be theirs.
 pub(super) async fn yielded_by_others(
     walk: &mut Walk<'_, '_>,
+    two_owners: &HashSet<(usize, usize)>,
 ) -> Result<HashMap<usize, IdentifierKind>, ConnectorError> {
     let (plan, subjects) = (walk.plan, walk.subjects);
     let mut found = HashMap::new();
@@ -93,10 +94,11 @@ pub(super) async fn yielded_by_others(
             // Each value once, however many of the batch have it.
             let mut asked: HashMap<String, Vec<usize>> = HashMap::new();
             for (s, set) in walk.sets.iter().enumerate().filter(|(_, set)| set.error.is_none()) {
-                let rows = set.rows.iter().filter(|row| row.collection == at && !row.shared);
-                let given = rows.filter_map(|row| row.text(of, of.shape.yields[y]));
-                for value in given.filter_map(|text| new(kind, text, &subjects[s])) {
-                    let who = asked.entry(value.asked(of, y)).or_default();
+                let rows = set.rows.iter().enumerate().filter(|(_, row)| row.collection == at && !row.shared);
+                let rows = rows.filter(|(row, _)| !two_owners.contains(&(s, *row)));
+                let given: HashSet<&str> = rows.filter_map(|(_, row)| row.text(of, of.shape.yields[y])).collect();
+                for text in given.into_iter().flat_map(|text| new(plan, (at, y), kind, text, &subjects[s])) {
+                    let who = asked.entry(text).or_default();
                     who.extend((who.last() != Some(&s)).then_some(s));
                 }
             }
@@ -143,7 +145,7 @@ async fn bearers(
             let key = texts(&row, 1, of.key_len())?;
             for s in who {
                 let own = walk.sets[*s].position(at, of, key.iter().map(String::as_str)).is_some();
-                if !own && !found.contains(s) && is_strangers(&row, plan, (at, y), &subjects[*s])? {
+                if !own && !found.contains(s) && is_strangers(&row, plan, (at, y), (&walk.sets[*s], &subjects[*s]))? {
                     found.push(*s);
                 }
             }
@@ -152,8 +154,13 @@ async fn bearers(
     Ok(found)
 }
 
-/// A row that was not found by the subject's identifiers, and that names somebody by a kind that the subject is known by.
-fn is_strangers(row: &Row, plan: &Plan, (at, y): (usize, usize), subject: &Subject) -> Result<bool, ConnectorError> {
+/// A row that is not the subject's by its identifiers, and that names somebody by a kind that the subject is known by, or has another owner.
+fn is_strangers(
+    row: &Row,
+    plan: &Plan,
+    (at, y): (usize, usize),
+    (set, subject): (&Rowset<'_>, &Subject),
+) -> Result<bool, ConnectorError> {
     let (of, map) = (&plan.collections[at], plan.map_of(at));
     let mut strange = false;
     for (r, (rule, named)) in of.rules.iter().zip(&map.identifiers).enumerate() {
@@ -169,6 +176,17 @@ fn is_strangers(row: &Row, plan: &Plan, (at, y): (usize, usize), subject: &Subje
         };
         strange |= known && telling && named.field != map.yields[y].field && !is_mask(map, rule.field, &text);
     }
+    let mut from = 1 + of.key_len() + of.rules.len();
+    for link in &of.links {
+        let here = from..from + link.here.len();
+        from = here.end;
+        let values: Option<Vec<String>> = here.map(|at| row.opt_text(at)).collect::<Result<_, _>>().map_err(failure)?;
+        // Of two types, the same one may read differently.
+        let Some(values) = values.filter(|_| link.native.iter().all(|native| *native)) else { continue };
+        let owner = &plan.collections[link.owner];
+        let own = set.rows.iter().filter(|row| row.collection == link.owner);
+        strange |= own.filter_map(|row| row.values(owner, &link.there)).all(|there| there != values);
+    }
     Ok(strange)
 }
 
@@ -180,26 +198,18 @@ fn is_mask(map: &Collection, field: Option<usize>, text: &str) -> bool {
     }
 }
 
-/// A yielded value that is not known of the subject yet.
-struct New<'t> {
-    text: &'t str,
-    identifier: Identifier,
-}
-
-fn new<'t>(kind: IdentifierKind, text: &'t str, subject: &Subject) -> Option<New<'t>> {
-    let identifier = Identifier::normalise(kind, text).ok()?;
-    (!subject.identifiers.contains(&identifier)).then_some(New { text, identifier })
-}
-
-impl New<'_> {
-    /// As the statement compares it: as other systems will.
-    fn asked(&self, of: &CollectionPlan, y: usize) -> String {
-        match of.repeated[y].as_ref().map_or(Matching::Exact, |(_, matching)| *matching) {
-            Matching::Exact => self.text.to_owned(),
-            Matching::CaseInsensitive => self.identifier.value().expose().to_lowercase(),
-            Matching::Digits => self.identifier.digit_forms().into_iter().next().unwrap_or_default(),
-        }
+/// The texts by which others will look for a yielded value that is not known of the subject yet; none for one that is.
+fn new(plan: &Plan, (at, y): (usize, usize), kind: IdentifierKind, text: &str, subject: &Subject) -> Vec<String> {
+    let Some((column, matching)) = &plan.collections[at].repeated[y] else { return Vec::new() };
+    let Ok(identifier) = Identifier::normalise(kind, text) else { return Vec::new() };
+    if subject.identifiers.contains(&identifier) {
+        return Vec::new();
     }
+    let mut texts = sought_by(plan.dialect.engine, column, *matching, &identifier);
+    if *matching == Matching::Exact && !texts.iter().any(|t| t == text) {
+        texts.push(text.to_owned());
+    }
+    texts
 }
 
 fn asked_for<'a, T>(row: &Row, chunk: &'a [T]) -> Result<Option<&'a T>, ConnectorError> {

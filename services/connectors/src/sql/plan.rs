@@ -186,7 +186,10 @@ impl Plan {
         for at in 0..collections.len() {
             let of = &collections[at];
             let links = of.rivals.iter().map(|rival| &of.links[rival.link]);
-            let owners = links.map(|link| owner(dialect, &map.collections[link.owner], &collections[link.owner], link));
+            // Where the row itself is confined, so are its owners: ids may be other people's elsewhere.
+            let confined = of.customer.is_some();
+            let owners = links
+                .map(|link| owner(dialect, &map.collections[link.owner], &collections[link.owner], link, confined));
             collections[at].statements.owners = owners.collect();
         }
         let (version, maria) = (schema.version, schema.maria);
@@ -254,8 +257,7 @@ impl Compiler<'_> {
         let repeated = c.yields.iter().map(|y| {
             let matching = Matching::of(y.kind);
             let unique = matching == Matching::Exact && self.schema.is_unique(self.dialect.engine, c, &y.field);
-            let asked = !unique && !c.identifiers.is_empty();
-            asked.then(|| Ok((self.column(&y.field)?, matching))).transpose()
+            (!unique).then(|| Ok((self.column(&y.field)?, matching))).transpose()
         });
         let repeated = repeated.collect::<Result<Vec<_>, _>>()?;
         let pseudonym = c.fields.iter().any(|f| f.erase == FieldErasure::Mask(Mask::Pseudonym))

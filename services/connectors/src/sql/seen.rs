@@ -24,6 +24,8 @@ pub(super) struct Seen<'a> {
     pub rules: Vec<u16>,
     /// The owner's row and the link to it.
     pub parent: Option<(usize, usize)>,
+    /// All links that have led to it, a bit each.
+    pub led: Bits,
     /// Belongs to somebody else too, and not through an owner of this subject's.
     pub shared: bool,
     /// From a match set, as read-back begins with.
@@ -42,6 +44,17 @@ pub(super) struct Bits {
 }
 
 impl Bits {
+    pub fn set(&mut self, at: usize) {
+        let word = match at / WORD {
+            0 => &mut self.first,
+            w => {
+                self.more.resize(self.more.len().max(w), 0);
+                &mut self.more[w - 1]
+            }
+        };
+        *word |= 1 << (at % WORD);
+    }
+
     pub fn read(row: &Row, at: std::ops::Range<usize>) -> Result<Self, ConnectorError> {
         let word = |at: usize| row.i64(at).map(i64::cast_unsigned).map_err(failure);
         let first = if at.is_empty() { 0 } else { word(at.start)? };
@@ -118,6 +131,21 @@ impl<'a> Rowset<'a> {
             next = seen.twin;
         }
         None
+    }
+
+    /// What a shared row owns is shared.
+    pub fn hand_down_shared(&mut self) {
+        let mut moved = true;
+        while moved {
+            moved = false;
+            for at in 0..self.rows.len() {
+                let of_shared = self.rows[at].parent.is_some_and(|(parent, _)| self.rows[parent].shared);
+                if of_shared && !self.rows[at].shared {
+                    self.rows[at].shared = true;
+                    moved = true;
+                }
+            }
+        }
     }
 
     pub fn insert(&mut self, of: &CollectionPlan, mut seen: Seen<'a>) -> usize {

@@ -114,7 +114,7 @@ fn find<'a>(
 }
 
 /// The keys of a collection's rows that given values of a link lead to.
-pub(super) fn owner(d: Dialect, c: &Collection, plan: &CollectionPlan, link: &LinkPlan) -> Statement {
+pub(super) fn owner(d: Dialect, c: &Collection, plan: &CollectionPlan, link: &LinkPlan, confined: bool) -> Statement {
     let mut t = Text { d, c, plan, args: Vec::new() };
     let mut batch = vec!["i".to_owned()];
     batch.extend((0..link.here.len()).map(|j| format!("a{j}")));
@@ -125,7 +125,7 @@ pub(super) fn owner(d: Dialect, c: &Collection, plan: &CollectionPlan, link: &Li
         if link.native[j] { d.equals(column, &value) } else { d.equals_foreign(column, &value) }
     };
     let on = link.there_columns.iter().enumerate().map(one).collect::<Vec<_>>().join(" AND ");
-    let on = t.confined(on);
+    let on = if confined { t.confined(on) } else { on };
     let sql = d.select(&what, &batch, &plan.table, &on, true);
     Statement { sql: format!("{sql} LIMIT {}", FIND_LIMIT + 1), args: t.args }
 }
@@ -233,12 +233,12 @@ impl Text<'_> {
         Statement { sql: format!("{sql} LIMIT {}", FIND_LIMIT + 1), args: self.args }
     }
 
-    /// Keys and identifiers of the rows that bear a value, whosever they are.
+    /// Keys, identifiers and links of the rows that bear a value, whosever they are.
     fn yielded(mut self, (column, matching): &(Column, Matching)) -> Statement {
         let mut what = vec!["v.i".to_owned()];
-        what.extend(
-            self.plan.key.iter().chain(self.plan.rules.iter().map(|rule| &rule.column)).map(|c| self.d.text(c)),
-        );
+        let columns = self.plan.key.iter().chain(self.plan.rules.iter().map(|rule| &rule.column));
+        let columns = columns.chain(self.plan.links.iter().flat_map(|link| &link.here));
+        what.extend(columns.map(|column| self.d.text(column)));
         let on = self.confined(match matching {
             Matching::Exact => self.d.equals(column, "v.a"),
             Matching::CaseInsensitive => self.d.equals_folded(column, "v.a"),

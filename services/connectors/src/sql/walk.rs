@@ -88,6 +88,7 @@ impl<'a, 't> Walk<'a, 't> {
                     dirty: Bits::default(),
                     rules: Vec::new(),
                     parent: None,
+                    led: Bits::default(),
                     shared: row.fate == RowFate::Redact,
                     stored: Some(row),
                     fresh: false,
@@ -258,6 +259,7 @@ impl<'a, 't> Walk<'a, 't> {
             dirty: if *dirty { Bits::read(row, 1 + words..1 + 2 * words)? } else { Bits::default() },
             rules: Vec::new(),
             parent: None,
+            led: Bits::default(),
             shared: false,
             stored: None,
             fresh: true,
@@ -322,6 +324,9 @@ impl<'a, 't> Walk<'a, 't> {
                 at
             }
         };
+        if let Some((_, link)) = parent {
+            set.rows[at].led.set(link);
+        }
         if let Some(rule) = rule
             && !set.rows[at].rules.contains(&rule)
         {

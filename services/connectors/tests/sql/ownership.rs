@@ -16,6 +16,7 @@ on_all_engines!(
     links_beside_the_key,
     a_cascade_takes_nothing_along_that_is_not_the_subjects,
     two_owners_of_one_collection,
+    a_second_owner_however_the_row_was_reached,
 );
 
 async fn a_chain_of_its_own(db: &Db) {
@@ -212,6 +213,8 @@ async fn two_owners_of_one_collection(db: &Db) {
         "CREATE TABLE person (id integer primary key, email varchar(100));
          CREATE TABLE message (id integer primary key, sender integer, recipient integer, thread integer, body varchar(50));
          CREATE TABLE thread (id integer primary key, person integer);
+         CREATE TABLE attachment (id integer primary key, message integer, name varchar(20));
+         INSERT INTO attachment VALUES (1, 1, 'n'), (8, 8, 'n');
          INSERT INTO person VALUES (1, 'a@x.nl'), (2, 'b@x.nl'), (3, 'c@x.nl'), (4, 'd@x.nl');
          INSERT INTO thread VALUES (1, 3);
          INSERT INTO message VALUES (1, 1, 2, null, 'x'), (2, 3, null, null, 'x'), (3, 3, 3, null, 'x'), (4, 4, 2, null, 'x'), (5, 3, 0, null, 'x'), (6, 99, 3, null, 'x'),
@@ -222,7 +225,8 @@ async fn two_owners_of_one_collection(db: &Db) {
         format!(
             "  person: {{key: [id], identifiers: [{{kind: email, field: email}}], fields: {{email: email}}, erase: delete}}
   thread: {{key: [id], owned_by: [{{collection: person, fields: {{person: id}}}}], erase: delete}}
-  message: {{key: [id], owned_by: [{{collection: person, fields: {{sender: id}}}}, {{collection: person, fields: {{recipient: id}}}}, {{collection: thread, fields: {{thread: id}}}}], fields: {{body: message}}, erase: delete{shared}}}\n"
+  message: {{key: [id], owned_by: [{{collection: person, fields: {{sender: id}}}}, {{collection: person, fields: {{recipient: id}}}}, {{collection: thread, fields: {{thread: id}}}}], fields: {{body: message}}, erase: delete{shared}}}
+  attachment: {{key: [id], owned_by: [{{collection: message, fields: {{message: id}}}}], fields: {{name: media}}, erase: delete}}\n"
         )
     };
     let c = db.connector(&map(""));
@@ -234,7 +238,7 @@ async fn two_owners_of_one_collection(db: &Db) {
     assert_eq!(erasure[1].as_ref().unwrap().rows(), 7);
     // Both in one request: nobody else's.
     let both = [subject(&[email("a@x.nl"), email("b@x.nl"), email("d@x.nl")])];
-    assert_eq!(sets(&c, &ctx(Action::Erasure), &both).await[0].rows(), 7);
+    assert_eq!(sets(&c, &ctx(Action::Erasure), &both).await[0].rows(), 9);
     // It is shown to whom it is about, and marked as the other's too.
     let shown = sets(&c, &ctx(Action::Access), &people[..1]).await;
     let (exported, _) = c.export(&ctx(Action::Access), &people[0], &shown[0], None, 100).await.unwrap().unwrap();
@@ -242,7 +246,14 @@ async fn two_owners_of_one_collection(db: &Db) {
         exported.records.iter().map(|r| (r.collection.as_str(), r.key[0].as_str(), r.third_party)).collect();
     assert_eq!(
         marks,
-        [("person", "1", false), ("message", "1", true), ("message", "7", true), ("message", "8", false)]
+        [
+            ("person", "1", false),
+            ("message", "1", true),
+            ("message", "7", true),
+            ("message", "8", false),
+            ("attachment", "1", true),
+            ("attachment", "8", false)
+        ]
     );
 
     carried_out(&c, &ctx(Action::Erasure), &people[1..]).await;
@@ -250,4 +261,27 @@ async fn two_owners_of_one_collection(db: &Db) {
     carried_out(&db.connector(&map(", shared: delete")), &ctx(Action::Erasure), &people[..1]).await;
     assert_eq!(db.dump("id", "message").await, ["4"]);
     assert_eq!(db.dump("id", "person").await, ["2", "4"]);
+}
+
+/// A conversation leads to its messages before their sender does; and the other one may be another customer's.
+async fn a_second_owner_however_the_row_was_reached(db: &Db) {
+    db.sql(
+        "CREATE TABLE person (id integer primary key, tenant varchar(20), email varchar(100));
+         CREATE TABLE conversation (id integer primary key, tenant varchar(20), starter varchar(100));
+         CREATE TABLE message (id integer primary key, sender integer, recipient integer, conversation integer);
+         INSERT INTO person VALUES (1, 'acme', 'a@x.nl'), (2, 'globex', 'b@x.nl'), (3, 'acme', 'c@x.nl');
+         INSERT INTO conversation VALUES (1, 'acme', 'a@x.nl'), (2, 'acme', 'c@x.nl');
+         INSERT INTO message VALUES (1, 1, 2, 1), (2, 3, 3, 2);",
+    )
+    .await;
+    let c = db.connector(
+        "  conversation: {key: [id], customer_field: tenant, identifiers: [{kind: email, field: starter}], fields: {starter: email}, erase: delete}
+  person: {key: [id], customer_field: tenant, identifiers: [{kind: email, field: email}], fields: {email: email}, erase: delete}
+  message: {key: [id], owned_by: [{collection: conversation, fields: {conversation: id}}, {collection: person, fields: {sender: id}}, {collection: person, fields: {recipient: id}}], erase: delete}\n",
+    );
+    let acme = quittance_connectors::BatchContext { customer_key: Some("acme".to_owned()), ..ctx(Action::Erasure) };
+    let people = [subject(&[email("a@x.nl")]), subject(&[email("c@x.nl")])];
+    let erasure = found(&c, &acme, &people).await;
+    assert!(matches!(&erasure[0], Err(SubjectError::Other(why)) if why.contains("another owner")), "{erasure:?}");
+    assert_eq!(erasure[1].as_ref().unwrap().rows(), 3);
 }

@@ -3,6 +3,8 @@
 use quittance_connectors::{BatchContext, Connector as _, SubjectError};
 use quittance_domain::{action::Action, identifier::IdentifierKind};
 
+use quittance_sql::Engine;
+
 use crate::harness::{Db, carried_out, ctx, email, on_all_engines, phone, read, sets, subject};
 
 on_all_engines!(
@@ -191,4 +193,20 @@ async fn an_identifier_that_others_bear_too(db: &Db) {
     // An address is compared as others will look for it.
     db.sql("UPDATE orders SET account = 'Info@Shop.nl' WHERE id = 6; UPDATE orders SET account = 'info@shop.nl', email = 'g@x.nl' WHERE id = 5").await;
     assert_eq!(yields(&map("email: account"), &[email("d@x.nl")]).await, one("info@shop.nl", true));
+    // However it is spelled, for so it will be looked for; and whoever owns the row, where it names nobody.
+    db.sql(
+        "CREATE TABLE person (id integer primary key, email varchar(100));
+         CREATE TABLE number (id integer primary key, person integer, phone varchar(40));
+         INSERT INTO person VALUES (1, 'a@x.nl'), (2, 'b@x.nl'), (3, 'c@x.nl');
+         INSERT INTO number VALUES (1, 1, '+31201234567'), (2, 2, '+31 (0)20 123 45 67'), (3, 3, '+31 20 7654321'), (4, 3, '0031207654321'), (5, null, '+31207654321')",
+    )
+    .await;
+    let household = "  person: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: delete}
+  number: {key: [id], owned_by: [{collection: person, fields: {person: id}}], yields: {phone: phone}, fields: {phone: phone}, erase: delete}\n";
+    assert_eq!(yields(household, &[email("a@x.nl")]).await, one("+31201234567", true));
+    assert_eq!(yields(household, &[email("c@x.nl")]).await, one("+31207654321", false));
+    if db.engine == Engine::Postgres {
+        db.sql("CREATE COLLATION folding (provider = icu, locale = 'und-u-ks-level1', deterministic = false); ALTER TABLE number ALTER phone TYPE text COLLATE folding").await;
+        assert_eq!(yields(household, &[email("a@x.nl")]).await, one("+31201234567", true));
+    }
 }
