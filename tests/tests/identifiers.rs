@@ -278,3 +278,69 @@ async fn what_others_bear_too_leads_nowhere_before_a_person_has_looked() {
     assert_eq!(visits.count("SELECT count(*) FROM visit").await, 1);
     assert_eq!(shop.count("SELECT count(*) FROM account").await, 2);
 }
+
+/// What is corrected in one system is found there by what another yields, though that one has nothing to correct.
+async fn a_correction_is_found_by_what_a_system_without_it_yields(store: StoreKind) {
+    let deployment = Deployment::start(store).await;
+    let crm = AppDatabase::crm(Engine::Sqlite, deployment.folder.path(), 3).await;
+    let shop = AppDatabase::shop(Engine::Sqlite, deployment.folder.path(), 3).await;
+    deployment.secret("crm", &crm.url);
+    deployment.secret("shop", &shop.url);
+    let operator = deployment.operator().await;
+    create_customer(&operator, "acme").await;
+    let sql = v1::ConnectorKind::Sql;
+    register(&operator, "crm", system("acme", sql, "crm", CRM_MAP)).await.unwrap();
+    register(&operator, "shop", system("acme", sql, "shop", SHOP_MAP)).await.unwrap();
+    let acme = deployment.client(&deployment.customer_token("acme")).await;
+    let by = vec![identifier(IdentifierKind::Email, email(1))];
+    let request = create(&acme, rectify(by, ("orders", "note"), "Note 2", "Ring twice")).await.unwrap();
+    let request = completed(&acme, &request.name).await;
+    assert_eq!(request.state(), v1::RequestState::Completed, "{request:#?}");
+    assert_eq!(shop.count("SELECT count(*) FROM orders WHERE note = 'Ring twice'").await, 1);
+    assert_eq!(shop.count("SELECT count(*) FROM orders WHERE note = 'Note 2'").await, 0);
+    let of_crm = task(&request, "crm").confirmation.as_ref().unwrap();
+    assert_eq!(of_crm.outcomes[0].outcome(), v1::OutcomeKind::NotHeld);
+}
+
+#[tokio::test]
+async fn a_correction_is_found_by_what_a_system_without_it_yields_sqlite() {
+    a_correction_is_found_by_what_a_system_without_it_yields(StoreKind::Sqlite).await;
+}
+
+#[tokio::test]
+async fn a_correction_is_found_by_what_a_system_without_it_yields_postgres() {
+    a_correction_is_found_by_what_a_system_without_it_yields(StoreKind::Postgres).await;
+}
+
+/// Row 7 of one database is somebody else than row 7 of another, unless the operator knows better.
+#[tokio::test]
+async fn systems_that_number_people_apart_are_warned_of() {
+    let deployment = Deployment::start(StoreKind::Sqlite).await;
+    let map = |table: &str, yields: &str| {
+        format!(
+            "version: 1\ncollections:\n  {table}:\n    key: [id]\n    identifiers: [{{kind: email, field: email}}, {{kind: user_id, field: id}}]\n{yields}    fields: {{id: {{category: user_name, erase: keep}}, email: email}}\n    erase: mask\n"
+        )
+    };
+    let operator = deployment.operator().await;
+    create_customer(&operator, "acme").await;
+    let mut told = Vec::new();
+    for (name, yields) in [("cust", "    yields: {user_id: id}\n"), ("leads", "")] {
+        let script = format!("CREATE TABLE {name} (id INTEGER PRIMARY KEY, email TEXT)");
+        let database = app_database(&deployment, name, &script).await;
+        deployment.secret(name, &database.url);
+        let system = system("acme", v1::ConnectorKind::Sql, name, &map(name, yields));
+        let system =
+            v1::RegisterSystemRequest { request_id: new_id(), system_id: name.to_owned(), system: Some(system) };
+        let answer = operator.systems().register_system(system).await.unwrap().into_inner();
+        told.push(
+            answer.findings.into_iter().any(|f| !f.error && f.message.contains("unless both number people alike")),
+        );
+    }
+    assert_eq!(told, [false, true]);
+    let asked = v1::ListRequestsRequest { parent: "customers/acmee".to_owned(), ..Default::default() };
+    assert_eq!(
+        operator.requests().list_requests(asked).await.unwrap_err().code(),
+        Code::NotFound,
+        "a misspelt customer"
+    );
+}

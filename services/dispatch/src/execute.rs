@@ -203,7 +203,10 @@ impl Execution<'_> {
         let mut steps = Vec::with_capacity(tasks.len());
         for task in tasks {
             match self.step(task, &pseudonyms) {
-                Ok(step) if self.action == Action::Rectification && is_spared(&step.subject) => {
+                // What it is asked for, it still says: other systems' rows are found by what this one yields.
+                Ok(step)
+                    if self.work == Work::Act && self.action == Action::Rectification && is_spared(&step.subject) =>
+                {
                     let basis = "the system's data map has none of the named fields".to_owned();
                     let outcome = Outcome { basis, ..not_held() };
                     reports.push(self.confirmed(task, vec![outcome], self.clock.now()));

@@ -16,6 +16,7 @@ mod health;
 mod ledger;
 mod log_proofs;
 mod lost;
+mod numbering;
 mod page_token;
 mod rpc;
 mod secrets;

@@ -44,6 +44,7 @@ impl ConnectorFactory for MountedSecrets {
         options.connections_max = self.connections_max;
         options.statement_timeout = self.statement_timeout;
         options.planner = Planner::Generic;
+        options.application = true;
         let pool = Pool::open(&options).map_err(|e| match e.code.as_str() {
             "TLS_REQUIRED" => refused(format!(
                 "secret {name}: a database on the network needs sslmode=verify-full, or ssl-mode=VERIFY_IDENTITY"

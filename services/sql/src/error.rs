@@ -42,6 +42,7 @@ const TLS_AUTHORITY: &str = "TLS_AUTHORITY";
 const TLS_NAME: &str = "TLS_NAME";
 pub(crate) const TLS_REQUIRED: &str = "TLS_REQUIRED";
 const NO_FILE: &str = "NO_FILE";
+const POOL_TIMED_OUT: &str = "POOL_TIMED_OUT";
 
 fn advice(code: &str) -> &'static str {
     match code {
@@ -56,8 +57,72 @@ fn advice(code: &str) -> &'static str {
         NO_FILE => {
             ": a file that the URL names cannot be read (sslrootcert, ssl-ca, a socket), or this machine forbids the connection"
         }
+        _ => meaning(code),
+    }
+}
+
+/// In words, what an operator meets most. SQLite's codes bear their names already.
+fn meaning(code: &str) -> &'static str {
+    match code {
+        "23502" | "1048" | "1364" => ": a column that must not be NULL would be",
+        "23503" | "1451" | "1452" => ": a foreign key forbids it",
+        "23505" | "1062" => ": a unique index forbids it",
+        "23514" | "3819" | "4025" => ": a CHECK forbids it",
+        "22001" | "1406" => ": a text is longer than its column",
+        "22P02" | "22007" | "1292" | "1366" => ": a text is no value of the column's type",
+        "428C9" | "3105" | "1906" => ": the database makes that column of others",
+        "42501" | "1142" | "1143" => ": the user has no right to",
+        "28P01" | "28000" | "1045" => ": the user or the password is wrong",
+        "3D000" | "1049" => ": there is no such database",
+        "42P01" | "1146" => ": a table is not there",
+        "42703" | "1054" => ": a column is not there",
+        "25006" | "1290" | "1792" | "SQLITE_READONLY" => ": the database is read-only",
+        "53100" | "1021" | "1114" | "SQLITE_FULL" => ": the disk is full",
+        "57014" | "55P03" | "1205" | "3024" | "1969" => ": it took too long, or waited too long for somebody's lock",
+        "SQLITE_CANTOPEN" => ": the file cannot be opened: is it there, and readable?",
+        "SQLITE_NOTADB" => ": the file is no SQLite database",
+        "SQLITE_BUSY" | "SQLITE_LOCKED" => ": somebody else holds its lock",
+        "SQLITE_CONSTRAINT_CHECK" => ": a CHECK forbids it",
+        "SQLITE_CONSTRAINT_DATATYPE" => ": the value is not of the column's type (STRICT)",
+        "SQLITE_CONSTRAINT_FOREIGNKEY" => ": a foreign key forbids it",
+        "SQLITE_CONSTRAINT_NOTNULL" => ": a column that must not be NULL would be",
+        "SQLITE_CONSTRAINT_UNIQUE" | "SQLITE_CONSTRAINT_PRIMARYKEY" => ": a unique index forbids it",
+        POOL_TIMED_OUT => ": no connection in time: the database cannot be reached, or all connections are taken",
         _ => "",
     }
+}
+
+/// By its name, where it is one that is met (https://sqlite.org/rescode.html).
+fn sqlite_name(code: &str) -> Option<&'static str> {
+    let code = code.parse::<i32>().ok()?;
+    let extended = match code {
+        275 => Some("SQLITE_CONSTRAINT_CHECK"),
+        787 => Some("SQLITE_CONSTRAINT_FOREIGNKEY"),
+        1299 => Some("SQLITE_CONSTRAINT_NOTNULL"),
+        1555 => Some("SQLITE_CONSTRAINT_PRIMARYKEY"),
+        1811 => Some("SQLITE_CONSTRAINT_TRIGGER"),
+        2067 => Some("SQLITE_CONSTRAINT_UNIQUE"),
+        3091 => Some("SQLITE_CONSTRAINT_DATATYPE"),
+        _ => None,
+    };
+    extended.or(match code & 0xff {
+        1 => Some("SQLITE_ERROR"),
+        3 => Some("SQLITE_PERM"),
+        5 => Some("SQLITE_BUSY"),
+        6 => Some("SQLITE_LOCKED"),
+        8 => Some("SQLITE_READONLY"),
+        9 => Some("SQLITE_INTERRUPT"),
+        10 => Some("SQLITE_IOERR"),
+        11 => Some("SQLITE_CORRUPT"),
+        13 => Some("SQLITE_FULL"),
+        14 => Some("SQLITE_CANTOPEN"),
+        18 => Some("SQLITE_TOOBIG"),
+        19 => Some("SQLITE_CONSTRAINT"),
+        20 => Some("SQLITE_MISMATCH"),
+        23 => Some("SQLITE_AUTH"),
+        26 => Some("SQLITE_NOTADB"),
+        _ => None,
+    })
 }
 
 /// What of TLS it was, wherever in the error that stands.
@@ -130,7 +195,9 @@ impl From<sqlx::Error> for SqlError {
                     code = mysql.number().to_string();
                 }
                 let kind = if e.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
-                    kind_of_sqlite(&code)
+                    let kind = kind_of_sqlite(&code);
+                    code = sqlite_name(&code).map_or(code, str::to_owned);
+                    kind
                 } else {
                     kind_of_sqlstate(&code)
                 };
@@ -146,7 +213,7 @@ impl From<sqlx::Error> for SqlError {
             }
             E::Io(e) => Self::plain(SqlErrorKind::Unavailable, tls_code(&e).unwrap_or("IO")),
             E::Tls(e) => Self::plain(SqlErrorKind::Unavailable, tls_code(e.as_ref()).unwrap_or(TLS)),
-            E::PoolTimedOut => Self::plain(SqlErrorKind::Unavailable, "POOL_TIMED_OUT"),
+            E::PoolTimedOut => Self::plain(SqlErrorKind::Unavailable, POOL_TIMED_OUT),
             E::PoolClosed => Self::plain(SqlErrorKind::Unavailable, "POOL_CLOSED"),
             E::WorkerCrashed => Self::plain(SqlErrorKind::Unavailable, "WORKER_CRASHED"),
             E::Protocol(_) => Self::plain(SqlErrorKind::Unavailable, "PROTOCOL"),

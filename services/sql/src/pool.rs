@@ -87,6 +87,8 @@ pub struct ConnectOptions {
     pub planner: Planner,
     /// SQLite: make the file if it is not there.
     pub create: bool,
+    /// SQLite: the file is an application's. It keeps its journal's mode, and what is deleted from it is overwritten with zeros.
+    pub application: bool,
     /// Refuse a connection over a network without verified TLS, unless the host is this machine. The name is verified, too: the public
     /// authorities are trusted beside the URL's own, so without it anybody's certificate would do.
     pub require_tls: bool,
@@ -101,6 +103,7 @@ impl ConnectOptions {
             statement_timeout: Duration::from_secs(30),
             planner: Planner::Auto,
             create: false,
+            application: false,
             require_tls: true,
         }
     }
@@ -226,9 +229,10 @@ impl Pool {
             Ok(Self::MySql(options.connect_lazy_with(c)))
         } else if o.url.starts_with("sqlite:") {
             let c: SqliteConnectOptions = o.url.parse().map_err(bad_url)?;
+            let c =
+                if o.application { c.pragma("secure_delete", "ON") } else { c.journal_mode(SqliteJournalMode::Wal) };
             let c = c
                 .create_if_missing(o.create)
-                .journal_mode(SqliteJournalMode::Wal)
                 // FULL: an acknowledged commit survives a power cut (I2).
                 .synchronous(SqliteSynchronous::Full)
                 .foreign_keys(true)
@@ -571,6 +575,23 @@ mod tests {
         let mut tx = pool.begin_read().await.unwrap();
         let rows = tx.fetch("SELECT n FROM a", vec![]).await.unwrap();
         assert_eq!(rows.iter().map(|row| row.i64(0).unwrap()).collect::<Vec<_>>(), [2]);
+    }
+
+    #[tokio::test]
+    async fn an_applications_file_keeps_its_journal_and_nothing_of_what_is_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.db");
+        let url = format!("sqlite:{}", path.display());
+        let pool = Pool::open(&ConnectOptions { create: true, application: true, ..ConnectOptions::new(url) }).unwrap();
+        let holds =
+            |word: &str| std::fs::read(&path).unwrap().windows(word.len()).any(|bytes| bytes == word.as_bytes());
+        pool.run_script("CREATE TABLE a (n); INSERT INTO a VALUES ('maraquagga'), ('neighbour')").await.unwrap();
+        assert!(holds("maraquagga"));
+        pool.run_script("DELETE FROM a WHERE n = 'maraquagga'").await.unwrap();
+        assert!(!holds("maraquagga") && holds("neighbour"));
+        let mut tx = pool.begin_read().await.unwrap();
+        let mode = tx.fetch_one("SELECT journal_mode FROM pragma_journal_mode", vec![]).await.unwrap().unwrap();
+        assert_eq!(mode.text(0).unwrap(), "delete");
     }
 
     #[tokio::test]

@@ -5,7 +5,10 @@
 
 use quittance_sql::Engine;
 
-use super::schema::{Class, Column};
+use super::{
+    identify::PATTERN,
+    schema::{Class, Column},
+};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dialect {
@@ -173,9 +176,18 @@ impl Dialect {
             }
             Engine::Sqlite => {
                 let trimmed = format!("trim({name}, '{TRIMMED}')");
-                format!("lower({trimmed}) = {value} AND {trimmed} = {value} COLLATE NOCASE")
+                let pattern = self.matches_pattern(column, value);
+                format!(
+                    "CASE WHEN substr({value}, 1, 1) = char({}) THEN {pattern} ELSE lower({trimmed}) = {value} AND {trimmed} = {value} COLLATE NOCASE END",
+                    u32::from(PATTERN)
+                )
             }
         }
+    }
+
+    /// SQLite's alone: by a pattern that begins with [`PATTERN`].
+    pub fn matches_pattern(self, column: &Column, value: &str) -> String {
+        format!("trim({}, '{TRIMMED}') GLOB substr({value}, 2)", self.column(column))
     }
 
     /// Equal in the digits alone.

@@ -11,7 +11,7 @@ use quittance_sql::{Column as Values, Row, Rows};
 use super::{
     batch::CHUNK,
     failure,
-    identify::{is_of, sought_by},
+    identify::{PATTERN, is_of, sought_by},
     plan::Plan,
     seen::Rowset,
     walk::{Walk, index},
@@ -206,6 +206,10 @@ fn new(plan: &Plan, (at, y): (usize, usize), kind: IdentifierKind, text: &str, s
         return Vec::new();
     }
     let mut texts = sought_by(plan.dialect.engine, column, *matching, &identifier);
+    if texts.iter().any(|text| text.starts_with(PATTERN)) {
+        // As it is spelled here; for a pattern the whole table would be read.
+        texts = vec![text.to_ascii_lowercase()];
+    }
     if *matching == Matching::Exact && !texts.iter().any(|t| t == text) {
         texts.push(text.to_owned());
     }

@@ -5,6 +5,8 @@
 
 use quittance_domain::data_map::{Collection, FieldErasure, Mask, Matching, RowErasure};
 
+use quittance_sql::Engine;
+
 use super::{
     batch::CHUNK,
     catalog::Reference,
@@ -20,6 +22,8 @@ pub(super) const FIND_LIMIT: usize = 250_000;
 pub(super) struct Statements {
     /// Per identifier rule.
     pub roots: Vec<Find>,
+    /// Per identifier rule, where texts may be patterns.
+    pub patterns: Vec<Option<Find>>,
     /// Per `owned_by` link.
     pub children: Vec<Find>,
     /// Per `points_at`: the keys of the rows that point at given values.
@@ -74,6 +78,11 @@ pub(super) fn statements(d: Dialect, c: &Collection, plan: &CollectionPlan, wide
     };
     Statements {
         roots: plan.rules.iter().map(|rule| find(text, found, |t| t.root(rule))).collect(),
+        patterns: plan
+            .rules
+            .iter()
+            .map(|rule| by_pattern(d, rule).then(|| find(text, found, |t| t.pattern(rule))))
+            .collect(),
         children: plan.links.iter().map(|link| find(text, found, |t| t.child(link))).collect(),
         pointers: plan.pointers.iter().map(|p| text().pointer(p)).collect(),
         owners: Vec::new(),
@@ -90,6 +99,10 @@ pub(super) fn statements(d: Dialect, c: &Collection, plan: &CollectionPlan, wide
         unmarked: mark(true).map(|(column, value)| text().not_marked(column, value)),
         marked: mark(false).map(|(column, value)| text().not_marked(column, value)),
     }
+}
+
+fn by_pattern(d: Dialect, rule: &RulePlan) -> bool {
+    d.engine == Engine::Sqlite && rule.matching == Matching::CaseInsensitive
 }
 
 fn find<'a>(
@@ -212,6 +225,13 @@ impl Text<'_> {
         batch.extend(self.plan.pseudonym.then(|| "p".to_owned()));
         let on = self.confined(matches(self.d, rule, "v.a", Dialect::equals_folded));
         (batch, on, rule.matching == Matching::Exact)
+    }
+
+    fn pattern(&mut self, rule: &RulePlan) -> (Vec<String>, String, bool) {
+        let mut batch = vec!["i".to_owned(), "a".to_owned()];
+        batch.extend(self.plan.pseudonym.then(|| "p".to_owned()));
+        let on = self.confined(self.d.matches_pattern(&rule.column, "v.a"));
+        (batch, on, false)
     }
 
     fn child(&mut self, link: &LinkPlan) -> (Vec<String>, String, bool) {

@@ -6,7 +6,7 @@ use quittance_sql::{Column as Values, Part, Row, Rows, Tx};
 use super::{
     batch::CHUNK,
     failure,
-    identify::{is_of, sought},
+    identify::{PATTERN, is_of, sought},
     plan::{Plan, Shape, Statement},
     seen::{Bits, Rowset, Seen},
     statements::{FIND_LIMIT, Find},
@@ -130,22 +130,14 @@ impl<'a, 't> Walk<'a, 't> {
         for (collection, of) in plan.collections.iter().enumerate() {
             for (at, rule) in of.rules.iter().enumerate() {
                 let kind = plan.map_of(collection).identifiers[at].kind;
-                let (mut who, mut what, mut pseudonyms) = (Vec::new(), Vec::new(), Vec::new());
-                for (s, subject) in self.subjects.iter().enumerate() {
-                    for form in sought(plan.dialect.engine, rule, kind, subject) {
-                        who.push(ask.row(s, 0));
-                        what.push(form);
-                        if of.pseudonym {
-                            pseudonyms.push(subject.pseudonym.clone());
-                        }
-                    }
+                let sought = self.subjects.iter().enumerate().flat_map(|(s, subject)| {
+                    sought(plan.dialect.engine, rule, kind, subject).into_iter().map(move |text| (s, text))
+                });
+                let (patterns, texts): (Vec<_>, Vec<_>) = sought.partition(|(_, text)| text.starts_with(PATTERN));
+                self.root((collection, at), &of.statements.roots[at], texts, &mut ask);
+                if let Some(find) = of.statements.patterns[at].as_ref().filter(|_| !patterns.is_empty()) {
+                    self.root((collection, at), find, patterns, &mut ask);
                 }
-                let mut columns = vec![Values::i64s(who), Values::texts(what)];
-                if of.pseudonym {
-                    columns.push(Values::texts(pseudonyms));
-                }
-                let statement = self.which(&of.statements.roots[at]);
-                ask.part((collection, at), statement.part(self.customer(), Rows::new(columns)));
             }
         }
         for (asked, (collection, rule), row) in self.answers(ask).await? {
@@ -153,6 +145,22 @@ impl<'a, 't> Walk<'a, 't> {
             self.keep(asked.subject, seen, Some(u16::try_from(rule).unwrap_or(u16::MAX)), None)?;
         }
         Ok(())
+    }
+
+    fn root(&self, of: (usize, usize), find: &'a Find, texts: Vec<(usize, String)>, ask: &mut Ask) {
+        let (mut who, mut what, mut pseudonyms) = (Vec::new(), Vec::new(), Vec::new());
+        for (s, text) in texts {
+            who.push(ask.row(s, 0));
+            what.push(text);
+            if self.plan.collections[of.0].pseudonym {
+                pseudonyms.push(self.subjects[s].pseudonym.clone());
+            }
+        }
+        let mut columns = vec![Values::i64s(who), Values::texts(what)];
+        if self.plan.collections[of.0].pseudonym {
+            columns.push(Values::texts(pseudonyms));
+        }
+        ask.part(of, self.which(find).part(self.customer(), Rows::new(columns)));
     }
 
     /// What a level of rows owns, in all collections at once; `chunk`: of each collection's rows.

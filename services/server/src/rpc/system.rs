@@ -17,6 +17,7 @@ use crate::{
     auth::caller,
     convert::{check_reach, id, idempotency, map_violations, page_size, registration_from, required, system_to},
     error::{ApiError, ApiResult, Violation},
+    numbering::numbered_apart,
     page_token,
 };
 
@@ -135,7 +136,10 @@ async fn check_live(app: &App, system: &System) -> Result<Vec<Finding>, Connecto
     if system.connector == ConnectorKind::Remote {
         return Ok(Vec::new());
     }
-    app.connectors.probe(system).await?.check().await
+    let mut findings = app.connectors.probe(system).await?.check().await?;
+    let topology = app.topology.get().await.map_err(|e| ConnectorError::Unavailable(e.to_string()))?;
+    findings.extend(numbered_apart(&topology, system));
+    Ok(findings)
 }
 
 /// A system that is not there can't be checked, and so neither it nor its map can be taken.
