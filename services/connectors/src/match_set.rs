@@ -101,8 +101,14 @@ impl MatchedRow {
         };
         union(&mut self.rules, &later.rules);
         union(&mut self.filled, &later.filled);
+        union(&mut self.corrections, &later.corrections);
         let (rules, filled) = (std::mem::take(&mut self.rules), std::mem::take(&mut self.filled));
-        *self = Self { rules, filled, ..later };
+        *self = Self { rules, filled, corrections: std::mem::take(&mut self.corrections), ..later };
+    }
+
+    /// It is somebody else's too, now or once its hold has ended.
+    fn ends_redacted(&self) -> bool {
+        self.fate == RowFate::Redact || (self.fate == RowFate::Hold && self.then == Some(RowFate::Redact))
     }
 
     /// What is needed of it on the day its hold ends, and the earliest such day: key, links and the hold itself. `None`: nothing of it is held.
@@ -178,7 +184,9 @@ impl MatchSet {
                     None => mine.push(row),
                     Some(known) if known.fate == RowFate::Redact && row.fate != RowFate::Redact => known.take_over(row),
                     // It stands as it did, and is somebody else's too by now.
-                    Some(known) if known.fate == RowFate::Mask && row.fate == RowFate::Redact => known.take_over(row),
+                    Some(known) if row.ends_redacted() && !known.ends_redacted() && known.fate != RowFate::Unpoint => {
+                        known.take_over(row);
+                    }
                     Some(_) => continue,
                 }
                 added = true;
@@ -216,6 +224,26 @@ mod tests {
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
+    }
+
+    /// Found again, and somebody else's too by then: it is not deleted or masked for the one.
+    #[test]
+    fn what_has_become_shared_meanwhile_is_only_redacted() {
+        let set =
+            |row: MatchedRow| MatchSet { collections: [("m".to_owned(), vec![row])].into(), ..MatchSet::default() };
+        let row = |fate| MatchedRow { corrections: vec![1], ..MatchedRow::new(vec!["1".to_owned()], fate) };
+        let held = |then| MatchedRow { then: Some(then), held_until: Some(at(9)), ..row(RowFate::Hold) };
+        for first in [row(RowFate::Delete), row(RowFate::Mask), held(RowFate::Delete)] {
+            let mut known = set(first);
+            let later = MatchedRow { corrections: vec![0], ..row(RowFate::Redact) };
+            assert!(known.absorb(set(later)));
+            let now = &known.collections["m"][0];
+            assert_eq!((now.fate, now.corrections.as_slice()), (RowFate::Redact, [0, 1].as_slice()));
+            assert!(!known.absorb(set(row(RowFate::Redact))), "once");
+        }
+        let mut known = set(held(RowFate::Mask));
+        assert!(known.absorb(set(held(RowFate::Redact))));
+        assert_eq!(known.collections["m"][0].then, Some(RowFate::Redact));
     }
 
     #[test]

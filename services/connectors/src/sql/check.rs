@@ -396,7 +396,15 @@ impl Check<'_> {
         for field in &c.fields {
             let masked = !matches!(field.erase, FieldErasure::Keep);
             let refers = |(_, here): &(String, String)| same(self.engine, here, &field.name);
-            let reference = catalogs[at].references.iter().find(|r| r.columns.iter().any(refers)).filter(|_| masked);
+            // What goes with the row is deleted before it is masked.
+            let goes = |r: &&super::catalog::Reference| {
+                self.map.collections.iter().enumerate().any(|(o, other)| {
+                    let owned = other.owned_by.iter().any(|link| link.collection == c.name);
+                    catalogs[o].id == r.from && other.erase == RowErasure::Delete && owned
+                })
+            };
+            let mut found = catalogs[at].references.iter().filter(|r| r.columns.iter().any(refers) && !goes(r));
+            let reference = found.next().filter(|_| masked);
             if let Some(reference) = reference {
                 let from = &reference.name;
                 self.error(

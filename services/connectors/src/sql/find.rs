@@ -37,12 +37,17 @@ pub(super) async fn find(
     walk.run().await?;
     let asked = ctx.resolving || matches!(ctx.action, Action::Erasure | Action::Access);
     let two_owners = if asked { second_owners(&mut walk).await? } else { HashSet::new() };
-    if ctx.action == Action::Access {
-        // What is shown of it, and of what hangs on it, is the other's, too (Art. 15(4)).
-        two_owners.iter().for_each(|(s, row)| walk.sets[*s].rows[*row].shared = true);
-        walk.sets.iter_mut().for_each(Rowset::hand_down_shared);
+    // What they give away, and what hangs on them, may be the other's.
+    let mut doubtful: HashSet<(usize, usize)> = HashSet::new();
+    for (s, set) in walk.sets.iter().enumerate().filter(|_| !two_owners.is_empty()) {
+        let rows = two_owners.iter().filter(|(subject, _)| *subject == s).map(|(_, row)| *row);
+        doubtful.extend(set.with_owned(rows).into_iter().map(|row| (s, row)));
     }
-    let others = if ctx.resolving { yielded_by_others(&mut walk, &two_owners).await? } else { HashMap::new() };
+    if ctx.action == Action::Access {
+        // Shown, it is marked as a third party's (Art. 15(4)).
+        doubtful.iter().for_each(|(s, row)| walk.sets[*s].rows[*row].shared = true);
+    }
+    let others = if ctx.resolving { yielded_by_others(&mut walk, &doubtful).await? } else { HashMap::new() };
     let mut decided: Vec<SubjectResult<Vec<Option<MatchedRow>>>> =
         walk.sets.iter().map(|set| set.error.clone().map_or_else(|| decide(set, plan, ctx, &zone), Err)).collect();
     if ctx.action == Action::Erasure {
@@ -58,7 +63,7 @@ pub(super) async fn find(
     for (s, ((set, decided), subject)) in walk.sets.iter().zip(decided.drain(..)).zip(subjects).enumerate() {
         let error = set.error.clone();
         let mut one = error.map_or(decided, Err).map(|decided| {
-            let alone = |row: usize| !set.rows[row].shared && !two_owners.contains(&(s, row));
+            let alone = |row: usize| !set.rows[row].shared && !doubtful.contains(&(s, row));
             collect(plan, set, decided, subject, alone)
         });
         if let Ok(one) = &mut one {

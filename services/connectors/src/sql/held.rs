@@ -47,7 +47,7 @@ pub(super) async fn page(
         };
         for (r, (rule, map)) in of.rules.iter().zip(&plan.map_of(place.collection).identifiers).enumerate() {
             let stored = row.opt_text(texts + r).map_err(failure)?;
-            let identifier = stored.and_then(|stored| held(rule, map.kind, &stored));
+            let identifier = stored.and_then(|stored| held(plan.dialect.engine, rule, map.kind, &stored));
             keys.extend(identifier.map(|identifier| HeldKey { customer_key: customer_key.clone(), identifier }));
         }
     }
@@ -69,7 +69,7 @@ pub(super) async fn page(
 }
 
 /// The identifier by which this value is found, if there is one.
-fn held(rule: &RulePlan, kind: IdentifierKind, stored: &str) -> Option<Identifier> {
+fn held(engine: Engine, rule: &RulePlan, kind: IdentifierKind, stored: &str) -> Option<Identifier> {
     let identifier = match rule.matching {
         Matching::Digits => {
             let digits: String = stored.chars().filter(char::is_ascii_digit).collect();
@@ -77,7 +77,7 @@ fn held(rule: &RulePlan, kind: IdentifierKind, stored: &str) -> Option<Identifie
         }
         Matching::Exact | Matching::CaseInsensitive => Identifier::normalise(kind, stored),
     };
-    identifier.ok().filter(|identifier| is(rule, identifier, stored) && is_sought(rule, stored))
+    identifier.ok().filter(|identifier| is(rule, identifier, stored) && is_sought(engine, rule, stored))
 }
 
 fn statement(plan: &Plan, of: &CollectionPlan, place: &HeldPlace, rows_max: usize) -> (String, Vec<Val>) {

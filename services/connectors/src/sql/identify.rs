@@ -7,6 +7,7 @@ use quittance_domain::{
 use quittance_sql::Engine;
 
 use super::{
+    dialect::TRIMMED_CHARS as TRIMMED,
     plan::RulePlan,
     schema::{Class, Column},
 };
@@ -30,7 +31,7 @@ pub(super) fn sought(engine: Engine, rule: &RulePlan, kind: IdentifierKind, subj
 /// The same, of one identifier.
 pub(super) fn sought_by(engine: Engine, column: &Column, matching: Matching, identifier: &Identifier) -> Vec<String> {
     let forms = forms_of(engine, column, matching, identifier);
-    let trimmed = column.trims(engine) || forms.iter().any(|form| form.starts_with(PATTERN));
+    let trimmed = column.trims(engine) || is_pattern(&forms);
     if matching != Matching::CaseInsensitive || trimmed {
         forms
     } else {
@@ -38,9 +39,18 @@ pub(super) fn sought_by(engine: Engine, column: &Column, matching: Matching, ide
     }
 }
 
-/// A stored text that is the subject's, and that a find asks for.
-pub(super) fn is_sought(rule: &RulePlan, stored: &str) -> bool {
-    rule.matching != Matching::CaseInsensitive || blanked(stored.trim()).any(|text| text == stored)
+/// Whether a find asks for a stored text that is the subject's.
+pub(super) fn is_sought(engine: Engine, rule: &RulePlan, stored: &str) -> bool {
+    if rule.matching != Matching::CaseInsensitive {
+        return true;
+    }
+    let core = stored.trim();
+    let trimmed = rule.column.trims(engine) || (engine == Engine::Sqlite && is_pattern(&cases(&core.to_lowercase())));
+    if trimmed { stored.trim_matches(TRIMMED) == core } else { blanked(core).any(|text| text == stored) }
+}
+
+fn is_pattern(forms: &[String]) -> bool {
+    forms.iter().any(|form| form.starts_with(PATTERN))
 }
 
 /// The text, and the same with a blank before it, behind it, or on both sides.
@@ -84,12 +94,15 @@ fn cases(lower: &str) -> Vec<String> {
     found
 }
 
-/// A letter as it may be written: small, capital, and sigma's two small forms.
+/// A letter as it may be written: small, capital, and sigma's two small forms. A capital that is another letter's too is none of it.
 fn both(lower: char) -> Vec<char> {
     let mut found = vec![lower];
     let mut upper = lower.to_uppercase();
-    if let (Some(upper), None) = (upper.next(), upper.next()) {
-        found.push(upper);
+    if let (Some(capital), None) = (upper.next(), upper.next())
+        && capital.is_ascii() == lower.is_ascii()
+        && capital.to_lowercase().eq([if lower == 'ς' { 'σ' } else { lower }])
+    {
+        found.push(capital);
     }
     match lower {
         'σ' => found.push('ς'),
@@ -129,12 +142,17 @@ pub(super) fn is(rule: &RulePlan, identifier: &Identifier, stored: &str) -> bool
             bare(value) == bare(stored)
         }
         Matching::Exact => value == stored,
-        Matching::CaseInsensitive => stored.trim().to_lowercase() == value.to_lowercase(),
+        Matching::CaseInsensitive => folded(stored.trim()) == folded(value),
         Matching::Digits => {
             let digits: String = stored.chars().filter(char::is_ascii_digit).collect();
             identifier.digit_forms().iter().any(|wanted| digits == *wanted || digits.strip_prefix("00") == Some(wanted))
         }
     }
+}
+
+/// Lower case; which small sigma a capital one is depends on where it stands.
+fn folded(text: &str) -> String {
+    text.to_lowercase().replace('ς', "σ")
 }
 
 #[cfg(test)]
@@ -149,6 +167,8 @@ mod tests {
         assert_eq!(found, ["ÅsÖ", "Åsö", "åsÖ", "åsö"]);
         // More letters than can be tried in both cases each: one pattern, in which nothing that was typed is a pattern's sign.
         assert_eq!(cases("иван*@п.рф"), ["\u{1}[иИ][вВ][аА][нН][*]@[пП].[рР][фФ]"]);
+        // Neither the capital of another letter, nor one in another script.
+        assert_eq!([both('ı'), both('µ'), both('ß'), both('ä')], [vec!['ı'], vec!['µ'], vec!['ß'], vec!['ä', 'Ä']]);
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub(super) fn another_owner(plan: &Plan, set: &Rowset<'_>, row: usize) -> Subjec
 /// elsewhere would be theirs.
 pub(super) async fn yielded_by_others(
     walk: &mut Walk<'_, '_>,
-    two_owners: &HashSet<(usize, usize)>,
+    doubtful: &HashSet<(usize, usize)>,
 ) -> Result<HashMap<usize, IdentifierKind>, ConnectorError> {
     let (plan, subjects) = (walk.plan, walk.subjects);
     let mut found = HashMap::new();
@@ -95,7 +95,7 @@ pub(super) async fn yielded_by_others(
             let mut asked: HashMap<String, Vec<usize>> = HashMap::new();
             for (s, set) in walk.sets.iter().enumerate().filter(|(_, set)| set.error.is_none()) {
                 let rows = set.rows.iter().enumerate().filter(|(_, row)| row.collection == at && !row.shared);
-                let rows = rows.filter(|(row, _)| !two_owners.contains(&(s, *row)));
+                let rows = rows.filter(|(row, _)| !doubtful.contains(&(s, *row)));
                 let given: HashSet<&str> = rows.filter_map(|(_, row)| row.text(of, of.shape.yields[y])).collect();
                 for text in given.into_iter().flat_map(|text| new(plan, (at, y), kind, text, &subjects[s])) {
                     let who = asked.entry(text).or_default();

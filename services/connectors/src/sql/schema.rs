@@ -47,7 +47,7 @@ pub(super) struct Column {
 }
 
 impl Column {
-    /// No index answers for its folded text: it is compared without the spaces around it, which costs less than asking for each.
+    /// No index answers for its folded text: it is compared without the blanks around it, which costs less than asking for each.
     pub fn trims(&self, engine: Engine) -> bool {
         engine == Engine::MySql && !self.folds
     }

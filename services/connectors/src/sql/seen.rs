@@ -1,7 +1,7 @@
 //! What a walk has seen of one subject: rows, by collection and key.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{Hash as _, Hasher as _},
 };
 
@@ -133,19 +133,17 @@ impl<'a> Rowset<'a> {
         None
     }
 
-    /// What a shared row owns is shared.
-    pub fn hand_down_shared(&mut self) {
-        let mut moved = true;
-        while moved {
-            moved = false;
-            for at in 0..self.rows.len() {
-                let of_shared = self.rows[at].parent.is_some_and(|(parent, _)| self.rows[parent].shared);
-                if of_shared && !self.rows[at].shared {
-                    self.rows[at].shared = true;
-                    moved = true;
-                }
-            }
+    /// Those rows, and what hangs on them without being the subject's by itself.
+    pub fn with_owned(&self, rows: impl IntoIterator<Item = usize>) -> HashSet<usize> {
+        let mut found: HashSet<usize> = rows.into_iter().collect();
+        let mut before = 0;
+        while found.len() > before {
+            before = found.len();
+            let hangs = |row: &Seen<'_>| row.rules.is_empty() && row.parent.is_some_and(|(p, _)| found.contains(&p));
+            let more: Vec<usize> = (0..self.rows.len()).filter(|at| hangs(&self.rows[*at])).collect();
+            found.extend(more);
         }
+        found
     }
 
     pub fn insert(&mut self, of: &CollectionPlan, mut seen: Seen<'a>) -> usize {
