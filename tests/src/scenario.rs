@@ -9,7 +9,10 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
-use crate::{AppDatabase, Deployment, app_database::CRM_MAP};
+use crate::{
+    AppDatabase, Deployment,
+    app_database::{CRM_MAP, SHOP_MAP},
+};
 
 pub fn new_id() -> String {
     Uuid::new_v4().to_string()
@@ -45,6 +48,24 @@ pub async fn acme_with_crm(deployment: &Deployment, subjects: u64) -> AppDatabas
     create_customer(&operator, "acme").await;
     register(&operator, "crm", system("acme", v1::ConnectorKind::Sql, "crm", CRM_MAP)).await.unwrap();
     crm
+}
+
+/// The customer `acme` and its two systems: `crm`, which yields the user ids that `shop` is keyed by. In these databases.
+pub async fn acme_with_crm_and_shop(
+    deployment: &Deployment,
+    (crm, shop): (Engine, Engine),
+    subjects: u64,
+) -> (AppDatabase, AppDatabase) {
+    let crm = AppDatabase::crm(crm, deployment.folder.path(), subjects).await;
+    let shop = AppDatabase::shop(shop, deployment.folder.path(), subjects).await;
+    deployment.secret("crm", &crm.url);
+    deployment.secret("shop", &shop.url);
+    let operator = deployment.operator().await;
+    create_customer(&operator, "acme").await;
+    let sql = v1::ConnectorKind::Sql;
+    register(&operator, "crm", system("acme", sql, "crm", CRM_MAP)).await.unwrap();
+    register(&operator, "shop", system("acme", sql, "shop", SHOP_MAP)).await.unwrap();
+    (crm, shop)
 }
 
 pub async fn create_customer(operator: &Client, id: &str) {

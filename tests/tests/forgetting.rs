@@ -17,11 +17,9 @@ use quittance_client::Client;
 use quittance_sql::{ConnectOptions, Engine, Pool};
 use quittance_tests::{
     AppDatabase, Deployment, StoreKind,
-    app_database::{CRM_MAP, SHOP_MAP, email},
+    app_database::email,
     deployment::binary,
-    scenario::{
-        agreement, by_email, certificate, completed, create, create_customer, get, new_id, register, system, wait_for,
-    },
+    scenario::{acme_with_crm_and_shop, agreement, by_email, certificate, completed, create, get, new_id, wait_for},
 };
 use tonic::Code;
 use tonic_types::StatusExt as _;
@@ -40,12 +38,8 @@ struct Scene {
 /// A customer with whom no retention is agreed: what is closed is over.
 async fn scene(store: StoreKind) -> Scene {
     let deployment = Deployment::start(store).await;
-    let crm = AppDatabase::crm(Engine::Sqlite, deployment.folder.path(), PEOPLE).await;
-    let shop = AppDatabase::shop(Engine::Postgres, deployment.folder.path(), PEOPLE).await;
-    deployment.secret("crm", &crm.url);
-    deployment.secret("shop", &shop.url);
+    let (crm, shop) = acme_with_crm_and_shop(&deployment, (Engine::Sqlite, Engine::Postgres), PEOPLE).await;
     let operator = deployment.operator().await;
-    create_customer(&operator, "acme").await;
     let agreed = v1::CreateAgreementRequest {
         request_id: new_id(),
         parent: "customers/acme".to_owned(),
@@ -53,9 +47,6 @@ async fn scene(store: StoreKind) -> Scene {
     };
     let agreed = operator.customers().create_agreement(agreed).await.unwrap().into_inner().agreement.unwrap();
     assert_eq!((agreed.version, agreed.retention_days), (2, Some(0)));
-    let sql = v1::ConnectorKind::Sql;
-    register(&operator, "crm", system("acme", sql, "crm", CRM_MAP)).await.unwrap();
-    register(&operator, "shop", system("acme", sql, "shop", SHOP_MAP)).await.unwrap();
     let acme = deployment.client(&deployment.customer_token("acme")).await;
     Scene { deployment, operator, acme, _crm: crm, _shop: shop }
 }

@@ -12,8 +12,8 @@ use quittance_tests::{
     AppDatabase, Deployment, StoreKind,
     app_database::{CRM_MAP, SHOP_MAP, email, user_id},
     scenario::{
-        by_email, completed, create, create_customer, get, identifier, new_id, outcomes, rectify, register,
-        remote_files, system, wait_for,
+        acme_with_crm_and_shop, by_email, completed, create, create_customer, get, identifier, new_id, outcomes,
+        rectify, register, remote_files, system, wait_for,
     },
 };
 use tonic::Code;
@@ -282,15 +282,7 @@ async fn what_others_bear_too_leads_nowhere_before_a_person_has_looked() {
 /// What is corrected in one system is found there by what another yields, though that one has nothing to correct.
 async fn a_correction_is_found_by_what_a_system_without_it_yields(store: StoreKind) {
     let deployment = Deployment::start(store).await;
-    let crm = AppDatabase::crm(Engine::Sqlite, deployment.folder.path(), 3).await;
-    let shop = AppDatabase::shop(Engine::Sqlite, deployment.folder.path(), 3).await;
-    deployment.secret("crm", &crm.url);
-    deployment.secret("shop", &shop.url);
-    let operator = deployment.operator().await;
-    create_customer(&operator, "acme").await;
-    let sql = v1::ConnectorKind::Sql;
-    register(&operator, "crm", system("acme", sql, "crm", CRM_MAP)).await.unwrap();
-    register(&operator, "shop", system("acme", sql, "shop", SHOP_MAP)).await.unwrap();
+    let (_crm, shop) = acme_with_crm_and_shop(&deployment, (Engine::Sqlite, Engine::Sqlite), 3).await;
     let acme = deployment.client(&deployment.customer_token("acme")).await;
     let by = vec![identifier(IdentifierKind::Email, email(1))];
     let request = create(&acme, rectify(by, ("orders", "note"), "Note 2", "Ring twice")).await.unwrap();

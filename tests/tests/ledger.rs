@@ -16,9 +16,9 @@ use quittance_ledger::{
 use quittance_sql::Engine;
 use quittance_tests::{
     AppDatabase, Deployment, StoreKind,
-    app_database::{CRM_MAP, SHOP_MAP, email},
+    app_database::{CRM_MAP, email},
     deployment::binary,
-    scenario::{by_email, certificate, completed, create, create_customer, register, system},
+    scenario::{acme_with_crm_and_shop, by_email, certificate, completed, create, create_customer, register, system},
 };
 use tonic::Code;
 
@@ -31,15 +31,7 @@ struct Scene {
 
 async fn scene(store: StoreKind) -> Scene {
     let deployment = Deployment::start(store).await;
-    let crm = AppDatabase::crm(Engine::Sqlite, deployment.folder.path(), 50).await;
-    let shop = AppDatabase::shop(Engine::Postgres, deployment.folder.path(), 50).await;
-    deployment.secret("crm", &crm.url);
-    deployment.secret("shop", &shop.url);
-    let operator = deployment.operator().await;
-    create_customer(&operator, "acme").await;
-    let sql = v1::ConnectorKind::Sql;
-    register(&operator, "crm", system("acme", sql, "crm", CRM_MAP)).await.unwrap();
-    register(&operator, "shop", system("acme", sql, "shop", SHOP_MAP)).await.unwrap();
+    let (crm, shop) = acme_with_crm_and_shop(&deployment, (Engine::Sqlite, Engine::Postgres), 50).await;
     let acme = deployment.client(&deployment.customer_token("acme")).await;
     Scene { deployment, acme, _crm: crm, _shop: shop }
 }

@@ -7,8 +7,11 @@ use quittance_client::Client;
 use quittance_sql::Engine;
 use quittance_tests::{
     AppDatabase, Deployment, StoreKind,
-    app_database::{CRM_ERASED, CRM_MAP, SHOP_ERASED, SHOP_MAP, email, user_id},
-    scenario::{by_email, completed, create, create_customer, get, outcomes, register, remote_files, system, wait_for},
+    app_database::{CRM_ERASED, SHOP_ERASED, email, user_id},
+    scenario::{
+        acme_with_crm_and_shop, by_email, completed, create, create_customer, get, outcomes, register, remote_files,
+        wait_for,
+    },
 };
 use tonic::Code;
 
@@ -24,15 +27,8 @@ struct Scene {
 
 async fn scene(store: StoreKind, crm: Engine, shop: Engine) -> Scene {
     let deployment = Deployment::start(store).await;
-    let crm = AppDatabase::crm(crm, deployment.folder.path(), SUBJECTS).await;
-    let shop = AppDatabase::shop(shop, deployment.folder.path(), SUBJECTS).await;
-    deployment.secret("crm", &crm.url);
-    deployment.secret("shop", &shop.url);
+    let (crm, shop) = acme_with_crm_and_shop(&deployment, (crm, shop), SUBJECTS).await;
     let operator = deployment.operator().await;
-    create_customer(&operator, "acme").await;
-    let sql = v1::ConnectorKind::Sql;
-    register(&operator, "crm", system("acme", sql, "crm", CRM_MAP)).await.unwrap();
-    register(&operator, "shop", system("acme", sql, "shop", SHOP_MAP)).await.unwrap();
     let acme = deployment.client(&deployment.customer_token("acme")).await;
     Scene { deployment, crm, shop, operator, acme }
 }

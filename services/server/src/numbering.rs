@@ -14,10 +14,10 @@ pub fn numbered_apart(topology: &Topology, system: &System) -> Vec<Finding> {
     let others = topology.systems.iter().filter(|other| other.id != system.id && share_customers(other, system));
     let mut findings = Vec::new();
     for other in others {
-        for (of, yielding, looking) in [(system, &**other, system), (system, system, &**other)] {
+        for (yielding, looking) in [(&**other, system), (system, &**other)] {
             for y in yielding.map.collections.iter().filter_map(yields_its_key) {
                 for (c, rule) in looking.map.collections.iter().filter_map(is_found_by_its_key) {
-                    let field = if std::ptr::eq(of, looking) {
+                    let field = if looking.id == system.id {
                         format!("collections.{}.identifiers[{rule}].field", c.name)
                     } else {
                         format!("collections.{}.yields.{}", y.name, IdentifierKind::UserId)

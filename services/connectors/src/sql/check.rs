@@ -309,10 +309,8 @@ impl Check<'_> {
             self.asked_by(at, &place, &column, rule.matching);
         }
         for y in &c.yields {
-            let matching = Matching::of(y.kind);
-            let unique = matching == Matching::Exact && self.schema.is_unique(self.engine, c, &y.field);
-            let Some(column) = self.column(c, &y.field).cloned() else { continue };
-            if !unique {
+            let column = self.column(c, &y.field).cloned();
+            if let (Some(column), Some(matching)) = (column, self.schema.repeats(self.engine, c, y)) {
                 self.asked_by(at, &format!("{path}.yields.{}", y.kind), &column, matching);
             }
         }

@@ -10,7 +10,7 @@ use super::{
     batch::CHUNK,
     fate::decide,
     identify::forms,
-    others::{another_owner, second_owners, yielded_by_others},
+    others::{BySubject, another_owner, second_owners, yielded_by_others},
     plan::Plan,
     seen::Rowset,
     walk::{Walk, index},
@@ -36,24 +36,23 @@ pub(super) async fn find(
     }
     walk.run().await?;
     let asked = ctx.resolving || matches!(ctx.action, Action::Erasure | Action::Access);
-    let two_owners = if asked { second_owners(&mut walk).await? } else { HashSet::new() };
+    let two_owners = if asked { second_owners(&mut walk).await? } else { BySubject::new() };
     // What they give away, and what hangs on them, may be the other's.
-    let mut doubtful: HashSet<(usize, usize)> = HashSet::new();
-    for (s, set) in walk.sets.iter().enumerate().filter(|_| !two_owners.is_empty()) {
-        let rows = two_owners.iter().filter(|(subject, _)| *subject == s).map(|(_, row)| *row);
-        doubtful.extend(set.with_owned(rows).into_iter().map(|row| (s, row)));
-    }
+    let doubtful: BySubject = two_owners.iter().map(|(s, rows)| (*s, walk.sets[*s].with_owned(rows))).collect();
     if ctx.action == Action::Access {
         // Shown, it is marked as a third party's (Art. 15(4)).
-        doubtful.iter().for_each(|(s, row)| walk.sets[*s].rows[*row].shared = true);
+        for (s, rows) in &doubtful {
+            rows.iter().for_each(|row| walk.sets[*s].rows[*row].shared = true);
+        }
     }
     let others = if ctx.resolving { yielded_by_others(&mut walk, &doubtful).await? } else { HashMap::new() };
     let mut decided: Vec<SubjectResult<Vec<Option<MatchedRow>>>> =
         walk.sets.iter().map(|set| set.error.clone().map_or_else(|| decide(set, plan, ctx, &zone), Err)).collect();
     if ctx.action == Action::Erasure {
-        for (s, row) in &two_owners {
-            let touched = matches!(&decided[*s], Ok(rows) if rows[*row].is_some());
-            if touched {
+        for (s, rows) in &two_owners {
+            let touched =
+                decided[*s].as_ref().ok().and_then(|decided| rows.iter().find(|row| decided[**row].is_some()));
+            if let Some(row) = touched {
                 decided[*s] = Err(another_owner(plan, &walk.sets[*s], *row));
             }
         }
@@ -63,7 +62,7 @@ pub(super) async fn find(
     for (s, ((set, decided), subject)) in walk.sets.iter().zip(decided.drain(..)).zip(subjects).enumerate() {
         let error = set.error.clone();
         let mut one = error.map_or(decided, Err).map(|decided| {
-            let alone = |row: usize| !set.rows[row].shared && !doubtful.contains(&(s, row));
+            let alone = |row: usize| !set.rows[row].shared && !doubtful.get(&s).is_some_and(|rows| rows.contains(&row));
             collect(plan, set, decided, subject, alone)
         });
         if let Ok(one) = &mut one {

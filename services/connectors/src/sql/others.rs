@@ -35,10 +35,13 @@ pub(super) fn rivals(c: &Collection) -> Vec<usize> {
     (0..c.owned_by.len()).filter(|l| *owner(*l) != c.name && other(*l)).collect()
 }
 
-/// (subject, row) of rows that one of two such links has led to, while the other leads to a row that is not the subject's.
-pub(super) async fn second_owners(walk: &mut Walk<'_, '_>) -> Result<HashSet<(usize, usize)>, ConnectorError> {
+/// Rows by subject.
+pub(super) type BySubject = HashMap<usize, HashSet<usize>>;
+
+/// Rows that one of two such links has led to, while the other leads to a row that is not the subject's.
+pub(super) async fn second_owners(walk: &mut Walk<'_, '_>) -> Result<BySubject, ConnectorError> {
     let plan = walk.plan;
-    let mut found = HashSet::new();
+    let mut found = BySubject::new();
     for (at, of) in plan.collections.iter().enumerate() {
         for (rival, statement) in of.rivals.iter().zip(&of.statements.owners) {
             let link = &of.links[rival.link];
@@ -63,7 +66,7 @@ pub(super) async fn second_owners(walk: &mut Walk<'_, '_>) -> Result<HashSet<(us
                     let owner = &plan.collections[link.owner];
                     let key = texts(&row, 1, owner.key_len())?;
                     if walk.sets[*s].position(link.owner, owner, key.iter().map(String::as_str)).is_none() {
-                        found.insert((*s, *r));
+                        found.entry(*s).or_default().insert(*r);
                     }
                 }
             }
@@ -84,7 +87,7 @@ pub(super) fn another_owner(plan: &Plan, set: &Rowset<'_>, row: usize) -> Subjec
 /// elsewhere would be theirs.
 pub(super) async fn yielded_by_others(
     walk: &mut Walk<'_, '_>,
-    doubtful: &HashSet<(usize, usize)>,
+    doubtful: &BySubject,
 ) -> Result<HashMap<usize, IdentifierKind>, ConnectorError> {
     let (plan, subjects) = (walk.plan, walk.subjects);
     let mut found = HashMap::new();
@@ -95,7 +98,7 @@ pub(super) async fn yielded_by_others(
             let mut asked: HashMap<String, Vec<usize>> = HashMap::new();
             for (s, set) in walk.sets.iter().enumerate().filter(|(_, set)| set.error.is_none()) {
                 let rows = set.rows.iter().enumerate().filter(|(_, row)| row.collection == at && !row.shared);
-                let rows = rows.filter(|(row, _)| !doubtful.contains(&(s, *row)));
+                let rows = rows.filter(|(row, _)| !doubtful.get(&s).is_some_and(|rows| rows.contains(row)));
                 let given: HashSet<&str> = rows.filter_map(|(_, row)| row.text(of, of.shape.yields[y])).collect();
                 for text in given.into_iter().flat_map(|text| new(plan, (at, y), kind, text, &subjects[s])) {
                     let who = asked.entry(text).or_default();
@@ -140,15 +143,27 @@ async fn bearers(
                 continue;
             }
         }
+        // Whoever has met a stranger's row need not look at the next one.
+        let mut open: Vec<Vec<usize>> = part.iter().map(|(_, who)| who.clone()).collect();
         for row in rows {
-            let Some((_, who)) = asked_for(&row, part)? else { continue };
+            let Some(who) = usize::try_from(row.i64(0).map_err(failure)?).ok().and_then(|i| open.get_mut(i)) else {
+                continue;
+            };
+            if who.is_empty() {
+                continue;
+            }
             let key = texts(&row, 1, of.key_len())?;
-            for s in who {
-                let own = walk.sets[*s].position(at, of, key.iter().map(String::as_str)).is_some();
-                if !own && !found.contains(s) && is_strangers(&row, plan, (at, y), (&walk.sets[*s], &subjects[*s]))? {
-                    found.push(*s);
+            let mut left = Vec::new();
+            for s in who.drain(..) {
+                let set = &walk.sets[s];
+                let own = set.position(at, of, key.iter().map(String::as_str)).is_some();
+                if !own && is_strangers(&row, plan, (at, y), (set, &subjects[s]))? {
+                    found.push(s);
+                } else {
+                    left.push(s);
                 }
             }
+            *who = left;
         }
     }
     Ok(found)

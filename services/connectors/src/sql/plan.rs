@@ -255,9 +255,8 @@ impl Compiler<'_> {
             second.push(Rival { link, here });
         }
         let repeated = c.yields.iter().map(|y| {
-            let matching = Matching::of(y.kind);
-            let unique = matching == Matching::Exact && self.schema.is_unique(self.dialect.engine, c, &y.field);
-            (!unique).then(|| Ok((self.column(&y.field)?, matching))).transpose()
+            let matching = self.schema.repeats(self.dialect.engine, c, y);
+            matching.map(|matching| Ok((self.column(&y.field)?, matching))).transpose()
         });
         let repeated = repeated.collect::<Result<Vec<_>, _>>()?;
         let pseudonym = c.fields.iter().any(|f| f.erase == FieldErasure::Mask(Mask::Pseudonym))

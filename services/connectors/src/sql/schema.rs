@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use quittance_domain::data_map::{Collection, DataMap, RowErasure, Table};
+use quittance_domain::data_map::{Collection, DataMap, Matching, RowErasure, Table, Yield};
 use quittance_sql::{Engine, Row, SqlError, Tx, Val};
 
 use super::{
@@ -127,8 +127,15 @@ impl Schema {
         self.cascades.get(table).map_or(&[], Vec::as_slice)
     }
 
+    /// How a yielded column is asked for who else has the same in it; `None` where no two rows of one customer can. Emails and phone numbers have many
+    /// spellings, which no unique index tells of.
+    pub fn repeats(&self, engine: Engine, c: &Collection, y: &Yield) -> Option<Matching> {
+        let matching = Matching::of(y.kind);
+        (matching != Matching::Exact || !self.is_unique(engine, c, &y.field)).then_some(matching)
+    }
+
     /// No two rows of one customer have the same in that column.
-    pub fn is_unique(&self, engine: Engine, c: &Collection, field: &str) -> bool {
+    fn is_unique(&self, engine: Engine, c: &Collection, field: &str) -> bool {
         let same = |a: &str, b: &str| a == b || (engine != Engine::Postgres && a.eq_ignore_ascii_case(b));
         let within = |part: &String| same(part, field) || c.customer_field.as_ref().is_some_and(|f| same(part, f));
         self.unique.get(&c.table).is_some_and(|unique| unique.iter().any(|columns| columns.iter().all(within)))

@@ -134,8 +134,8 @@ impl<'a> Rowset<'a> {
     }
 
     /// Those rows, and what hangs on them without being the subject's by itself.
-    pub fn with_owned(&self, rows: impl IntoIterator<Item = usize>) -> HashSet<usize> {
-        let mut found: HashSet<usize> = rows.into_iter().collect();
+    pub fn with_owned(&self, rows: &HashSet<usize>) -> HashSet<usize> {
+        let mut found = rows.clone();
         let mut before = 0;
         while found.len() > before {
             before = found.len();

@@ -102,7 +102,7 @@ pub(super) fn statements(d: Dialect, c: &Collection, plan: &CollectionPlan, wide
 }
 
 fn by_pattern(d: Dialect, rule: &RulePlan) -> bool {
-    d.engine == Engine::Sqlite && rule.matching == Matching::CaseInsensitive
+    d.engine == Engine::Sqlite && rule.matching == Matching::CaseInsensitive && rule.column.class != Class::Bytes
 }
 
 fn find<'a>(
