@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -12,6 +11,8 @@ use quittance_client::Client;
 use quittance_sql::{ConnectOptions, Pool};
 use tempfile::TempDir;
 use uuid::Uuid;
+
+use crate::port::Port;
 
 /// Where the store is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,7 +26,7 @@ const CONFIG: &str = "quittanced.toml";
 pub struct Deployment {
     pub folder: TempDir,
     program: PathBuf,
-    port: u16,
+    port: Port,
     server: Option<Child>,
     operator: String,
     settings: Vec<(String, String)>,
@@ -38,11 +39,6 @@ pub fn binary(name: &str) -> PathBuf {
         panic!("{name} is not built: run `make test`, or `cargo build --workspace` first");
     });
     folder.join(name)
-}
-
-/// Free a moment ago, that is.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port is free").port()
 }
 
 /// The URL of a test server; without it, a test that needs one fails and says how to get it.
@@ -111,7 +107,7 @@ impl Deployment {
             settings.push(("QUITTANCED_STORE_URL_FILE".to_owned(), file.display().to_string()));
         }
         let mut deployment =
-            Self { folder, program, port: free_port(), server: None, operator: String::new(), settings };
+            Self { folder, program, port: Port::hold(), server: None, operator: String::new(), settings };
         deployment.operator = deployment.token(&["--name", "ops", "--role", "operator"]);
         deployment.launch().await;
         deployment
@@ -130,7 +126,7 @@ impl Deployment {
         command.env("QUITTANCE_LOG", std::env::var("QUITTANCE_LOG").unwrap_or_else(|_| "info".to_owned()));
         command.envs(self.settings.iter().map(|(k, v)| (k, v)));
         command.arg("--data-dir").arg(self.path("data"));
-        command.arg("--listen").arg(format!("127.0.0.1:{}", self.port));
+        command.arg("--listen").arg(self.port.address());
         command
     }
 
@@ -156,7 +152,7 @@ impl Deployment {
         let child = self.command().stdout(Stdio::null()).stderr(log).spawn().unwrap();
         self.server = Some(child);
         let until = Instant::now() + Duration::from_secs(30);
-        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
+        while tokio::net::TcpStream::connect(self.port.address()).await.is_err() {
             let ended = self.server.as_mut().and_then(|c| c.try_wait().unwrap());
             assert!(ended.is_none(), "the server ended: {}", self.log());
             assert!(Instant::now() < until, "the server does not answer: {}", self.log());
@@ -199,7 +195,7 @@ impl Deployment {
     }
 
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.port.address())
     }
 
     /// The service's own store, from beside it.

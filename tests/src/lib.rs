@@ -3,6 +3,7 @@
 pub mod app_database;
 pub mod authority;
 pub mod deployment;
+pub mod port;
 pub mod servers;
 pub mod witness;
 

@@ -11,10 +11,7 @@ use std::{
 use quittance_sql::{ConnectOptions, Pool};
 use tempfile::TempDir;
 
-use crate::{
-    authority::Authority,
-    deployment::{free_port, test_server},
-};
+use crate::{authority::Authority, deployment::test_server, port::Port};
 
 /// A server refuses to run as root: the package's own user runs it then.
 pub fn as_user(user: &str, program: impl AsRef<Path>) -> Command {
@@ -62,7 +59,7 @@ enum Kind {
 pub struct OwnServer {
     kind: Kind,
     pub folder: TempDir,
-    port: u16,
+    port: Port,
     child: Option<Child>,
     /// Who signed its certificate.
     pub authority: Authority,
@@ -88,7 +85,7 @@ impl OwnServer {
         fs::set_permissions(&identity.key, fs::Permissions::from_mode(0o600)).unwrap();
         give_to(kind.user(), &home);
         kind.init(&home);
-        let mut server = Self { kind, folder, port: free_port(), child: None, authority };
+        let mut server = Self { kind, folder, port: Port::hold(), child: None, authority };
         server.launch().await;
         server
     }
@@ -97,7 +94,7 @@ impl OwnServer {
     pub async fn launch(&mut self) {
         let home = self.folder.path().join("server");
         let log = fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("log")).unwrap();
-        let mut command = self.kind.command(&home, self.port);
+        let mut command = self.kind.command(&home, self.port.number());
         self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
         let until = Instant::now() + Duration::from_secs(60);
         loop {

@@ -15,10 +15,12 @@ use quittance_sql::{ConnectOptions, Pool};
 use quittance_tests::{
     AppDatabase, Deployment, StoreKind,
     app_database::email,
-    deployment::{binary, free_port, test_server},
+    deployment::{binary, test_server},
+    port::Port,
     scenario::{acme_with_crm, by_email, certificate, completed, create},
 };
 use serde_json::Value;
+use tempfile::TempDir;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
@@ -27,17 +29,22 @@ struct Scene {
     url: String,
     token: String,
     _crm: AppDatabase,
+    _public: TempDir,
+    _port: Port,
 }
 
 async fn scene(store: StoreKind) -> Scene {
-    let address = format!("127.0.0.1:{}", free_port());
-    let public = tempfile::tempdir().unwrap().keep();
-    let settings =
-        [("QUITTANCED_LEDGER__LISTEN", address.as_str()), ("QUITTANCED_LEDGER__PUBLISH", public.to_str().unwrap())];
+    let port = Port::hold();
+    let address = port.address();
+    let public = tempfile::tempdir().unwrap();
+    let settings = [
+        ("QUITTANCED_LEDGER__LISTEN", address.as_str()),
+        ("QUITTANCED_LEDGER__PUBLISH", public.path().to_str().unwrap()),
+    ];
     let deployment = Deployment::start_with(store, &settings).await;
     let crm = acme_with_crm(&deployment, 50).await;
     let token = deployment.customer_token("acme");
-    Scene { deployment, url: format!("http://{address}"), token, _crm: crm }
+    Scene { deployment, url: format!("http://{address}"), token, _crm: crm, _public: public, _port: port }
 }
 
 impl Scene {

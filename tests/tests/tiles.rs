@@ -24,7 +24,8 @@ use quittance_sql::{Column, ConnectOptions, Pool, Rows};
 use quittance_tests::{
     Deployment, StoreKind,
     app_database::email,
-    deployment::{binary, free_port},
+    deployment::binary,
+    port::Port,
     scenario::{acme_with_crm, by_email, certificate, completed, create},
     witness::{Manner, TestWitness},
 };
@@ -104,7 +105,8 @@ fn fsck(place: [&str; 2], key: &Path) -> std::process::Output {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tiles_and_checkpoint_are_served_and_published_as_the_specification_has_them() {
-    let address = format!("127.0.0.1:{}", free_port());
+    let port = Port::hold();
+    let address = port.address();
     let public = tempfile::tempdir().unwrap();
     let folder = public.path().join("log");
     let settings =

@@ -9,7 +9,8 @@ use std::{
 
 use quittance_sql::{ConnectOptions, Pool};
 use quittance_tests::{
-    deployment::{free_port, test_server},
+    deployment::test_server,
+    port::Port,
     servers::{as_user, give_to, init_postgres},
 };
 
@@ -19,7 +20,7 @@ use crate::{
 };
 
 pub struct Postgres {
-    pub port: u16,
+    pub port: Port,
     pub process: Arc<Process>,
 }
 
@@ -32,12 +33,13 @@ impl Postgres {
         give_to("postgres", &home);
         let data = home.join("data");
         init_postgres(&data);
-        let port = free_port();
+        let port = Port::hold();
+        let number = port.to_string();
         let server = programs.join("postgres");
         let process = Process::new("postgres".to_owned(), folder.join("postgres.log"), move || {
             let mut command = as_user("postgres", &server);
             // What is durable is durable: no setting is weaker than its default.
-            command.arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
+            command.arg("-D").arg(&data).args(["-p", &number, "-c", "listen_addresses=127.0.0.1"]);
             command.arg("-c").arg(format!("unix_socket_directories={}", home.display()));
             command.args(["-c", "max_connections=200"]);
             command

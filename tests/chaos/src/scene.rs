@@ -14,10 +14,10 @@ use quittance_chaos_check::{Apps, Manifest, Snapshot};
 use quittance_client::{Client, api as v1};
 use quittance_tests::{
     StoreKind,
-    deployment::{binary, free_port, postgres_database},
+    deployment::{binary, postgres_database},
+    port::Port,
     scenario::{FILES_MAP, create_customer, register, system},
 };
-
 use tokio::net::TcpStream;
 
 use crate::{
@@ -52,7 +52,7 @@ pub struct Replica {
     pub clock: Option<Clock>,
     pub store_link: Option<Proxy>,
     pub client_link: Proxy,
-    port: u16,
+    port: Port,
 }
 
 pub struct Worker {
@@ -155,11 +155,12 @@ impl Scene {
     }
 
     async fn replica(folder: &Path, n: usize, data: &Path, postgres: Option<&Postgres>) -> Result<Replica, Failure> {
-        let port = free_port();
+        let held = Port::hold();
+        let port = held.number();
         let name = format!("replica-{n}");
         let clock = Clock::new(folder, &name)?;
         let store_link = match postgres {
-            Some(postgres) => Some(Proxy::start(local(postgres.port)).await?),
+            Some(postgres) => Some(Proxy::start(local(postgres.port.number())).await?),
             None => None,
         };
         let url = store_link.as_ref().map(|link| format!("postgres://quittance@127.0.0.1:{}/quittance", link.port));
@@ -178,14 +179,14 @@ impl Scene {
             command
         });
         let client_link = Proxy::start(local(port)).await?;
-        Ok(Replica { process, clock, store_link, client_link, port })
+        Ok(Replica { process, clock, store_link, client_link, port: held })
     }
 
     /// Until every replica listens, which it does when its store is open.
     async fn ready(&self) -> Result<(), Failure> {
         let until = Instant::now() + Duration::from_secs(60);
         for replica in &self.replicas {
-            while TcpStream::connect(local(replica.port)).await.is_err() {
+            while TcpStream::connect(local(replica.port.number())).await.is_err() {
                 if Instant::now() > until {
                     return Err(format!("{} does not answer", replica.process.name).into());
                 }
@@ -225,7 +226,7 @@ impl Scene {
         let token = quittanced(data, &["token", "add", "--name", "print", "--role", "connector", "--system", "print"])?;
         for n in 0..WORKERS {
             let name = format!("worker-{n}");
-            let link = Proxy::start(local(self.replicas[n % self.replicas.len()].port)).await?;
+            let link = Proxy::start(local(self.replicas[n % self.replicas.len()].port.number())).await?;
             let (endpoint, root, token) = (link.endpoint(), self.manifest.apps.files.clone(), token.clone());
             let log = self.folder.join(format!("{name}.log"));
             let process = Process::new(name.clone(), log, move || {
