@@ -1,19 +1,21 @@
 //! The order of one person's instructions (I4): who comes after whom, where it waits for it, and what becomes of the others when one
 //! in the middle goes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use quittance_domain::{
     action::Action,
     ids::{CustomerId, RequestId, SystemId},
-    task::TaskState,
 };
 use quittance_sql::{Column, Engine, Part, Rows, Tx, Val};
 use uuid::Uuid;
 
 use crate::{
-    StoreResult, rekey,
+    StoreResult,
+    earlier::Past,
+    rekey,
     replan::{Insertion, system_id},
+    systems::hold_generation,
 };
 
 /// For each request those that come right before it, one for each of its identifiers at most.
@@ -100,20 +102,6 @@ async fn standing(tx: &mut Tx, customer: &CustomerId, insertions: &[Insertion<'_
     Ok(before)
 }
 
-/// An earlier request, as far as later ones wait for it.
-struct Earlier {
-    /// Planned with an older set of systems: it will still get tasks at those that it lacks.
-    lacks_systems: bool,
-    planned: HashSet<SystemId>,
-    unconfirmed: HashSet<SystemId>,
-}
-
-impl Earlier {
-    fn holds_back(&self, system: &SystemId) -> bool {
-        self.unconfirmed.contains(system) || (self.lacks_systems && !self.planned.contains(system))
-    }
-}
-
 /// At which systems each new task waits for which earlier request.
 pub(crate) async fn held_back(
     tx: &mut Tx,
@@ -122,62 +110,18 @@ pub(crate) async fn held_back(
     before: &Before,
     insertions: &[Insertion<'_>],
 ) -> StoreResult<HashMap<RequestId, Vec<(RequestId, SystemId)>>> {
-    let earlier = earlier(tx, customer, generation, before, insertions).await?;
     let mut result: HashMap<RequestId, Vec<(RequestId, SystemId)>> = HashMap::new();
-    for insertion in insertions {
-        for id in before.get(&insertion.id).into_iter().flatten() {
-            let Some(earlier) = earlier.get(id) else { continue };
-            let held = insertion.tasks.iter().map(|t| &t.system).filter(|system| earlier.holds_back(system));
-            result.entry(insertion.id).or_default().extend(held.map(|system| (*id, system.clone())));
-        }
+    let behind = insertions.iter().filter(|i| before.contains_key(&i.id));
+    let asked: Vec<_> = behind.map(|i| (i.id, i.tasks.iter().map(|t| &t.system).collect())).collect();
+    if asked.is_empty() {
+        return Ok(result);
+    }
+    let past = Past::read(tx, customer, generation, before.clone(), insertions, &asked).await?;
+    for (id, systems) in asked {
+        let held = systems.into_iter().flat_map(|s| past.in_the_way(id, s).into_iter().map(|on| (on, s.clone())));
+        result.entry(id).or_default().extend(held);
     }
     Ok(result)
-}
-
-/// The open ones of the earlier requests. Locked before their tasks are read: whoever confirms one of these, or closes the request,
-/// locks the request too, so nothing is confirmed unseen.
-async fn earlier(
-    tx: &mut Tx,
-    customer: &CustomerId,
-    generation: i64,
-    before: &Before,
-    insertions: &[Insertion<'_>],
-) -> StoreResult<HashMap<RequestId, Earlier>> {
-    let ids: BTreeSet<Uuid> = before.values().flatten().map(|id| id.uuid()).collect();
-    let ids = || Rows::new(vec![Column::uuids(ids.iter().copied())]);
-    let lock = if tx.engine() == Engine::Postgres { "FOR SHARE OF r" } else { "" };
-    let sql = format!(
-        "WITH v(request_id) AS ({{rows}})
-         SELECT r.request_id, r.systems_generation FROM v
-         JOIN requests r ON r.customer_id = $1 AND r.request_id = v.request_id
-         WHERE r.closed_us IS NULL ORDER BY r.request_id {lock}"
-    );
-    let mut earlier = HashMap::new();
-    for row in tx.fetch_rows(&sql, vec![customer.as_str().into()], ids()).await? {
-        let lacks_systems = row.i64(1)? < generation;
-        let open = Earlier { lacks_systems, planned: HashSet::new(), unconfirmed: HashSet::new() };
-        earlier.insert(RequestId::new(row.uuid(0)?), open);
-    }
-    let sql = "WITH v(request_id) AS ({rows})
-         SELECT t.request_id, t.system_id, t.state FROM v
-         JOIN tasks t ON t.customer_id = $1 AND t.request_id = v.request_id";
-    for row in tx.fetch_rows(sql, vec![customer.as_str().into()], ids()).await? {
-        if let Some(open) = earlier.get_mut(&RequestId::new(row.uuid(0)?)) {
-            let system = system_id(&row.text(1)?)?;
-            if row.text(2)? != TaskState::Confirmed.as_str() {
-                open.unconfirmed.insert(system.clone());
-            }
-            open.planned.insert(system);
-        }
-    }
-    // Those of this very transaction are not in the table yet.
-    for insertion in insertions {
-        if let Some(open) = earlier.get_mut(&insertion.id) {
-            open.planned.extend(insertion.tasks.iter().map(|t| t.system.clone()));
-            open.unconfirmed.extend(insertion.tasks.iter().map(|t| t.system.clone()));
-        }
-    }
-    Ok(earlier)
 }
 
 fn key(customer: &CustomerId, id: RequestId) -> Vec<Val> {
@@ -205,44 +149,99 @@ async fn hold_earlier(tx: &mut Tx, customer: &CustomerId, id: RequestId) -> Stor
     Ok(())
 }
 
-/// A request that has not run goes: whoever waited for it waits for those that it had waited for.
+/// A request that has not run goes: whoever waited for it waits for those that it had, or would have, waited for.
 pub(crate) async fn leave(tx: &mut Tx, customer: &CustomerId, id: RequestId) -> StoreResult<()> {
     if tx.engine() == Engine::Postgres {
         hold_earlier(tx, customer, id).await?;
     }
-    tx.execute(
-        "INSERT INTO task_waits (customer_id, request_id, system_id, before_work, on_request_id, on_system_id, until_state)
-         SELECT DISTINCT w.customer_id, w.request_id, w.system_id, w.before_work, r.request_id, w.system_id, w.until_state
-         FROM task_waits w
-         JOIN subject_lines l ON l.customer_id = $1 AND l.request_id = $2
-         JOIN requests r ON r.customer_id = $1 AND r.request_id = l.after_request_id AND r.closed_us IS NULL
-         WHERE w.customer_id = $1 AND w.on_request_id = $2 AND w.request_id <> $2
-           AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.customer_id = $1 AND t.request_id = r.request_id
-             AND t.system_id = w.system_id AND t.state = 'CONFIRMED')
+    let sql = "SELECT request_id, system_id, before_work, until_state FROM task_waits
+               WHERE customer_id = $1 AND on_request_id = $2 AND request_id <> $2";
+    let mut waiting = Vec::new();
+    for row in tx.fetch(sql, key(customer, id)).await? {
+        waiting.push((row.uuid(0)?, system_id(&row.text(1)?)?, row.text(2)?, row.text(3)?));
+    }
+    if !waiting.is_empty() {
+        hand_on(tx, customer, id, waiting).await?;
+    }
+    step_out(tx, customer, id).await
+}
+
+type WaitOfATask = (Uuid, SystemId, String, String);
+
+async fn hand_on(tx: &mut Tx, customer: &CustomerId, id: RequestId, waiting: Vec<WaitOfATask>) -> StoreResult<()> {
+    let sql = "SELECT after_request_id FROM subject_lines WHERE customer_id = $1 AND request_id = $2";
+    let mut before = Before::new();
+    for row in tx.fetch(sql, key(customer, id)).await? {
+        before.entry(id).or_default().insert(RequestId::new(row.uuid(0)?));
+    }
+    let asked = [(id, waiting.iter().map(|(_, system, ..)| system).collect())];
+    let generation = hold_generation(tx).await?;
+    let past = Past::read(tx, customer, generation, before, &[], &asked).await?;
+    let mut waits: Vec<(&WaitOfATask, RequestId)> = Vec::new();
+    for wait in &waiting {
+        waits.extend(past.in_the_way(id, &wait.1).into_iter().map(|on| (wait, on)));
+    }
+    let rows = Rows::new(vec![
+        Column::uuids(waits.iter().map(|(w, _)| w.0)),
+        Column::texts(waits.iter().map(|(w, _)| w.1.as_str())),
+        Column::texts(waits.iter().map(|(w, _)| w.2.as_str())),
+        Column::uuids(waits.iter().map(|(_, on)| on.uuid())),
+        Column::texts(waits.iter().map(|(w, _)| w.3.as_str())),
+    ]);
+    tx.execute_rows(
+        "WITH v(request_id, system_id, before_work, on_request_id, until_state) AS ({rows})
+         INSERT INTO task_waits (customer_id, request_id, system_id, before_work, on_request_id, on_system_id, until_state)
+         SELECT $1, request_id, system_id, before_work, on_request_id, system_id, until_state FROM v WHERE true
          ON CONFLICT DO NOTHING",
-        key(customer, id),
+        vec![customer.as_str().into()],
+        rows,
     )
     .await?;
-    // The one before it in each line, if there is one that is open still.
-    let one_before = "SELECT l.after_request_id FROM subject_lines l
-         JOIN requests r ON r.customer_id = $1 AND r.request_id = l.after_request_id AND r.closed_us IS NULL
-         WHERE l.customer_id = $1 AND l.request_id = $2 AND l.pseudonym = ";
+    Ok(())
+}
+
+/// The one before it in each line, if there is one that somebody may still have to wait for: an open one, or one that keeps its place.
+const ONE_BEFORE: &str = "SELECT l.after_request_id FROM subject_lines l
+     JOIN requests r ON r.customer_id = $1 AND r.request_id = l.after_request_id
+     WHERE l.customer_id = $1 AND l.request_id = $2 AND (r.closed_us IS NULL OR EXISTS (SELECT 1 FROM subject_lines o
+       WHERE o.customer_id = $1 AND o.request_id = l.after_request_id AND o.pseudonym = l.pseudonym)) AND l.pseudonym = ";
+
+/// Who stands right behind it stands right behind the one before it.
+pub(crate) async fn step_out(tx: &mut Tx, customer: &CustomerId, id: RequestId) -> StoreResult<()> {
     tx.execute(
         &format!(
-            "UPDATE subject_lines SET after_request_id = ({one_before} subject_lines.pseudonym)
-             WHERE customer_id = $1 AND after_request_id = $2 AND EXISTS ({one_before} subject_lines.pseudonym)"
+            "UPDATE subject_lines SET after_request_id = ({ONE_BEFORE} subject_lines.pseudonym)
+             WHERE customer_id = $1 AND after_request_id = $2 AND EXISTS ({ONE_BEFORE} subject_lines.pseudonym)"
         ),
         key(customer, id),
     )
     .await?;
     tx.execute(
         &format!(
-            "UPDATE subject_heads SET request_id = ({one_before} subject_heads.pseudonym), previous_request_id = NULL
-             WHERE customer_id = $1 AND request_id = $2 AND EXISTS ({one_before} subject_heads.pseudonym)"
+            "UPDATE subject_heads SET request_id = ({ONE_BEFORE} subject_heads.pseudonym), previous_request_id = NULL
+             WHERE customer_id = $1 AND request_id = $2 AND EXISTS ({ONE_BEFORE} subject_heads.pseudonym)"
         ),
         key(customer, id),
     )
     .await?;
+    let sql = "DELETE FROM subject_lines WHERE customer_id = $1 AND request_id = $2";
+    tx.execute(sql, key(customer, id)).await?;
+    Ok(())
+}
+
+/// Requests that are forgotten give up the places that they kept.
+pub(crate) async fn give_up_places(tx: &mut Tx, customer: &CustomerId, ids: &[RequestId]) -> StoreResult<()> {
+    let rows = tx
+        .fetch_rows(
+            "WITH v(request_id) AS ({rows}) SELECT DISTINCT l.request_id FROM v
+             JOIN subject_lines l ON l.customer_id = $1 AND l.request_id = v.request_id ORDER BY l.request_id",
+            vec![customer.as_str().into()],
+            Rows::new(vec![Column::uuids(ids.iter().map(|id| id.uuid()))]),
+        )
+        .await?;
+    for row in rows {
+        step_out(tx, customer, RequestId::new(row.uuid(0)?)).await?;
+    }
     Ok(())
 }
 
@@ -263,35 +262,43 @@ impl Closed {
     }
 }
 
-// A head that somebody is lining up behind is left to them: to wait for them, while they wait for us, would be a deadlock.
-const FORGET_HEADS_POSTGRES: &str = "WITH v(request_id) AS ({rows})
-     DELETE FROM subject_heads WHERE customer_id = $1 AND pseudonym = ANY (ARRAY(
-       SELECT h.pseudonym FROM subject_heads h WHERE h.customer_id = $1
-         AND h.request_id IN (SELECT request_id FROM v) FOR UPDATE OF h SKIP LOCKED))";
-const FORGET_HEADS_SQLITE: &str = "WITH v(request_id) AS ({rows}) DELETE FROM subject_heads
-     WHERE customer_id = $1 AND request_id IN (SELECT request_id FROM v)";
+/// That it may be passed by: nobody who comes before it is open. Otherwise it keeps its place in that line until it is forgotten, for those
+/// who come next may have to wait for them where it had no task.
+const NOBODY_BEFORE: &str = "NOT EXISTS (
+     WITH RECURSIVE back(request_id) AS (
+       SELECT l.after_request_id FROM subject_lines l
+       WHERE l.customer_id = $1 AND l.request_id = p.request_id AND l.pseudonym = p.pseudonym
+       UNION
+       SELECT l.after_request_id FROM back b
+       JOIN subject_lines l ON l.customer_id = $1 AND l.request_id = b.request_id AND l.pseudonym = p.pseudonym)
+     SELECT 1 FROM back b JOIN requests r ON r.customer_id = $1 AND r.request_id = b.request_id AND r.closed_us IS NULL)";
 
 /// A closed request stands in nobody's way any more.
 pub(crate) fn forget_closed(engine: Engine, customer: &CustomerId, closed: &[Closed]) -> Vec<Part> {
-    let heads = match engine {
-        Engine::Postgres => FORGET_HEADS_POSTGRES,
-        Engine::Sqlite | Engine::MySql => FORGET_HEADS_SQLITE,
-    };
-    let all = || closed.iter().map(|c| c.request.uuid());
-    let ended = closed.iter().filter(|c| c.ends_restrictions).map(|c| c.request.uuid());
+    // A head that somebody is lining up behind is left to them: to wait for them, while they wait for us, would be a deadlock.
+    let lock = if engine == Engine::Postgres { "FOR UPDATE OF p SKIP LOCKED" } else { "" };
+    let heads = format!(
+        "WITH v(request_id) AS ({{rows}}) DELETE FROM subject_heads WHERE customer_id = $1 AND pseudonym {} (
+           SELECT p.pseudonym FROM subject_heads p WHERE p.customer_id = $1
+             AND p.request_id IN (SELECT request_id FROM v) AND {NOBODY_BEFORE} {lock}{}",
+        if engine == Engine::Postgres { "= ANY (ARRAY" } else { "IN" },
+        if engine == Engine::Postgres { "))" } else { ")" },
+    );
+    let lines = format!(
+        "WITH v(request_id) AS ({{rows}}) DELETE FROM subject_lines AS p
+         WHERE p.customer_id = $1 AND p.request_id IN (SELECT request_id FROM v) AND {NOBODY_BEFORE}"
+    );
+    let all = || closed.iter().map(|c| c.request.uuid()).collect();
+    let ended = closed.iter().filter(|c| c.ends_restrictions).map(|c| c.request.uuid()).collect();
     let part =
         |sql: &str, ids: Vec<Uuid>| Part::new(sql, vec![customer.as_str().into()], Rows::new(vec![Column::uuids(ids)]));
     vec![
-        part(heads, all().collect()),
-        part(
-            "WITH v(request_id) AS ({rows}) DELETE FROM subject_lines
-             WHERE customer_id = $1 AND request_id IN (SELECT request_id FROM v)",
-            all().collect(),
-        ),
+        part(&heads, all()),
+        part(&lines, all()),
         part(
             "WITH v(request_id) AS ({rows}) DELETE FROM restrictions
              WHERE customer_id = $1 AND ended_by_request_id IN (SELECT request_id FROM v)",
-            ended.collect(),
+            ended,
         ),
     ]
 }

@@ -119,7 +119,9 @@ pub(crate) async fn forget_left_heads(
     tx.execute_rows(
         "WITH v(pseudonym) AS ({rows}) DELETE FROM subject_heads WHERE customer_id = $1 AND pseudonym IN (SELECT pseudonym FROM v)
            AND request_id IN (SELECT r.request_id FROM requests r WHERE r.customer_id = $1 AND r.closed_us IS NOT NULL
-             AND r.request_id = subject_heads.request_id)",
+             AND r.request_id = subject_heads.request_id)
+           AND NOT EXISTS (SELECT 1 FROM subject_lines l WHERE l.customer_id = $1
+             AND l.request_id = subject_heads.request_id AND l.pseudonym = subject_heads.pseudonym)",
         vec![customer.as_str().into()],
         Rows::new(vec![Column::bytes(names)]),
     )
