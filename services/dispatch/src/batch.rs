@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use quittance_connectors::ConnectorError;
 use quittance_domain::{
     ids::{CustomerId, RequestId},
     system::System,
@@ -12,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Clock, DispatchLimits,
-    execute::{Execution, Ran, hand_back},
+    execute::{Execution, Ran, hand_back, retry},
     heartbeat,
     registry::ConnectorRegistry,
 };
@@ -82,9 +81,7 @@ impl Workshop {
     }
 
     fn put_off(&self, tasks: &[LeasedTask], reason: &str) -> Vec<Report> {
-        let at = self.clock.now().checked_add(self.limits.retry_base()).unwrap_or(self.clock.now());
-        let leases: Vec<_> = tasks.iter().map(|t| (t.key.request, t.lease)).collect();
-        hand_back(&leases, at, reason)
+        tasks.iter().map(|task| retry(self.clock.as_ref(), &self.limits, task, reason)).collect()
     }
 
     async fn execute_version(
@@ -99,7 +96,8 @@ impl Workshop {
             Ok(connector) => connector,
             Err(error) => {
                 tracing::warn!(system = %system.id, %error, "no connector");
-                ran.unavailable |= matches!(error, ConnectorError::Unavailable(_));
+                // A secret that is none, say: whatever it is, no batch fares better.
+                ran.unavailable = true;
                 ran.reports.extend(self.put_off(tasks, &error.to_string()));
                 return;
             }

@@ -32,6 +32,8 @@ const STALLED_MAX: u32 = 2;
 /// Of a task that alone ran out of time.
 const OUT_OF_TIME: &str = "OUT_OF_TIME: alone it takes the system longer than a third of the lease. Add an index, end what locks its \
                            rows, or raise dispatch.lease_s; then retry it";
+/// How [`SubjectError::NotYet`] begins.
+const READ_BACK_FOUND: &str = "read-back found";
 /// Up to here a batch waits for replicas itself; longer, and the task is put aside.
 const SETTLE_IN_BATCH_MAX: Duration = Duration::from_secs(3);
 /// Marks a task whose act is done and whose replicas had time to settle.
@@ -105,6 +107,14 @@ impl<'a> Apart<'a> {
 
 fn report(task: &LeasedTask, result: ReportResult) -> Report {
     Report { request: task.key.request, lease: task.lease, result }
+}
+
+/// Again, after a while.
+pub(crate) fn retry(clock: &dyn Clock, limits: &DispatchLimits, task: &LeasedTask, reason: &str) -> Report {
+    let attempt = task.attempts.saturating_sub(1);
+    let wait = full_jitter(attempt, limits.retry_base(), limits.retry_cap(), clock.chance());
+    let at = clock.now().checked_add(wait).unwrap_or(Timestamp::MAX);
+    report(task, ReportResult::Retry { at, reason: reason.to_owned() })
 }
 
 /// As a stack takes them: the first half is on top.
@@ -183,10 +193,7 @@ impl Execution<'_> {
     }
 
     fn retry(&self, task: &LeasedTask, reason: &str) -> Report {
-        let attempt = task.attempts.saturating_sub(1);
-        let wait = full_jitter(attempt, self.limits.retry_base(), self.limits.retry_cap(), self.clock.chance());
-        let at = self.clock.now().checked_add(wait).unwrap_or(Timestamp::MAX);
-        report(task, ReportResult::Retry { at, reason: reason.to_owned() })
+        retry(self.clock, self.limits, task, reason)
     }
 
     /// It may have waited for a lock: it is tried again, and a person looks at what never ends in time.
@@ -495,7 +502,10 @@ impl Execution<'_> {
 
     fn subject_failed(&self, task: &LeasedTask, error: &SubjectError) -> Report {
         match error {
-            SubjectError::NotYet { .. } if task.attempts < self.limits.read_back_attempts_max => {
+            // An outage before it counts as attempts, too: what has failed once at read-back alone is tried again.
+            SubjectError::NotYet { .. }
+                if task.attempts < self.limits.read_back_attempts_max || !task.reason.starts_with(READ_BACK_FOUND) =>
+            {
                 self.retry(task, &error.to_string())
             }
             SubjectError::NoUsableIdentifier => {

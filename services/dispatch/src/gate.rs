@@ -51,7 +51,7 @@ impl Gate {
 
     /// Full, or its breaker open. What the rate refuses is only known when it is asked for.
     pub fn takes_nothing(&self) -> bool {
-        self.permits.available_permits() == 0 || self.breaker.is_open(self.clock.now())
+        self.permits.available_permits() == 0 || self.breaker.is_open(self.clock.steady())
     }
 
     /// Nothing of it is in work.
@@ -62,7 +62,7 @@ impl Gate {
     /// Lets one batch pass, which holds the permit while it is worked on. What a full gate or an open breaker refuses costs no rate; what
     /// the rate refuses, no half-open breaker its one attempt.
     pub fn admit(&mut self) -> Option<OwnedSemaphorePermit> {
-        let now = self.clock.now();
+        let now = self.clock.steady();
         let permit = self.permits.clone().try_acquire_owned().ok()?;
         let passes = !self.breaker.is_open(now)
             && self.rate.as_ref().is_none_or(|rate| rate.check().is_ok())
@@ -74,8 +74,8 @@ impl Gate {
     pub fn came_back(&mut self, worked: Option<bool>) {
         match worked {
             Some(true) => self.breaker.succeeded(),
-            Some(false) => self.breaker.failed(self.clock.now()),
-            None => self.breaker.not_used(self.clock.now()),
+            Some(false) => self.breaker.failed(self.clock.steady()),
+            None => self.breaker.not_used(self.clock.steady()),
         }
     }
 }
