@@ -2,6 +2,7 @@
 
 pub mod app_database;
 pub mod authority;
+pub mod certificates;
 pub mod deployment;
 pub mod port;
 pub mod servers;

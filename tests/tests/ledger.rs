@@ -5,18 +5,15 @@ use std::time::Duration;
 use quittance_api::v1;
 use quittance_client::Client;
 use quittance_ledger::{
-    certificate::{
-        CertifiedState, DecisionKind, KeyStatus, NotProcessedCause, SubjectOpening, TrustedKey, check_consistency, open,
-    },
+    certificate::{CertifiedState, DecisionKind, NotProcessedCause, SubjectOpening, TrustedKey, open},
     checkpoint::LogKeys,
-    key::VerifierKey,
     tlog_proof::TlogProof,
-    tree::MerkleHash,
 };
 use quittance_sql::Engine;
 use quittance_tests::{
     AppDatabase, Deployment, StoreKind,
     app_database::{CRM_MAP, email},
+    certificates::{check, keys},
     deployment::binary,
     scenario::{acme_with_crm_and_shop, by_email, certificate, completed, create, create_customer, register, system},
 };
@@ -34,26 +31,6 @@ async fn scene(store: StoreKind) -> Scene {
     let (crm, shop) = acme_with_crm_and_shop(&deployment, (Engine::Sqlite, Engine::Postgres), 50).await;
     let acme = deployment.client(&deployment.customer_token("acme")).await;
     Scene { deployment, acme, _crm: crm, _shop: shop }
-}
-
-/// The log's public keys as the operator publishes them.
-fn keys(deployment: &Deployment) -> LogKeys {
-    let history = std::fs::read(deployment.data().join("ledger/keys/history.json")).unwrap();
-    let history: Vec<quittance_ledger::certificate::LogKey> = serde_json::from_slice(&history).unwrap();
-    let kept = history.iter().filter(|key| key.status != KeyStatus::Revoked);
-    LogKeys::new(kept.map(|key| key.vkey.parse::<VerifierKey>().unwrap()).collect()).unwrap()
-}
-
-/// What `quittance verify` does, with nothing but the file and the log's keys.
-fn check(file: &[u8], keys: &LogKeys) -> quittance_ledger::certificate::Certificate {
-    let trusted: Vec<TrustedKey> = keys.keys().iter().map(TrustedKey::from).collect();
-    let certificate = open(file, &trusted).unwrap().certificate;
-    check_consistency(&certificate).unwrap();
-    for entry in &certificate.entries {
-        let proof = TlogProof::parse(entry.proof.as_bytes()).unwrap();
-        proof.verify(&MerkleHash::of_entry(&entry.leaf.0), keys, &[]).unwrap();
-    }
-    certificate
 }
 
 async fn a_certificate_is_checked_without_us(store: StoreKind) {

@@ -148,9 +148,9 @@ pub enum SubjectError {
     NoUsableIdentifier,
     /// To look for it in other systems would be to look for other people there.
     #[error(
-        "YIELDED_BY_OTHERS: the {0} that the subject's rows give away stands on other people's rows too. Correct the rows, and retry. Where they are \
-         the subject's, or where the column never tells people apart and yields must not name it: give the task up, and have the customer instruct \
-         anew, with all identifiers or by the new map"
+        "YIELDED_BY_OTHERS: the {0} that the subject's rows give away stands on other people's rows too. Correct the rows, and retry. Where the \
+         column never tells people apart: take it out of yields in the data map, and retry. Where they are all the subject's: give the task up, and \
+         have the customer instruct anew, with all identifiers"
     )]
     YieldedByOthers(IdentifierKind),
     #[error("the old value or record named for {collection}.{field} is not there")]

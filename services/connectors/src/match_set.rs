@@ -145,6 +145,9 @@ pub struct MatchSet {
     /// The masks' pseudonym: fixed here, so that a rerun writes the same.
     #[serde(rename = "p", default, skip_serializing_if = "String::is_empty")]
     pub pseudonym: String,
+    /// Found by an earlier version of the map: what a later find sees is as that one says.
+    #[serde(rename = "e", default, skip_serializing_if = "std::ops::Not::not")]
+    pub carried: bool,
 }
 
 impl MatchSet {
@@ -158,7 +161,7 @@ impl MatchSet {
 
     /// The part that is held at `now`, and when the first of it is not any more. Without identifiers: by its keys and marks it is found again.
     pub fn held_at(&self, now: Timestamp) -> Option<(Self, Timestamp)> {
-        let mut held = Self { collections: BTreeMap::new(), pseudonym: self.pseudonym.clone() };
+        let mut held = Self { collections: BTreeMap::new(), pseudonym: self.pseudonym.clone(), carried: self.carried };
         let mut ends = Vec::new();
         for (name, rows) in &self.collections {
             let (rows, until): (Vec<_>, Vec<_>) = rows.iter().filter_map(|row| row.held_at(now)).unzip();
@@ -171,9 +174,10 @@ impl MatchSet {
     }
 
     /// Adds what a later find saw. A row that both hold keeps what was known first: it was whole then. But one that was shared, and is
-    /// the subject's alone by now, is treated so, and one that is shared by now. Answers whether anything was added.
+    /// the subject's alone by now, is treated so, and one that is shared by now; and after a change of the map the later find is right. Answers whether anything was added.
     pub fn absorb(&mut self, later: Self) -> bool {
-        let mut added = false;
+        let carried = std::mem::take(&mut self.carried);
+        let mut added = carried;
         for (name, rows) in later.collections {
             let mine = self.collections.entry(name).or_default();
             // A row may be the subject's and point at another of the subject's besides.
@@ -182,7 +186,9 @@ impl MatchSet {
             for row in rows {
                 match known.get(&name(&row)).map(|at| &mut mine[*at]) {
                     None => mine.push(row),
-                    Some(known) if known.fate == RowFate::Redact && row.fate != RowFate::Redact => known.take_over(row),
+                    Some(known) if carried || (known.fate == RowFate::Redact && row.fate != RowFate::Redact) => {
+                        known.take_over(row);
+                    }
                     // It stands as it did, and is somebody else's too by now.
                     Some(known) if row.ends_redacted() && !known.ends_redacted() && known.fate != RowFate::Unpoint => {
                         known.take_over(row);
@@ -260,7 +266,8 @@ mod tests {
             ..row("fields", RowFate::Mask)
         };
         let orders = vec![row("gone", RowFate::Delete), held("ended", 5), held("longer", 90), held("held", 60), fields];
-        let set = MatchSet { collections: [("orders".to_owned(), orders)].into(), pseudonym: "anon-1".to_owned() };
+        let pseudonym = "anon-1".to_owned();
+        let set = MatchSet { collections: [("orders".to_owned(), orders)].into(), pseudonym, carried: false };
         let (kept, until) = set.held_at(at(10)).unwrap();
         assert_eq!((until, kept.pseudonym.as_str()), (at(50), "anon-1"));
         let keys: Vec<&str> = kept.collections["orders"].iter().map(|row| row.key[0].as_str()).collect();

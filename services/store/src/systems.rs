@@ -1,6 +1,6 @@
 //! Systems and their data maps. Deployment-wide; few; kept in memory as a [`Topology`].
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use quittance_domain::{
     Timestamp,
@@ -9,7 +9,7 @@ use quittance_domain::{
     plan::SystemFacts,
     system::{Registration, System, SystemRole},
 };
-use quittance_sql::{Engine, Row, Tx, Val};
+use quittance_sql::{Column, Engine, Row, Rows, Tx, Val};
 
 use crate::{
     Store, StoreError, StoreResult,
@@ -115,6 +115,40 @@ async fn insert_map(
     Ok(())
 }
 
+/// As it was registered, with the map in force.
+pub(crate) async fn in_force(tx: &mut Tx, system: &SystemId) -> StoreResult<System> {
+    let row = tx.fetch_one(&format!("{SELECT} WHERE s.system_id = $1"), vec![system.as_str().into()]).await?;
+    read(&row.ok_or(StoreError::NotFound("the system"))?)
+}
+
+/// Of these systems, those that are told where an instruction says so, and asked nothing else.
+pub(crate) async fn recipients(
+    tx: &mut Tx,
+    systems: impl Iterator<Item = &SystemId>,
+) -> StoreResult<HashSet<SystemId>> {
+    let rows = tx
+        .fetch_rows(
+            "WITH v(system_id) AS ({rows}) SELECT s.body FROM v JOIN systems s ON s.system_id = v.system_id",
+            Vec::new(),
+            Rows::new(vec![Column::texts(systems.map(SystemId::as_str))]),
+        )
+        .await?;
+    let mut found = HashSet::new();
+    for row in rows {
+        let registration: Registration = serde_json::from_str(&row.text(0)?).map_err(broken)?;
+        if registration.role == SystemRole::Recipient {
+            found.insert(registration.id);
+        }
+    }
+    Ok(found)
+}
+
+pub(crate) async fn data_map(tx: &mut Tx, system: &SystemId, version: i64) -> StoreResult<DataMap> {
+    let sql = "SELECT body FROM data_maps WHERE system_id = $1 AND version = $2";
+    let row = tx.fetch_one(sql, vec![system.as_str().into(), version.into()]).await?;
+    serde_json::from_str(&row.ok_or(StoreError::NotFound("the data map"))?.text(0)?).map_err(broken)
+}
+
 impl Store {
     pub async fn topology(&self) -> StoreResult<Topology> {
         let mut tx = self.deployment_tx().await?;
@@ -211,8 +245,6 @@ impl Store {
     /// The map that a task was planned with.
     pub async fn data_map(&self, system: &SystemId, version: i64) -> StoreResult<DataMap> {
         let mut tx = self.deployment_read().await?;
-        let sql = "SELECT body FROM data_maps WHERE system_id = $1 AND version = $2";
-        let row = tx.fetch_one(sql, vec![system.as_str().into(), version.into()]).await?;
-        serde_json::from_str(&row.ok_or(StoreError::NotFound("the data map"))?.text(0)?).map_err(broken)
+        data_map(&mut tx, system, version).await
     }
 }

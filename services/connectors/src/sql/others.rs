@@ -78,7 +78,7 @@ pub(super) async fn second_owners(walk: &mut Walk<'_, '_>) -> Result<BySubject, 
 pub(super) fn another_owner(plan: &Plan, set: &Rowset<'_>, row: usize) -> SubjectError {
     SubjectError::Other(format!(
         "a row of collection {} has another owner besides, who is not the subject: it stays as it is. Decide whose it is in the data, and retry; if \
-         such rows are to go with any of their owners, say shared: delete in the map, give the task up, and have the customer instruct anew",
+         such rows are to go with any of their owners, say shared: delete in the map, and retry",
         plan.map_of(set.rows[row].collection).name
     ))
 }

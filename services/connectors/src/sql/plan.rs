@@ -202,7 +202,7 @@ impl Plan {
 
     /// Whether rows refer to this collection's by that column.
     pub fn is_linked(&self, at: usize, column: &str) -> bool {
-        linked_columns(&self.map, &self.map_of(at).name).into_iter().any(|name| name == column)
+        self.map.linked_columns(&self.map_of(at).name).into_iter().any(|name| name == column)
     }
 
     pub fn index(&self, name: &str) -> Option<usize> {
@@ -288,7 +288,7 @@ impl Compiler<'_> {
             // Not `want`: position and key must agree even if a column is named twice.
             shape.texts.push(d.text(&self.column(name)?));
         }
-        for name in linked_columns(self.map, &c.name) {
+        for name in self.map.linked_columns(&c.name) {
             if !c.key.contains(name) {
                 let position = shape.want(d.text(&self.column(name)?));
                 shape.linked.push(position);
@@ -326,7 +326,7 @@ impl Compiler<'_> {
         let of = &self.map.collections[owner];
         let there = Compiler { c: of, at: owner, ..*self };
         let extra: Vec<&String> =
-            linked_columns(self.map, &of.name).into_iter().filter(|name| !of.key.contains(*name)).collect();
+            self.map.linked_columns(&of.name).into_iter().filter(|name| !of.key.contains(*name)).collect();
         let retained = indices(of, |erase| matches!(erase, FieldErasure::Retain(_)));
         let shape = there.shape(of, &retained)?;
         let mut plan = LinkPlan {
@@ -380,18 +380,6 @@ impl Compiler<'_> {
             .cloned()
             .ok_or_else(|| ConnectorError::Refused(format!("collection {}: column {name} is not there", self.c.name)))
     }
-}
-
-/// Columns of a collection that links and pointers of others (or its own) lead to, each once, in the order of the map.
-fn linked_columns<'m>(map: &'m DataMap, name: &str) -> Vec<&'m String> {
-    let mut found: Vec<&String> = Vec::new();
-    let links = map.collections.iter().flat_map(|c| c.owned_by.iter().chain(c.points_at.iter().map(|p| &p.link)));
-    for (_, there) in links.filter(|link| link.collection == name).flat_map(|link| &link.fields) {
-        if !found.contains(&there) {
-            found.push(there);
-        }
-    }
-    found
 }
 
 fn indices(c: &Collection, wanted: impl Fn(&FieldErasure) -> bool) -> Vec<usize> {

@@ -201,6 +201,18 @@ impl DataMap {
         self.collections.iter().find(|c| c.name == name)
     }
 
+    /// Columns of a collection that links and pointers of others (or its own) lead to, each once, in the order of the map.
+    pub fn linked_columns(&self, collection: &str) -> Vec<&String> {
+        let mut found: Vec<&String> = Vec::new();
+        let links = self.collections.iter().flat_map(|c| c.owned_by.iter().chain(c.points_at.iter().map(|p| &p.link)));
+        for (_, there) in links.filter(|link| link.collection == collection).flat_map(|link| &link.fields) {
+            if !found.contains(&there) {
+                found.push(there);
+            }
+        }
+        found
+    }
+
     /// Whether some field of this collection has this category.
     pub fn has_category(&self, collection: &str, category: &str) -> bool {
         self.collection(collection).is_some_and(|c| c.fields.iter().any(|field| field.category == category))

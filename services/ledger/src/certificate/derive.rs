@@ -202,7 +202,10 @@ impl Collected {
             Event::Planned { at_us, systems } => {
                 for planned in systems {
                     let planned_at = entry.asserted(*at_us)?;
-                    if self.planned.insert(planned.system.clone(), (planned.map_version, planned_at)).is_some() {
+                    let before = self.planned.insert(planned.system.clone(), (planned.map_version, planned_at));
+                    // An operator retried it by a later version of the system's data map.
+                    let is_later = before.is_none_or(|(version, _)| version < planned.map_version);
+                    if !is_later || self.confirmed.contains_key(&planned.system) {
                         return Err(entry.fault(EntryFault::PlannedTwice(planned.system.clone())));
                     }
                 }

@@ -145,7 +145,12 @@ pub fn instructed(action: Action) -> Event {
 }
 
 pub fn planned(systems: &[&str]) -> Event {
-    let systems = systems.iter().map(|id| PlannedSystem { system: system(id), map_version: 3 }).collect();
+    planned_by(systems, 3)
+}
+
+/// By a version of their maps.
+pub fn planned_by(systems: &[&str], map_version: u32) -> Event {
+    let systems = systems.iter().map(|id| PlannedSystem { system: system(id), map_version }).collect();
     Event::Planned { at_us: us("2026-03-02T09:15:04.120334Z"), systems }
 }
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use quittance_api::v1::{self, request_service_server::RequestService};
+use quittance_connectors::carry;
 use quittance_domain::{
+    data_map::DataMap,
     ids::{CustomerId, IdError, RequestId, TaskKey, parse_request_name},
     outcome::{Confirmation, EvidenceKind, OutcomeKind},
 };
@@ -328,7 +330,8 @@ async fn one_task(app: &App, key: &TaskKey) -> ApiResult<v1::Task> {
 async fn retry_task(app: &App, request: Request<v1::RetryTaskRequest>) -> ApiResult<v1::RetryTaskResponse> {
     let caller = caller(&request)?;
     let key = operated(&caller, &request.get_ref().name)?;
-    app.store.retry_task(&key, &caller.principal(), app.now()).await?;
+    let carried = |stored: &[u8], from: &DataMap, to: &DataMap| carry(stored, from, to).map_err(|e| e.to_string());
+    app.store.retry_task(&key, &caller.principal(), app.now(), &carried).await?;
     app.dispatch.wake();
     Ok(v1::RetryTaskResponse { task: Some(one_task(app, &key).await?) })
 }

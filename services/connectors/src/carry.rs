@@ -1,0 +1,90 @@
+//! What was found by one version of a data map, for a task that goes on by another: a match set names fields, links and identifiers by
+//! their places in the map.
+
+use quittance_domain::data_map::{Collection, DataMap};
+
+use crate::{MatchSet, MatchedRow, RowFate};
+
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CannotCarry {
+    #[error("the match set does not parse")]
+    Unreadable,
+    #[error("rows were found in the collection {0}, which the data map in force does not have")]
+    NoCollection(String),
+    #[error("rows were found in the collection {collection}, and the data map in force has another {what} for it")]
+    Changed { collection: String, what: &'static str },
+}
+
+/// Of a stored match set. A later find decides what becomes of its rows; of those that it does not see any more, what was decided stands.
+pub fn carry(stored: &[u8], from: &DataMap, to: &DataMap) -> Result<Vec<u8>, CannotCarry> {
+    let mut set: MatchSet = serde_json::from_slice(stored).map_err(|_| CannotCarry::Unreadable)?;
+    for (name, rows) in &mut set.collections {
+        let of = |map| DataMap::collection(map, name).ok_or_else(|| CannotCarry::NoCollection(name.clone()));
+        let (from, to) = (Side { map: from, c: of(from)? }, Side { map: to, c: of(to)? });
+        let changed = |what| CannotCarry::Changed { collection: name.clone(), what };
+        if from.c.table != to.c.table || from.c.key != to.c.key || from.c.customer_field != to.c.customer_field {
+            return Err(changed("table, key or customer's column"));
+        }
+        for row in rows {
+            row.carry(&from, &to).map_err(changed)?;
+        }
+    }
+    set.carried = true;
+    serde_json::to_vec(&set).map_err(|_| CannotCarry::Unreadable)
+}
+
+/// One collection, in its map.
+struct Side<'m> {
+    map: &'m DataMap,
+    c: &'m Collection,
+}
+
+/// Where what stood at `place` stands now.
+fn moved<T: PartialEq>(place: u16, from: &[T], to: &[T]) -> Option<u16> {
+    let it = from.get(usize::from(place))?;
+    u16::try_from(to.iter().position(|other| other == it)?).ok()
+}
+
+impl MatchedRow {
+    fn carry(&mut self, from: &Side<'_>, to: &Side<'_>) -> Result<(), &'static str> {
+        const POINTER: &str = "points_at";
+        let rule = |place: u16| {
+            let rules = |c: &Collection| c.identifiers.iter().map(|r| (r.kind, r.field.clone(), r.matching)).collect();
+            let (from, to): (Vec<_>, Vec<_>) = (rules(from.c), rules(to.c));
+            moved(place, &from, &to).ok_or("way from an identifier to them")
+        };
+        let links = |c: &Collection| -> Vec<_> { c.points_at.iter().map(|p| p.link.clone()).collect() };
+        let pointer = |place| moved(place, &links(from.c), &links(to.c)).ok_or(POINTER);
+        let names = |c: &Collection| -> Vec<_> { c.fields.iter().map(|f| f.name.clone()).collect() };
+        let field = |place| moved(place, &names(from.c), &names(to.c));
+        let is_pointer = self.fate == RowFate::Unpoint;
+        for place in &mut self.rules {
+            *place = if is_pointer { pointer(*place)? } else { rule(*place)? };
+        }
+        for (place, _) in &mut self.known_by {
+            *place = rule(*place)?;
+        }
+        if let Some(via) = &mut self.via {
+            let owner = |place| moved(place, &from.c.owned_by, &to.c.owned_by).ok_or("owned_by");
+            via.link = if is_pointer { pointer(via.link)? } else { owner(via.link)? };
+        }
+        // What is not mapped any more is nobody's to count; but what is retained is not let go of unseen.
+        self.filled = self.filled.iter().filter_map(|place| field(*place)).collect();
+        for (place, _) in &mut self.held_fields {
+            *place = field(*place).ok_or("set of retained fields")?;
+        }
+        if self.held_by.as_ref().is_some_and(|name| to.map.collection(name).is_none()) {
+            return Err("collection that holds them");
+        }
+        let linked = |side: &Side<'_>| -> Vec<String> {
+            let all = side.map.linked_columns(&side.c.name).into_iter();
+            all.filter(|name| !side.c.key.contains(*name)).cloned().collect()
+        };
+        let (before, values) = (linked(from), std::mem::take(&mut self.linked));
+        if !values.is_empty() {
+            let value = |name: &String| values.get(before.iter().position(|n| n == name)?).cloned().flatten();
+            self.linked = linked(to).iter().map(value).collect();
+        }
+        Ok(())
+    }
+}
