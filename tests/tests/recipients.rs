@@ -6,7 +6,7 @@ use quittance_sql::Engine;
 use quittance_tests::{
     AppDatabase, Deployment, StoreKind,
     app_database::{CRM_MAP, email},
-    scenario::{agreement, by_email, completed, create, create_customer, new_id, outcomes, register, system},
+    scenario::{agreement, by_email, completed, create, create_customer, new_id, outcomes, register, system, wait_for},
 };
 use tonic::Code;
 use tonic_types::StatusExt as _;
@@ -52,6 +52,38 @@ async fn scene(store: StoreKind) -> Scene {
     operator.customers().create_agreement(signed).await.unwrap();
     let acme = deployment.client(&deployment.customer_token("acme")).await;
     Scene { deployment, acme }
+}
+
+/// Nobody works for it, and the letter lies on the desk.
+#[tokio::test]
+async fn what_was_told_on_paper_is_recorded_though_no_worker_ever_came() {
+    let s = scene(StoreKind::Sqlite).await;
+    let operator = s.deployment.operator().await;
+    let request = create(&s.acme, telling(1, &["bank"])).await.unwrap();
+    let due = |request: &v1::Request| {
+        request.tasks.iter().any(|t| t.name.ends_with("bank-desk") && t.state() == v1::TaskState::Pending)
+    };
+    let task = wait_for(&s.acme, &request.name, due).await.tasks;
+    let task = task.into_iter().find(|t| t.name.ends_with("bank-desk")).unwrap();
+    let told = v1::Outcome {
+        collection: "*".to_owned(),
+        category: "*".to_owned(),
+        outcome: v1::OutcomeKind::Notified.into(),
+        grade: v1::Grade::Executed.into(),
+        count: 1,
+        ..Default::default()
+    };
+    let letter = v1::Evidence {
+        kind: v1::EvidenceKind::DocumentDigest.into(),
+        reference: "letter of 23 November".to_owned(),
+        sha256: "5f".repeat(32),
+        ..Default::default()
+    };
+    let resolve = v1::ResolveTaskRequest { name: task.name, outcomes: vec![told], evidence: Some(letter) };
+    operator.requests().resolve_task(resolve).await.unwrap();
+    let done = completed(&s.acme, &request.name).await;
+    assert_eq!(done.state(), v1::RequestState::Completed);
+    assert!(outcomes(&done).contains(&"bank-desk * * NOTIFIED EXECUTED 1".to_owned()), "{:?}", outcomes(&done));
 }
 
 /// By whichever agreement the process knew.

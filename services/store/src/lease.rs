@@ -19,6 +19,7 @@ use crate::{
     agreements::time_zone,
     log_upkeep::LOG_GOES_ON,
     replan::system_id,
+    report::touch_requests,
     seal::{RequestKey, SealedColumn, WrappedKey},
     tx::{parsed, time, us},
 };
@@ -186,9 +187,9 @@ impl Store {
             });
         }
         // Declined while it was at work, and put off or forgotten by its worker since: no attempt begins any more (I1).
-        leave_to_a_person(tx, ready, "REQUEST_CLOSED", closed).await?;
+        leave_to_a_person(tx, ready, now, "REQUEST_CLOSED", closed).await?;
         // It will not open the next time either, and must not hold up the rest.
-        leave_to_a_person(tx, ready, "UNSEALABLE", unsealable).await?;
+        leave_to_a_person(tx, ready, now, "UNSEALABLE", unsealable).await?;
         put_aside(tx, ready, now, keyless).await?;
         tasks.sort_by_key(|t| t.key.request);
         Ok((tasks, time_zone))
@@ -350,15 +351,24 @@ async fn stored_meanwhile(tx: &mut Tx, ready: &ReadyWork, claimed: &[Row]) -> St
     rows.iter().map(|row| Ok((row.uuid(0)?, row.bytes(1)?))).collect()
 }
 
-async fn leave_to_a_person(tx: &mut Tx, ready: &ReadyWork, reason: &str, tasks: Vec<Uuid>) -> StoreResult<()> {
+async fn leave_to_a_person(
+    tx: &mut Tx,
+    ready: &ReadyWork,
+    now: Timestamp,
+    reason: &str,
+    tasks: Vec<Uuid>,
+) -> StoreResult<()> {
+    if tasks.is_empty() {
+        return Ok(());
+    }
     tx.execute_rows(
         "WITH v(request_id) AS ({rows}) UPDATE tasks SET state = 'NEEDS_ATTENTION', reason = $3 FROM v
          WHERE tasks.customer_id = $1 AND tasks.system_id = $2 AND tasks.request_id = v.request_id",
         vec![ready.customer.as_str().into(), ready.system.as_str().into(), reason.into()],
-        Rows::new(vec![Column::uuids(tasks)]),
+        Rows::new(vec![Column::uuids(tasks.iter().copied())]),
     )
     .await?;
-    Ok(())
+    touch_requests(tx, &ready.customer, now, tasks).await
 }
 
 /// What cannot be opened does not hold up the rest. Its key may come back: it is tried again.

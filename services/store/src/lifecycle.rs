@@ -38,7 +38,7 @@ pub struct Extension {
 }
 
 /// Holds an objected request's tasks: a wait on a system that never is.
-const CUSTOMERS_WORD: &str = "";
+pub(crate) const CUSTOMERS_WORD: &str = "";
 
 pub(crate) async fn locked_state(tx: &mut Tx, customer: &CustomerId, id: RequestId) -> StoreResult<RequestState> {
     let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE" } else { "" };
@@ -185,11 +185,11 @@ impl Store {
         for row in held {
             candidates.insert((id.uuid(), row.text(0)?));
         }
-        tx.execute(
-            "UPDATE tasks SET reason = '' WHERE customer_id = $1 AND request_id = $2 AND state = 'WAITING' AND reason = 'OBJECTED'",
-            key(customer, id),
-        )
-        .await?;
+        let sql = "UPDATE tasks SET reason = '' WHERE customer_id = $1 AND request_id = $2 AND state = 'WAITING' AND reason = 'OBJECTED'
+                   RETURNING system_id";
+        for row in tx.fetch(sql, key(customer, id)).await? {
+            candidates.insert((id.uuid(), row.text(0)?));
+        }
         // Where all had been confirmed meanwhile, the sweep that replans also completes.
         tx.execute(
             "UPDATE requests SET systems_generation = 0 WHERE customer_id = $1 AND request_id = $2 AND open_tasks = 0",
@@ -249,12 +249,19 @@ impl Store {
     ) -> StoreResult<()> {
         let mut tx = self.customer_tx(customer).await?;
         let state = transition(locked_state(&mut tx, customer, id).await?, RequestEvent::Object)?;
+        // Locked, so that no worker puts one off, or leases one, between the two statements.
+        if tx.engine() == Engine::Postgres {
+            let lock =
+                "SELECT system_id FROM tasks WHERE customer_id = $1 AND request_id = $2 ORDER BY system_id FOR UPDATE";
+            tx.fetch(lock, key(customer, id)).await?;
+        }
         let mut args = key(customer, id);
         args.push(CUSTOMERS_WORD.into());
         tx.execute(
+            // What is at work may finish. If it is put off instead, and nothing had been found to be changed, it has not begun.
             "INSERT INTO task_waits (customer_id, request_id, system_id, before_work, on_request_id, on_system_id, until_state)
              SELECT customer_id, request_id, system_id, work, request_id, $3, 'CONFIRMED' FROM tasks
-             WHERE customer_id = $1 AND request_id = $2 AND state IN ('WAITING', 'PENDING')
+             WHERE customer_id = $1 AND request_id = $2 AND state IN ('WAITING', 'PENDING', 'RUNNING')
              UNION ALL
              -- What is being asked for identifiers may finish that; it does not act.
              SELECT customer_id, request_id, system_id, 'ACT', request_id, $3, 'CONFIRMED' FROM tasks
@@ -349,6 +356,22 @@ fn marked(action: Action, ground: Option<RestrictionGround>, secrets: &SubjectSe
     }
 }
 
+/// What it was to end stays; or another lifting ends it, that was instructed besides and is still open.
+async fn end_by_another(tx: &mut Tx, customer: &CustomerId, id: RequestId) -> StoreResult<()> {
+    tx.execute(
+        "UPDATE restrictions SET ended_by_request_id = (
+           SELECT r.request_id FROM subject_lines l JOIN requests r ON r.customer_id = $1
+             AND (r.request_id = l.request_id OR r.request_id = l.after_request_id)
+           WHERE l.customer_id = $1 AND l.pseudonym = restrictions.pseudonym AND r.closed_us IS NULL
+             AND r.action = 'LIFT_RESTRICTION' AND r.request_id <> $2 AND r.request_id > restrictions.request_id
+           ORDER BY r.request_id LIMIT 1)
+         WHERE customer_id = $1 AND ended_by_request_id = $2",
+        key(customer, id),
+    )
+    .await?;
+    Ok(())
+}
+
 /// Declined or cancelled: tasks that were never leased go, and nobody waits for it. What had begun before an objection is not
 /// begun again, and not claimed either: a person looks at it.
 async fn close(
@@ -360,6 +383,7 @@ async fn close(
     reason: &str,
     now: Timestamp,
 ) -> StoreResult<()> {
+    end_by_another(tx, customer, id).await?;
     lines::leave(tx, customer, id).await?;
     let waiting = tx
         .fetch(
@@ -388,11 +412,6 @@ async fn close(
     // Its customer wants what is held to stay: we have no business with it any more.
     tx.execute_together(vec![release(customer, &[id])]).await?;
     tx.execute("DELETE FROM restrictions WHERE customer_id = $1 AND request_id = $2", key(customer, id)).await?;
-    tx.execute(
-        "UPDATE restrictions SET ended_by_request_id = NULL WHERE customer_id = $1 AND ended_by_request_id = $2",
-        key(customer, id),
-    )
-    .await?;
     set_state(tx, customer, id, state, Some(reason), now).await?;
     tx.execute_together(forget_closed(tx.engine(), customer, &[Closed::undone(id)])).await?;
     release_free(tx, customer, now, candidates).await?;

@@ -20,7 +20,7 @@ use crate::{
     kept::{Kept, release},
     lease::lease_rows,
     ledger::Staging,
-    lifecycle::locked_state,
+    lifecycle::CUSTOMERS_WORD,
     lines::{Closed, forget_closed},
     replan::{bump_ready, system_id},
     seal::{RequestKey, SealedColumn, WrappedKey},
@@ -261,11 +261,13 @@ impl Store {
         let changed = tx
             .execute(
                 // Confirmed before an earlier instruction about the same person is, it would let those behind it go first, too (I4).
+                // Nobody may ever come for one that is due: a worker was switched off, a vendor answers by letter.
                 "UPDATE tasks SET state = 'CONFIRMED', lease = lease + 1, reason = ''
-                 WHERE customer_id = $1 AND request_id = $2 AND system_id = $3 AND state = 'NEEDS_ATTENTION'
+                 WHERE customer_id = $1 AND request_id = $2 AND system_id = $3
+                   AND (state IN ('NEEDS_ATTENTION', 'PENDING', 'AWAITING_CONFIRMATION') OR (state = 'RUNNING' AND run_at_us <= $4))
                    AND NOT EXISTS (SELECT 1 FROM task_waits w WHERE w.customer_id = $1 AND w.request_id = $2
                      AND w.system_id = $3 AND w.on_request_id <> $2)",
-                task_args(key),
+                [task_args(key), vec![us(now).into()]].concat(),
             )
             .await?;
         if changed != 1 {
@@ -277,33 +279,6 @@ impl Store {
         let done = [Done { request: key.request, lease: 0, confirmation: &confirmation }];
         let confirmed = take_off(&mut tx, &key.customer, now, generation, &done, suppressing.is_some()).await?;
         self.confirm(&mut tx, &key.customer, &key.system, now, confirmed, suppressing.as_ref()).await?;
-        Ok(tx.commit().await?)
-    }
-
-    /// An operator lets a task that needs attention run again.
-    pub async fn retry_task(&self, key: &TaskKey, by: &str, now: Timestamp) -> StoreResult<()> {
-        let mut tx = self.customer_tx(&key.customer).await?;
-        // Nothing runs for a request that waits for its customer's word, or is closed (I1).
-        let state = locked_state(&mut tx, &key.customer, key.request).await?;
-        if state != RequestState::InProgress {
-            return Err(StoreError::WrongState(format!("the request is {state}")));
-        }
-        let retried = tx
-            .execute(
-                "UPDATE tasks SET state = 'WAITING', attempts = 0, reason = ''
-                 WHERE customer_id = $1 AND request_id = $2 AND system_id = $3 AND state = 'NEEDS_ATTENTION'",
-                task_args(key),
-            )
-            .await?;
-        if retried != 1 {
-            return Err(not_resolvable(&mut tx, key).await?);
-        }
-        // It may have been planned behind an earlier instruction about the same person, and still be.
-        let candidate = (key.request.uuid(), key.system.to_string());
-        release_free(&mut tx, &key.customer, now, [candidate].into()).await?;
-        let mut staging = Staging::new(&key.customer);
-        staging.add(key.request, &operated(key, Operation::Retried, by, now));
-        staging.write(&mut tx).await?;
         Ok(tx.commit().await?)
     }
 
@@ -382,22 +357,24 @@ impl Store {
     }
 }
 
-fn task_args(key: &TaskKey) -> Vec<Val> {
+pub(crate) fn task_args(key: &TaskKey) -> Vec<Val> {
     vec![key.customer.as_str().into(), key.request.uuid().into(), key.system.as_str().into()]
 }
 
-fn operated(key: &TaskKey, what: Operation, by: &str, now: Timestamp) -> Event {
+pub(crate) fn operated(key: &TaskKey, what: Operation, by: &str, now: Timestamp) -> Event {
     Event::Operated { system: key.system.clone(), what, by: by.to_owned(), at_us: us(now) }
 }
 
-async fn not_resolvable(tx: &mut Tx, key: &TaskKey) -> StoreResult<StoreError> {
+pub(crate) async fn not_resolvable(tx: &mut Tx, key: &TaskKey) -> StoreResult<StoreError> {
     let sql = "SELECT state FROM tasks WHERE customer_id = $1 AND request_id = $2 AND system_id = $3";
     let Some(row) = tx.fetch_one(sql, task_args(key)).await? else { return Ok(StoreError::NotFound("the task")) };
     Ok(StoreError::WrongState(match row.text(0)?.as_str() {
         "NEEDS_ATTENTION" => {
             "an earlier instruction about the same person is not done there: resolve that one first".to_owned()
         }
-        state => format!("the task is {state}, not NEEDS_ATTENTION"),
+        "WAITING" => "the task is WAITING for what comes before it".to_owned(),
+        "RUNNING" => "the task is RUNNING: a worker has it until it reports, or its lease passes".to_owned(),
+        state => format!("the task is {state}"),
     }))
 }
 
@@ -419,22 +396,34 @@ async fn put_off(
         Column::i64s(later.iter().map(|l| l.3)),
         Column::texts(later.iter().map(|l| l.4)),
     ]);
-    let kept = tx
-        .fetch_rows(
-            "WITH v(request_id, lease, state, run_at_us, reason) AS ({rows}) UPDATE tasks
-             SET state = v.state, run_at_us = v.run_at_us, reason = v.reason FROM v
+    if tx.engine() == Engine::Postgres {
+        // Whoever objects holds them, and is done before we look whether somebody has.
+        let lock = "WITH v(request_id) AS ({rows}) SELECT t.request_id FROM v
+             JOIN tasks t ON t.customer_id = $1 AND t.request_id = v.request_id AND t.system_id = $2
+             ORDER BY t.request_id FOR UPDATE OF t";
+        let ids = Rows::new(vec![Column::uuids(later.iter().map(|l| l.0.uuid()))]);
+        tx.fetch_rows(lock, vec![customer.as_str().into(), system.as_str().into()], ids).await?;
+    }
+    let held = "v.state = 'PENDING'
+        AND EXISTS (SELECT 1 FROM task_waits w WHERE w.customer_id = $1 AND w.on_request_id = tasks.request_id
+          AND w.on_system_id = $4 AND w.request_id = tasks.request_id AND w.system_id = $2 AND w.before_work = tasks.work)
+        AND NOT EXISTS (SELECT 1 FROM match_sets m
+          WHERE m.customer_id = $1 AND m.request_id = tasks.request_id AND m.system_id = $2)";
+    let sql = format!(
+        "WITH v(request_id, lease, state, run_at_us, reason) AS ({{rows}}) UPDATE tasks
+             SET state = CASE WHEN {held} THEN 'WAITING' ELSE v.state END, run_at_us = v.run_at_us,
+               reason = CASE WHEN {held} THEN 'OBJECTED' ELSE v.reason END FROM v
              WHERE tasks.customer_id = $1 AND tasks.system_id = $2 AND tasks.request_id = v.request_id
                AND tasks.lease = v.lease AND coalesce(tasks.state, '') = 'RUNNING' AND tasks.run_at_us + 0 > $3
-             RETURNING tasks.request_id, tasks.action, tasks.work, tasks.state, tasks.run_at_us",
-            vec![customer.as_str().into(), system.as_str().into(), us(now).into()],
-            rows,
-        )
-        .await?;
+             RETURNING tasks.request_id, tasks.action, tasks.work, tasks.state, tasks.run_at_us"
+    );
+    let args = vec![customer.as_str().into(), system.as_str().into(), us(now).into(), CUSTOMERS_WORD.into()];
+    let kept = tx.fetch_rows(&sql, args, rows).await?;
     let mut ready = Vec::new();
     let mut known = HashSet::new();
     for row in &kept {
         known.insert(row.uuid(0)?);
-        if row.text(3)? != "NEEDS_ATTENTION" {
+        if !["NEEDS_ATTENTION", "WAITING"].contains(&row.text(3)?.as_str()) {
             let action = parsed(row, 1, "tasks", Action::parse)?;
             ready.push((system.clone(), action, parsed(row, 2, "tasks", Work::parse)?, row.i64(4)?));
         }
@@ -447,7 +436,12 @@ async fn put_off(
 }
 
 /// So that whoever watches sees it.
-async fn touch_requests(tx: &mut Tx, customer: &CustomerId, now: Timestamp, ids: Vec<Uuid>) -> StoreResult<()> {
+pub(crate) async fn touch_requests(
+    tx: &mut Tx,
+    customer: &CustomerId,
+    now: Timestamp,
+    ids: Vec<Uuid>,
+) -> StoreResult<()> {
     let sql = format!(
         "WITH v(request_id) AS ({{rows}}) UPDATE requests SET changed_us = $2, changed_seq = {} FROM v
          WHERE requests.customer_id = $1 AND requests.request_id = v.request_id",

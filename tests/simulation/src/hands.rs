@@ -165,7 +165,8 @@ impl Hand {
             let done = if *gives_up {
                 self.store.resolve_task(&key, unconfirmed(&key.system, now), "operators/o", now).await
             } else {
-                self.store.retry_task(&key, "operators/o", now).await
+                // What the machine finds is told by keys alone, whatever the map says.
+                self.store.retry_task(&key, "operators/o", now, &|found, _, _| Ok(found.to_owned())).await
             };
             if done.is_err_and(|e| e.is_transient()) {
                 return false;

@@ -148,6 +148,23 @@ async fn a_statement_that_takes_too_long_is_ended_by_the_server_and_shown_to_a_p
     all_done(&s, &crm, &names).await;
 }
 
+/// A mounted secret was overwritten with what is none.
+#[tokio::test]
+async fn a_secret_that_is_none_closes_the_way_to_the_system_until_it_is_one_again() {
+    let breaker = [("QUITTANCED_DISPATCH__BREAKER_FAILURES", "1"), ("QUITTANCED_DISPATCH__BREAKER_OPEN_S", "2")];
+    let s = Scene::on(StoreKind::Sqlite, &breaker).await;
+    let crm = AppDatabase::crm(Engine::Sqlite, s.deployment.folder.path(), SUBJECTS).await;
+    s.register_crm(&crm, CRM_MAP, None).await;
+    s.deployment.secret("crm", "nonsense");
+    let names = erase(&s.acme, 0..4).await;
+    tokio::time::sleep(Duration::from_millis(1800)).await;
+    for name in &names {
+        assert!(get(&s.acme, name).await.tasks[0].attempts <= 1, "it is asked again and again");
+    }
+    s.deployment.secret("crm", &crm.url);
+    all_done(&s, &crm, &names).await;
+}
+
 #[tokio::test]
 async fn a_server_that_is_killed_in_the_middle_of_a_change_loses_and_doubles_nothing() {
     let mut server = OwnServer::mariadb().await;

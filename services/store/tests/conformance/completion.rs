@@ -150,7 +150,7 @@ pub async fn a_task_that_needs_attention_holds_its_request_open(t: &TestStore) {
     assert_eq!((row.state, row.reason.as_str()), (TaskState::NeedsAttention, "MATCH_TOO_WIDE"));
     assert!(claim(t, &crm, day(400)).await.is_none(), "nothing times out into success");
     assert_eq!(acme.state(id).await, RequestState::InProgress);
-    t.retry_task(&acme.key(id, &crm), "operators/kim", at(5)).await.unwrap();
+    t.retry_task(&acme.key(id, &crm), "operators/kim", at(5), &as_is).await.unwrap();
     let task = claim_one(t, &crm, at(5)).await;
     assert_eq!(task.attempts, 1, "counted anew");
     acme.report(&task, at(6), attention()).await;
@@ -160,10 +160,37 @@ pub async fn a_task_that_needs_attention_holds_its_request_open(t: &TestStore) {
     // Once only, and only from there.
     for refused in [
         t.resolve_task(&key, confirmation(&crm, OutcomeKind::Erased), "operators/kim", at(8)).await,
-        t.retry_task(&key, "operators/kim", at(8)).await,
+        t.retry_task(&key, "operators/kim", at(8), &as_is).await,
     ] {
         assert!(matches!(refused, Err(StoreError::WrongState(_))), "{refused:?}");
     }
+}
+
+/// A recipient that was told on paper, a worker that was switched off: nobody will ever say that it needs attention.
+pub async fn what_nobody_comes_for_is_resolved_by_hand(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let resolve = async |id, now| {
+        let on_paper = confirmation(&crm, OutcomeKind::Unconfirmed);
+        t.resolve_task(&acme.key(id, &crm), on_paper, "operators/kim", now).await
+    };
+    let due = acme.instruct(at(1), erasure("mara")).await;
+    let waiting = acme.instruct(at(1), erasure("mara")).await;
+    let refused = resolve(waiting, at(2)).await.unwrap_err();
+    assert!(matches!(&refused, StoreError::WrongState(why) if why.contains("WAITING")), "{refused}");
+    resolve(due, at(2)).await.unwrap();
+    assert_eq!(acme.state(due).await, RequestState::CompletedWithExceptions);
+    // Under a lease it is its worker's, until the lease has passed.
+    let task = claim_one(t, &crm, at(3)).await;
+    let refused = resolve(waiting, at(4)).await.unwrap_err();
+    assert!(matches!(&refused, StoreError::WrongState(why) if why.contains("RUNNING")), "{refused}");
+    resolve(waiting, day(1)).await.unwrap();
+    assert_eq!(acme.report(&task, day(1), done(&crm)).await, [waiting], "too late");
+    let awaited = acme.instruct(day(2), erasure("noor")).await;
+    let task = claim_one(t, &crm, day(2)).await;
+    let later = ReportResult::Awaiting { check_at: day(9), reference: "T-1".to_owned() };
+    assert!(acme.report(&task, day(2), later).await.is_empty());
+    resolve(awaited, day(3)).await.unwrap();
+    assert!(claim(t, &crm, day(30)).await.is_none());
 }
 
 /// A worker that still has the task when an operator ends it has lost it.

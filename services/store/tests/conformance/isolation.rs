@@ -167,7 +167,7 @@ pub async fn with_one_customers_id_nothing_of_anothers_is_changed(t: &TestStore)
             t.decline_request(&acme.id, id, "customers/acme", "no", now).await,
             t.object_to_request(&acme.id, id, "operators/kim", "no", now).await,
             t.extend_request(&acme.id, id, day(90), "customers/acme", "no", now).await,
-            t.retry_task(&key, "operators/kim", now).await,
+            t.retry_task(&key, "operators/kim", now, &as_is).await,
             t.resolve_task(&key, confirmation(crm, OutcomeKind::Unconfirmed), "operators/kim", now).await,
             t.add_records(&acme.id, id, crm, n.running.lease, now, 0, vec![(b"{}".to_vec(), false)]).await,
         ];
@@ -218,7 +218,7 @@ pub async fn the_same_ids_at_two_customers_are_two_requests(t: &TestStore) {
     assert!(t.report(&acme.id, crm, || now, &[report]).await.unwrap().is_empty());
     let ready = t.ready_work(now, std::slice::from_ref(crm)).await.unwrap();
     assert!(ready.iter().any(|ready| ready.customer == acme.id));
-    t.retry_task(&acme.key(n.attention, crm), "operators/kim", now).await.unwrap();
+    t.retry_task(&acme.key(n.attention, crm), "operators/kim", now, &as_is).await.unwrap();
     t.object_to_request(&acme.id, n.attention, "operators/kim", "looks unlawful", now).await.unwrap();
     t.extend_request(&acme.id, n.attention, day(85), "customers/acme", "complex", now).await.unwrap();
     t.decline_request(&acme.id, n.attention, "customers/acme", "indeed", now).await.unwrap();

@@ -59,7 +59,7 @@ pub async fn every_event_is_staged_once_with_its_leaf(t: &TestStore) {
     acme.report(&task, at(6), ReportResult::Retry { at: at(6), reason: "BUSY".to_owned() }).await;
     let task = claim_one(t, &crm, at(6)).await;
     acme.report(&task, at(7), attention()).await;
-    t.retry_task(&acme.key(id, &crm), "operators/kim", at(8)).await.unwrap();
+    t.retry_task(&acme.key(id, &crm), "operators/kim", at(8), &as_is).await.unwrap();
     let task = claim_one(t, &crm, at(9)).await;
     acme.report(&task, at(9), attention()).await;
     let given_up = confirmation(&crm, OutcomeKind::Unconfirmed);
@@ -152,7 +152,7 @@ pub async fn what_is_refused_is_not_staged(t: &TestStore) {
     assert!(acme.cancel(id, at(3)).await.is_err());
     assert!(acme.authorise(id, at(3)).await.is_err());
     assert!(t.extend_request(&acme.id, id, at(3), "customers/acme", "sooner", at(3)).await.is_err());
-    assert!(t.retry_task(&acme.key(id, &crm), "operators/kim", at(3)).await.is_err());
+    assert!(t.retry_task(&acme.key(id, &crm), "operators/kim", at(3), &as_is).await.is_err());
     let erased = confirmation(&crm, OutcomeKind::Erased);
     assert!(t.resolve_task(&acme.key(id, &crm), erased, "operators/kim", at(3)).await.is_err());
     assert_eq!(acme.report(&task, at(2 + LEASE_S), done(&crm)).await, [id]);

@@ -172,6 +172,50 @@ pub async fn an_objection_holds_what_has_not_begun(t: &TestStore) {
     assert_eq!(acme.state(id).await, RequestState::Completed);
 }
 
+/// It was waiting for a database that is down, say.
+pub async fn what_is_put_off_after_an_objection_waits_for_the_customers_word(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = acme.instruct(at(1), erasure("mara")).await;
+    let task = claim_one(t, &crm, at(2)).await;
+    t.object_to_request(&acme.id, id, "operators/kim", "looks unlawful", at(3)).await.unwrap();
+    let put_off = || ReportResult::Retry { at: at(5), reason: "the system was not there".to_owned() };
+    assert!(acme.report(&task, at(4), put_off()).await.is_empty());
+    assert!(claim(t, &crm, day(3)).await.is_none(), "no attempt begins");
+    let held = acme.task(id, &crm).await;
+    assert_eq!((held.state, held.reason.as_str()), (TaskState::Waiting, "OBJECTED"));
+    acme.authorise(id, at(6)).await.unwrap();
+    let task = claim_one(t, &crm, at(7)).await;
+    // Once rows were found to be changed, it may have begun, and goes on.
+    assert!(t.save_match_sets(&crm, at(8), &[(&task, b"{}".to_vec())]).await.unwrap().is_empty());
+    t.object_to_request(&acme.id, id, "operators/kim", "looks unlawful", at(8)).await.unwrap();
+    assert!(acme.report(&task, at(9), put_off()).await.is_empty());
+    assert_eq!(acme.confirm_next(&crm, at(10)).await, id);
+    acme.authorise(id, at(11)).await.unwrap();
+    acme.replan(at(12)).await;
+    assert_eq!(acme.state(id).await, RequestState::Completed);
+}
+
+/// Many times at once, for it was a race.
+pub async fn an_objection_that_meets_a_report_strands_nothing(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    for n in 0..20 {
+        let id = acme.instruct(at(1), erasure(&format!("p{n}"))).await;
+        let task = claim_one(t, &crm, at(2)).await;
+        let put_off = ReportResult::Retry { at: at(3), reason: "the system was not there".to_owned() };
+        let objecting = {
+            let acme = acme.clone();
+            tokio::spawn(async move {
+                acme.store.object_to_request(&acme.id, id, "operators/kim", "looks unlawful", at(3)).await
+            })
+        };
+        acme.report(&task, at(3), put_off).await;
+        objecting.await.unwrap().unwrap();
+        assert!(claim(t, &crm, at(4)).await.is_none(), "round {n}");
+        acme.authorise(id, at(5)).await.unwrap();
+        assert_eq!(acme.confirm_next(&crm, at(6)).await, id, "round {n}");
+    }
+}
+
 /// To look for an identifier is not to act: a worker that reports its find does not set the act going.
 pub async fn an_objection_holds_the_act_of_what_is_being_resolved(t: &TestStore) {
     let acme = customer(t, "acme").await;
@@ -196,10 +240,10 @@ pub async fn an_objection_survives_an_operators_retry(t: &TestStore) {
     let id = acme.instruct(at(1), erasure("mara")).await;
     t.object_to_request(&acme.id, id, "operators/kim", "looks unlawful", at(2)).await.unwrap();
     let key = acme.key(id, &pbx);
-    assert!(is_wrong_state(t.retry_task(&key, "operators/kim", at(3)).await));
+    assert!(is_wrong_state(t.retry_task(&key, "operators/kim", at(3), &as_is).await));
     assert!(claim(t, &pbx, at(4)).await.is_none());
     acme.authorise(id, at(5)).await.unwrap();
-    t.retry_task(&key, "operators/kim", at(6)).await.unwrap();
+    t.retry_task(&key, "operators/kim", at(6), &as_is).await.unwrap();
     assert_eq!(work_off(&acme, &[crm, pbx], at(7)).await.len(), 2);
     assert_eq!(acme.state(id).await, RequestState::Completed);
 }
@@ -249,7 +293,7 @@ pub async fn a_declined_request_is_not_begun_again(t: &TestStore) {
     }
     // Nor does an operator begin it again; what was done can be put on record.
     let key = acme.key(id, &systems[0]);
-    assert!(is_wrong_state(t.retry_task(&key, "operators/kim", day(3)).await));
+    assert!(is_wrong_state(t.retry_task(&key, "operators/kim", day(3), &as_is).await));
     assert_eq!(acme.task_state(id, &systems[0]).await, TaskState::NeedsAttention);
     let given_up = confirmation(&systems[0], OutcomeKind::Unconfirmed);
     t.resolve_task(&key, given_up, "operators/kim", day(3)).await.unwrap();
@@ -319,7 +363,7 @@ pub async fn what_is_not_there_is_not_found(t: &TestStore) {
         t.decline_request(&acme.id, id, "customers/acme", "no", at(1)).await,
         t.object_to_request(&acme.id, id, "operators/kim", "no", at(1)).await,
         t.extend_request(&acme.id, id, day(80), "customers/acme", "no", at(1)).await,
-        t.retry_task(&key, "operators/kim", at(1)).await,
+        t.retry_task(&key, "operators/kim", at(1), &as_is).await,
         t.resolve_task(&key, confirmation(&crm, OutcomeKind::Unconfirmed), "operators/kim", at(1)).await,
         t.task_system(&key).await.map(|_| ()),
         t.add_records(&acme.id, id, &crm, 1, at(1), 0, vec![(b"{}".to_vec(), false)]).await,

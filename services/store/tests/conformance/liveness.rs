@@ -154,7 +154,7 @@ impl Play {
                         Err(e) => panic!("{e}"),
                     }
                 } else {
-                    store.retry_task(&key, "operators/kim", self.now()).await.unwrap();
+                    store.retry_task(&key, "operators/kim", self.now(), &as_is).await.unwrap();
                 }
             }
         }

@@ -7,6 +7,7 @@ mod attacker;
 mod certificates;
 mod completion;
 mod deadlines;
+mod elsewhere;
 mod engines;
 mod forgetting;
 mod halted;
@@ -84,6 +85,7 @@ suite! {
             a_system_added_while_another_is_at_work_waits_for_it,
             a_task_that_needs_attention_holds_its_request_open,
             a_task_resolved_by_hand_is_lost_to_its_worker,
+            what_nobody_comes_for_is_resolved_by_hand,
             late_is_recorded_as_late,
             one_report_may_hold_every_kind_of_result,
         }
@@ -203,6 +205,8 @@ suite! {
             a_completed_request_is_closed_for_good,
             only_what_waits_is_authorised_or_declined,
             an_objection_holds_what_has_not_begun,
+            what_is_put_off_after_an_objection_waits_for_the_customers_word,
+            an_objection_that_meets_a_report_strands_nothing,
             an_objection_holds_the_act_of_what_is_being_resolved,
             an_objection_survives_an_operators_retry,
             a_request_completes_that_was_finished_before_it_was_authorised,
@@ -244,6 +248,14 @@ suite! {
             order_holds_at_a_system_added_meanwhile,
             an_instruction_waits_for_what_is_still_to_be_planned_before_it,
             a_waiting_request_takes_its_place_when_it_is_authorised,
+        }
+        elsewhere {
+            what_waited_for_a_cancelled_one_waits_only_for_what_will_be,
+            what_waited_for_a_cancelled_one_waits_for_whoever_was_before,
+            nobody_overtakes_where_the_one_between_has_no_task,
+            nobody_overtakes_where_the_one_between_is_done,
+            what_will_not_be_planned_is_not_waited_for,
+            a_place_that_is_kept_is_given_up_when_it_is_forgotten,
         }
         packages {
             records_come_back_in_their_order,
@@ -304,6 +316,7 @@ suite! {
             a_restriction_and_an_erasure_that_come_at_once_are_in_an_order,
             a_lifting_ends_a_restriction,
             a_lifting_that_is_cancelled_ends_nothing,
+            a_lifting_ends_a_restriction_though_another_was_cancelled,
             a_restriction_that_is_cancelled_stands_no_more,
             a_lifting_ends_only_what_was_restricted_before_it,
             a_restriction_ends_also_where_its_lifting_completes_with_the_sweep,

@@ -244,9 +244,9 @@ pub async fn a_task_that_is_tried_again_still_waits_its_turn(t: &TestStore) {
     for id in [first, second] {
         assert_eq!(acme.task_state(id, &pbx).await, TaskState::NeedsAttention);
     }
-    t.retry_task(&acme.key(second, &pbx), "operators/kim", at(3)).await.unwrap();
+    t.retry_task(&acme.key(second, &pbx), "operators/kim", at(3), &as_is).await.unwrap();
     assert_eq!(acme.task_state(second, &pbx).await, TaskState::Waiting);
-    t.retry_task(&acme.key(first, &pbx), "operators/kim", at(4)).await.unwrap();
+    t.retry_task(&acme.key(first, &pbx), "operators/kim", at(4), &as_is).await.unwrap();
     run_in_order(&acme, &pbx, &[first, second]).await;
 }
 
@@ -265,7 +265,7 @@ pub async fn a_task_is_not_resolved_by_hand_before_it_is_its_turn(t: &TestStore)
     assert!(matches!(&refused, StoreError::WrongState(text) if text.contains("earlier instruction")), "{refused}");
     let third = acme.instruct(at(4), access("mara")).await;
     acme.confirm_next(&crm, at(5)).await;
-    t.retry_task(&acme.key(third, &pbx), "operators/kim", at(6)).await.unwrap();
+    t.retry_task(&acme.key(third, &pbx), "operators/kim", at(6), &as_is).await.unwrap();
     assert_eq!(acme.task_state(third, &pbx).await, TaskState::Waiting);
     give_up(first, at(7)).await.unwrap();
     give_up(second, at(8)).await.unwrap();

@@ -92,7 +92,7 @@ pub async fn a_resolve_is_tried_again_as_one(t: &TestStore) {
     let batch = claim(t, &crm, at(30)).await.unwrap();
     assert_eq!((batch.work, batch.tasks[0].attempts), (Work::Resolve, 2));
     acme.report(&batch.tasks[0], at(31), attention()).await;
-    t.retry_task(&acme.key(id, &crm), "operators/kim", at(32)).await.unwrap();
+    t.retry_task(&acme.key(id, &crm), "operators/kim", at(32), &as_is).await.unwrap();
     let batch = claim(t, &crm, at(33)).await.unwrap();
     assert_eq!(batch.work, Work::Resolve);
     acme.report(&batch.tasks[0], at(34), ReportResult::Resolved(vec![user("U-7")])).await;

@@ -120,6 +120,21 @@ pub async fn a_lifting_that_is_cancelled_ends_nothing(t: &TestStore) {
     assert_eq!(acme.state(held).await, RequestState::AwaitingCustomer);
 }
 
+/// Two were instructed; the one that is not cancelled does it.
+pub async fn a_lifting_ends_a_restriction_though_another_was_cancelled(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    for (cancelled, person) in ["mara", "noor"].into_iter().enumerate() {
+        acme.instruct(at(1), restriction(person, UnlawfulProcessing)).await;
+        acme.confirm_next(&crm, at(2)).await;
+        let lifts = [acme.instruct(at(3), lifting(person)).await, acme.instruct(at(4), lifting(person)).await];
+        acme.cancel(lifts[cancelled], at(5)).await.unwrap();
+        acme.confirm_next(&crm, at(6)).await;
+        let free = acme.instruct(at(7), erasure(person)).await;
+        assert_eq!(acme.state(free).await, RequestState::InProgress, "{person}");
+        acme.confirm_next(&crm, at(8)).await;
+    }
+}
+
 pub async fn a_restriction_that_is_cancelled_stands_no_more(t: &TestStore) {
     let (acme, _) = acme_and_crm(t).await;
     let restricts = acme.instruct(at(1), restriction("mara", UnlawfulProcessing)).await;

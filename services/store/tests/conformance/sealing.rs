@@ -190,15 +190,17 @@ pub async fn a_sealed_value_opens_in_its_own_row_only(t: &TestStore) {
     let stored = t.rows("SELECT sealed_subject FROM requests ORDER BY request_id", vec![]).await;
     let stored: Vec<Vec<u8>> = stored.iter().map(|row| row.bytes(0).unwrap()).collect();
     put(t, &ids, [&stored[1], &stored[0]]).await;
+    t.change("UPDATE requests SET changed_us = 1").await;
     let ready = t.ready_work(at(2), std::slice::from_ref(&crm)).await.unwrap();
     let query = LeaseQuery { worker: "worker", now: at(2), expires_at: at(60), tasks_max: 10 };
     assert!(t.lease(&ready[0], &query).await.unwrap().tasks.is_empty());
     let left =
         |task: TaskRow| assert_eq!((task.state, task.reason.as_str()), (TaskState::NeedsAttention, "UNSEALABLE"));
+    assert_eq!(t.count("SELECT count(*) FROM requests WHERE changed_us = 1").await, 0, "whoever watches is told");
     put(t, &ids, [&stored[0], &stored[1]]).await;
     for id in &ids {
         left(acme.task(*id, &crm).await);
-        t.retry_task(&acme.key(*id, &crm), "operators/kim", at(3)).await.unwrap();
+        t.retry_task(&acme.key(*id, &crm), "operators/kim", at(3), &as_is).await.unwrap();
     }
     assert_eq!(claim_at(t, &crm, at(3), 1).await.unwrap().tasks[0].subject.identifiers, [email("mara")]);
     // Neither does another request's key.
