@@ -9,6 +9,7 @@ use quittance_domain::{
     identifier::{Identifier, IdentifierKind},
     ids::CustomerId,
     outcome::Outcome,
+    system::SystemScope,
 };
 
 use crate::MatchSet;
@@ -189,8 +190,8 @@ pub enum FindingSeverity {
 /// The code that speaks to one kind of system. Calls may be made again with the same arguments after a crash.
 #[async_trait]
 pub trait Connector: Send + Sync {
-    /// Compares the data map with the live system.
-    async fn check(&self) -> Result<Vec<Finding>, ConnectorError>;
+    /// Compares the data map with the live system; `scope`: whose data it may hold.
+    async fn check(&self, scope: &SystemScope) -> Result<Vec<Finding>, ConnectorError>;
 
     /// Finds the subjects' rows, and changes nothing.
     async fn find(&self, ctx: &BatchContext, subjects: &[Subject])

@@ -17,7 +17,7 @@ use quittance_domain::{
     data_map::DataMap,
     identifier::IdentifierKind,
     outcome::{Grade, Outcome, OutcomeKind},
-    system::System,
+    system::{System, SystemScope},
 };
 
 use crate::{
@@ -269,7 +269,7 @@ fn read_back_one(
 
 #[async_trait]
 impl Connector for SimulatedConnector {
-    async fn check(&self) -> Result<Vec<Finding>, ConnectorError> {
+    async fn check(&self, _: &SystemScope) -> Result<Vec<Finding>, ConnectorError> {
         Ok(Vec::new())
     }
 

@@ -1,7 +1,8 @@
 //! The map against the live schema: what would fail, reach too far, or crawl, told before the first request.
 
-use quittance_domain::data_map::{
-    Collection, CountedFrom, DataMap, FieldErasure, Mask, Matching, Retention, RowErasure, SharedRows,
+use quittance_domain::{
+    data_map::{Collection, CountedFrom, DataMap, FieldErasure, Mask, Matching, Retention, RowErasure, SharedRows},
+    system::SystemScope,
 };
 use quittance_sql::{Engine, SqlError, Tx};
 
@@ -18,19 +19,21 @@ const PSEUDONYM_CHARS: u64 = 37;
 struct Check<'a> {
     engine: Engine,
     map: &'a DataMap,
+    scope: &'a SystemScope,
     schema: &'a Schema,
     /// Parallel to the map's collections.
     catalogs: &'a [Catalog],
     findings: Vec<Finding>,
 }
 
-pub(super) async fn check(map: &DataMap, tx: &mut Tx) -> Result<Vec<Finding>, SqlError> {
+pub(super) async fn check(map: &DataMap, scope: &SystemScope, tx: &mut Tx) -> Result<Vec<Finding>, SqlError> {
     let schema = Schema::load(tx, map).await?;
     let mut catalogs = Vec::with_capacity(map.collections.len());
     for c in &map.collections {
         catalogs.push(catalog(tx, &c.table).await?);
     }
-    let mut check = Check { engine: tx.engine(), map, schema: &schema, catalogs: &catalogs, findings: Vec::new() };
+    let mut check =
+        Check { engine: tx.engine(), map, scope, schema: &schema, catalogs: &catalogs, findings: Vec::new() };
     if check.engine == Engine::Postgres {
         let standby = tx.fetch_one("SELECT pg_is_in_recovery()::int::bigint", Vec::new()).await?;
         if standby.map_or(Ok(0), |row| row.i64(0))? != 0 {
@@ -69,6 +72,7 @@ impl Check<'_> {
         }
         self.table(at, &path);
         self.columns(c, &path);
+        self.customer(c, &path);
         self.key(at, &path);
         self.masks(at, &path);
         self.marker(at, &path);
@@ -155,6 +159,35 @@ impl Check<'_> {
 
     fn column(&self, c: &Collection, name: &str) -> Option<&Column> {
         self.schema.column(self.engine, &c.table, name)
+    }
+
+    /// A key that the column cannot hold is nobody's there, and every request of that customer would be refused.
+    fn customer(&mut self, c: &Collection, path: &str) {
+        let Some(column) = c.customer_field.as_ref().and_then(|name| self.column(c, name)).cloned() else { return };
+        let (name, kind) = (&column.name, &column.type_name);
+        let place = format!("{path}.customer_field");
+        if column.class == Class::Bytes {
+            self.error(&place, format!("{name} is of type {kind}: a customer's key is text"));
+            return;
+        }
+        match self.scope {
+            SystemScope::Customers(keys) => {
+                let strange: Vec<&str> =
+                    keys.iter().filter(|(_, key)| !column.accepts(key)).map(|(customer, _)| customer.as_str()).collect();
+                if let Some((first, rest)) = strange.split_first() {
+                    let others = if rest.is_empty() { String::new() } else { format!(" and {} others", rest.len()) };
+                    self.error(
+                        &place,
+                        format!("{name} is of type {kind}, which cannot hold the key of {first}{others}: say in the system's customers what it holds for them"),
+                    );
+                }
+            }
+            SystemScope::AllCustomers if matches!(column.class, Class::Int { .. } | Class::Uuid) => self.warning(
+                &place,
+                format!("{name} is of type {kind}, and in a system of all customers a customer's id is its key: where it is none of that type, requests are refused"),
+            ),
+            SystemScope::AllCustomers => {}
+        }
     }
 
     fn key(&mut self, at: usize, path: &str) {

@@ -35,7 +35,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use quittance_domain::{action::Action, data_map::DataMap, outcome::Outcome};
+use quittance_domain::{action::Action, data_map::DataMap, outcome::Outcome, system::SystemScope};
 use quittance_sql::{Engine, Pool, SqlError, SqlErrorKind, Tx};
 use tokio::time::{Instant, timeout_at};
 
@@ -166,17 +166,24 @@ impl SqlConnector {
         }
         done
     }
+}
 
-    /// Where customers share a table, nothing is asked without saying whose rows are meant (I8).
-    fn confined(&self, ctx: &BatchContext) -> Result<(), ConnectorError> {
-        match self.map.collections.iter().find(|c| c.customer_field.is_some()) {
-            Some(c) if ctx.customer_key.is_none() => Err(ConnectorError::Refused(format!(
-                "collection {} is shared, and the customer has no key in it",
-                c.name
-            ))),
-            _ => Ok(()),
+/// Where customers share a table, nothing is asked without saying whose rows are meant, nor by a key that the column cannot hold: a cast would make
+/// another customer's of it (I8). That it cannot is no proof that nothing is held, so a person looks.
+fn confined(plan: &Plan, ctx: &BatchContext) -> Result<(), ConnectorError> {
+    for (c, of) in plan.map.collections.iter().zip(&plan.collections) {
+        let Some(column) = &of.customer else { continue };
+        let refused = |why: String| Err(ConnectorError::Refused(format!("collection {}: {why}", c.name)));
+        match &ctx.customer_key {
+            None => return refused("it is shared, and the customer has no key in it".to_owned()),
+            Some(key) if !column.accepts(key) => {
+                let (name, kind) = (&column.name, &column.type_name);
+                return refused(format!("{name} is of type {kind}, which cannot hold the customer's key"));
+            }
+            Some(_) => {}
         }
     }
+    Ok(())
 }
 
 fn one_each(subjects: &[Subject], sets: &[MatchSet]) -> Result<(), ConnectorError> {
@@ -189,9 +196,9 @@ fn one_each(subjects: &[Subject], sets: &[MatchSet]) -> Result<(), ConnectorErro
 
 #[async_trait]
 impl Connector for SqlConnector {
-    async fn check(&self) -> Result<Vec<Finding>, ConnectorError> {
+    async fn check(&self, scope: &SystemScope) -> Result<Vec<Finding>, ConnectorError> {
         let mut tx = self.pool.begin_read().await.map_err(failure)?;
-        check::check(&self.map, &mut tx).await.map_err(failure)
+        check::check(&self.map, scope, &mut tx).await.map_err(failure)
     }
 
     async fn find(
@@ -199,8 +206,8 @@ impl Connector for SqlConnector {
         ctx: &BatchContext,
         subjects: &[Subject],
     ) -> Result<Vec<SubjectResult<Found>>, ConnectorError> {
-        self.confined(ctx)?;
         self.bounded(ctx.time_limit, self.reading(), |(plan, mut tx)| async move {
+            confined(&plan, ctx)?;
             let found = find::find(&plan, ctx, subjects, &mut tx).await?;
             if ctx.action == Action::Rectification {
                 return rectify::narrow(&plan, ctx, subjects, &mut tx, found).await;
@@ -216,12 +223,12 @@ impl Connector for SqlConnector {
         subjects: &[Subject],
         match_sets: &[MatchSet],
     ) -> Result<Vec<SubjectResult<()>>, ConnectorError> {
-        self.confined(ctx)?;
         one_each(subjects, match_sets)?;
         if ctx.action == Action::Access {
             return Ok(vec![Ok(()); subjects.len()]);
         }
         self.bounded(ctx.time_limit, self.changing(ctx.time_limit), |(plan, mut tx)| async move {
+            confined(&plan, ctx)?;
             let mut acting = Acting { plan: &plan, ctx, subjects, sets: match_sets, tx: &mut tx };
             let done = match ctx.action {
                 Action::Erasure => acting.erase().await?,
@@ -242,9 +249,9 @@ impl Connector for SqlConnector {
         subjects: &[Subject],
         match_sets: &[MatchSet],
     ) -> Result<Vec<SubjectResult<Vec<Outcome>>>, ConnectorError> {
-        self.confined(ctx)?;
         one_each(subjects, match_sets)?;
         self.bounded(ctx.time_limit, self.reading_back(), |(plan, mut tx)| async move {
+            confined(&plan, ctx)?;
             read_back::read_back(&plan, ctx, subjects, match_sets, &mut tx).await
         })
         .await
@@ -258,8 +265,8 @@ impl Connector for SqlConnector {
         after: Option<u64>,
         records_max: usize,
     ) -> Result<SubjectResult<(Exported, Option<u64>)>, ConnectorError> {
-        self.confined(ctx)?;
         self.bounded(ctx.time_limit, self.reading(), |(plan, mut tx)| async move {
+            confined(&plan, ctx)?;
             let page = export::page(&plan, ctx, (subject, match_set), after.unwrap_or(0), records_max, &mut tx).await?;
             Ok(Ok::<_, SubjectError>(page))
         })

@@ -1,6 +1,7 @@
 //! Each thing that the check of a map against the live schema can say.
 
 use quittance_connectors::Connector as _;
+use quittance_domain::{ids::CustomerId, system::SystemScope};
 use quittance_sql::Engine;
 
 use crate::harness::{Db, findings, on_all_engines};
@@ -12,13 +13,21 @@ on_all_engines!(
     masks_that_indexes_and_references_forbid,
     foreign_keys,
     keys_and_anchors,
+    keys_of_customers,
     indexes,
     markers,
     engines
 );
 
 async fn found(db: &Db, map: &str) -> Vec<String> {
-    findings(&db.connector(map).check().await.unwrap())
+    found_for(db, map, &[("acme", "acme")]).await
+}
+
+/// With these customers and their keys; without any, for all.
+async fn found_for(db: &Db, map: &str, customers: &[(&str, &str)]) -> Vec<String> {
+    let keys = customers.iter().map(|(id, key)| (CustomerId::new(id).unwrap(), (*key).to_owned()));
+    let scope = if customers.is_empty() { SystemScope::AllCustomers } else { SystemScope::Customers(keys.collect()) };
+    findings(&db.connector(map).check(&scope).await.unwrap())
 }
 
 #[track_caller]
@@ -134,6 +143,36 @@ async fn keys_and_anchors(db: &Db) {
     has(&found, "E collections.person.retain.anchor:", "cannot be counted");
     let found = self::found(db, &map.replace("[id]", "[id, nr]")).await;
     assert!(!found.iter().any(|f| f.contains(".key:")), "{found:#?}");
+}
+
+async fn keys_of_customers(db: &Db) {
+    let bytes = if db.engine == Engine::Postgres { "bytea" } else { "blob" };
+    db.sql(&format!(
+        "CREATE TABLE person (id integer primary key, tenant integer, code varchar(20), raw {bytes}, email varchar(100));"
+    ))
+    .await;
+    let map = |column: &str| {
+        format!(
+            "  person: {{key: [id], customer_field: {column}, identifiers: [{{kind: email, field: email}}], fields: {{email: email}}, erase: delete}}\n"
+        )
+    };
+    let about = async |column: &str, customers: &[(&str, &str)]| {
+        let told = found_for(db, &map(column), customers).await;
+        told.into_iter().filter(|f| f.contains("person.customer_field")).collect::<Vec<_>>()
+    };
+    let strange = [("acme", "acme"), ("bolt", "7"), ("cogs", "3m"), ("dyno", "007")];
+    assert_eq!(about("code", &strange).await, [""; 0]);
+    assert_eq!(about("code", &[]).await, [""; 0]);
+    assert_eq!(about("tenant", &strange[1..2]).await, [""; 0]);
+    has(&about("raw", &strange).await, "E ", "a customer's key is text");
+    let (told, all) = (about("tenant", &strange).await, about("tenant", &[]).await);
+    if db.engine == Engine::Sqlite {
+        // Its integer columns hold any text.
+        assert_eq!([told, all].concat(), [""; 0]);
+    } else {
+        has(&told, "E ", "cannot hold the key of acme and 2 others");
+        has(&all, "W ", "a customer's id is its key");
+    }
 }
 
 async fn indexes(db: &Db) {

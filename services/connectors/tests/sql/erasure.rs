@@ -1,9 +1,10 @@
 //! Erasure as such: what goes, what stays, what is counted, how identifiers match.
 
-use quittance_connectors::{Connector as _, SubjectError};
+use quittance_connectors::{BatchContext, Connector as _, SubjectError};
 use quittance_domain::{action::Action, identifier::IdentifierKind};
+use quittance_sql::Engine;
 
-use crate::harness::{Db, carried_out, ctx, email, on_all_engines, read, sets, subject, user};
+use crate::harness::{Db, carried_out, ctx, email, on_all_engines, read, refused, sets, subject, user};
 
 on_all_engines!(
     w1_masked,
@@ -15,6 +16,7 @@ on_all_engines!(
     phones_by_digits,
     constants_and_pseudonyms,
     confined_to_the_customer,
+    a_key_that_the_column_cannot_hold,
     nothing_held,
     what_the_column_cannot_hold,
     yields,
@@ -246,12 +248,45 @@ async fn confined_to_the_customer(db: &Db) {
     );
     let subjects = [subject(&[email("a@x.nl")])];
     let mut ctx = ctx(Action::Erasure);
-    assert!(crate::harness::refused(c.find(&ctx, &subjects).await).contains("person"));
+    assert!(refused(c.find(&ctx, &subjects).await).contains("person"));
     ctx.customer_key = Some("acme".to_owned());
     let outcomes = carried_out(&c, &ctx, &subjects).await;
     assert_eq!(outcomes, [["note.message ERASED 1", "person.email ERASED 1"]]);
     assert_eq!(db.dump("id, email", "person").await, ["1|-", "2|a@x.nl", "3|a@x.nl"]);
     assert_eq!(db.dump("id", "note").await, ["2", "3"]);
+}
+
+/// A cast would make 0 of `acme` and 3 of `3m`: other customers.
+async fn a_key_that_the_column_cannot_hold(db: &Db) {
+    db.sql(
+        "CREATE TABLE person (id integer primary key, tenant integer, email varchar(100));
+         INSERT INTO person VALUES (1, 0, 'a@x.nl'), (2, 3, 'a@x.nl'), (3, 4, 'a@x.nl');",
+    )
+    .await;
+    let c = db.connector(
+        "  person: {key: [id], customer_field: tenant, identifiers: [{kind: email, field: email}], fields: {email: email}, erase: delete}\n",
+    );
+    let subjects = [subject(&[email("a@x.nl")])];
+    let keyed = |key: &str| BatchContext { customer_key: Some(key.to_owned()), ..ctx(Action::Erasure) };
+    let theirs = sets(&c, &keyed("3"), &subjects).await;
+    for key in ["acme", "3m", "03", "3 ", "99999999999999999999"] {
+        let ctx = keyed(key);
+        if db.engine == Engine::Sqlite {
+            // Its integer columns hold any text.
+            assert_eq!(sets(&c, &ctx, &subjects).await[0].rows(), 0, "{key}");
+            continue;
+        }
+        let why = [
+            refused(c.find(&ctx, &subjects).await),
+            refused(c.act(&ctx, &subjects, &theirs).await),
+            refused(c.read_back(&ctx, &subjects, &theirs).await),
+            refused(c.export(&ctx, &subjects[0], &theirs[0], None, 10).await.map(|_| ())),
+        ];
+        assert!(why.iter().all(|why| why.contains("person: tenant is of type int")), "{why:?}");
+    }
+    assert_eq!(db.dump("id", "person").await, ["1", "2", "3"]);
+    carried_out(&c, &keyed("3"), &subjects).await;
+    assert_eq!(db.dump("id", "person").await, ["1", "3"]);
 }
 
 async fn nothing_held(db: &Db) {

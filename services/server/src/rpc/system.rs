@@ -136,7 +136,7 @@ async fn check_live(app: &App, system: &System) -> Result<Vec<Finding>, Connecto
     if system.connector == ConnectorKind::Remote {
         return Ok(Vec::new());
     }
-    let mut findings = app.connectors.probe(system).await?.check().await?;
+    let mut findings = app.connectors.probe(system).await?.check(&system.scope).await?;
     let topology = app.topology.get().await.map_err(|e| ConnectorError::Unavailable(e.to_string()))?;
     findings.extend(numbered_apart(&topology, system));
     Ok(findings)
