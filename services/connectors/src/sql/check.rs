@@ -1,7 +1,9 @@
 //! The map against the live schema: what would fail, reach too far, or crawl, told before the first request.
 
 use quittance_domain::{
-    data_map::{Collection, CountedFrom, DataMap, FieldErasure, Mask, Matching, Retention, RowErasure, SharedRows},
+    data_map::{
+        Collection, CountedFrom, DataMap, FieldErasure, Link, Mask, Matching, Retention, RowErasure, SharedRows,
+    },
     system::SystemScope,
 };
 use quittance_sql::{Engine, SqlError, Tx};
@@ -417,6 +419,37 @@ impl Check<'_> {
             if !self.indexed(at, usable) {
                 self.warning(&place, format!("no index on {}: every request reads the whole table", names.join(", ")));
             }
+            self.leads_to_one(c, &place, link);
+        }
+    }
+
+    /// A key may be one customer's only together with the customer: a link by the rest of it leads to another's row just as well (I8).
+    fn leads_to_one(&mut self, c: &Collection, place: &str, link: &Link) {
+        let (engine, catalogs) = (self.engine, self.catalogs);
+        let Some(at) = self.map.collections.iter().position(|owner| owner.name == link.collection) else { return };
+        let owner = &self.map.collections[at];
+        if self.schema.columns(&owner.table).is_none() || catalogs[at].is_view {
+            return;
+        }
+        let customers = |column: &str| owner.customer_field.as_ref().is_some_and(|field| same(engine, field, column));
+        let confined = c.customer_field.is_some();
+        let joined = |column: &str| {
+            link.fields.iter().any(|(_, there)| same(engine, there, column)) || (confined && customers(column))
+        };
+        let told_apart = |part: &super::catalog::Part| part.column.as_deref().is_some_and(joined);
+        if catalogs[at].indexes.iter().any(|index| index.unique && index.parts.iter().all(told_apart)) {
+            return;
+        }
+        let names: Vec<&str> = link.fields.iter().map(|(_, there)| there.as_str()).collect();
+        let several = format!("{} may be that of several rows of {}", names.join(", "), owner.name);
+        let one_customers = confined || names.iter().any(|there| customers(there));
+        if !one_customers && self.map.collections.iter().any(|other| other.customer_field.is_some()) {
+            self.error(place, format!("{several}, another customer's among them: name customer_field in {}", c.name));
+        } else {
+            self.warning(
+                place,
+                format!("{several}: no unique index says otherwise, and what is here belongs to all of them"),
+            );
         }
     }
 

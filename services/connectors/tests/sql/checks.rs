@@ -15,6 +15,7 @@ on_all_engines!(
     keys_and_anchors,
     keys_of_customers,
     indexes,
+    links_that_lead_to_more_than_one,
     markers,
     engines
 );
@@ -197,6 +198,54 @@ async fn indexes(db: &Db) {
     let left: Vec<&String> = after.iter().filter(|f| f.contains("no index")).collect();
     assert_eq!(left.len(), 1, "{left:#?}");
     assert!(left[0].contains("digits"));
+}
+
+/// Order 7 of one customer, and order 7 of another.
+async fn links_that_lead_to_more_than_one(db: &Db) {
+    db.sql(
+        "CREATE TABLE orders (tenant varchar(20), id integer, email varchar(100), code varchar(20), PRIMARY KEY (tenant, id));
+         CREATE TABLE order_line (id integer primary key, tenant varchar(20), order_id integer, code varchar(20));
+         CREATE UNIQUE INDEX order_code ON orders (code);
+         CREATE TABLE gift (line integer primary key, code varchar(20), spare integer);",
+    )
+    .await;
+    let map = |orders: &str, line: &str, link: &str| {
+        format!(
+            "  orders: {{key: [tenant, id], {orders}identifiers: [{{kind: email, field: email}}], fields: {{email: email}}, erase: delete}}
+  order_line: {{key: [id], {line}owned_by: [{{collection: orders, fields: {{{link}}}}}], erase: delete}}\n"
+        )
+    };
+    let (ours, place) = ("customer_field: tenant, ", "collections.order_line.owned_by[0].fields:");
+    let about = async |map: &str| {
+        let told = found(db, map).await;
+        told.into_iter().filter(|f| f.contains("several rows")).collect::<Vec<_>>()
+    };
+    let told = about(&map(ours, "", "order_id: id")).await;
+    has(&told, &format!("E {place}"), "name customer_field in order_line");
+    assert_eq!(told.len(), 1, "{told:?}");
+    // What says whose a row is, or that there is only one.
+    for (line, link) in [
+        (ours, "order_id: id"),
+        ("", "tenant: tenant, order_id: id"),
+        ("", "code: code"),
+        ("", "tenant: tenant, code: code"),
+    ] {
+        assert_eq!(about(&map(ours, line, link)).await, [""; 0], "{line}{link}");
+    }
+    // One customer's alone, or the customer's own: both rows may be meant.
+    has(&about(&map("", "", "order_id: id")).await, &format!("W {place}"), "id may be that of several rows of orders");
+    has(&about(&map(ours, ours, "code: email")).await, &format!("W {place}"), "email");
+    has(&about(&map(ours, "", "tenant: tenant, code: email")).await, &format!("W {place}"), "email");
+    // What hangs on lines that are told apart by nothing but their order is as far from its customer; what points, too.
+    let further = format!(
+        "{}  gift: {{key: [line], owned_by: [{{collection: order_line, fields: {{code: code}}}}], points_at: [{{collection: orders, fields: {{spare: id}}}}], erase: delete}}\n",
+        map(ours, ours, "order_id: id")
+    );
+    let told = about(&further).await;
+    has(&told, "E collections.gift.owned_by[0].fields:", "name customer_field in gift");
+    has(&told, "E collections.gift.points_at[0].fields:", "name customer_field in gift");
+    let told = about(&further.replace(&format!("key: [id], {ours}"), "key: [id], ")).await;
+    has(&told, "E collections.gift.owned_by[0].fields:", "name customer_field in gift");
 }
 
 async fn markers(db: &Db) {
