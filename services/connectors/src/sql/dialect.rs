@@ -43,7 +43,10 @@ impl Dialect {
             (Engine::Postgres, _) => format!("{name}::text"),
             (_, Class::Bytes) => format!("hex({name})"),
             (Engine::MySql, Class::Text) => format!("CONVERT({name} USING utf8mb4)"),
-            (Engine::MySql, _) => format!("CAST({name} AS CHAR)"),
+            (Engine::MySql, _) => match &column.cast {
+                Some(cast) if column.zero_filled() => format!("CAST(CAST({name} AS {cast}) AS CHAR)"),
+                _ => format!("CAST({name} AS CHAR)"),
+            },
             (Engine::Sqlite, _) => format!("CAST({name} AS TEXT)"),
         }
     }

@@ -66,9 +66,9 @@ pub(super) fn forms(engine: Engine, rule: &RulePlan, kind: IdentifierKind, subje
 }
 
 fn forms_of(engine: Engine, column: &Column, matching: Matching, identifier: &Identifier) -> Vec<String> {
-    let value = identifier.value().expose();
+    let value = column.bare(identifier.value().expose());
     match matching {
-        Matching::Exact if column.accepts(value) => vec![value.clone()],
+        Matching::Exact if column.accepts(value) => vec![value.to_owned()],
         Matching::Exact => Vec::new(),
         // SQLite folds ASCII alone; a stored capital beyond it is asked for by name.
         Matching::CaseInsensitive if engine == Engine::Sqlite => cases(&value.to_lowercase()),
@@ -135,7 +135,7 @@ pub(super) fn is_of(rule: &RulePlan, kind: IdentifierKind, subject: &Subject, st
 
 /// The same, of one identifier.
 pub(super) fn is(rule: &RulePlan, identifier: &Identifier, stored: &str) -> bool {
-    let value = identifier.value().expose();
+    let value = rule.column.bare(identifier.value().expose());
     match rule.matching {
         Matching::Exact if rule.column.class == Class::Uuid => {
             let bare = |text: &str| text.replace('-', "").to_ascii_lowercase();

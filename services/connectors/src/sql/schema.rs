@@ -52,6 +52,23 @@ impl Column {
         engine == Engine::MySql && !self.folds
     }
 
+    /// MySQL shows its numbers with zeros before them, which no other column has.
+    pub fn zero_filled(&self) -> bool {
+        self.type_name.ends_with(" zerofill")
+    }
+
+    /// An identifier without the zeros that the column does not hold.
+    pub fn bare<'v>(&self, value: &'v str) -> &'v str {
+        let zeros = value.len() - value.trim_start_matches('0').len();
+        let bare = if self.zero_filled() { value.get(zeros..) } else { None };
+        match bare {
+            Some(bare) if bare.starts_with(|c: char| c.is_ascii_digit()) => bare,
+            // Of `000` one is left.
+            Some(_) => value.get(zeros.saturating_sub(1)..).unwrap_or(value),
+            None => value,
+        }
+    }
+
     /// Whether the column could hold this very text. What it could not is not asked for: the question alone would be an error.
     pub fn accepts(&self, value: &str) -> bool {
         match self.class {
@@ -320,6 +337,13 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(int.accepts(value), expected, "{value}");
+        }
+        let plain = column(Class::Text);
+        let filled = Column { type_name: "int(5) unsigned zerofill".into(), ..int };
+        for (value, bare) in
+            [("00042", "42"), ("42", "42"), ("000", "0"), ("0", "0"), ("0.5", "0.5"), ("a", "a"), ("", "")]
+        {
+            assert_eq!((filled.bare(value), plain.bare(value)), (bare, value));
         }
         let uuid = column(Class::Uuid);
         assert!(uuid.accepts("0190a1b2-0000-7000-8000-000000000001") && !uuid.accepts("urn:x") && !uuid.accepts("7"));

@@ -14,6 +14,7 @@ on_all_engines!(
     the_guard,
     other_types,
     links_beside_the_key,
+    keys_filled_with_zeros,
     a_cascade_takes_nothing_along_that_is_not_the_subjects,
     two_owners_of_one_collection,
     a_second_owner_however_the_row_was_reached,
@@ -178,6 +179,36 @@ async fn links_beside_the_key(db: &Db) {
     assert_eq!(outcomes[2], ["person.email ERASED 1"]);
     assert_eq!(db.dump("id", "note").await, ["3"]);
     assert_eq!(db.dump("id, body", "tag").await, ["1|-", "2|t"]);
+}
+
+/// The number is 42, however wide it is shown.
+async fn keys_filled_with_zeros(db: &Db) {
+    // The others have no such thing.
+    let zeros = if db.engine == quittance_sql::Engine::MySql { "int(5) unsigned zerofill" } else { "integer" };
+    db.sql(&format!(
+        "CREATE TABLE person (id {zeros} primary key, tenant {zeros}, email varchar(100));
+         CREATE TABLE note (id integer primary key, person integer, body varchar(20));
+         CREATE TABLE tag (id {zeros} primary key, note integer, person {zeros}, body varchar(20));
+         INSERT INTO person VALUES (42, 7, 'a@x.nl'), (43, 7, 'b@x.nl'), (44, 7, 'c@x.nl');
+         INSERT INTO note VALUES (1, 42, 'n'), (2, 43, 'n'), (3, 44, 'n'); INSERT INTO tag VALUES (1, 1, 42, 't'), (2, 2, 43, 't'), (3, 3, 44, 't');"
+    ))
+    .await;
+    let c = db.connector(
+        "  person: {key: [id], customer_field: tenant, identifiers: [{kind: user_id, field: id}, {kind: email, field: email}], yields: {user_id: id}, fields: {id: user_name, email: email}, erase: delete}
+  note: {key: [id], owned_by: [{collection: person, fields: {person: id}}], fields: {body: message}, erase: delete}
+  tag: {key: [id], owned_by: [{collection: note, fields: {note: id}}, {collection: person, fields: {person: id}}], fields: {body: message}, erase: delete}\n",
+    );
+    let ctx = quittance_connectors::BatchContext { customer_key: Some("7".to_owned()), ..ctx(Action::Erasure) };
+    let all = ["note.message ERASED 1", "person.email ERASED 1", "person.user_name ERASED 1", "tag.message ERASED 1"];
+    assert_eq!(carried_out(&c, &ctx, &[subject(&[email("a@x.nl")])]).await, [all]);
+    assert_eq!(carried_out(&c, &ctx, &[subject(&[user("43")])]).await, [all]);
+    if db.engine == quittance_sql::Engine::MySql {
+        // As people see it.
+        assert_eq!(carried_out(&c, &ctx, &[subject(&[user("00044")])]).await, [all]);
+        assert_eq!(db.dump("id", "note").await, [""; 0]);
+    } else {
+        assert_eq!(db.dump("id", "note").await, ["3"]);
+    }
 }
 
 /// The foreign key knows no customers: what of another's hangs on the row, the database would delete.
