@@ -11,7 +11,7 @@ use quittance_sql::{Engine, SqlError, Tx};
 use super::{
     catalog::{Catalog, catalog},
     others::rivals,
-    schema::{Class, Column, Schema},
+    schema::{Class, Column, Lower, Schema},
 };
 use crate::{Finding, FindingSeverity};
 
@@ -363,11 +363,13 @@ impl Check<'_> {
         let wanted = match matching {
             Matching::Exact => name.clone(),
             Matching::CaseInsensitive if self.engine == Engine::MySql && column.folds => name.clone(),
+            Matching::CaseInsensitive if column.lower == Lower::Other => format!("lower({name} COLLATE \"C\")"),
             Matching::CaseInsensitive => format!("lower({name})"),
             Matching::Digits => format!("the digits of {name}"),
         };
-        let exact =
-            matching == Matching::Exact || wanted == *name || (column.folds && matching == Matching::CaseInsensitive);
+        let exact = matching == Matching::Exact
+            || wanted == *name
+            || (column.folds && column.lower != Lower::Other && matching == Matching::CaseInsensitive);
         let usable = |part: &super::catalog::Part| match &part.column {
             Some(col) if same(self.engine, col, name) => {
                 exact || (matching == Matching::CaseInsensitive && part.definition == "nocase")
@@ -376,7 +378,9 @@ impl Check<'_> {
             None => match matching {
                 Matching::Exact => false,
                 Matching::CaseInsensitive => {
-                    part.definition.contains("lower(") && part.definition.contains(&name.to_lowercase())
+                    // The column's own collation is not asked, nor then an index by it.
+                    let collated = column.lower != Lower::Other || part.definition.contains("collate \"c\"");
+                    collated && part.definition.contains("lower(") && part.definition.contains(&name.to_lowercase())
                 }
                 Matching::Digits => {
                     part.definition.contains("regexp_replace(") && part.definition.contains(&name.to_lowercase())

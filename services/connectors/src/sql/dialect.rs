@@ -7,7 +7,7 @@ use quittance_sql::Engine;
 
 use super::{
     identify::PATTERN,
-    schema::{Class, Column},
+    schema::{Class, Column, Lower},
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -133,16 +133,33 @@ impl Dialect {
         }
     }
 
-    /// Equal but for case; the value is in lower case.
+    /// A text of a column in lower case, as far as that is needed: by the column's own collation where an index may answer, and by none where that is
+    /// not to be trusted.
+    fn lower(self, column: &Column, text: &str) -> String {
+        match column.lower {
+            Lower::Same if column.folds => format!("lower({text}) COLLATE \"C\""),
+            Lower::Ascii if column.folds => format!("lower({text} COLLATE \"C\")"),
+            Lower::Other => format!("lower({text} COLLATE \"C\")"),
+            Lower::Same | Lower::Ascii => format!("lower({text})"),
+        }
+    }
+
+    /// Equal but for case; the value is in lower case, but for capitals beyond ASCII where [`Lower`] says so.
     pub fn equals_folded(self, column: &Column, value: &str) -> String {
         let name = self.column(column);
         match self.engine {
-            Engine::Postgres if column.folds => match &column.cast {
-                Some(cast) => format!("{name} = {value}::{cast} AND lower({name}::text) COLLATE \"C\" = {value}"),
-                None => format!("lower({name}::text) COLLATE \"C\" = {value}"),
-            },
-            Engine::Postgres if column.class == Class::Text => format!("lower({name}) = {value}"),
-            Engine::Postgres => format!("lower({name}::text) = {value}"),
+            Engine::Postgres => {
+                let plain = column.class == Class::Text && !column.folds;
+                let text = if plain { name.clone() } else { format!("{name}::text") };
+                let truth = format!("{} = {value}", self.lower(column, &text));
+                match &column.cast {
+                    // Its own equality folds no better than its lower().
+                    Some(cast) if column.folds && column.lower != Lower::Other => {
+                        format!("{name} = {value}::{cast} AND {truth}")
+                    }
+                    _ => truth,
+                }
+            }
             Engine::MySql => {
                 let mut text = self.text(column);
                 if column.trims(self.engine) {
@@ -170,10 +187,9 @@ impl Dialect {
         let name = self.column(column);
         match self.engine {
             Engine::Postgres => {
-                format!(
-                    "lower(btrim({name}::text, '{TRIMMED}')) {}= {value}",
-                    if column.folds { "COLLATE \"C\" " } else { "" }
-                )
+                let trimmed = format!("btrim({name}::text, '{TRIMMED}')");
+                let truth = format!("{} = {value}", self.lower(column, &trimmed));
+                self.or_by_pattern(column, value, &truth)
             }
             Engine::MySql => {
                 let text = self.text(column);
@@ -184,18 +200,33 @@ impl Dialect {
             }
             Engine::Sqlite => {
                 let trimmed = format!("trim({name}, '{TRIMMED}')");
-                let pattern = self.matches_pattern(column, value);
-                format!(
-                    "CASE WHEN substr({value}, 1, 1) = char({}) THEN {pattern} ELSE lower({trimmed}) = {value} AND {trimmed} = {value} COLLATE NOCASE END",
-                    u32::from(PATTERN)
-                )
+                let truth = format!("lower({trimmed}) = {value} AND {trimmed} = {value} COLLATE NOCASE");
+                self.or_by_pattern(column, value, &truth)
             }
         }
     }
 
-    /// SQLite's alone: by a pattern that begins with [`PATTERN`].
+    fn or_by_pattern(self, column: &Column, value: &str, truth: &str) -> String {
+        if !self.has_patterns(column) {
+            return truth.to_owned();
+        }
+        let pattern = self.matches_pattern(column, value);
+        let char = if self.engine == Engine::Postgres { "chr" } else { "char" };
+        format!("CASE WHEN substr({value}, 1, 1) = {char}({}) THEN {pattern} ELSE {truth} END", u32::from(PATTERN))
+    }
+
+    /// Whether it may be asked for a text by a pattern that begins with [`PATTERN`].
+    pub fn has_patterns(self, column: &Column) -> bool {
+        column.lower != Lower::Same && column.class != Class::Bytes
+    }
+
     pub fn matches_pattern(self, column: &Column, value: &str) -> String {
-        format!("trim({}, '{TRIMMED}') GLOB substr({value}, 2)", self.column(column))
+        let name = self.column(column);
+        match self.engine {
+            // Regular expressions take no collation that is not deterministic.
+            Engine::Postgres => format!("btrim({name}::text COLLATE \"C\", '{TRIMMED}') ~ substr({value}, 2)"),
+            Engine::MySql | Engine::Sqlite => format!("trim({name}, '{TRIMMED}') GLOB substr({value}, 2)"),
+        }
     }
 
     /// Equal in the digits alone.

@@ -9,13 +9,14 @@ use quittance_sql::Engine;
 use super::{
     dialect::TRIMMED_CHARS as TRIMMED,
     plan::RulePlan,
-    schema::{Class, Column},
+    schema::{Class, Column, Lower},
 };
 use crate::Subject;
 
 /// How many letters beyond ASCII are tried in both cases, by the index: 2^3 forms at most. With more of them, the table is read.
 const FOLDED_MAX: usize = 3;
-/// Begins a text that is a pattern (SQLite's GLOB) in which every letter stands in both cases. No identifier has a control character.
+/// Begins a text that is a pattern (SQLite's GLOB, a regular expression on PostgreSQL) in which every letter stands in both cases. No identifier
+/// has a control character.
 pub(super) const PATTERN: char = '\u{1}';
 
 /// What is typed or pasted along with an address, before or behind it: as much as an index can be asked for. In ASCII: every database's encoding
@@ -45,7 +46,8 @@ pub(super) fn is_sought(engine: Engine, rule: &RulePlan, stored: &str) -> bool {
         return true;
     }
     let core = stored.trim();
-    let trimmed = rule.column.trims(engine) || (engine == Engine::Sqlite && is_pattern(&cases(&core.to_lowercase())));
+    let by_cases = rule.column.lower != Lower::Same;
+    let trimmed = rule.column.trims(engine) || (by_cases && is_pattern(&cases(engine, &core.to_lowercase())));
     if trimmed { stored.trim_matches(TRIMMED) == core } else { blanked(core).any(|text| text == stored) }
 }
 
@@ -70,9 +72,13 @@ fn forms_of(engine: Engine, column: &Column, matching: Matching, identifier: &Id
     match matching {
         Matching::Exact if column.accepts(value) => vec![value.to_owned()],
         Matching::Exact => Vec::new(),
-        // SQLite folds ASCII alone; a stored capital beyond it is asked for by name.
-        Matching::CaseInsensitive if engine == Engine::Sqlite => cases(&value.to_lowercase()),
-        Matching::CaseInsensitive => vec![value.to_lowercase()],
+        Matching::CaseInsensitive if column.lower != Lower::Same => cases(engine, &value.to_lowercase()),
+        // Which small sigma a capital one becomes, the databases say otherwise than we do.
+        Matching::CaseInsensitive => {
+            let lower = value.to_lowercase();
+            let bare = folded(value);
+            if bare == lower { vec![lower] } else { vec![lower, bare] }
+        }
         // The same number, as it is dialled from abroad.
         Matching::Digits => {
             identifier.digit_forms().into_iter().flat_map(|digits| [format!("00{digits}"), digits]).collect()
@@ -80,11 +86,11 @@ fn forms_of(engine: Engine, column: &Column, matching: Matching, identifier: &Id
     }
 }
 
-/// SQLite folds ASCII alone: capitals beyond it are asked for one by one, or where that would be too many, by a pattern.
-fn cases(lower: &str) -> Vec<String> {
+/// Where ASCII alone is folded: capitals beyond it are asked for one by one, or where that would be too many, by a pattern.
+fn cases(engine: Engine, lower: &str) -> Vec<String> {
     let cased = lower.chars().filter(|c| !c.is_ascii() && both(*c).len() > 1).count();
     if cased > FOLDED_MAX {
-        return vec![pattern(lower)];
+        return vec![if engine == Engine::Postgres { expression(lower) } else { glob(lower) }];
     }
     let mut found = vec![String::new()];
     for c in lower.chars() {
@@ -113,7 +119,26 @@ fn both(lower: char) -> Vec<char> {
     found
 }
 
-fn pattern(lower: &str) -> String {
+fn expression(lower: &str) -> String {
+    let mut text = format!("{PATTERN}^");
+    for c in lower.chars() {
+        let variants = both(c);
+        if variants.len() > 1 {
+            // No bracket: where the encoding is nobody's business (SQL_ASCII), it would be of bytes.
+            let variants: Vec<String> = variants.into_iter().map(String::from).collect();
+            text.push_str(&format!("(?:{})", variants.join("|")));
+        } else {
+            if c.is_ascii_punctuation() {
+                text.push('\\');
+            }
+            text.push(c);
+        }
+    }
+    text.push('$');
+    text
+}
+
+fn glob(lower: &str) -> String {
     let mut text = String::from(PATTERN);
     for c in lower.chars() {
         let variants = both(c);
@@ -161,12 +186,16 @@ mod tests {
 
     #[test]
     fn capitals_beyond_ascii() {
-        assert_eq!(cases("ab@c"), ["ab@c"]);
-        let mut found = cases("åsö");
+        assert_eq!(cases(Engine::Sqlite, "ab@c"), ["ab@c"]);
+        let mut found = cases(Engine::Sqlite, "åsö");
         found.sort();
         assert_eq!(found, ["ÅsÖ", "Åsö", "åsÖ", "åsö"]);
         // More letters than can be tried in both cases each: one pattern, in which nothing that was typed is a pattern's sign.
-        assert_eq!(cases("иван*@п.рф"), ["\u{1}[иИ][вВ][аА][нН][*]@[пП].[рР][фФ]"]);
+        assert_eq!(cases(Engine::Sqlite, "иван*@п.рф"), ["\u{1}[иИ][вВ][аА][нН][*]@[пП].[рР][фФ]"]);
+        assert_eq!(
+            cases(Engine::Postgres, "иван*1@п.рф"),
+            ["\u{1}^(?:и|И)(?:в|В)(?:а|А)(?:н|Н)\\*1\\@(?:п|П)\\.(?:р|Р)(?:ф|Ф)$"]
+        );
         // Neither the capital of another letter, nor one in another script.
         assert_eq!([both('ı'), both('µ'), both('ß'), both('ä')], [vec!['ı'], vec!['µ'], vec!['ß'], vec!['ä', 'Ä']]);
     }

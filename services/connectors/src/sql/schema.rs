@@ -27,6 +27,17 @@ pub(super) enum Class {
     Other,
 }
 
+/// What `lower()` makes of a column's text, which on PostgreSQL its collation decides.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Lower {
+    /// What we make of it.
+    Same,
+    /// Capitals of ASCII alone are folded, for all that is known.
+    Ascii,
+    /// Not even those: Turkish has another small letter for I.
+    Other,
+}
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Column {
     pub name: String,
@@ -35,10 +46,11 @@ pub(super) struct Column {
     pub class: Class,
     /// What a value is cast to so that the column's index answers (PostgreSQL a type; MySQL a CAST's target, or of text the character set).
     pub cast: Option<String>,
-    /// Its own equality lets different texts pass as equal.
+    /// Its own equality lets different texts pass as equal; on MySQL all those that differ in case alone.
     pub folds: bool,
+    pub lower: Lower,
     pub blank_padded: bool,
-    /// MySQL.
+    /// As a statement names it; PostgreSQL and MySQL.
     pub collation: String,
     pub nullable: bool,
     /// The database makes it of other columns.
@@ -103,10 +115,14 @@ pub(super) struct Schema {
 impl Schema {
     pub async fn load(tx: &mut Tx, map: &DataMap) -> Result<Self, SqlError> {
         let mut schema = Self::default();
+        let mut encoding = String::new();
         match tx.engine() {
             Engine::Postgres => {
-                let row = tx.fetch_one("SELECT current_setting('server_version_num')", Vec::new()).await?;
-                schema.version = row.map_or(Ok(0), |r| r.text(0).map(|v| v.parse().unwrap_or(0)))?;
+                let sql = "SELECT current_setting('server_version_num'), current_setting('server_encoding')";
+                if let Some(row) = tx.fetch_one(sql, Vec::new()).await? {
+                    schema.version = row.text(0)?.parse().unwrap_or(0);
+                    encoding = row.text(1)?;
+                }
             }
             Engine::MySql => {
                 let row = tx.fetch_one("SELECT CAST(VERSION() AS CHAR)", Vec::new()).await?;
@@ -114,9 +130,13 @@ impl Schema {
             }
             Engine::Sqlite => {}
         }
+        let mut folding = Folding { encoding, known: HashMap::new() };
         for c in &map.collections {
             if !schema.tables.contains_key(&c.table) {
-                let columns = columns(tx, &c.table).await?;
+                let mut columns = columns(tx, &c.table).await?;
+                for column in columns.iter_mut().filter(|column| is_folded(map, &c.table, column)) {
+                    folding.tell(tx, column).await?;
+                }
                 schema.tables.insert(c.table.clone(), columns);
             }
             if !c.yields.is_empty() && !schema.unique.contains_key(&c.table) {
@@ -167,6 +187,73 @@ impl Schema {
     }
 }
 
+/// How collations fold, each asked of the database once: names say little of it, the server's own library decides.
+struct Folding {
+    /// PostgreSQL's.
+    encoding: String,
+    known: HashMap<String, Lower>,
+}
+
+impl Folding {
+    async fn tell(&mut self, tx: &mut Tx, column: &mut Column) -> Result<(), SqlError> {
+        let engine = tx.engine();
+        let asked = match engine {
+            Engine::Postgres => column.lower == Lower::Same,
+            Engine::MySql => column.folds && column.class == Class::Text && column.cast.is_some(),
+            Engine::Sqlite => false,
+        };
+        if !asked {
+            return Ok(());
+        }
+        let lower = match self.known.get(&column.collation) {
+            Some(lower) => *lower,
+            None if engine == Engine::Postgres => self.postgres(tx, column).await?,
+            None => Self::mysql(tx, column).await?,
+        };
+        self.known.insert(column.collation.clone(), lower);
+        match engine {
+            Engine::Postgres => column.lower = lower,
+            // Its LOWER() is asked in utf8mb4 and folds as we do; the column's own equality is what an index answers by.
+            _ => column.folds = lower == Lower::Same,
+        }
+        Ok(())
+    }
+
+    async fn postgres(&self, tx: &mut Tx, column: &Column) -> Result<Lower, SqlError> {
+        // A letter that the database's encoding lacks would be an error.
+        let letters = if matches!(self.encoding.as_str(), "UTF8" | "SQL_ASCII") { CAPITALS } else { "I" };
+        let row = tx.fetch_one(&format!("SELECT lower('{letters}' COLLATE {})", column.collation), Vec::new()).await?;
+        let lower = row.map_or(Ok(String::new()), |row| row.text(0))?;
+        Ok(match lower.as_str() {
+            SMALL => Lower::Same,
+            other if other.ends_with('i') => Lower::Ascii,
+            _ => Lower::Other,
+        })
+    }
+
+    async fn mysql(tx: &mut Tx, column: &Column) -> Result<Lower, SqlError> {
+        let charset = column.cast.as_deref().unwrap_or_default();
+        let text = |text: &str| format!("CONVERT('{text}' USING {charset}) COLLATE {}", column.collation);
+        let sql = format!("SELECT CAST({} = {} AS SIGNED)", text(CAPITALS), text(SMALL));
+        let row = tx.fetch_one(&sql, Vec::new()).await?;
+        let equal = row.map_or(Ok(0), |row| row.i64(0))? == 1;
+        Ok(if equal { Lower::Same } else { Lower::Other })
+    }
+}
+
+const CAPITALS: &str = "ÅЯI";
+const SMALL: &str = "åяi";
+
+/// Whether anybody looks for its text in any case.
+fn is_folded(map: &DataMap, table: &Table, column: &Column) -> bool {
+    let here = |field: &str| field.eq_ignore_ascii_case(&column.name);
+    let rules = |c: &Collection| {
+        c.identifiers.iter().any(|rule| rule.matching == Matching::CaseInsensitive && here(&rule.field))
+            || c.yields.iter().any(|y| Matching::of(y.kind) == Matching::CaseInsensitive && here(&y.field))
+    };
+    map.collections.iter().any(|c| c.table == *table && rules(c))
+}
+
 async fn columns(tx: &mut Tx, table: &Table) -> Result<Vec<Column>, SqlError> {
     let dialect = Dialect { engine: tx.engine() };
     match tx.engine() {
@@ -192,10 +279,11 @@ const POSTGRES: &str = "SELECT a.attname::text, format_type(a.atttypid, -1), b.t
     (CASE WHEN a.attnotnull OR t.typnotnull THEN 0 ELSE 1 END)::bigint, \
     (CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END)::bigint, \
     (CASE WHEN c.collisdeterministic IS FALSE THEN 1 ELSE 0 END)::bigint, \
-    (CASE WHEN a.attgenerated <> '' OR a.attidentity = 'a' THEN 1 ELSE 0 END)::bigint \
+    (CASE WHEN a.attgenerated <> '' OR a.attidentity = 'a' THEN 1 ELSE 0 END)::bigint, \
+    COALESCE(quote_ident(n.nspname) || '.' || quote_ident(c.collname), 'pg_catalog.\"default\"') \
     FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
     JOIN pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END \
-    LEFT JOIN pg_collation c ON c.oid = a.attcollation \
+    LEFT JOIN pg_collation c ON c.oid = a.attcollation LEFT JOIN pg_namespace n ON n.oid = c.collnamespace \
     WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped";
 
 fn postgres(row: &Row) -> Result<Column, SqlError> {
@@ -212,14 +300,17 @@ fn postgres(row: &Row) -> Result<Column, SqlError> {
         _ => Class::Other,
     };
     let comparable = !matches!(base.as_str(), "json" | "xml" | "point" | "polygon");
-    let typmod = row.i64(4)?;
+    let (typmod, collation) = (row.i64(4)?, row.text(7)?);
+    // Its equality folds by the database's collation, lower() by the column's: where they differ, neither counts.
+    let differs = base == "citext" && collation != "pg_catalog.\"default\"";
     Ok(Column {
         name: row.text(0)?,
         cast: comparable.then(|| type_name.clone()),
         folds: base == "citext" || row.i64(5)? == 1,
         blank_padded: base == "bpchar",
         max_chars: if class == Class::Text && typmod > 4 { u64::try_from(typmod - 4).ok() } else { None },
-        collation: String::new(),
+        lower: if differs { Lower::Other } else { Lower::Same },
+        collation,
         nullable: row.i64(3)? == 1,
         generated: row.i64(6)? == 1,
         class,
@@ -260,6 +351,7 @@ fn mysql(row: &Row) -> Result<Column, SqlError> {
     Ok(Column {
         name: row.text(0)?,
         folds: !collation.ends_with("_bin") && !collation.ends_with("_cs"),
+        lower: Lower::Same,
         blank_padded: false,
         max_chars: row.opt_i64(4)?.and_then(|n| u64::try_from(n).ok()).filter(|_| class == Class::Text),
         nullable: row.text(3)?.eq_ignore_ascii_case("YES"),
@@ -294,6 +386,7 @@ fn sqlite(row: &Row) -> Result<Column, SqlError> {
         name: row.text(0)?,
         cast: native.then(String::new),
         folds: false,
+        lower: Lower::Ascii,
         blank_padded: false,
         collation: String::new(),
         nullable: row.i64(2)? == 0,
@@ -316,6 +409,7 @@ mod tests {
             class,
             cast: None,
             folds: false,
+            lower: Lower::Same,
             blank_padded: false,
             collation: String::new(),
             nullable: true,

@@ -5,8 +5,6 @@
 
 use quittance_domain::data_map::{Collection, FieldErasure, Mask, Matching, RowErasure};
 
-use quittance_sql::Engine;
-
 use super::{
     batch::CHUNK,
     catalog::Reference,
@@ -102,7 +100,7 @@ pub(super) fn statements(d: Dialect, c: &Collection, plan: &CollectionPlan, wide
 }
 
 fn by_pattern(d: Dialect, rule: &RulePlan) -> bool {
-    d.engine == Engine::Sqlite && rule.matching == Matching::CaseInsensitive && rule.column.class != Class::Bytes
+    rule.matching == Matching::CaseInsensitive && d.has_patterns(&rule.column)
 }
 
 fn find<'a>(

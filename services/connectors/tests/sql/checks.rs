@@ -15,6 +15,7 @@ on_all_engines!(
     keys_and_anchors,
     keys_of_customers,
     indexes,
+    indexes_that_fold_otherwise,
     links_that_lead_to_more_than_one,
     markers,
     engines
@@ -198,6 +199,30 @@ async fn indexes(db: &Db) {
     let left: Vec<&String> = after.iter().filter(|f| f.contains("no index")).collect();
     assert_eq!(left.len(), 1, "{left:#?}");
     assert!(left[0].contains("digits"));
+}
+
+/// An index in a locale of another alphabet does not answer what we ask.
+async fn indexes_that_fold_otherwise(db: &Db) {
+    let (ascii, turkish, lower) = match db.engine {
+        Engine::Postgres => ("collate \"C\"", "collate \"tr-x-icu\"", ["lower(email)", "lower(other)"]),
+        Engine::MySql => ("collate utf8mb4_unicode_ci", "collate utf8mb4_turkish_ci", ["email", "other"]),
+        Engine::Sqlite => return,
+    };
+    db.sql(&format!(
+        "CREATE TABLE person (id integer primary key, email varchar(100) {ascii}, other varchar(100) {turkish});
+         CREATE INDEX person_email ON person ({}); CREATE INDEX person_other ON person ({});",
+        lower[0], lower[1]
+    ))
+    .await;
+    let map = "  person: {key: [id], identifiers: [{kind: email, field: email}, {kind: email, field: other}], fields: {email: email, other: email}, erase: delete}\n";
+    let about = async || found(db, map).await.into_iter().filter(|f| f.contains("no index")).collect::<Vec<_>>();
+    let told = about().await;
+    has(&told, "W collections.person.identifiers[1].field:", "no index on lower(other");
+    assert_eq!(told.len(), 1, "{told:?}");
+    if db.engine == Engine::Postgres {
+        db.sql("CREATE INDEX person_other_c ON person (lower(other COLLATE \"C\"))").await;
+        assert_eq!(about().await, [""; 0]);
+    }
 }
 
 /// Order 7 of one customer, and order 7 of another.

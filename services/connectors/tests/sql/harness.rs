@@ -47,6 +47,13 @@ where
 
 impl Db {
     pub async fn make(engine: Engine) -> Option<Self> {
+        let locale =
+            if engine == Engine::Postgres { "ENCODING 'UTF8' TEMPLATE template0" } else { "CHARACTER SET utf8mb4" };
+        Self::with(engine, locale).await
+    }
+
+    /// `locale`: what a server says behind CREATE DATABASE.
+    pub async fn with(engine: Engine, locale: &str) -> Option<Self> {
         let name = format!("q_{}", uuid());
         let variable = match engine {
             Engine::Postgres => "QUITTANCE_TEST_POSTGRES_URL",
@@ -61,16 +68,14 @@ impl Db {
         };
         let url = server(variable)?;
         let admin = open(&url);
-        let locale =
-            if engine == Engine::Postgres { " ENCODING 'UTF8' TEMPLATE template0" } else { " CHARACTER SET utf8mb4" };
-        admin.run_script(&format!("CREATE DATABASE {name}{locale}")).await.unwrap();
+        admin.run_script(&format!("CREATE DATABASE {name} {locale}")).await.unwrap();
         let (base, query) = url.split_once('?').map_or((url.as_str(), String::new()), |(b, q)| (b, format!("?{q}")));
         let authority = base.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
         let pool = open(&format!("{authority}/{name}{query}"));
         Some(Self { engine, pool, admin: Some(admin), name, _dir: None })
     }
 
-    async fn drop(self) {
+    pub async fn drop(self) {
         self.pool.close().await;
         if let Some(admin) = self.admin {
             let force = if self.engine == Engine::Postgres { " WITH (FORCE)" } else { "" };
