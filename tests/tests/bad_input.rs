@@ -195,16 +195,16 @@ async fn a_lease_that_has_passed_writes_nothing() {
     let second = lease_one(&worker, "print").await;
     assert_eq!(first.name, second.name);
     assert!(second.lease > first.lease);
-    let report = |task: &v1::LeasedTask, count: u64| {
+    let report_by = |task: &v1::LeasedTask, count: u64, evidence: v1::EvidenceKind, grade: v1::Grade| {
         let outcome = v1::Outcome {
             collection: "files".into(),
             category: "file".into(),
             outcome: v1::OutcomeKind::Erased.into(),
-            grade: v1::Grade::Verified.into(),
+            grade: grade.into(),
             count,
             ..v1::Outcome::default()
         };
-        let evidence = v1::Evidence { kind: v1::EvidenceKind::SystemReport.into(), ..v1::Evidence::default() };
+        let evidence = v1::Evidence { kind: evidence.into(), ..v1::Evidence::default() };
         let done = v1::TaskDone { outcomes: vec![outcome], evidence: Some(evidence) };
         let lease = v1::Lease { task: task.name.clone(), lease: task.lease };
         let result = Some(v1::task_report::Result::Done(done));
@@ -213,6 +213,11 @@ async fn a_lease_that_has_passed_writes_nothing() {
             reports: vec![v1::TaskReport { lease: Some(lease), result }],
         }
     };
+    let report =
+        |task: &v1::LeasedTask, count: u64| report_by(task, count, v1::EvidenceKind::SystemReport, v1::Grade::Verified);
+    let unnamed = report_by(&second, 2, v1::EvidenceKind::VendorReceipt, v1::Grade::Executed);
+    let refused = worker.connectors().report_outcomes(unnamed).await;
+    assert_refused(refused, Code::InvalidArgument, "INVALID_FIELD", "reports[0].done.evidence.reference");
     let late = worker.connectors().report_outcomes(report(&first, 99)).await.unwrap().into_inner();
     assert_eq!(late.lost, vec![first.name.clone()]);
     let good = worker.connectors().report_outcomes(report(&second, 2)).await.unwrap().into_inner();

@@ -9,8 +9,8 @@ use quittance_tests::{
     AppDatabase, Deployment, StoreKind,
     app_database::{CRM_ERASED, SHOP_ERASED, email, user_id},
     scenario::{
-        acme_with_crm_and_shop, by_email, completed, create, create_customer, get, outcomes, register, remote_files,
-        wait_for,
+        acme_with_crm_and_shop, assert_refused, by_email, completed, create, create_customer, get, outcomes, register,
+        remote_files, wait_for,
     },
 };
 use tonic::Code;
@@ -113,6 +113,17 @@ async fn who_is_not_there_is_not_held_and_what_nothing_leads_to_needs_attention(
         let refused = s.operator.requests().resolve_task(claimed).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{kind:?}");
         assert!(refused.message().contains("evidence.kind"), "{refused:?}");
+    }
+    // Nor does a kind of evidence say anything that names none (I5).
+    for (kind, field) in [
+        (EvidenceKind::DocumentDigest, "evidence.sha256"),
+        (EvidenceKind::SignedStatement, "evidence.reference"),
+        (EvidenceKind::VendorReceipt, "evidence.reference"),
+        (EvidenceKind::RetentionExpiry, "evidence.reference"),
+    ] {
+        let unnamed = resolve(OutcomeKind::NotHeld, Grade::Executed, kind);
+        let refused = s.operator.requests().resolve_task(unnamed).await;
+        assert_refused(refused, Code::InvalidArgument, "INVALID_FIELD", field);
     }
     // Nor can what the data map does not know have been done.
     let mut unknown = resolve(OutcomeKind::NotHeld, Grade::Executed, EvidenceKind::DocumentDigest);

@@ -149,6 +149,37 @@ pub enum OutcomeError {
     Role(OutcomeKind, SystemRole),
     #[error("outcome {outcome} cannot rest on {evidence}")]
     Evidence { outcome: OutcomeKind, evidence: EvidenceKind },
+    #[error("{0} is the document's digest: it is needed")]
+    NoDigest(EvidenceKind),
+    #[error("{0} must say which it is, by a reference or by the document's sha256")]
+    NoReference(EvidenceKind),
+}
+
+impl OutcomeError {
+    /// The field of the confirmation that is to blame.
+    pub const fn field(&self) -> &'static str {
+        match self {
+            Self::NoDigest(_) => "evidence.sha256",
+            Self::NoReference(_) => "evidence.reference",
+            _ => "outcomes",
+        }
+    }
+}
+
+impl Evidence {
+    /// Whether anybody could look it up: a kind alone names nothing (I5).
+    fn check_named(&self) -> Result<(), OutcomeError> {
+        use EvidenceKind as E;
+        let digest = !self.sha256.is_empty();
+        let reference = !self.reference.trim().is_empty();
+        match self.kind {
+            E::DocumentDigest if !digest => Err(OutcomeError::NoDigest(self.kind)),
+            E::VendorReceipt | E::SignedStatement | E::RetentionExpiry if !digest && !reference => {
+                Err(OutcomeError::NoReference(self.kind))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Confirmation {
@@ -195,6 +226,9 @@ impl Confirmation {
             if by_word_only || verified_by_paper {
                 return Err(OutcomeError::Evidence { outcome: o.outcome, evidence: self.evidence.kind });
             }
+            if o.outcome != K::Unconfirmed {
+                self.evidence.check_named()?;
+            }
         }
         Ok(())
     }
@@ -217,5 +251,64 @@ impl Confirmation {
     /// A request with one of these is `COMPLETED_WITH_EXCEPTIONS`.
     pub fn is_exception(&self) -> bool {
         self.outcomes.iter().any(|o| o.outcome == OutcomeKind::Unconfirmed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::Action;
+
+    fn erased_by(kind: EvidenceKind, reference: &str, sha256: &str) -> Confirmation {
+        let at = Timestamp::UNIX_EPOCH;
+        Confirmation {
+            system: SystemId::new("mailer").unwrap(),
+            outcomes: vec![Outcome {
+                collection: "contacts".to_owned(),
+                category: "email".to_owned(),
+                outcome: OutcomeKind::Erased,
+                grade: Grade::Executed,
+                count: 1,
+                basis: String::new(),
+                until: None,
+            }],
+            evidence: Evidence { kind, reference: reference.to_owned(), sha256: sha256.to_owned(), at },
+            by: "operators/kim".to_owned(),
+            confirmed_at: at,
+            backups_expire_at: None,
+        }
+    }
+
+    #[test]
+    fn evidence_that_nobody_could_look_up_supports_no_success() {
+        use EvidenceKind as E;
+        let check = |kind, reference, sha256| erased_by(kind, reference, sha256).check(Action::Erasure);
+        for kind in [E::VendorReceipt, E::SignedStatement, E::RetentionExpiry] {
+            for nothing in ["", "  "] {
+                let refused = check(kind, nothing, "").unwrap_err();
+                assert_eq!((&refused, refused.field()), (&OutcomeError::NoReference(kind), "evidence.reference"));
+            }
+            assert_eq!((check(kind, "letter 17", ""), check(kind, "", "e3b0")), (Ok(()), Ok(())));
+        }
+        let refused = check(E::DocumentDigest, "letter 17", "").unwrap_err();
+        assert_eq!((&refused, refused.field()), (&OutcomeError::NoDigest(E::DocumentDigest), "evidence.sha256"));
+        assert_eq!(check(E::DocumentDigest, "", "e3b0"), Ok(()));
+        for kind in [E::ReadBack, E::SystemReport] {
+            assert_eq!(check(kind, "", ""), Ok(()));
+        }
+    }
+
+    #[test]
+    fn who_claims_nothing_needs_nothing_to_show_it_by() {
+        for kind in EvidenceKind::ALL {
+            let mut given_up = erased_by(*kind, "", "");
+            let outcome = &mut given_up.outcomes[0];
+            (outcome.outcome, outcome.grade) = (OutcomeKind::Unconfirmed, Grade::None);
+            outcome.basis = "the vendor was wound up".to_owned();
+            assert_eq!(given_up.check(Action::Erasure), Ok(()));
+            given_up.outcomes.push(erased_by(*kind, "", "").outcomes.remove(0));
+            let reported = matches!(kind, EvidenceKind::ReadBack | EvidenceKind::SystemReport);
+            assert_eq!(given_up.check(Action::Erasure).is_ok(), reported, "{kind:?}");
+        }
     }
 }

@@ -147,7 +147,27 @@ impl ResolutionFile {
             reference: self.evidence.reference,
             sha256,
         };
+        if outcomes.iter().any(|o| o.outcome() != v1::OutcomeKind::Unconfirmed) {
+            check_named(&evidence)?;
+        }
         Ok((outcomes, evidence))
+    }
+}
+
+/// The service refuses it, too; here it is said in the file's and the options' words.
+fn check_named(evidence: &v1::Evidence) -> Result<(), Failure> {
+    use v1::EvidenceKind as E;
+    let digest = !evidence.sha256.is_empty();
+    let reference = !evidence.reference.trim().is_empty();
+    match evidence.kind() {
+        E::DocumentDigest if !digest => {
+            Err(Failure::Usage("evidence.sha256: say which document it is, or give it with --document".into()))
+        }
+        E::VendorReceipt | E::SignedStatement | E::RetentionExpiry if !digest && !reference => Err(Failure::Usage(
+            "evidence.reference: say which one it is, as `letter 2026-117`, or give the document with --document"
+                .into(),
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -231,6 +251,15 @@ mod tests {
         assert_eq!(read(letter, Some(digest)).unwrap(), (v1::EvidenceKind::SignedStatement, digest.to_owned()));
         assert!(read("evidence: {kind: signed_statement, sha256: ffff}", Some(digest)).is_err());
         assert!(read("", None).is_err());
+        for (vague, field) in [
+            ("evidence: {kind: signed_statement}", "evidence.reference"),
+            ("evidence: {kind: vendor_receipt, reference: ' '}", "evidence.reference"),
+            ("evidence: {kind: document_digest, reference: letter 7}", "evidence.sha256"),
+        ] {
+            let refused = read(vague, None).unwrap_err().to_string();
+            assert!(refused.contains(field) && refused.contains("--document"), "{refused}");
+        }
+        assert!(read("evidence: {kind: vendor_receipt, reference: '17'}", None).is_ok());
         assert_eq!(given_up("gone".to_owned(), Some(digest.to_owned())).1.kind(), v1::EvidenceKind::DocumentDigest);
     }
 }

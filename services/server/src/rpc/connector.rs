@@ -489,6 +489,6 @@ fn done_from(
         backups_expire_at: (!backups.is_zero()).then(|| now.checked_add(backups).unwrap_or(now)),
     };
     let checked = confirmation.check(action).and_then(|()| confirmation.check_role(system.role));
-    checked.map_err(|e| ApiError::field(format!("{field}.outcomes"), e))?;
+    checked.map_err(|e| ApiError::field(format!("{field}.{}", e.field()), e))?;
     Ok(confirmation)
 }

@@ -369,7 +369,7 @@ async fn resolve_task(app: &App, request: Request<v1::ResolveTaskRequest>) -> Ap
         }
     }
     let checked = confirmation.check(about.action).and_then(|()| confirmation.check_role(system.role));
-    checked.map_err(|e| ApiError::field("outcomes", e))?;
+    checked.map_err(|e| ApiError::field(e.field(), e))?;
     app.store.resolve_task(&key, confirmation, &caller.principal(), now).await?;
     app.dispatch.wake();
     Ok(v1::ResolveTaskResponse { task: Some(one_task(app, &key).await?) })
