@@ -134,6 +134,8 @@ async fn who_is_not_there_is_not_held_and_what_nothing_leads_to_needs_attention(
     s.operator.requests().resolve_task(given_up).await.unwrap();
     let request = completed(&s.acme, &request.name).await;
     assert_eq!(request.state(), v1::RequestState::CompletedWithExceptions);
+    let given_up = request.tasks.iter().find(|t| t.name == shop.name).unwrap().confirmation.as_ref().unwrap();
+    assert_eq!(given_up.backups_expire_time, None, "nothing was done");
     assert!(outcomes(&request).contains(&"crm * * NOT_HELD VERIFIED 0".to_owned()));
 }
 

@@ -114,7 +114,11 @@ async fn a_document_is_recorded_by_its_digest() {
         .unwrap();
     assert!(resolved.status.success(), "{}", String::from_utf8_lossy(&resolved.stderr));
     let request = completed(&operator, &request.name).await;
-    let evidence = request.tasks[0].confirmation.as_ref().unwrap().evidence.as_ref().unwrap();
+    let confirmation = request.tasks[0].confirmation.as_ref().unwrap();
+    // What is gone from the print shop lives on in its backups, whoever says that it is gone.
+    let (expire, confirmed) = (confirmation.backups_expire_time.unwrap(), confirmation.confirm_time.unwrap());
+    assert_eq!(expire.seconds - confirmed.seconds, 14 * 86_400);
+    let evidence = confirmation.evidence.as_ref().unwrap();
     assert_eq!(evidence.kind(), v1::EvidenceKind::DocumentDigest);
     assert_eq!(evidence.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    Timestamp,
     action::{Correction, IdentifierChange},
     country::Country,
     data_map::DataMap,
@@ -131,6 +132,12 @@ impl System {
     /// It holds the customer's data on our account: every request has a task there (I3). A recipient is only told.
     pub fn holds_data_of(&self, customer: &CustomerId) -> bool {
         self.role != SystemRole::Recipient && self.customer_key(customer).is_some()
+    }
+
+    /// When the last backup is gone that still holds what is live until then; `None` if it keeps none.
+    pub fn backups_expire_at(&self, from: Timestamp) -> Option<Timestamp> {
+        let retention = std::time::Duration::from_secs(self.backup_retention_s);
+        (!retention.is_zero()).then(|| from.checked_add(retention).unwrap_or(Timestamp::MAX))
     }
 
     /// Several customers may share it, so every collection must say whose a row is (I8).

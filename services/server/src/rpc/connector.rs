@@ -26,7 +26,10 @@ use quittance_domain::{
 use quittance_store::{LeasedBatch, ReplayLease, Report, ReportResult};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::answer;
+use super::{
+    answer,
+    statement::{self, Stated},
+};
 use crate::{
     app::App,
     auth::{Caller, caller},
@@ -479,16 +482,6 @@ fn done_from(
         // Only we read back for ourselves, and only an operator states (I5).
         return Err(ApiError::field(format!("{field}.evidence.kind"), "is not a worker's to give"));
     }
-    let backups = SignedDuration::from_secs(i64::try_from(system.backup_retention_s).unwrap_or(i64::MAX));
-    let confirmation = Confirmation {
-        system: system.id.clone(),
-        outcomes,
-        evidence,
-        by: caller.principal(),
-        confirmed_at: now,
-        backups_expire_at: (!backups.is_zero()).then(|| now.checked_add(backups).unwrap_or(now)),
-    };
-    let checked = confirmation.check(action).and_then(|()| confirmation.check_role(system.role));
-    checked.map_err(|e| ApiError::field(format!("{field}.{}", e.field()), e))?;
-    Ok(confirmation)
+    let stated = Stated { outcomes, evidence, by: caller.principal() };
+    statement::confirmation(system, action, stated, now, &format!("{field}."))
 }

@@ -10,6 +10,7 @@ pub mod package;
 pub mod preview;
 pub mod replay;
 pub mod request;
+pub mod statement;
 pub mod system;
 pub mod watch;
 

@@ -7,7 +7,7 @@ use quittance_connectors::carry;
 use quittance_domain::{
     data_map::DataMap,
     ids::{CustomerId, IdError, RequestId, TaskKey, parse_request_name},
-    outcome::{Confirmation, EvidenceKind, OutcomeKind},
+    outcome::{EvidenceKind, OutcomeKind},
 };
 use quittance_store::{RequestFilter, TimelinessFilter};
 use tonic::{Request, Response, Status, Streaming};
@@ -15,7 +15,9 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     answer, batch,
     intake::{Desk, Rules, Sent, read_item, taken_in_before},
-    preview, watch,
+    preview,
+    statement::{self, Stated},
+    watch,
 };
 use crate::{
     app::App,
@@ -350,17 +352,10 @@ async fn resolve_task(app: &App, request: Request<v1::ResolveTaskRequest>) -> Ap
             "is not an operator's to give: a statement or a document's digest is",
         ));
     }
-    let confirmation = Confirmation {
-        system: key.system.clone(),
-        outcomes: outcomes_from(&r.outcomes, "outcomes")?,
-        evidence,
-        by: caller.principal(),
-        confirmed_at: now,
-        backups_expire_at: None,
-    };
+    let outcomes = outcomes_from(&r.outcomes, "outcomes")?;
     let topology = app.topology.get().await?;
     let system = topology.system(&key.system).ok_or(ApiError::NotFound("the task"))?;
-    for (i, outcome) in confirmation.outcomes.iter().enumerate() {
+    for (i, outcome) in outcomes.iter().enumerate() {
         let of_all = matches!(outcome.outcome, OutcomeKind::NotHeld | OutcomeKind::Notified | OutcomeKind::Unconfirmed);
         let everything = of_all && outcome.collection == "*";
         if !everything && !system.map.has_category(&outcome.collection, &outcome.category) {
@@ -368,8 +363,8 @@ async fn resolve_task(app: &App, request: Request<v1::ResolveTaskRequest>) -> Ap
             return Err(ApiError::field(format!("outcomes[{i}]"), message));
         }
     }
-    let checked = confirmation.check(about.action).and_then(|()| confirmation.check_role(system.role));
-    checked.map_err(|e| ApiError::field(e.field(), e))?;
+    let stated = Stated { outcomes, evidence, by: caller.principal() };
+    let confirmation = statement::confirmation(system, about.action, stated, now, "")?;
     app.store.resolve_task(&key, confirmation, &caller.principal(), now).await?;
     app.dispatch.wake();
     Ok(v1::ResolveTaskResponse { task: Some(one_task(app, &key).await?) })

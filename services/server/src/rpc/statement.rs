@@ -1,0 +1,41 @@
+//! What a worker or an operator states for a task, as the confirmation that it becomes.
+
+use jiff::Timestamp;
+use quittance_domain::{
+    action::Action,
+    outcome::{Confirmation, Evidence, Outcome, OutcomeKind},
+    system::System,
+};
+
+use crate::error::{ApiError, ApiResult};
+
+pub struct Stated {
+    pub outcomes: Vec<Outcome>,
+    pub evidence: Evidence,
+    /// The principal that states it.
+    pub by: String,
+}
+
+/// Refuses what says more than is known (I5). `path` is that of the message it came in, with a dot behind it; empty for the request itself.
+pub fn confirmation(
+    system: &System,
+    action: Action,
+    stated: Stated,
+    now: Timestamp,
+    path: &str,
+) -> ApiResult<Confirmation> {
+    let Stated { outcomes, evidence, by } = stated;
+    // Where nothing was done, there is nothing that lives on in backups.
+    let anything_done = outcomes.iter().any(|o| o.outcome != OutcomeKind::Unconfirmed);
+    let confirmation = Confirmation {
+        system: system.id.clone(),
+        outcomes,
+        evidence,
+        by,
+        confirmed_at: now,
+        backups_expire_at: system.backups_expire_at(now).filter(|_| anything_done),
+    };
+    let checked = confirmation.check(action).and_then(|()| confirmation.check_role(system.role));
+    checked.map_err(|e| ApiError::field(format!("{path}{}", e.field()), e))?;
+    Ok(confirmation)
+}
