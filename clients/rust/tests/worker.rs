@@ -154,6 +154,7 @@ impl Backend for Scripted {
     async fn find(&self, task: &LeasedTask) -> Result<Vec<u8>, BackendError> {
         match task.customer_key.as_str() {
             "retry" => Err(BackendError::Retry("later".to_owned())),
+            "wordy" => Err(BackendError::NeedsAttention("502\nBad Gateway\n".to_owned())),
             "panic" => panic!("a defect"),
             _ => Ok([task.match_set.as_slice(), b"+found"].concat()),
         }
@@ -269,8 +270,11 @@ async fn records_are_streamed_and_half_a_stream_is_no_confirmation() {
 async fn trouble_is_reported_as_what_it_is() {
     let mut resolve = task("resolve", Action::Erasure);
     resolve.work = Work::Resolve.into();
-    let running = run(vec![task("retry", Action::Erasure), task("panic", Action::Erasure), resolve], false, 0).await;
+    let mut tasks: Vec<_> = ["retry", "panic", "wordy"].map(|key| task(key, Action::Erasure)).into();
+    tasks.push(resolve);
+    let running = run(tasks, false, 0).await;
     running.log.until("retry later").await;
+    running.log.until("attention 502 Bad Gateway").await;
     running.log.until("attention the worker has a defect: it panicked; see its own log").await;
     running.log.until("resolved 0").await;
     let all = running.end().await;

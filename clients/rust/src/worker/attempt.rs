@@ -43,9 +43,17 @@ impl From<BackendError> for Stop {
     }
 }
 
-/// A reason within the contract's bound.
+/// Words as the contract takes them: in one line, within the bound. A backend's own may be an error of several lines.
+fn words(text: &str) -> String {
+    let text = text.replace(char::is_control, " ");
+    let text = text.trim();
+    text[..text.floor_char_boundary(REASON_MAX)].to_owned()
+}
+
+/// A reason that the service takes, whatever the backend gave.
 pub(super) fn failed(reason: &str) -> TaskFailed {
-    TaskFailed { reason: reason[..reason.floor_char_boundary(REASON_MAX)].to_owned() }
+    let reason = words(reason);
+    TaskFailed { reason: if reason.is_empty() { "no reason given".to_owned() } else { reason } }
 }
 
 pub(super) async fn once<B: Backend>(shared: &Shared<B>, task: &LeasedTask) -> Attempt {
@@ -99,7 +107,7 @@ async fn run<B: Backend>(shared: &Shared<B>, task: &LeasedTask) -> Result<task_r
         ReadBack::Done(done) => Ok(task_report::Result::Done(done)),
         ReadBack::Awaiting { check_after, reference } => Ok(task_report::Result::Awaiting(TaskAwaiting {
             check_after: prost_types::Duration::try_from(check_after).ok(),
-            reference,
+            reference: words(&reference),
         })),
     }
 }
@@ -163,5 +171,17 @@ mod tests {
         assert_eq!(reason.len(), 512);
         assert_eq!(failed("short").reason, "short");
         assert_eq!(failed(&format!("x{}", "é".repeat(400))).reason.len(), 511);
+    }
+
+    #[test]
+    fn a_reason_is_one_that_the_service_takes() {
+        for nothing in ["", "  ", "\n\t\u{7f}"] {
+            assert_eq!(failed(nothing).reason, "no reason given");
+        }
+        let reason = failed("\r\n500 Internal Server Error\n\tat line 7\u{0}").reason;
+        assert_eq!(reason, "500 Internal Server Error  at line 7");
+        // What is cut off at the front makes room at the end.
+        assert_eq!(failed(&format!("\n{}", "x".repeat(512))).reason, "x".repeat(512));
+        assert_eq!((words("job\n17"), words("\n")), ("job 17".to_owned(), String::new()));
     }
 }
