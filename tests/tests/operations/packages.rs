@@ -6,7 +6,7 @@ use quittance_sql::Engine;
 use quittance_tests::{
     StoreKind,
     app_database::email,
-    scenario::{assert_refused, by_email, completed, create},
+    scenario::{assert_refused, by_email, completed, create, new_id},
 };
 use tonic::{Code, Status};
 
@@ -113,4 +113,27 @@ async fn there_is_nothing_to_review_while_systems_are_asked_or_where_no_package_
     assert_refused(review(&s.acme, &erasure, true).await, Code::NotFound, "NOT_FOUND", "");
     let unknown = format!("customers/acme/requests/{}/package", uuid::Uuid::now_v7());
     assert_refused(review(&s.acme, &unknown, true).await, Code::NotFound, "NOT_FOUND", "");
+    // Who waits for one that was declined or cancelled would wait for ever.
+    let cancelled = package(v1::Action::Access).await;
+    let name = |package: &str| package.trim_end_matches("/package").to_owned();
+    let cancel = v1::CancelRequestRequest { name: name(&cancelled), ..v1::CancelRequestRequest::default() };
+    s.acme.requests().cancel_request(cancel).await.unwrap();
+    let refer = v1::ReferRequestRequest {
+        request_id: new_id(),
+        parent: "customers/acme".to_owned(),
+        request: Some(by_email(v1::Action::Access, email(2))),
+        words: "what do you have of me?".to_owned(),
+    };
+    let referred = s.operator.requests().refer_request(refer).await.unwrap().into_inner().request.unwrap();
+    let declined = format!("{}/package", referred.name);
+    assert_eq!(get(&s.acme, &declined).await.unwrap().state(), v1::PackageState::Compiling);
+    let decline = v1::DeclineRequestRequest { name: referred.name, reason: "not ours".to_owned() };
+    s.acme.requests().decline_request(decline).await.unwrap();
+    for gone in [cancelled, declined] {
+        assert_refused(get(&s.acme, &gone).await, Code::NotFound, "NOT_FOUND", "");
+        assert_refused(review(&s.acme, &gone, true).await, Code::NotFound, "NOT_FOUND", "");
+        let refused = download(&s.acme, &gone).await;
+        assert!(refused.as_ref().unwrap_err().message().contains("declined or cancelled"), "{refused:?}");
+        assert_refused(refused, Code::NotFound, "NOT_FOUND", "");
+    }
 }

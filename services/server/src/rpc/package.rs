@@ -75,6 +75,9 @@ async fn read(app: &App, customer: &CustomerId, request: RequestId) -> ApiResult
     if row.action != Action::Access {
         return Err(ApiError::NotFound("the package: only an access request has one"));
     }
+    if matches!(row.state, RequestState::Declined | RequestState::Cancelled) {
+        return Err(ApiError::NotFound("the package: the request was declined or cancelled"));
+    }
     let summary = app.store.package(customer, request).await?;
     let done = matches!(row.state, RequestState::Completed | RequestState::CompletedWithExceptions);
     let state = match (done, summary.released_at, summary.third_party) {
