@@ -82,7 +82,7 @@ impl RequestService for Requests {
         &self,
         request: Request<v1::WatchRequestsRequest>,
     ) -> Result<Response<Self::WatchRequestsStream>, Status> {
-        answer(watch_all(&self.0, request))
+        answer(watch_all(&self.0, request).await)
     }
 
     async fn refer_request(
@@ -199,15 +199,20 @@ async fn get(app: &App, request: Request<v1::GetRequestRequest>) -> ApiResult<v1
     Ok(v1::GetRequestResponse { request: Some(app.request(&customer, id).await?) })
 }
 
+/// An operator's misspelt customer has no requests, and is no reason to be at ease.
+async fn not_misspelt(app: &App, caller: &Caller, customer: &CustomerId) -> ApiResult<()> {
+    if caller.operator().is_ok() {
+        app.store.customer(customer).await?;
+    }
+    Ok(())
+}
+
 async fn list(app: &App, request: Request<v1::ListRequestsRequest>) -> ApiResult<v1::ListRequestsResponse> {
     let caller = caller(&request)?;
     let r = request.into_inner();
     let customer = caller.customer(parent(&r.parent, "parent")?, "parent")?;
     let size = page_size(r.page_size)?;
-    // An operator's misspelt customer has no requests, and is no reason to be at ease.
-    if caller.operator().is_ok() {
-        app.store.customer(&customer).await?;
-    }
+    not_misspelt(app, &caller, &customer).await?;
     let f = r.filter.unwrap_or_default();
     let states = f.states.iter().enumerate();
     let actions = f.actions.iter().enumerate();
@@ -245,10 +250,11 @@ async fn list(app: &App, request: Request<v1::ListRequestsRequest>) -> ApiResult
     })
 }
 
-fn watch_all(app: &Arc<App>, request: Request<v1::WatchRequestsRequest>) -> ApiResult<watch::WatchStream> {
+async fn watch_all(app: &Arc<App>, request: Request<v1::WatchRequestsRequest>) -> ApiResult<watch::WatchStream> {
     let (caller, standing) = (caller(&request)?, standing(&request)?);
     let r = request.into_inner();
     let customer = caller.customer(parent(&r.parent, "parent")?, "parent")?;
+    not_misspelt(app, &caller, &customer).await?;
     watch::run(app.clone(), standing, customer, watch::read_token(&r.resume_token)?)
 }
 
