@@ -1,6 +1,6 @@
 //! `DeclineRequest` and `ObjectToRequest`: what waits for the customer's word, and what it says.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use quittance_api::v1;
 use quittance_client::Client;
@@ -8,6 +8,7 @@ use quittance_sql::Engine;
 use quittance_tests::{
     StoreKind,
     app_database::{CRM_MAP, email},
+    deployment::binary,
     scenario::{assert_refused, by_email, completed, create, get, new_id},
 };
 use tonic::{Code, Status};
@@ -157,4 +158,44 @@ async fn what_we_object_to_waits_for_the_customers_word_sqlite() {
 #[tokio::test]
 async fn what_we_object_to_waits_for_the_customers_word_postgres() {
     what_we_object_to_waits_for_the_customers_word(StoreKind::Postgres).await;
+}
+
+/// Whoever waits for such a request would wait for ever, and is told so.
+#[tokio::test]
+async fn who_waits_is_told_that_the_customer_is_asked() {
+    let s = Scene::on(StoreKind::Sqlite, &[]).await;
+    s.register_remote("print").await;
+    let token = s.deployment.customer_token("acme");
+    let cli = |arguments: &[&str]| {
+        let endpoint = s.deployment.endpoint();
+        let output = Command::new(binary("quittance"))
+            .args(["--endpoint", &endpoint, "--timeout", "4s", "requests"])
+            .args(arguments)
+            .env("QUITTANCE_TOKEN", &token)
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let subjects = s.deployment.path("subjects.csv");
+    fs::write(&subjects, "email\nanna@example.com\nben@example.com\n").unwrap();
+    let id = new_id();
+    let one = ["create", "--action", "erasure", "--email", "mara@example.com", "--request-id", &id];
+    let many = ["batch", "--action", "erasure", "--batch-id", "march", "--file", subjects.to_str().unwrap()];
+    for taken_in in [&one[..], &many] {
+        let (code, _, told) = cli(taken_in);
+        assert_eq!(code, Some(0), "{told}");
+    }
+    let open = s.acme.requests().list_requests(v1::ListRequestsRequest::default()).await.unwrap().into_inner().requests;
+    // The newest is one of the batch, the oldest stands alone.
+    for request in [&open[0], &open[2]] {
+        object(&s.operator, &request.name, "tax law says to keep this").await.unwrap();
+    }
+    let (code, _, told) = cli(&[&one[..], &["--wait"]].concat());
+    assert_eq!(code, Some(4), "still open");
+    assert_eq!(told.matches("waits for the customer's word").count(), 1, "{told}");
+    assert!(told.contains(&format!("quittance requests authorise {}", open[2].name)), "{told}");
+    let (code, counts, told) = cli(&[&many[..], &["--wait"]].concat());
+    assert_eq!(code, Some(4), "still open");
+    assert_eq!(told.matches("1 of 2 wait for the customer's word").count(), 1, "{told}");
+    assert!(counts.lines().any(|line| line.contains("waiting for the customer") && line.ends_with('1')), "{counts}");
 }

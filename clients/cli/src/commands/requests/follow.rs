@@ -32,6 +32,8 @@ pub struct Counts {
     pub completed_with_exceptions: u64,
     pub declined_or_cancelled: u64,
     pub open: u64,
+    /// Of the open ones: nothing goes on before the customer authorises or declines them.
+    pub awaiting_customer: u64,
     pub systems: Vec<SystemCounts>,
 }
 
@@ -59,6 +61,7 @@ impl Counts {
         table.field("completed with exceptions", self.completed_with_exceptions.to_string());
         table.field("declined or cancelled", self.declined_or_cancelled.to_string());
         table.field("open", self.open.to_string());
+        table.field("of these, waiting for the customer", self.awaiting_customer.to_string());
         for s in &self.systems {
             table.field(&s.system, format!("{} of {} confirmed", s.confirmed, s.tasks));
         }
@@ -87,6 +90,9 @@ impl Counts {
                 self.systems[index].confirmed += 1;
             }
         }
+        let awaits = request.state() == RequestState::AwaitingCustomer;
+        self.awaiting_customer += u64::from(awaits);
+        self.awaiting_customer -= u64::from(std::mem::replace(&mut followed.awaits, awaits));
         match request.state() {
             RequestState::Completed => self.completed += 1,
             RequestState::CompletedWithExceptions => self.completed_with_exceptions += 1,
@@ -102,6 +108,13 @@ struct Followed {
     id: Uuid,
     seen: u128,
     confirmed: u128,
+    awaits: bool,
+}
+
+impl Followed {
+    const fn new(id: Uuid) -> Self {
+        Self { id, seen: 0, confirmed: 0, awaits: false }
+    }
 }
 
 /// Looks at the open ones in turn until none is left, or the time is over.
@@ -114,7 +127,7 @@ pub async fn until_closed(
     let deadline = wait::deadline(limit);
     let mut counts = Counts { open: requests.len() as u64, ..Counts::default() };
     let all = counts.open;
-    let mut open: VecDeque<Followed> = requests.into_iter().map(|id| Followed { id, seen: 0, confirmed: 0 }).collect();
+    let mut open: VecDeque<Followed> = requests.into_iter().map(Followed::new).collect();
     let mut bars = Bars::new(all);
     while !open.is_empty() {
         let round: Vec<Followed> = open.drain(..open.len().min(ROUND)).collect();
@@ -163,14 +176,25 @@ struct Bars {
     systems: Vec<ProgressBar>,
     all: u64,
     told: u64,
+    /// That waited for the customer when they were last counted.
+    awaiting: u64,
 }
 
 impl Bars {
     fn new(all: u64) -> Self {
-        Self { bars: MultiProgress::new(), systems: Vec::new(), all, told: all }
+        Self { bars: MultiProgress::new(), systems: Vec::new(), all, told: all, awaiting: 0 }
     }
 
     fn show(&mut self, counts: &Counts) {
+        let awaiting = counts.awaiting_customer;
+        if awaiting > self.awaiting {
+            let words = format!(
+                "{awaiting} of {} wait for the customer's word (`quittance requests list --state awaiting_customer`): `quittance requests authorise …` or `decline …`",
+                self.all
+            );
+            self.bars.suspend(|| note(&words));
+        }
+        self.awaiting = awaiting;
         if !people_watch() {
             // A line for each tenth that closes.
             if self.told - counts.open >= self.all.div_ceil(10) || (counts.open == 0 && self.told > 0) {
@@ -216,15 +240,21 @@ mod tests {
             ..Request::default()
         };
         let mut counts = Counts { open: 1, ..Counts::default() };
-        let mut followed = Followed { id: Uuid::nil(), seen: 0, confirmed: 0 };
+        let mut followed = Followed::new(Uuid::nil());
         assert!(!counts.count(&mut followed, &request));
         assert!(!counts.count(&mut followed, &request));
         let of = |counts: &Counts| counts.systems.iter().map(|s| (s.tasks, s.confirmed)).collect::<Vec<_>>();
         assert_eq!(of(&counts), [(1, 1), (1, 0)]);
         assert_eq!(counts.end(), End::StillOpen);
+        request.state = RequestState::AwaitingCustomer.into();
+        for _ in 0..2 {
+            assert!(!counts.count(&mut followed, &request));
+            assert_eq!((counts.open, counts.awaiting_customer), (1, 1));
+        }
         request.tasks[1].state = TaskState::Confirmed.into();
         request.state = RequestState::CompletedWithExceptions.into();
         assert!(counts.count(&mut followed, &request));
+        assert_eq!((counts.open, counts.awaiting_customer), (0, 0));
         assert_eq!(of(&counts), [(1, 1), (1, 1)]);
         assert_eq!(counts.end(), End::WithExceptions);
     }

@@ -63,6 +63,7 @@ pub async fn until_closed(client: &Client, name: &str, limit: Option<Duration>) 
                 backoff.reset();
                 let request = missing(answer.into_inner().request)?;
                 systems.show(&request.tasks);
+                systems.tell_if_stopped(&request);
                 let closed = is_closed(request.state());
                 latest = Some(request);
                 if closed {
@@ -95,6 +96,8 @@ struct Systems {
     bars: MultiProgress,
     by_name: BTreeMap<String, (ProgressBar, (i32, bool))>,
     watched: bool,
+    /// It waited for the customer when it was last looked at.
+    awaited: bool,
 }
 
 /// How long no worker has come, in words; `None` while that is nothing to speak of.
@@ -120,7 +123,20 @@ fn steps_done(state: TaskState) -> u64 {
 
 impl Systems {
     fn new() -> Self {
-        Self { bars: MultiProgress::new(), by_name: BTreeMap::new(), watched: people_watch() }
+        Self { bars: MultiProgress::new(), by_name: BTreeMap::new(), watched: people_watch(), awaited: false }
+    }
+
+    /// Nothing goes on before the customer has said something, however long one waits here.
+    fn tell_if_stopped(&mut self, request: &Request) {
+        let awaits = request.state() == RequestState::AwaitingCustomer;
+        if awaits && !self.awaited {
+            let name = &request.name;
+            let words = format!(
+                "waits for the customer's word: `quittance requests authorise {name}`, or `quittance requests decline {name} --reason …`"
+            );
+            self.bars.suspend(|| note(&words));
+        }
+        self.awaited = awaits;
     }
 
     fn show(&mut self, tasks: &[Task]) {
