@@ -1,11 +1,13 @@
 //! Remote workers that are gone, and servers that are: who waits sees it, and nobody waits longer than there is reason to.
 
 use std::{
+    collections::BTreeSet,
     fs,
     process::Command,
     time::{Duration, Instant},
 };
 
+use prost::Message as _;
 use quittance_api::v1::{self, upload_records_request::Part};
 use quittance_tests::{
     Deployment, StoreKind,
@@ -19,7 +21,11 @@ use tonic::Code;
 const FILES: usize = 12;
 
 async fn scene() -> Deployment {
-    let deployment = Deployment::start_with(StoreKind::Sqlite, &[("QUITTANCED_DISPATCH__LEASE_S", "4")]).await;
+    scene_with_lease("4").await
+}
+
+async fn scene_with_lease(seconds: &str) -> Deployment {
+    let deployment = Deployment::start_with(StoreKind::Sqlite, &[("QUITTANCED_DISPATCH__LEASE_S", seconds)]).await;
     let operator = deployment.operator().await;
     create_customer(&operator, "acme").await;
     register(&operator, "print", remote_files("Print shop")).await.unwrap();
@@ -153,4 +159,52 @@ async fn a_record_with_a_category_of_the_workers_own_is_refused() {
     assert_refused(upload("files", &["file", "about Anna"]).await, Code::InvalidArgument, "INVALID_FIELD", field);
     assert_refused(upload("Anna", &["file"]).await, Code::InvalidArgument, "INVALID_FIELD", "record[0].collection");
     assert_eq!(upload("files", &["file"]).await.unwrap().into_inner().record_count, 1);
+}
+
+/// Whatever tasks bring along, the answer is one that any gRPC client takes.
+#[tokio::test]
+async fn a_batch_of_large_match_sets_comes_in_parts() {
+    const TASKS: usize = 6;
+    let deployment = scene_with_lease("60").await;
+    let acme = deployment.client(&deployment.customer_token("acme")).await;
+    for n in 0..TASKS {
+        create(&acme, by_email(v1::Action::Erasure, format!("anna{n}@example.com"))).await.unwrap();
+    }
+    let worker = deployment.client(&deployment.connector_token("print")).await;
+    let lease = async || {
+        let lease = v1::LeaseTasksRequest {
+            system: "systems/print".to_owned(),
+            worker: "w".to_owned(),
+            wait: Some(prost_types::Duration { seconds: 20, nanos: 0 }),
+            ..v1::LeaseTasksRequest::default()
+        };
+        worker.connectors().lease_tasks(lease).await.unwrap().into_inner()
+    };
+    let lease_of = |task: &v1::LeasedTask| Some(v1::Lease { task: task.name.clone(), lease: task.lease });
+    let first = lease().await.tasks;
+    assert_eq!(first.len(), TASKS);
+    let set = vec![7; 900 << 10];
+    for task in &first {
+        let match_sets = vec![v1::TaskMatchSet { lease: lease_of(task), match_set: set.clone() }];
+        let save = v1::SaveMatchSetsRequest { system: "systems/print".to_owned(), match_sets };
+        assert!(worker.connectors().save_match_sets(save).await.unwrap().into_inner().lost.is_empty());
+    }
+    let retry = |task: &v1::LeasedTask| v1::TaskReport {
+        lease: lease_of(task),
+        result: Some(v1::task_report::Result::Retry(v1::TaskFailed { reason: "the disk is full".to_owned() })),
+    };
+    let reports = first.iter().map(retry).collect();
+    let report = v1::ReportOutcomesRequest { system: "systems/print".to_owned(), reports };
+    assert!(worker.connectors().report_outcomes(report).await.unwrap().into_inner().lost.is_empty());
+
+    let mut seen = BTreeSet::new();
+    while seen.len() < TASKS {
+        let part = lease().await;
+        assert!(part.encoded_len() < 3 << 20, "{} bytes", part.encoded_len());
+        assert!((1..=2).contains(&part.tasks.len()), "{} tasks", part.tasks.len());
+        for task in part.tasks {
+            assert_eq!(task.match_set, set);
+            assert!(seen.insert(task.name), "what is handed out is under a lease, what was not is due at once");
+        }
+    }
 }

@@ -47,6 +47,8 @@ struct Service {
     tasks: Arc<Mutex<VecDeque<LeasedTask>>>,
     lose_on_beat: bool,
     unavailable: Arc<Mutex<u32>>,
+    /// More tasks than this make an answer that no client takes.
+    tasks_fit: u32,
 }
 
 fn soon() -> Option<prost_types::Timestamp> {
@@ -57,6 +59,11 @@ fn soon() -> Option<prost_types::Timestamp> {
 impl ConnectorService for Service {
     async fn lease_tasks(&self, request: Request<LeaseTasksRequest>) -> Result<Response<LeaseTasksResponse>, Status> {
         assert_eq!(request.get_ref().system, "systems/files");
+        if request.get_ref().tasks_max > self.tasks_fit {
+            let tasks = vec![LeasedTask { match_set: vec![0; 17 << 20], ..LeasedTask::default() }];
+            self.log.add("too much");
+            return Ok(Response::new(LeaseTasksResponse { tasks, lease_expire_time: soon() }));
+        }
         let mut tasks: Vec<_> = self.tasks.lock().unwrap().drain(..).collect();
         if tasks.is_empty() {
             sleep(Duration::from_millis(50)).await;
@@ -223,6 +230,10 @@ struct Running {
 }
 
 async fn run(tasks: Vec<LeasedTask>, lose_on_beat: bool, unavailable: u32) -> Running {
+    run_where(tasks, lose_on_beat, unavailable, u32::MAX).await
+}
+
+async fn run_where(tasks: Vec<LeasedTask>, lose_on_beat: bool, unavailable: u32, tasks_fit: u32) -> Running {
     let log = Log::default();
     let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -231,6 +242,7 @@ async fn run(tasks: Vec<LeasedTask>, lose_on_beat: bool, unavailable: u32) -> Ru
         tasks: Arc::new(Mutex::new(tasks.into())),
         lose_on_beat,
         unavailable: Arc::new(Mutex::new(unavailable)),
+        tasks_fit,
     };
     let server = Server::builder().add_service(ConnectorServiceServer::new(service));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
@@ -279,6 +291,14 @@ async fn trouble_is_reported_as_what_it_is() {
     running.log.until("resolved 0").await;
     let all = running.end().await;
     assert!(!all.iter().any(|line| line.starts_with("acted")), "{all:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_long_is_asked_for_in_parts() {
+    let running = run_where(vec![task("plain", Action::Erasure)], false, 0, 2).await;
+    running.log.until("done 6").await;
+    let all = running.end().await;
+    assert_eq!(all[..2], ["too much", "too much"], "8 and 4 do not fit, 2 do: {all:?}");
 }
 
 #[tokio::test]

@@ -140,6 +140,8 @@ impl<B: Backend> Worker<B> {
     ) -> Result<(), ClientError> {
         let in_hand = self.options.in_hand.clamp(1, 1_000);
         let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(15));
+        // Less after an answer that was too long, and more again by and by: what such an answer held stays under its leases for a while.
+        let mut most = in_hand;
         while !drain.is_cancelled() {
             while tasks.try_join_next().is_some() {}
             let room = in_hand - tasks.len().min(in_hand);
@@ -153,15 +155,18 @@ impl<B: Backend> Worker<B> {
             let answer = tokio::select! {
                 biased;
                 () = drain.cancelled() => break,
-                answer = self.lease(room) => answer,
+                answer = self.lease(room.min(most)) => answer,
             };
             match answer {
                 Ok(answer) => {
                     backoff.reset();
+                    most = (most + 1).min(in_hand);
                     take(shared, tasks, answer);
                 }
-                // NOT_FOUND passes as soon as the system is registered.
-                Err(error) if error.is_retryable() || error.code() == Some(Code::NotFound) => {
+                Err(error) if may_pass(&error) => {
+                    if is_over_long(&error) {
+                        most = room.min(most).div_ceil(2);
+                    }
                     let wait = backoff.next_wait(error.retry_delay());
                     tracing::warn!(
                         error = error.brief(),
@@ -192,6 +197,16 @@ impl<B: Backend> Worker<B> {
         request.set_timeout(wait + Duration::from_secs(15));
         Ok(self.client.connectors().lease_tasks(request).await?.into_inner())
     }
+}
+
+/// NOT_FOUND passes as soon as the system is registered.
+fn may_pass(error: &ClientError) -> bool {
+    error.is_retryable() || error.code() == Some(Code::NotFound) || is_over_long(error)
+}
+
+/// The answer is longer than this client takes. The service's own errors have a reason.
+fn is_over_long(error: &ClientError) -> bool {
+    error.code() == Some(Code::OutOfRange) && error.reason().is_none()
 }
 
 /// Puts leased tasks to work. They are under a heartbeat before anything else happens.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use jiff::SignedDuration;
+use prost::Message as _;
 use quittance_api::{
     WORKER_PROTOCOL,
     v1::{
@@ -22,8 +23,9 @@ use quittance_domain::{
     outcome::{Confirmation, EvidenceKind, OutcomeKind},
     replay::ReplayState,
     system::System,
+    task::Work,
 };
-use quittance_store::{LeasedBatch, ReplayLease, Report, ReportResult};
+use quittance_store::{LeasedBatch, LeasedTask, ReplayLease, Report, ReportResult};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
@@ -45,6 +47,8 @@ const LOOK_FOR_REPLAYS: Duration = Duration::from_secs(2);
 const WAIT_MAX: Duration = Duration::from_secs(60);
 const TASKS_DEFAULT: u32 = 100;
 const TASKS_MAX: u32 = 1000;
+/// Tasks of one answer, beyond the first: with a match set of 1 MiB more it stays below the 4 MiB that gRPC clients take unless told otherwise.
+const ANSWER_BYTES: usize = 2 << 20;
 const CHECK_AFTER_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
 const REASON_BYTES_MAX: usize = 512;
 /// First wait of a remote retry; the worker has its own backoff beside it.
@@ -168,7 +172,7 @@ async fn lease(app: &App, request: Request<v1::LeaseTasksRequest>) -> ApiResult<
             () = app.drain.cancelled() => return Ok(v1::LeaseTasksResponse::default()),
         };
         match leased {
-            Some(batch) => return Ok(batch_to(&system, batch)),
+            Some(batch) => return hand_out(app, &system, batch).await,
             None if wait == left => return Ok(v1::LeaseTasksResponse::default()),
             None => {}
         }
@@ -186,29 +190,45 @@ fn replay_task(app: &App, lease: &ReplayLease) -> v1::LeaseTasksResponse {
     v1::LeaseTasksResponse { tasks: vec![task], lease_expire_time: Some(time_to(app.remote.lease_expiry())) }
 }
 
-fn batch_to(system: &System, batch: LeasedBatch) -> v1::LeaseTasksResponse {
+/// What fits into one answer goes out. The rest is handed back, and is due at once: nobody could have read the answer.
+async fn hand_out(app: &App, system: &System, batch: LeasedBatch) -> ApiResult<v1::LeaseTasksResponse> {
     let customer_key = system.customer_key(&batch.customer).unwrap_or_default();
-    let tasks = batch.tasks.into_iter().map(|task| {
-        let subject = &task.subject;
-        let share = system.share(&subject.identifiers, &subject.corrections, &subject.identifier_changes);
-        let replacement = |change: &IdentifierChange| {
-            let (old, new) = (identifier_to(change.old.as_ref()?), identifier_to(&change.new));
-            Some(v1::IdentifierReplacement { old_identifier: Some(old), new_identifier: Some(new) })
-        };
-        v1::LeasedTask {
-            name: task.key.resource_name(),
-            lease: u64::try_from(task.lease).unwrap_or_default(),
-            work: work_to(batch.work),
-            action: action_to(batch.action),
-            identifiers: share.identifiers.iter().map(identifier_to).collect(),
-            corrections: share.corrections.iter().map(correction_to).collect(),
-            match_set: task.match_set.unwrap_or_default(),
-            customer_key: customer_key.clone(),
-            due_time: Some(time_to(task.due_at)),
-            identifier_changes: share.identifier_changes.iter().filter_map(replacement).collect(),
+    let (mut tasks, mut rest, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for task in batch.tasks {
+        let (request, lease, reason) = (task.key.request, task.lease, task.reason.clone());
+        let task = task_out(system, &customer_key, batch.work, batch.action, task);
+        bytes += task.encoded_len();
+        if tasks.is_empty() || bytes <= ANSWER_BYTES {
+            tasks.push(task);
+        } else {
+            rest.push(Report { request, lease, result: ReportResult::Retry { at: app.now(), reason } });
         }
-    });
-    v1::LeaseTasksResponse { tasks: tasks.collect(), lease_expire_time: Some(time_to(batch.expires_at)) }
+    }
+    if !rest.is_empty() {
+        app.store.report(&batch.customer, &system.id, || app.now(), &rest).await?;
+    }
+    Ok(v1::LeaseTasksResponse { tasks, lease_expire_time: Some(time_to(batch.expires_at)) })
+}
+
+fn task_out(system: &System, customer_key: &str, work: Work, action: Action, task: LeasedTask) -> v1::LeasedTask {
+    let subject = &task.subject;
+    let share = system.share(&subject.identifiers, &subject.corrections, &subject.identifier_changes);
+    let replacement = |change: &IdentifierChange| {
+        let (old, new) = (identifier_to(change.old.as_ref()?), identifier_to(&change.new));
+        Some(v1::IdentifierReplacement { old_identifier: Some(old), new_identifier: Some(new) })
+    };
+    v1::LeasedTask {
+        name: task.key.resource_name(),
+        lease: u64::try_from(task.lease).unwrap_or_default(),
+        work: work_to(work),
+        action: action_to(action),
+        identifiers: share.identifiers.iter().map(identifier_to).collect(),
+        corrections: share.corrections.iter().map(correction_to).collect(),
+        match_set: task.match_set.unwrap_or_default(),
+        customer_key: customer_key.to_owned(),
+        due_time: Some(time_to(task.due_at)),
+        identifier_changes: share.identifier_changes.iter().filter_map(replacement).collect(),
+    }
 }
 
 async fn extend(app: &App, request: Request<v1::ExtendLeasesRequest>) -> ApiResult<v1::ExtendLeasesResponse> {
