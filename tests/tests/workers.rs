@@ -131,17 +131,17 @@ async fn a_document_is_recorded_by_its_digest() {
 
 /// Categories are counted in the log, where nothing is ever forgotten: they are the data map's alone.
 #[tokio::test]
-async fn a_record_with_a_category_of_the_workers_own_is_refused() {
+async fn a_record_with_a_category_of_the_workers_own_or_too_long_is_refused() {
     let deployment = scene().await;
     let acme = deployment.client(&deployment.customer_token("acme")).await;
     create(&acme, by_email(v1::Action::Access, "anna@example.com")).await.unwrap();
     let worker = deployment.client(&deployment.connector_token("print")).await;
     let task = lease_one(&worker, "print").await;
-    let upload = async |collection: &str, categories: &[&str]| {
+    let upload_text = async |collection: &str, categories: &[&str], text: &str| {
         let field = |category: &&str| v1::RecordField {
             name: "content".to_owned(),
             category: (*category).to_owned(),
-            value: Some("Dear".to_owned()),
+            value: Some(text.to_owned()),
         };
         let record = v1::PackageRecord {
             collection: collection.to_owned(),
@@ -155,9 +155,13 @@ async fn a_record_with_a_category_of_the_workers_own_is_refused() {
             [Part::Lease(lease), Part::Record(record)].map(|part| v1::UploadRecordsRequest { part: Some(part) });
         worker.connectors().upload_records(tokio_stream::iter(parts)).await
     };
+    let upload = async |collection: &str, categories: &[&str]| upload_text(collection, categories, "Dear").await;
     let field = "record[0].fields[1].category";
     assert_refused(upload("files", &["file", "about Anna"]).await, Code::InvalidArgument, "INVALID_FIELD", field);
     assert_refused(upload("Anna", &["file"]).await, Code::InvalidArgument, "INVALID_FIELD", "record[0].collection");
+    // Nor what the customer's client could not take: a record is one message of the package.
+    let long = "x".repeat((3 << 20) + 1);
+    assert_refused(upload_text("files", &["file"], &long).await, Code::InvalidArgument, "INVALID_FIELD", "record[0]");
     assert_eq!(upload("files", &["file"]).await.unwrap().into_inner().record_count, 1);
 }
 

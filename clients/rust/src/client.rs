@@ -27,6 +27,9 @@ pub type Transport = InterceptedService<Channel, Bearer>;
 const STREAMS: [&str; 5] =
     ["BatchCreateRequests", "WatchRequests", "DownloadPackage", "UploadRecords", "UploadHeldKeys"];
 
+/// What databases take for one value.
+const RECORD_MAX: usize = 1 << 30;
+
 /// Puts the token on every call, and a time limit on those that bear none of their own.
 #[derive(Clone)]
 pub struct Bearer {
@@ -103,7 +106,7 @@ impl ClientBuilder {
         self
     }
 
-    /// The largest message in either direction. 16 MiB unless set.
+    /// The largest message in either direction. 16 MiB unless set. A package's records may be longer.
     pub fn max_message(mut self, bytes: usize) -> Self {
         self.max_message = bytes;
         self
@@ -211,10 +214,14 @@ impl Client {
         /// Requests and their tasks.
         requests, RequestServiceClient
     );
-    service!(
-        /// Access packages.
-        packages, PackageServiceClient
-    );
+    /// Access packages. A record is one message, as long as the row that it tells of.
+    pub fn packages(&self) -> PackageServiceClient<Transport> {
+        PackageServiceClient::new(self.transport.clone())
+            .max_decoding_message_size(self.max_message.max(RECORD_MAX))
+            .max_encoding_message_size(self.max_message)
+            .accept_compressed(CompressionEncoding::Gzip)
+    }
+
     service!(
         /// For workers; see [`crate::worker`].
         connectors, ConnectorServiceClient

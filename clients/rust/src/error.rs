@@ -263,6 +263,14 @@ impl ClientError {
         }
     }
 
+    /// The first field that the service named, and what is wrong with it.
+    pub fn refused_field(&self) -> Option<String> {
+        match self {
+            Self::Rpc(error) => error.violations.first().map(|v| format!("{}: {}", v.field, v.description)),
+            _ => None,
+        }
+    }
+
     pub fn code(&self) -> Option<Code> {
         match self {
             Self::Rpc(error) => Some(error.code),

@@ -179,7 +179,9 @@ pub struct ServerLimits {
     pub drain_s: u64,
     /// Bytes of a match set that a remote worker may store.
     pub match_set_bytes_max: usize,
-    /// Records per page while a package is streamed out or in: bounds memory.
+    /// Bytes of a record that a remote worker may upload: it is one message of the package, and gRPC clients take 4 MiB unless told otherwise.
+    pub record_bytes_max: usize,
+    /// Records per page while a package is streamed out or in: bounds memory. Large ones fill a page sooner.
     pub package_page: u32,
 }
 
@@ -197,6 +199,7 @@ impl Default for ServerLimits {
             at_risk_days: 7,
             drain_s: 20,
             match_set_bytes_max: 1 << 20,
+            record_bytes_max: 3 << 20,
             package_page: 200,
         }
     }

@@ -32,6 +32,9 @@ pub struct PackageSummary {
     pub third_party_withheld: bool,
 }
 
+/// A page of records ends with the one that fills it: however large they are, memory holds this much and one record.
+const PAGE_BYTES: i64 = 8 << 20;
+
 // Only what a confirmed task's last lease wrote is part of the package.
 const CONFIRMED: &str = "FROM package_records p JOIN tasks t ON t.customer_id = $1 AND t.request_id = p.request_id
      AND t.system_id = p.system_id AND t.state = 'CONFIRMED' AND t.lease = p.lease
@@ -150,7 +153,7 @@ impl Store {
         Ok(tx.commit().await?)
     }
 
-    /// A page of records after (`system`, `number`), in that order.
+    /// A page of records after (`system`, `number`), in that order: at most `limit`, and fewer where they are large. Empty behind the last.
     pub async fn package_records(
         &self,
         customer: &CustomerId,
@@ -185,27 +188,47 @@ impl Store {
         let key = keys.get(&request).ok_or(StoreError::NotFound("the request"))?;
         let key = key.as_ref().ok_or(StoreError::Forgotten)?;
         let mut tx = self.customer_read(customer).await?;
-        let sql = format!(
-            "SELECT p.system_id, p.number, p.sealed {CONFIRMED} AND (p.system_id, p.number) > ($3, $4)
-             AND p.third_party >= $5 AND p.third_party <= $6 ORDER BY p.system_id, p.number LIMIT $7"
-        );
-        let args = vec![
-            customer.as_str().into(),
-            request.uuid().into(),
-            after.0.into(),
-            after.1.into(),
-            least.into(),
-            most.into(),
-            limit.into(),
-        ];
-        let mut records = Vec::new();
-        for row in tx.fetch(&sql, args).await? {
+        let select = |what: &str| {
+            format!(
+                "SELECT {what} {CONFIRMED} AND (p.system_id, p.number) > ($3, $4)
+                 AND p.third_party >= $5 AND p.third_party <= $6 ORDER BY p.system_id, p.number LIMIT $7"
+            )
+        };
+        let args = |limit: u32| -> Vec<Val> {
+            vec![
+                customer.as_str().into(),
+                request.uuid().into(),
+                after.0.into(),
+                after.1.into(),
+                least.into(),
+                most.into(),
+                limit.into(),
+            ]
+        };
+        let sizes = tx.fetch(&select("CAST(length(p.sealed) AS BIGINT)"), args(limit)).await?;
+        let sizes = sizes.iter().map(|row| row.i64(0)).collect::<Result<Vec<_>, _>>()?;
+        let rows = tx.fetch(&select("p.system_id, p.number, p.sealed"), args(records_that_fill(&sizes))).await?;
+        let mut records = Vec::with_capacity(rows.len());
+        for row in rows {
             let (system, number) = (system_id(&row.text(0)?)?, row.i64(1)?);
             let record = key.open(SealedColumn::PackageRecord, &place(&system, number), &row.bytes(2)?)?;
             records.push(PackageRow { system, number, record });
         }
         Ok(records)
     }
+}
+
+/// How many of them make a page.
+fn records_that_fill(sizes: &[i64]) -> u32 {
+    let (mut records, mut bytes) = (0, 0_i64);
+    for size in sizes {
+        if bytes >= PAGE_BYTES {
+            break;
+        }
+        records += 1;
+        bytes = bytes.saturating_add(*size);
+    }
+    records
 }
 
 fn place(system: &SystemId, number: i64) -> String {

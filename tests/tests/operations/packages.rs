@@ -5,7 +5,7 @@ use quittance_client::Client;
 use quittance_sql::Engine;
 use quittance_tests::{
     StoreKind,
-    app_database::email,
+    app_database::{CRM_MAP, email},
     scenario::{assert_refused, by_email, completed, create, new_id},
 };
 use tonic::{Code, Status};
@@ -136,4 +136,19 @@ async fn there_is_nothing_to_review_while_systems_are_asked_or_where_no_package_
         assert!(refused.as_ref().unwrap_err().message().contains("declined or cancelled"), "{refused:?}");
         assert_refused(refused, Code::NotFound, "NOT_FOUND", "");
     }
+}
+
+/// A row may hold a whole document. Once it is in a released package it must come out of it.
+#[tokio::test]
+async fn a_package_with_a_very_large_row_can_be_downloaded() {
+    const LETTER: i64 = 24 << 20;
+    let (s, crm) = Scene::with_crm(StoreKind::Sqlite, Engine::Sqlite, CRM_MAP).await;
+    let write = format!("UPDATE customer SET remark = hex(zeroblob({LETTER} / 2)) WHERE email = '{}'", email(5));
+    crm.pool.run_script(&write).await.unwrap();
+    let request = create(&s.acme, by_email(v1::Action::Access, email(5))).await.unwrap();
+    assert_eq!(completed(&s.acme, &request.name).await.state(), v1::RequestState::Completed);
+    let (package, records) = download(&s.acme, &format!("{}/package", request.name)).await.unwrap();
+    assert_eq!((package.record_count, records.len()), (6, 6));
+    let lengths = records.iter().flat_map(|r| &r.fields).filter_map(|f| f.value.as_ref()).map(String::len);
+    assert_eq!(lengths.max().unwrap() as i64, LETTER);
 }

@@ -151,7 +151,8 @@ fn cut(error: &ClientError) -> Stop {
     match error.reason() {
         Some("LEASE_LOST") => Stop::Lost,
         Some(reason) if !error.is_retryable() => {
-            BackendError::NeedsAttention(format!("the service refused the records: {reason}")).into()
+            let field = error.refused_field().map(|field| format!(" at {field}")).unwrap_or_default();
+            BackendError::NeedsAttention(format!("the service refused the records: {reason}{field}")).into()
         }
         reason => BackendError::Retry(format!(
             "the records could not be sent: {}",

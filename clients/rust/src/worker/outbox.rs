@@ -176,7 +176,7 @@ impl Carrier {
                     ClientError::Rpc(rpc) if rpc.reason.as_deref() == Some("LEASE_LOST") => Posted::Lost,
                     ClientError::Rpc(rpc) => {
                         let reason = rpc.reason.clone().unwrap_or_else(|| format!("{:?}", rpc.code));
-                        let field = rpc.violations.first().map(|v| format!(" at {}: {}", v.field, v.description));
+                        let field = error.refused_field().map(|field| format!(" at {field}"));
                         Posted::Refused(reason + &field.unwrap_or_default())
                     }
                     other => Posted::Refused(other.to_string()),

@@ -49,6 +49,8 @@ const TASKS_DEFAULT: u32 = 100;
 const TASKS_MAX: u32 = 1000;
 /// Tasks of one answer, beyond the first: with a match set of 1 MiB more it stays below the 4 MiB that gRPC clients take unless told otherwise.
 const ANSWER_BYTES: usize = 2 << 20;
+/// Records that are stored in one transaction, where they are large: bounds memory.
+const UPLOAD_PAGE_BYTES: usize = 8 << 20;
 const CHECK_AFTER_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
 const REASON_BYTES_MAX: usize = 512;
 /// First wait of a remote retry; the worker has its own backoff beside it.
@@ -289,16 +291,24 @@ async fn upload(
     let (key, lease) = task_of(&system.id, Some(&lease), "lease")?;
     let page = app.limits.package_page as usize;
     let mut records: Vec<(Vec<u8>, bool)> = Vec::with_capacity(page);
-    let mut stored = 0_i64;
+    let (mut stored, mut bytes) = (0_i64, 0);
     loop {
         let record = match stream.message().await.map_err(cut)?.map(|m| m.part) {
             None => break,
             Some(Some(Part::Record(record))) => record,
             Some(_) => return Err(ApiError::field("record", "only records follow the lease")),
         };
-        records.push(record_from(&system, record, stored + i64::try_from(records.len()).unwrap_or(i64::MAX))?);
-        if records.len() == page {
+        let number = stored + i64::try_from(records.len()).unwrap_or(i64::MAX);
+        let size = record.encoded_len();
+        if size > app.limits.record_bytes_max {
+            let message = format!("is longer than {} bytes: send it as several records", app.limits.record_bytes_max);
+            return Err(ApiError::field(format!("record[{number}]"), message));
+        }
+        records.push(record_from(&system, record, number)?);
+        bytes += size;
+        if records.len() == page || bytes >= UPLOAD_PAGE_BYTES {
             store_page(app, &key, lease, &mut stored, &mut records).await?;
+            bytes = 0;
         }
     }
     if !records.is_empty() || stored == 0 {

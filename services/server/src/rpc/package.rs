@@ -135,7 +135,9 @@ async fn third_party(app: &App, customer: &CustomerId, id: RequestId) -> ApiResu
     let mut counts: BTreeMap<(SystemId, String, String), u64> = BTreeMap::new();
     loop {
         let rows = app.store.third_party_records(customer, id, (&after.0, after.1), page).await?;
-        let full = rows.len() == page as usize;
+        if rows.is_empty() {
+            break;
+        }
         for PackageRow { system, number, record } in rows {
             let map = topology.system(&system).map(|system| &system.map);
             let (collection, categories) = counted(map.map(|map| &**map), parsed(&record)?);
@@ -143,9 +145,6 @@ async fn third_party(app: &App, customer: &CustomerId, id: RequestId) -> ApiResu
                 *counts.entry((system.clone(), collection.clone(), category)).or_default() += 1;
             }
             after = (system.as_str().to_owned(), number);
-        }
-        if !full {
-            break;
         }
     }
     let line = |((system, collection, category), count)| Withheld { system, collection, category, count };
@@ -220,7 +219,9 @@ async fn stream_out(
     let (mut after, mut sent) = ((String::new(), -1_i64), 0_u64);
     loop {
         let records = app.store.package_records(customer, id, (&after.0, after.1), with_third_party, page).await?;
-        let full = records.len() == page as usize;
+        if records.is_empty() {
+            break;
+        }
         for row in records {
             let record = record_to(row.system.resource_name(), &row.record)?;
             after = (row.system.as_str().to_owned(), row.number);
@@ -229,8 +230,9 @@ async fn stream_out(
             }
             sent += 1;
         }
-        if !full {
-            break;
+        // However slow the reader: no page is read before the last one is taken, and memory holds one.
+        if sender.reserve_many(UNREAD_MAX).await.is_err() {
+            return Ok(());
         }
     }
     // Nobody there to hear it: the client is gone.

@@ -259,6 +259,7 @@ suite! {
         }
         packages {
             records_come_back_in_their_order,
+            large_records_make_small_pages,
             records_are_refused_under_a_lost_lease,
             a_second_upload_replaces_the_first,
             an_empty_upload_leaves_nothing,

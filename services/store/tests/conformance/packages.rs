@@ -45,6 +45,24 @@ pub async fn records_come_back_in_their_order(t: &TestStore) {
     assert_eq!((package.records, package.third_party, package.released_at), (24, 0, None));
 }
 
+pub async fn large_records_make_small_pages(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = acme.instruct(at(1), access("mara")).await;
+    let task = claim_one(t, &crm, at(2)).await;
+    for (number, bytes) in [9 << 20, 1, 5 << 20, 5 << 20, 1].into_iter().enumerate() {
+        add(t, &task, 3, i64::try_from(number).unwrap(), &[("x".repeat(bytes).as_str(), false)]).await.unwrap();
+    }
+    acme.report(&task, at(4), done(&crm)).await;
+    let (mut pages, mut after) = (Vec::new(), -1);
+    loop {
+        let page = t.package_records(&acme.id, id, (crm.as_str(), after), true, 200).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = last.number;
+        pages.push(page.iter().map(|row| row.record.len()).collect::<Vec<_>>());
+    }
+    assert_eq!(pages, [vec![9 << 20], vec![1, 5 << 20, 5 << 20], vec![1]], "each ends with the record that fills it");
+}
+
 pub async fn records_are_refused_under_a_lost_lease(t: &TestStore) {
     let (acme, crm) = acme_and_crm(t).await;
     let id = acme.instruct(at(1), access("mara")).await;
