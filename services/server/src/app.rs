@@ -17,6 +17,7 @@ use crate::{
     config::ServerLimits,
     error::{ApiError, ApiResult, Violation},
     evidence::EvidenceDesk,
+    preview_places::PreviewPlaces,
 };
 
 pub struct App {
@@ -34,6 +35,7 @@ pub struct App {
     /// Cancelled when the process drains: streams end then.
     pub drain: CancellationToken,
     pub watchers: Arc<tokio::sync::Semaphore>,
+    pub preview_places: PreviewPlaces,
 }
 
 impl App {

@@ -173,6 +173,10 @@ pub struct ServerLimits {
     /// Watchers at once: each looks at the store now and then.
     pub watchers_max: usize,
     pub watch_poll_ms: u64,
+    /// Previews that ask one system at once: batches need its connections, too. Never more than the system's own `limits.concurrency`.
+    pub previews_per_system: usize,
+    /// How long a preview may take, all systems together: clients wait 60 s for an answer.
+    pub preview_s: u64,
     /// A request is `AT_RISK` when less than this is left.
     pub at_risk_days: u32,
     /// How long open RPCs may finish after SIGTERM.
@@ -196,6 +200,8 @@ impl Default for ServerLimits {
             store_wait_s: 10,
             watchers_max: 1000,
             watch_poll_ms: 300,
+            previews_per_system: 2,
+            preview_s: 45,
             at_risk_days: 7,
             drain_s: 20,
             match_set_bytes_max: 1 << 20,

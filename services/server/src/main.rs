@@ -18,6 +18,7 @@ mod log_proofs;
 mod lost;
 mod numbering;
 mod page_token;
+mod preview_places;
 mod rpc;
 mod secrets;
 mod serve;

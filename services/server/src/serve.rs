@@ -33,6 +33,7 @@ use crate::{
     deadline_statements,
     evidence::EvidenceDesk,
     health, ledger,
+    preview_places::PreviewPlaces,
     rpc::{
         connector::Connectors, customer::Customers, evidence::Evidence, key::Keys, package::Packages,
         request::Requests, system::Systems,
@@ -87,6 +88,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         agreements: AgreementCache::default(),
         connectors,
         watchers: Arc::new(tokio::sync::Semaphore::new(config.limits.watchers_max)),
+        preview_places: PreviewPlaces::new(config.limits.previews_per_system),
         limits: config.limits.clone(),
         evidence: EvidenceDesk {
             keys: log_keys,

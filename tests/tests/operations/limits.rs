@@ -1,9 +1,15 @@
 //! `SystemLimits`: how many batches are at a system at once, and how many begin a second, as the system itself sees it. What the gate does by
 //! a clock set by hand is tested beside it.
 
+use std::time::{Duration, Instant};
+
 use quittance_api::v1;
 use quittance_sql::{Engine, Val};
-use quittance_tests::{AppDatabase, StoreKind, scenario::completed};
+use quittance_tests::{
+    AppDatabase, StoreKind,
+    app_database::{CRM_MAP, email},
+    scenario::{by_email, completed},
+};
 
 use crate::scene::{SUBJECTS, Scene, erase};
 
@@ -21,7 +27,7 @@ async fn watched(limits: v1::SystemLimits, pause_s: f64) -> (Scene, AppDatabase)
          CREATE TRIGGER watch BEFORE UPDATE ON customer FOR EACH ROW EXECUTE FUNCTION watch();"
     );
     crm.pool.run_script(&script).await.unwrap();
-    s.register_crm(&crm, quittance_tests::app_database::CRM_MAP, Some(limits)).await;
+    s.register_crm(&crm, CRM_MAP, Some(limits)).await;
     (s, crm)
 }
 
@@ -64,4 +70,35 @@ async fn never_more_batches_begin_a_second_than_a_system_takes() {
         // The first may have been slow on its way to the database by as much as this.
         assert!(began - first >= earliest - 500_000, "the {n}th after {} us: {batches:?}", began - first);
     }
+}
+
+/// Previews take no lease: what the system can bear, and a person's patience, hold for them all the same.
+#[tokio::test]
+async fn previews_keep_to_their_places_and_their_time() {
+    let settings = [("QUITTANCED_LIMITS__PREVIEWS_PER_SYSTEM", "1"), ("QUITTANCED_LIMITS__PREVIEW_S", "5")];
+    let s = Scene::on(StoreKind::Sqlite, &settings).await;
+    let crm = AppDatabase::crm(Engine::Postgres, s.deployment.folder.path(), SUBJECTS).await;
+    s.register_crm(&crm, CRM_MAP, None).await;
+    let preview = async || {
+        let request = Some(by_email(v1::Action::Erasure, email(3)));
+        let ask = v1::PreviewRequestRequest { request, ..v1::PreviewRequestRequest::default() };
+        let mut systems = s.acme.requests().preview_request(ask).await.unwrap().into_inner().systems;
+        let crm = systems.remove(0);
+        (crm.asked, crm.remark)
+    };
+    assert_eq!(preview().await, (true, String::new()));
+
+    let mut lock = crm.pool.begin().await.unwrap();
+    lock.execute_script("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let begun = Instant::now();
+    let second = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        preview().await
+    };
+    let ((first_asked, first), (second_asked, second)) = tokio::join!(preview(), second);
+    assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
+    assert!(!first_asked && first.contains("the time for one preview was over"), "{first}");
+    assert!(!second_asked && second.contains("busy"), "{second}");
+    drop(lock);
+    assert_eq!(preview().await, (true, String::new()), "the places are free again");
 }

@@ -12,6 +12,7 @@ use quittance_domain::{
     system::{ConnectorKind, SubjectShare, System},
     window,
 };
+use tokio::time::{Instant, timeout_at};
 
 use super::intake::{check_corrections, notices};
 use crate::{
@@ -20,8 +21,12 @@ use crate::{
     error::{ApiError, ApiResult},
 };
 
-/// A preview is asked by a person: longer than this nobody waits.
+/// A preview is asked by a person: longer than this nobody waits for one system,
 const TIME_LIMIT: Duration = Duration::from_secs(10);
+/// nor so long for those that ask it already.
+const PLACE_WAIT: Duration = Duration::from_secs(2);
+const BUSY: &str = "not asked: it is busy with other previews; try again shortly";
+const OUT_OF_TIME: &str = "not asked to the end: the time for one preview was over";
 /// From system to system by what each yields: hardly any chain is longer.
 const ROUNDS_MAX: usize = 4;
 /// Of one person. More than this are several persons.
@@ -46,6 +51,7 @@ pub async fn run(
         .map_err(|e| ApiError::field("request.controller_due_time", e))?;
     let mine: Vec<&Arc<System>> = topology.systems.iter().filter(|s| s.holds_data_of(customer)).collect();
     let mut known = known_identifiers(&request.identifiers, &request.identifier_changes);
+    let deadline = Instant::now() + Duration::from_secs(app.limits.preview_s);
     let mut asked: Vec<Asked> = mine.iter().map(|_| Asked::default()).collect();
     for _ in 0..ROUNDS_MAX {
         let before = known.len();
@@ -56,7 +62,7 @@ pub async fn run(
             if asked.preview.is_some() && by == asked.by {
                 continue;
             }
-            let (preview, yielded) = ask(app, customer, &agreement, &request, &known, system).await;
+            let (preview, yielded) = ask(app, customer, &agreement, &request, &known, system, deadline).await;
             *asked = Asked { by, preview: Some(preview) };
             for identifier in yielded {
                 if known.len() < KNOWN_MAX && !known.contains(&identifier) {
@@ -92,6 +98,7 @@ async fn ask(
     request: &NewRequest,
     known: &[Identifier],
     system: &System,
+    deadline: Instant,
 ) -> (v1::SystemPreview, Vec<Identifier>) {
     let not_asked = |remark: String| {
         let system = system.id.resource_name();
@@ -107,6 +114,13 @@ async fn ask(
             "none of these identifiers, nor of those that the other systems yield: a remote one may yield it yet";
         return not_asked(remark.to_owned());
     }
+    if Instant::now() >= deadline {
+        return not_asked(OUT_OF_TIME.to_owned());
+    }
+    let place_by = deadline.min(Instant::now() + PLACE_WAIT);
+    let Ok(_place) = timeout_at(place_by, app.preview_places.take(system)).await else {
+        return not_asked(BUSY.to_owned());
+    };
     let ctx = BatchContext {
         customer: customer.clone(),
         customer_key: system.customer_key(customer),
@@ -121,7 +135,10 @@ async fn ask(
         Ok(connector) => connector,
         Err(error) => return not_asked(error.to_string()),
     };
-    match connector.find(&ctx, std::slice::from_ref(&subject)).await.map(|mut found| found.pop()) {
+    let Ok(found) = timeout_at(deadline, connector.find(&ctx, std::slice::from_ref(&subject))).await else {
+        return not_asked(OUT_OF_TIME.to_owned());
+    };
+    match found.map(|mut found| found.pop()) {
         Err(error) => not_asked(error.to_string()),
         Ok(None) => not_asked("the system gave no answer".to_owned()),
         Ok(Some(Err(error))) => not_asked(error.to_string()),
