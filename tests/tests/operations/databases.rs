@@ -48,7 +48,8 @@ async fn changing(pool: &Pool) -> Vec<i64> {
 fn tried(request: &v1::Request) -> bool {
     let task = &request.tasks[0];
     assert!(task.confirmation.is_none(), "confirmed though it is not so: {request:#?}");
-    task.state() == v1::TaskState::Pending && !task.reason.is_empty()
+    // The next attempt may begin at once.
+    task.attempts > 1 || (task.state() == v1::TaskState::Pending && !task.reason.is_empty())
 }
 
 async fn all_done(s: &Scene, crm: &AppDatabase, names: &[String]) {
