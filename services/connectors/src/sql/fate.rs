@@ -132,7 +132,7 @@ fn held_fields(
     Ok(held)
 }
 
-/// Per row, its hold: its own, its owner's (what is kept of an order is kept with its lines), or that of something it owns, where it would
+/// Per row, its hold: its own, that of any of its owners (what is kept of an order is kept with its lines), or that of something it owns, where it would
 /// otherwise be deleted from under it.
 fn holds(
     set: &Rowset<'_>,
@@ -183,8 +183,7 @@ fn spread(
     let mut moved = true;
     while moved {
         moved = false;
-        for (at, row) in set.rows.iter().enumerate() {
-            let Some((parent, _)) = row.parent else { continue };
+        for (at, parent) in set.owned() {
             let (from, to) = direction(at, parent);
             // What a match set says of its rows stands.
             if set.rows[to].stored.is_none() && end(&held[from]) > end(&held[to]) && may(to) {

@@ -22,7 +22,7 @@ pub(super) struct Seen<'a> {
     pub filled: Bits,
     pub dirty: Bits,
     pub rules: Vec<u16>,
-    /// The owner's row and the link to it.
+    /// The owner's row that was met first, and the link to it.
     pub parent: Option<(usize, usize)>,
     /// All links that have led to it, a bit each.
     pub led: Bits,
@@ -101,6 +101,8 @@ impl Seen<'_> {
 #[derive(Default)]
 pub(super) struct Rowset<'a> {
     pub rows: Vec<Seen<'a>>,
+    /// Rows with a further owner, and it. Most have but one.
+    pub further: Vec<(usize, usize)>,
     /// By the hash of collection and key; rows hold their keys themselves.
     index: HashMap<u64, usize>,
     pub error: Option<SubjectError>,
@@ -144,6 +146,12 @@ impl<'a> Rowset<'a> {
             found.extend(more);
         }
         found
+    }
+
+    /// Every owned row with each of its owners' rows.
+    pub fn owned(&self) -> impl Iterator<Item = (usize, usize)> {
+        let first = self.rows.iter().enumerate().filter_map(|(at, row)| Some((at, row.parent?.0)));
+        first.chain(self.further.iter().copied())
     }
 
     pub fn insert(&mut self, of: &CollectionPlan, mut seen: Seen<'a>) -> usize {

@@ -301,13 +301,13 @@ impl<'a, 't> Walk<'a, 't> {
                 if !known.fresh {
                     (known.texts, known.filled, known.dirty, known.fresh) = (seen.texts, seen.filled, seen.dirty, true);
                 }
-                // Owned as a whole counts for more than sharing it.
-                if parent.is_some()
-                    && known.parent.is_none()
-                    && known.stored.is_none()
-                    && at != parent.map_or(usize::MAX, |p| p.0)
-                {
-                    known.parent = parent;
+                if let Some((owner, _)) = parent.filter(|(owner, _)| *owner != at && known.stored.is_none()) {
+                    match known.parent {
+                        None => known.parent = parent,
+                        Some((first, _)) if first != owner => set.further.push((at, owner)),
+                        Some(_) => {}
+                    }
+                    // Owned as a whole counts for more than sharing it.
                     if known.shared && !shared {
                         known.shared = false;
                         if erasure && !of.leaf {

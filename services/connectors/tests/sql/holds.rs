@@ -11,6 +11,8 @@ on_all_engines!(
     no_anchor,
     when_the_hold_has_ended,
     owners_of_what_is_held,
+    lines_that_are_the_customers_too,
+    what_one_of_two_owners_keeps,
     fields_that_were_held,
     held_by_nothing_but_an_identifier,
     whose_mark_is_gone,
@@ -169,6 +171,78 @@ async fn owners_of_what_is_held(db: &Db) {
     );
     assert_eq!(db.dump("id, email", "customer").await, ["2|b@x.nl"]);
     assert_eq!(db.dump("id", "orders").await, ["4"]);
+}
+
+/// The walk meets a line through its customer first; it is kept with its order all the same.
+async fn lines_that_are_the_customers_too(db: &Db) {
+    db.sql(
+        "CREATE TABLE customer (id integer primary key, email varchar(100));
+         CREATE TABLE orders (id integer primary key, customer_id integer, iban varchar(40), booked_on date);
+         CREATE TABLE line (id integer primary key, customer_id integer, order_id integer references orders(id), engraving varchar(20));
+         INSERT INTO customer VALUES (1, 'a@x.nl');
+         INSERT INTO orders VALUES (1, 1, 'NL1', '2010-01-01'), (2, 1, 'NL2', '2019-01-01');
+         INSERT INTO line VALUES (1, 1, 1, 'x'), (2, 1, 2, 'y'), (3, 1, null, 'z'), (4, null, 2, 'w');",
+    )
+    .await;
+    let c = db.connector(
+        "  customer: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: mask}
+  orders: {key: [id], owned_by: [{collection: customer, fields: {customer_id: id}}], fields: {iban: financial}, erase: delete, retain: {ground: Art. 52 AWR, anchor: booked_on, counted_from: end_of_year, period: P7Y}}
+  line: {key: [id], owned_by: [{collection: orders, fields: {order_id: id}}, {collection: customer, fields: {customer_id: id}}], fields: {engraving: message}, erase: delete}\n",
+    );
+    let outcomes = carried_out(&c, &ctx(Action::Erasure), &[subject(&[email("a@x.nl")])]).await;
+    assert_eq!(
+        outcomes,
+        [[
+            "customer.email ERASED 1",
+            "line.message ERASED 2",
+            "line.message RETAINED 2 (Art. 52 AWR) until 2026-12-31T23:00:00Z",
+            "orders.financial ERASED 1",
+            "orders.financial RETAINED 1 (Art. 52 AWR) until 2026-12-31T23:00:00Z",
+        ]]
+    );
+    assert_eq!(db.dump("id, engraving", "line").await, ["2|y", "4|w"]);
+    assert_eq!(db.dump("id", "orders").await, ["2"]);
+}
+
+/// An invoice is its customer's and its order's: neither can go from under it.
+async fn what_one_of_two_owners_keeps(db: &Db) {
+    db.sql(
+        "CREATE TABLE customer (id integer primary key, email varchar(100));
+         CREATE TABLE orders (id integer primary key, customer_id integer, note varchar(40));
+         CREATE TABLE invoice (id integer primary key, customer_id integer references customer(id), order_id integer references orders(id), iban varchar(40), booked_on date);
+         INSERT INTO customer VALUES (1, 'a@x.nl');
+         INSERT INTO orders VALUES (1, 1, 'x'), (2, 1, 'y'), (3, 1, 'z');
+         INSERT INTO invoice VALUES (1, 1, 1, 'NL1', '2010-01-01'), (2, 1, 2, 'NL2', '2019-01-01');",
+    )
+    .await;
+    let c = db.connector(
+        "  customer: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: delete}
+  orders: {key: [id], owned_by: [{collection: customer, fields: {customer_id: id}}], fields: {note: message}, erase: delete}
+  invoice: {key: [id], owned_by: [{collection: customer, fields: {customer_id: id}}, {collection: orders, fields: {order_id: id}}], fields: {iban: financial}, erase: delete, retain: {ground: Art. 52 AWR, anchor: booked_on, counted_from: end_of_year, period: P7Y}}\n",
+    );
+    let subjects = [subject(&[email("a@x.nl")])];
+    let outcomes = carried_out(&c, &ctx(Action::Erasure), &subjects).await;
+    assert_eq!(
+        outcomes,
+        [[
+            "customer.email RETAINED 1 (Art. 52 AWR) until 2026-12-31T23:00:00Z",
+            "invoice.financial ERASED 1",
+            "invoice.financial RETAINED 1 (Art. 52 AWR) until 2026-12-31T23:00:00Z",
+            "orders.message ERASED 2",
+            "orders.message RETAINED 1 (Art. 52 AWR) until 2026-12-31T23:00:00Z",
+        ]]
+    );
+    assert_eq!((db.dump("id", "orders").await, db.dump("id", "invoice").await), (vec!["2".into()], vec!["2".into()]));
+    let confirmed = erased_when_all_holds_have_ended(&c, &subjects, async || {}).await;
+    assert_eq!(
+        confirmed,
+        [Ok(vec![
+            "customer.email ERASED 1".into(),
+            "invoice.financial ERASED 1".into(),
+            "orders.message ERASED 1".into()
+        ])]
+    );
+    assert!(db.dump("id", "orders").await.is_empty() && db.dump("id", "customer").await.is_empty());
 }
 
 const PERSON: &str = "CREATE TABLE person (id integer primary key, email varchar(100), born date, closed_on date, restricted varchar(5));
