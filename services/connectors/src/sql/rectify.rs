@@ -13,13 +13,15 @@ use quittance_domain::{
 use super::{
     batch::CHUNK,
     erase::{Acting, pseudonym},
-    failure, identify,
+    failure,
+    fate::redacted,
+    identify,
     outcomes::{ANY, Tally, line, not_held},
     plan::Plan,
     schema::Column,
     statements::{values, write},
 };
-use crate::{BatchContext, ConnectorError, Found, MatchSet, MatchedRow, Subject, SubjectError, SubjectResult};
+use crate::{BatchContext, ConnectorError, Found, MatchSet, MatchedRow, RowFate, Subject, SubjectError, SubjectResult};
 
 /// A column of a collection: a declared field, or one that only an identifier rule names.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,6 +104,8 @@ struct Held<'a> {
     value: Option<String>,
     /// It is still the subject's by what tied it to the subject when it was found. A corrected identifier may be what did.
     tied: bool,
+    /// The field is the subject's, and not of another person whose row it is too.
+    own: bool,
 }
 
 /// By subject and order.
@@ -136,6 +140,14 @@ fn name(plan: &Plan, subject: &Subject, s: usize, mut found: Found, holdings: &H
     for (c, order) in orders(plan, subject).iter().enumerate() {
         let place = place(plan, order)?;
         let held = holdings.get(&(s, c)).map_or(&[][..], Vec::as_slice);
+        if let Order::Named(Correction { target: CorrectionTarget::Record { key, .. }, .. }) = order
+            && held.iter().any(|h| h.row.key == *key && !h.own)
+        {
+            return Err(SubjectError::Other(format!(
+                "{} of the record that is named is not the subject's alone, by the data map: it stays as it is. Decide whose it is in the data",
+                text(plan, place)
+            )));
+        }
         let mut targets = targets(plan, order, held);
         if let Order::Carried(carried) = order {
             // What the customer named itself is done as it said.
@@ -164,9 +176,20 @@ fn name(plan: &Plan, subject: &Subject, s: usize, mut found: Found, holdings: &H
     Ok(found)
 }
 
+/// Whether a column of a row is the subject's to correct. Of a row that is somebody else's too, only what erasure would take of it: the other
+/// one's name may be the same. An identifier of the subject's is the subject's wherever it stands.
+fn is_own(plan: &Plan, order: &Order<'_>, (at, spot): Place, row: &MatchedRow) -> bool {
+    let Spot::Field(field) = spot else { return true };
+    let redacted = || redacted(&plan.collections[at], &row.rules).0;
+    row.fate != RowFate::Redact
+        || matches!(order, Order::Carried(_))
+        || redacted().into_iter().any(|f| usize::from(f) == field)
+}
+
 /// The rows that a correction is about, as they stand: those with the old value, or if there are none, those that have the new one already.
 fn targets<'a>(plan: &Plan, order: &Order<'_>, held: &[Held<'a>]) -> Vec<&'a MatchedRow> {
-    let that = |is: &dyn Fn(&Held<'a>) -> bool| held.iter().filter(|h| is(h)).map(|h| h.row).collect::<Vec<_>>();
+    let that =
+        |is: &dyn Fn(&Held<'a>) -> bool| held.iter().filter(|h| h.own && is(h)).map(|h| h.row).collect::<Vec<_>>();
     let holding = |value: &str| that(&|h| h.value.as_deref() == Some(value));
     match order {
         Order::Named(Correction { target, .. }) => match target {
@@ -231,12 +254,13 @@ async fn read<'a>(
     about: impl Fn(&MatchedRow, usize) -> bool,
 ) -> Result<Holdings<'a>, ConnectorError> {
     let (plan, subjects, sets) = (acting.plan, acting.subjects, acting.sets);
-    let mut asked: BTreeMap<Place, Vec<(usize, usize, &'a MatchedRow)>> = BTreeMap::new();
+    let mut asked: BTreeMap<Place, Vec<(usize, usize, bool, &'a MatchedRow)>> = BTreeMap::new();
     for (s, (subject, set)) in subjects.iter().zip(sets).enumerate() {
         for (c, order) in orders(plan, subject).iter().enumerate() {
             let Ok(place) = place(plan, order) else { continue };
             let rows = set.collections.get(&plan.map_of(place.0).name).map_or(&[][..], Vec::as_slice);
-            asked.entry(place).or_default().extend(rows.iter().filter(|row| about(row, c)).map(|row| (s, c, row)));
+            let rows = rows.iter().filter(|row| about(row, c));
+            asked.entry(place).or_default().extend(rows.map(|row| (s, c, is_own(plan, order, place, row), row)));
         }
     }
     let mut holdings = Holdings::new();
@@ -244,7 +268,7 @@ async fn read<'a>(
         let (of, at) = (&plan.collections[place.0], place.0);
         let statement = values(plan.dialect, plan.map_of(at), of, &[column(plan, place)], false, lock);
         let mut batch = acting.batch(at, CHUNK);
-        for (i, (s, _, row)) in rows.iter().enumerate() {
+        for (i, (s, _, _, row)) in rows.iter().enumerate() {
             batch.push(i, 0, row, &subjects[*s], pseudonym(&subjects[*s], &sets[*s]));
         }
         // A row with two ties comes twice.
@@ -253,14 +277,14 @@ async fn read<'a>(
             let args = statement.args(acting.ctx.customer_key.as_deref());
             for read in acting.tx.fetch_rows(&statement.sql, args, batch).await.map_err(failure)? {
                 let i = usize::try_from(read.i64(0).map_err(failure)?).unwrap_or(usize::MAX);
-                let Some((_, _, row)) = rows.get(i) else { continue };
+                let Some((_, _, own, row)) = rows.get(i) else { continue };
                 let tied = read.i64(1).map_err(failure)? == 1;
                 let value = read.opt_text(2).map_err(failure)?;
-                seen.entry(i).and_modify(|held| held.tied |= tied).or_insert(Held { row, value, tied });
+                seen.entry(i).and_modify(|held| held.tied |= tied).or_insert(Held { row, value, tied, own: *own });
             }
         }
         for (i, held) in seen {
-            let (s, c, _) = rows[i];
+            let (s, c, ..) = rows[i];
             holdings.entry((s, c)).or_default().push(held);
         }
     }
@@ -298,7 +322,7 @@ fn step(plan: &Plan, order: &Order<'_>, held: &Held<'_>) -> Step {
     };
     match write {
         _ if done => Step::Done,
-        Some(new) if held.tied => Step::Write(new),
+        Some(new) if held.tied && held.own => Step::Write(new),
         _ => Step::Other,
     }
 }
@@ -411,8 +435,9 @@ pub(super) async fn read_back(acting: &mut Acting<'_, '_>) -> Result<Vec<Subject
                         && old != new
                         && !sets[s].is_empty()
                     {
-                        let stale =
-                            |h: &&Held<'_>| h.value.as_ref() == Some(old) && !known.contains(h.row.key.as_slice());
+                        let stale = |h: &&Held<'_>| {
+                            h.own && h.value.as_ref() == Some(old) && !known.contains(h.row.key.as_slice())
+                        };
                         wrong += now.iter().filter(stale).count() as u64;
                     }
                 }

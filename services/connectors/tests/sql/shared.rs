@@ -1,11 +1,14 @@
 //! Rows of two people: when one is erased, the other keeps theirs.
 
-use quittance_connectors::{BatchContext, Connector as _, SubjectError};
-use quittance_domain::{action::Action, identifier::IdentifierKind};
+use quittance_connectors::{BatchContext, Connector as _, Subject, SubjectError};
+use quittance_domain::{
+    action::{Action, Correction, CorrectionTarget},
+    identifier::IdentifierKind,
+};
 
 use quittance_sql::Engine;
 
-use crate::harness::{Db, carried_out, ctx, email, on_all_engines, phone, read, sets, subject};
+use crate::harness::{Db, carried_out, ctx, email, found, on_all_engines, other, phone, read, replace, sets, subject};
 
 on_all_engines!(
     redacted_for_one,
@@ -14,7 +17,9 @@ on_all_engines!(
     the_last_one_is_told_even_when_the_other_went_elsewhere,
     deleted_where_the_map_says_so,
     another_identifier_is_not_another_person,
-    one_rule_at_a_time
+    one_rule_at_a_time,
+    corrected_for_one,
+    corrected_where_nobody_else_owns_it,
 );
 
 const MAP: &str = "  messages: {key: [id], identifiers: [{kind: email, field: sender, redacts: [sender, sender_name, body]}, {kind: email, field: recipient}], fields: {sender: email, sender_name: display_name, recipient: email, body: message}, erase: delete, third_party: true}
@@ -60,6 +65,67 @@ async fn redacted_for_one(db: &Db) {
         ]]
     );
     assert_eq!(db.dump("id, sender, recipient, body", "messages").await, ["5|-|c@x.nl|-"]);
+}
+
+fn corrected(target: CorrectionTarget, collection: &str, field: &str) -> Subject {
+    let correction = Correction { collection: collection.to_owned(), field: field.to_owned(), target };
+    Subject { corrections: vec![correction], ..subject(&[email("a@x.nl")]) }
+}
+
+fn record(key: &str, new: &str) -> CorrectionTarget {
+    CorrectionTarget::Record { key: vec![key.to_owned()], new: new.to_owned() }
+}
+
+/// The other party's name may be the same as the subject's.
+async fn corrected_for_one(db: &Db) {
+    seed(db).await;
+    db.sql("INSERT INTO messages VALUES (6, 'b@x.nl', 'A', 'a@x.nl', 'from another A')").await;
+    let c = db.connector(MAP);
+    let ctx = ctx(Action::Rectification);
+    let subjects =
+        [Subject { corrections: vec![replace("messages", "sender_name", "A", "Anna")], ..subject(&[email("a@x.nl")]) }];
+    let outcomes = carried_out(&c, &ctx, &subjects).await;
+    assert_eq!(outcomes, [["messages.display_name RECTIFIED 3"]]);
+    let names = ["1|Anna", "2|B", "3|Anna", "4|Anna", "5|B", "6|A"];
+    assert_eq!(db.dump("id, sender_name", "messages").await, names);
+    let append = CorrectionTarget::Append { statement: "Disputed.".to_owned() };
+    let outcomes = carried_out(&c, &ctx, &[corrected(append, "messages", "body")]).await;
+    assert_eq!(outcomes, [["messages.message RECTIFIED 3"]]);
+    assert_eq!(db.dump("id", "messages WHERE body LIKE '%Disputed.'").await, ["1", "3", "4"]);
+    // Named outright, somebody is to look at it; one's own part of it may be corrected.
+    let told = found(&c, &ctx, &[corrected(record("6", "Anna"), "messages", "sender_name")]).await;
+    assert!(other(told[0].as_ref().unwrap_err()).starts_with("messages.sender_name"), "{told:?}");
+    carried_out(&c, &ctx, &[corrected(record("6", "anna@x.nl"), "messages", "recipient")]).await;
+    assert_eq!(
+        db.dump("sender, sender_name, recipient, body", "messages WHERE id = 6").await,
+        ["b@x.nl|A|anna@x.nl|from another A"]
+    );
+    // What hangs on it is as little the subject's alone.
+    let outcomes = carried_out(&c, &ctx, &[corrected(record("3", "III"), "attachment", "name")]).await;
+    assert_eq!(outcomes, [["attachment.media RECTIFIED 1"]]);
+    let told = found(&c, &ctx, &[corrected(record("1", "I"), "attachment", "name")]).await;
+    assert!(other(told[0].as_ref().unwrap_err()).starts_with("attachment.name"), "{told:?}");
+}
+
+/// Of a row with two owners no column says whose it is.
+async fn corrected_where_nobody_else_owns_it(db: &Db) {
+    db.sql(
+        "CREATE TABLE person (id integer primary key, email varchar(100));
+         CREATE TABLE note (id integer primary key, sender integer, recipient integer, body varchar(20));
+         INSERT INTO person VALUES (1, 'a@x.nl'), (2, 'b@x.nl');
+         INSERT INTO note VALUES (1, 1, 2, 'x'), (2, 1, 1, 'x'), (3, 1, null, 'x'), (4, 2, 1, 'x');",
+    )
+    .await;
+    let c = db.connector(
+        "  person: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: delete}
+  note: {key: [id], owned_by: [{collection: person, fields: {sender: id}}, {collection: person, fields: {recipient: id}}], fields: {body: message}, erase: delete}\n",
+    );
+    let ctx = ctx(Action::Rectification);
+    let subjects = [Subject { corrections: vec![replace("note", "body", "x", "y")], ..subject(&[email("a@x.nl")]) }];
+    assert_eq!(carried_out(&c, &ctx, &subjects).await, [["note.message RECTIFIED 2"]]);
+    assert_eq!(db.dump("id, body", "note").await, ["1|x", "2|y", "3|y", "4|x"]);
+    let told = found(&c, &ctx, &[corrected(record("4", "y"), "note", "body")]).await;
+    assert!(other(told[0].as_ref().unwrap_err()).starts_with("note.body"), "{told:?}");
 }
 
 async fn both_in_one_batch(db: &Db) {
