@@ -14,6 +14,7 @@ use super::{
     failure,
     plan::{CollectionPlan, Plan, Statement},
     standing::{strangers, without},
+    statements::values,
     walk::index,
 };
 use crate::{BatchContext, ConnectorError, MatchSet, MatchedRow, RowFate, Subject, SubjectError, SubjectResult};
@@ -86,21 +87,43 @@ impl Acting<'_, '_> {
                 self.run(at, statement.as_ref(), &narrowed, CHUNK).await?;
             }
         }
+        let mut to_go = Vec::with_capacity(shares.len());
         for (at, share) in shares.iter().enumerate() {
-            let gone = of_fate(share, RowFate::Delete, now);
-            self.run(at, plan.collections[at].statements.unlink.as_ref(), &gone, CHUNK).await?;
+            to_go.push(self.still_tied(at, of_fate(share, RowFate::Delete, now)).await?);
         }
-        for (at, share) in shares.iter().enumerate().rev() {
+        for (at, gone) in to_go.iter().enumerate() {
+            self.run(at, plan.collections[at].statements.unlink.as_ref(), gone, CHUNK).await?;
+        }
+        for ((at, share), gone) in shares.iter().enumerate().zip(&to_go).rev() {
             let of = &plan.collections[at];
             let masked = of_fate(share, RowFate::Mask, now);
             self.run(at, of.statements.mask.as_ref(), &masked, CHUNK).await?;
-            let gone = of_fate(share, RowFate::Delete, now);
             // A foreign key from a table to itself is looked at when the statement ends, so it must be one.
             let whole = of.links.iter().any(|link| link.owner == at);
-            self.nothing_is_carried_away(at, &gone).await?;
-            self.run(at, Some(&of.statements.delete), &gone, if whole { usize::MAX } else { CHUNK }).await?;
+            self.nothing_is_carried_away(at, gone).await?;
+            self.run(at, Some(&of.statements.delete), gone, if whole { usize::MAX } else { CHUNK }).await?;
         }
         Ok(())
+    }
+
+    /// Of the rows that are to go, those that are their subjects' before any link is loosened: what has no owner by itself is not taken for one of
+    /// them afterwards.
+    async fn still_tied<'s>(&mut self, at: usize, gone: Share<'s>) -> Result<Share<'s>, ConnectorError> {
+        let plan = self.plan;
+        let of = &plan.collections[at];
+        if gone.is_empty() || of.statements.unlink.is_none() {
+            return Ok(gone);
+        }
+        let statement = values(plan.dialect, plan.map_of(at), of, &[], true, true);
+        let mut tied = HashSet::new();
+        for rows in self.keys(at, &gone, CHUNK) {
+            let args = statement.args(self.ctx.customer_key.as_deref());
+            for row in self.tx.fetch_rows(&statement.sql, args, rows).await.map_err(failure)? {
+                tied.insert(row.i64(0).map_err(failure)?);
+            }
+        }
+        let rows = gone.into_iter().enumerate().filter(|(i, _)| tied.contains(&index(*i)));
+        Ok(rows.map(|(_, row)| row).collect())
     }
 
     /// What else the subject has is gone by now, or loosened. What a foreign key would still take along is held, another customer's, or was never

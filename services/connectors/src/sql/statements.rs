@@ -341,7 +341,7 @@ impl Text<'_> {
         self.confined(on)
     }
 
-    /// `loosened`: links that [`Text::unlink`] has just set to NULL count as they were.
+    /// `loosened`: links that [`Text::unlink`] has just set to NULL count as they were. Only for rows that were looked at before.
     fn tie(&mut self, loosened: bool) -> String {
         let mut ties = Vec::new();
         for (l, link) in self.plan.links.iter().enumerate() {

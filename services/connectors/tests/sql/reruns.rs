@@ -14,6 +14,7 @@ on_all_engines!(
     not_before_it_is_done,
     rows_that_come_between,
     a_key_that_is_somebody_elses_by_now,
+    a_key_that_is_by_now_a_row_without_an_owner,
     a_row_that_changed_hands,
     written_again_after_masking,
     the_poisonous_subject,
@@ -95,6 +96,43 @@ async fn a_key_that_is_somebody_elses_by_now(db: &Db) {
     // Not even the address, which hangs on the very key that the subject had.
     assert_eq!(dump_w1(db).await, before);
     assert_eq!(read(&c, &ctx, &subjects, &sets).await[0].as_ref().unwrap().len(), 10);
+}
+
+/// Links that a deletion loosens first are NULL when it comes to the row; those of a neighbour may be so by themselves.
+async fn a_key_that_is_by_now_a_row_without_an_owner(db: &Db) {
+    db.sql(
+        "CREATE TABLE comment (id integer primary key, parent integer references comment(id), author varchar(100), body varchar(20));
+         CREATE TABLE a (id integer primary key, b_id integer, email varchar(100));
+         CREATE TABLE b (id integer primary key, a_id integer references a(id), note varchar(20));
+         INSERT INTO comment VALUES (1, null, 'a@x.nl', 'r'), (2, 1, null, 'r'), (3, null, 'b@x.nl', 'r');
+         INSERT INTO a VALUES (1, null, 'a@x.nl'), (2, null, null); INSERT INTO b VALUES (1, 1, 'n'), (2, 2, 'n');
+         UPDATE a SET b_id = 1;",
+    )
+    .await;
+    if db.engine != Engine::Sqlite {
+        db.sql("ALTER TABLE a ADD CONSTRAINT a_b FOREIGN KEY (b_id) REFERENCES b(id);").await;
+    }
+    let c = db.connector(
+        "  comment: {key: [id], identifiers: [{kind: email, field: author}], owned_by: [{collection: comment, fields: {parent: id}}], fields: {author: email, body: message}, erase: delete}
+  a: {key: [id], identifiers: [{kind: email, field: email}], owned_by: [{collection: b, fields: {b_id: id}}], fields: {email: email}, erase: delete}
+  b: {key: [id], owned_by: [{collection: a, fields: {a_id: id}}], fields: {note: message}, erase: delete}\n",
+    );
+    let (ctx, subjects) = (ctx(Action::Erasure), [subject(&[email("a@x.nl")])]);
+    let sets = sets(&c, &ctx, &subjects).await;
+    c.act(&ctx, &subjects, &sets).await.unwrap()[0].clone().unwrap();
+    let gone = (db.dump("id", "comment").await, db.dump("id", "a").await, db.dump("id", "b").await);
+    assert_eq!(gone, (vec!["3".to_owned()], vec![], vec![]));
+    db.sql(
+        "INSERT INTO comment VALUES (2, null, 'n@x.nl', 'new');
+         INSERT INTO a VALUES (1, null, 'n@x.nl'), (2, null, 'n@x.nl'); INSERT INTO b VALUES (1, null, 'new'), (2, null, 'new');",
+    )
+    .await;
+    c.act(&ctx, &subjects, &sets).await.unwrap()[0].clone().unwrap();
+    assert_eq!(db.dump("id, body", "comment").await, ["2|new", "3|r"]);
+    assert_eq!(db.dump("id, email", "a").await, ["1|n@x.nl", "2|n@x.nl"]);
+    assert_eq!(db.dump("id, note", "b").await, ["1|new", "2|new"]);
+    // Nothing shows whose the rows without an owner are: a person looks.
+    assert!(matches!(read(&c, &ctx, &subjects, &sets).await[0], Err(SubjectError::NotYet { .. })));
 }
 
 async fn a_row_that_changed_hands(db: &Db) {
