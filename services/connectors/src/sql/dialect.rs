@@ -367,6 +367,14 @@ impl Dialect {
             Engine::Sqlite => "",
         }
     }
+
+    /// MySQL's transactions go on reading what stood when they began to read, but for what they lock. The others' statements see what is committed.
+    pub const fn as_it_stands(self) -> &'static str {
+        match self.engine {
+            Engine::MySql => " LOCK IN SHARE MODE",
+            Engine::Postgres | Engine::Sqlite => "",
+        }
+    }
 }
 
 /// What may stand around an address without being part of it. In ASCII: every database's encoding has it.

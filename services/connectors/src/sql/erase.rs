@@ -107,11 +107,11 @@ impl Acting<'_, '_> {
     }
 
     /// Of the rows that are to go, those that are their subjects' before any link is loosened: what has no owner by itself is not taken for one of
-    /// them afterwards.
+    /// them afterwards. Nobody comes at them any more, and no row can be made that refers to them: what a foreign key would take along is known then.
     async fn still_tied<'s>(&mut self, at: usize, gone: Share<'s>) -> Result<Share<'s>, ConnectorError> {
         let plan = self.plan;
         let of = &plan.collections[at];
-        if gone.is_empty() || of.statements.unlink.is_none() {
+        if gone.is_empty() || (of.statements.unlink.is_none() && of.statements.carried.is_empty()) {
             return Ok(gone);
         }
         let statement = values(plan.dialect, plan.map_of(at), of, &[], true, true);

@@ -418,14 +418,15 @@ impl Text<'_> {
         Statement { sql, args: self.args }
     }
 
-    /// By the foreign key's own equality, and over all customers: that is how the database deletes.
+    /// By the foreign key's own equality, over all customers, and as it stands now: that is how the database deletes. For rows that are locked.
     fn carried(mut self, reference: &Reference) -> Statement {
         let on = format!("{} AND {}", self.keys(), self.tie(true));
         let sql = self.d.select(&["v.i".to_owned()], &key_batch(self.plan), &self.plan.table, &on, true);
         let refers = reference.columns.iter();
         let refers = refers.map(|(there, here)| format!("q.{} = c.{}", self.d.quote(here), self.d.quote(there)));
         let refers: Vec<String> = refers.collect();
-        let sql = format!("{sql} JOIN {} c ON {} LIMIT 1", reference.table, refers.join(" AND "));
+        let (on, now) = (refers.join(" AND "), self.d.as_it_stands());
+        let sql = format!("{sql} JOIN {} c ON {on} LIMIT 1{now}", reference.table);
         Statement { sql, args: self.args }
     }
 

@@ -16,6 +16,7 @@ on_all_engines!(
     links_beside_the_key,
     keys_filled_with_zeros,
     a_cascade_takes_nothing_along_that_is_not_the_subjects,
+    a_cascade_takes_nothing_along_that_arrives_meanwhile,
     two_owners_of_one_collection,
     a_second_owner_however_the_row_was_reached,
 );
@@ -236,6 +237,38 @@ async fn a_cascade_takes_nothing_along_that_is_not_the_subjects(db: &Db) {
     let outcomes = carried_out(&c, &ctx, &[subject(&[email("b@x.nl")])]).await;
     assert_eq!(outcomes, [["note.message ERASED 1", "person.email ERASED 1"]]);
     assert_eq!(db.dump("id", "note").await, ["1", "2"]);
+}
+
+/// Another session's row that is not committed yet when the deletion begins, and is when it comes to the owner.
+async fn a_cascade_takes_nothing_along_that_arrives_meanwhile(db: &Db) {
+    db.sql(
+        "CREATE TABLE person (id integer primary key, email varchar(100));
+         CREATE TABLE note (id integer primary key, person_id integer, body varchar(20),
+           FOREIGN KEY (person_id) REFERENCES person (id) ON DELETE CASCADE);
+         CREATE TABLE visit (id integer primary key, person_id integer);
+         INSERT INTO person VALUES (1, 'a@x.nl'), (2, 'b@x.nl');",
+    )
+    .await;
+    // What owns something is looked at before anything is locked: MySQL reads as of then.
+    let c = db.connector(
+        "  person: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: delete}
+  visit: {key: [id], owned_by: [{collection: person, fields: {person_id: id}}], erase: delete}\n",
+    );
+    let (ctx, subjects) = (ctx(Action::Erasure), [subject(&[email("a@x.nl")])]);
+    let sets = sets(&c, &ctx, &subjects).await;
+    let mut other = db.pool.begin().await.unwrap();
+    other.execute("INSERT INTO note VALUES (1, 1, 'new')", Vec::new()).await.unwrap();
+    let commit = async {
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        other.commit().await.unwrap();
+    };
+    let (done, ()) = tokio::join!(c.act(&ctx, &subjects, &sets), commit);
+    let why = refused(done);
+    assert!(why.contains("would carry rows of"), "{why}");
+    assert_eq!(
+        (db.dump("id", "note").await, db.dump("id", "person").await),
+        (vec!["1".into()], vec!["1".into(), "2".into()])
+    );
 }
 
 /// Sender and recipient: what goes with either takes the other's copy. Unless the map says so, a person decides.
