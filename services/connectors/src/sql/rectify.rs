@@ -41,6 +41,10 @@ fn column(plan: &Plan, (at, spot): Place) -> &Column {
     }
 }
 
+/// On the number of an order that a row bears: the row had the new value when it was found. A find after the change sees every such row so,
+/// those among them that nobody has corrected; they count where no row is known that had the old one.
+const ALREADY: u16 = 1 << 15;
+
 /// One thing to correct of a subject. A match set's rows name them by number: those of the customer's first, in its order.
 enum Order<'a> {
     Named(&'a Correction),
@@ -123,7 +127,7 @@ pub(super) async fn narrow(
     let sets: Vec<MatchSet> =
         found.iter().map(|f| f.as_ref().map_or_else(|_| empty.clone(), |f| f.match_set.clone())).collect();
     let mut acting = Acting { plan, ctx, subjects, sets: &sets, tx };
-    let holdings = read(&mut acting, false, |_, _| true).await?;
+    let holdings = read(&mut acting, false, all).await?;
     let mut narrowed = Vec::with_capacity(found.len());
     for (s, found) in found.into_iter().enumerate() {
         narrowed.push(match found {
@@ -140,6 +144,7 @@ fn name(plan: &Plan, subject: &Subject, s: usize, mut found: Found, holdings: &H
     for (c, order) in orders(plan, subject).iter().enumerate() {
         let place = place(plan, order)?;
         let held = holdings.get(&(s, c)).map_or(&[][..], Vec::as_slice);
+        let number = u16::try_from(c).unwrap_or(u16::MAX);
         if let Order::Named(Correction { target: CorrectionTarget::Record { key, .. }, .. }) = order
             && held.iter().any(|h| h.row.key == *key && !h.own)
         {
@@ -148,7 +153,7 @@ fn name(plan: &Plan, subject: &Subject, s: usize, mut found: Found, holdings: &H
                 text(plan, place)
             )));
         }
-        let mut targets = targets(plan, order, held);
+        let (mut targets, already) = targets(plan, order, held);
         if let Order::Carried(carried) = order {
             // What the customer named itself is done as it said.
             targets.retain(|row| !taken.contains(&(place, row.key.clone())));
@@ -161,7 +166,7 @@ fn name(plan: &Plan, subject: &Subject, s: usize, mut found: Found, holdings: &H
                 let message = format!("two corrections name {} of one row", text(plan, place));
                 return Err(SubjectError::Other(message));
             }
-            named.entry((place.0, row.key.clone())).or_default().push(u16::try_from(c).unwrap_or(u16::MAX));
+            named.entry((place.0, row.key.clone())).or_default().push(if already { number | ALREADY } else { number });
         }
     }
     for (collection, rows) in &mut found.match_set.collections {
@@ -186,23 +191,42 @@ fn is_own(plan: &Plan, order: &Order<'_>, (at, spot): Place, row: &MatchedRow) -
         || redacted().into_iter().any(|f| usize::from(f) == field)
 }
 
-/// The rows that a correction is about, as they stand: those with the old value, or if there are none, those that have the new one already.
-fn targets<'a>(plan: &Plan, order: &Order<'_>, held: &[Held<'a>]) -> Vec<&'a MatchedRow> {
+/// The rows that a correction is about, as they stand: those with the old value, or if there are none, those that have the new one already; and
+/// whether it is these.
+fn targets<'a>(plan: &Plan, order: &Order<'_>, held: &[Held<'a>]) -> (Vec<&'a MatchedRow>, bool) {
     let that =
         |is: &dyn Fn(&Held<'a>) -> bool| held.iter().filter(|h| h.own && is(h)).map(|h| h.row).collect::<Vec<_>>();
     let holding = |value: &str| that(&|h| h.value.as_deref() == Some(value));
-    match order {
+    let rows = match order {
         Order::Named(Correction { target, .. }) => match target {
             CorrectionTarget::Replace { old, new } => {
                 let old = holding(old);
-                if old.is_empty() { holding(new) } else { old }
+                if old.is_empty() {
+                    return (holding(new), true);
+                }
+                old
             }
             CorrectionTarget::Record { key, .. } => that(&|h| h.row.key == *key),
             CorrectionTarget::Append { .. } => that(&|_| true),
         },
         // What has the new one already is no work of ours.
         Order::Carried(carried) => that(&|h| h.value.as_deref().is_some_and(|stored| carried.is_old(plan, stored))),
-    }
+    };
+    (rows, false)
+}
+
+fn all(rows: &[MatchedRow], _: usize) -> Vec<&MatchedRow> {
+    rows.iter().collect()
+}
+
+/// The rows of a match set that an order is about.
+fn named(rows: &[MatchedRow], c: usize) -> Vec<&MatchedRow> {
+    let bear = |flag: u16| {
+        let bears = move |row: &&MatchedRow| row.corrections.iter().any(|of| usize::from(of ^ flag) == c);
+        rows.iter().filter(bears).collect::<Vec<_>>()
+    };
+    let changed = bear(0);
+    if changed.is_empty() { bear(ALREADY) } else { changed }
 }
 
 fn text(plan: &Plan, place: Place) -> String {
@@ -251,7 +275,7 @@ fn may_carry(plan: &Plan, carried: &Carried<'_>) -> SubjectResult<()> {
 async fn read<'a>(
     acting: &mut Acting<'a, '_>,
     lock: bool,
-    about: impl Fn(&MatchedRow, usize) -> bool,
+    about: impl Fn(&'a [MatchedRow], usize) -> Vec<&'a MatchedRow>,
 ) -> Result<Holdings<'a>, ConnectorError> {
     let (plan, subjects, sets) = (acting.plan, acting.subjects, acting.sets);
     let mut asked: BTreeMap<Place, Vec<(usize, usize, bool, &'a MatchedRow)>> = BTreeMap::new();
@@ -259,7 +283,7 @@ async fn read<'a>(
         for (c, order) in orders(plan, subject).iter().enumerate() {
             let Ok(place) = place(plan, order) else { continue };
             let rows = set.collections.get(&plan.map_of(place.0).name).map_or(&[][..], Vec::as_slice);
-            let rows = rows.iter().filter(|row| about(row, c));
+            let rows = about(rows, c).into_iter();
             asked.entry(place).or_default().extend(rows.map(|row| (s, c, is_own(plan, order, place, row), row)));
         }
     }
@@ -334,7 +358,7 @@ fn ends_with(value: Option<&str>, statement: &str) -> bool {
 /// All of a subject's corrections, or none of them.
 pub(super) async fn act(acting: &mut Acting<'_, '_>) -> Result<Vec<SubjectResult<()>>, ConnectorError> {
     let (plan, subjects, sets) = (acting.plan, acting.subjects, acting.sets);
-    let holdings = read(acting, true, |row, c| row.corrections.iter().any(|named| usize::from(*named) == c)).await?;
+    let holdings = read(acting, true, named).await?;
     let mut writes: BTreeMap<Place, Vec<(usize, &MatchedRow, String)>> = BTreeMap::new();
     let mut results = Vec::with_capacity(subjects.len());
     for (s, subject) in subjects.iter().enumerate() {
@@ -404,14 +428,14 @@ fn renamed(subject: &Subject) -> Subject {
 
 pub(super) async fn read_back(acting: &mut Acting<'_, '_>) -> Result<Vec<SubjectResult<Vec<Outcome>>>, ConnectorError> {
     let (plan, ctx, subjects, sets) = (acting.plan, acting.ctx, acting.subjects, acting.sets);
-    let named = read(acting, false, |row, c| row.corrections.iter().any(|named| usize::from(*named) == c)).await?;
+    let named = read(acting, false, named).await?;
     // The old value must be gone from rows that have come since, too.
     let renamed: Vec<Subject> = subjects.iter().map(renamed).collect();
     let found = super::find::find(plan, ctx, &renamed, acting.tx).await?;
     let errors: Vec<Option<SubjectError>> = found.iter().map(|found| found.as_ref().err().cloned()).collect();
     let again: Vec<MatchSet> = found.into_iter().map(|found| found.map(|f| f.match_set).unwrap_or_default()).collect();
     let mut later = Acting { plan, ctx, subjects: &renamed, sets: &again, tx: &mut *acting.tx };
-    let now = read(&mut later, false, |_, _| true).await?;
+    let now = read(&mut later, false, all).await?;
     let mut results = Vec::with_capacity(subjects.len());
     for (s, subject) in subjects.iter().enumerate() {
         // Under its new name it matches too much, say: a person looks.

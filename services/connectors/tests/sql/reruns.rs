@@ -15,6 +15,7 @@ on_all_engines!(
     rows_that_come_between,
     a_key_that_is_somebody_elses_by_now,
     a_key_that_is_by_now_a_row_without_an_owner,
+    what_had_the_new_value_already,
     a_row_that_changed_hands,
     written_again_after_masking,
     the_poisonous_subject,
@@ -133,6 +134,36 @@ async fn a_key_that_is_by_now_a_row_without_an_owner(db: &Db) {
     assert_eq!(db.dump("id, note", "b").await, ["1|new", "2|new"]);
     // Nothing shows whose the rows without an owner are: a person looks.
     assert!(matches!(read(&c, &ctx, &subjects, &sets).await[0], Err(SubjectError::NotYet { .. })));
+}
+
+/// Only what was corrected is said to be.
+async fn what_had_the_new_value_already(db: &Db) {
+    db.sql(
+        "CREATE TABLE person (id integer primary key, email varchar(100), city varchar(20));
+         INSERT INTO person VALUES (1, 'a@x.nl', 'Rome'), (2, 'a@x.nl', 'Roma'), (3, 'a@x.nl', 'Rome'), (4, 'a@x.nl', 'Roma'), (5, 'a@x.nl', 'Roma');",
+    )
+    .await;
+    let c = db.connector("  person: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email, city: city}, erase: mask}\n");
+    let ctx = ctx(Action::Rectification);
+    let mut one = subject(&[email("a@x.nl")]);
+    one.corrections = vec![crate::harness::replace("person", "city", "Rome", "Roma")];
+    let subjects = [one];
+    let mut known = sets(&c, &ctx, &subjects).await;
+    for _ in 0..2 {
+        assert_eq!(c.act(&ctx, &subjects, &known).await.unwrap(), [Ok(())]);
+        assert_eq!(read(&c, &ctx, &subjects, &known).await, [Ok(vec!["person.city RECTIFIED 2".to_owned()])]);
+        // The confirmation was lost: another worker finds, and adds what it finds.
+        let again = sets(&c, &ctx, &subjects).await.remove(0);
+        known[0].absorb(again);
+    }
+    // Who finds it all as it should be says so.
+    assert_eq!(carried_out(&c, &ctx, &subjects).await, [["person.city RECTIFIED 5"]]);
+    // A row that comes with the old value meanwhile is corrected, too.
+    db.sql("INSERT INTO person VALUES (6, 'a@x.nl', 'Rome');").await;
+    assert_eq!(read(&c, &ctx, &subjects, &known).await, [Err(SubjectError::NotYet { rows: 1 })]);
+    known[0].absorb(sets(&c, &ctx, &subjects).await.remove(0));
+    assert_eq!(c.act(&ctx, &subjects, &known).await.unwrap(), [Ok(())]);
+    assert_eq!(read(&c, &ctx, &subjects, &known).await, [Ok(vec!["person.city RECTIFIED 3".to_owned()])]);
 }
 
 async fn a_row_that_changed_hands(db: &Db) {
