@@ -35,12 +35,12 @@ pub(super) async fn find(
         }
     }
     walk.run().await?;
-    let asked = ctx.resolving || matches!(ctx.action, Action::Erasure | Action::Access | Action::Rectification);
+    let asked = ctx.resolving || ctx.action != Action::Restriction;
     let two_owners = if asked { second_owners(&mut walk).await? } else { BySubject::new() };
     // What they give away, and what hangs on them, may be the other's.
     let doubtful: BySubject = two_owners.iter().map(|(s, rows)| (*s, walk.sets[*s].with_owned(rows))).collect();
-    if matches!(ctx.action, Action::Access | Action::Rectification) {
-        // Shown, it is marked as a third party's (Art. 15(4)); corrected, it might be the other's that is.
+    if matches!(ctx.action, Action::Access | Action::Rectification | Action::LiftRestriction) {
+        // Shown, it is marked as a third party's (Art. 15(4)); corrected, it might be the other's that is; and so might the restriction be.
         for (s, rows) in &doubtful {
             rows.iter().for_each(|row| walk.sets[*s].rows[*row].shared = true);
         }

@@ -16,10 +16,11 @@ use super::{
     outcomes::{self, not_held},
     plan::Plan,
     rectify,
+    restrict::is_concerned,
     standing::{Standing, by_key, strangers, without},
     walk::Walk,
 };
-use crate::{BatchContext, ConnectorError, MatchSet, RowFate, Subject, SubjectError, SubjectResult};
+use crate::{BatchContext, ConnectorError, MatchSet, MatchedRow, RowFate, Subject, SubjectError, SubjectResult};
 
 pub(super) async fn read_back(
     plan: &Plan,
@@ -91,6 +92,7 @@ async fn erased(acting: &mut Acting<'_, '_>) -> Result<Vec<SubjectResult<Vec<Out
 async fn restricted(acting: &mut Acting<'_, '_>) -> Result<Vec<SubjectResult<Vec<Outcome>>>, ConnectorError> {
     let (plan, ctx, subjects, sets) = (acting.plan, acting.ctx, acting.subjects, acting.sets);
     let lifting = ctx.action == Action::LiftRestriction;
+    let concerned = |row: &MatchedRow| is_concerned(row, lifting, ctx.now);
     let again = super::find::find(plan, ctx, subjects, acting.tx).await?;
     let mut union: Vec<SubjectResult<MatchSet>> = Vec::with_capacity(subjects.len());
     for (set, again) in sets.iter().zip(again) {
@@ -110,7 +112,7 @@ async fn restricted(acting: &mut Acting<'_, '_>) -> Result<Vec<SubjectResult<Vec
     let mut wrong = vec![0_u64; subjects.len()];
     for (at, share) in shares.iter().enumerate() {
         let statements = &plan.collections[at].statements;
-        let share: Share<'_> = share.iter().filter(|(_, row)| row.fate != RowFate::Unpoint).copied().collect();
+        let share: Share<'_> = share.iter().filter(|(_, row)| concerned(row)).copied().collect();
         let Some(statement) = (if lifting { &statements.marked } else { &statements.unmarked }) else {
             share.iter().for_each(|(s, _)| wrong[*s] += 1);
             continue;
@@ -136,7 +138,7 @@ async fn restricted(acting: &mut Acting<'_, '_>) -> Result<Vec<SubjectResult<Vec
             Ok(set) => {
                 let rows = set.collections.iter().filter_map(|(name, rows)| Some((plan.index(name)?, rows)));
                 let rows = rows.flat_map(|(at, rows)| rows.iter().map(move |row| (at, row)));
-                let rows = rows.filter(|(_, row)| row.fate != RowFate::Unpoint);
+                let rows = rows.filter(|(_, row)| concerned(row));
                 Ok(outcomes::whole(plan, rows.map(|(at, row)| (at, row.filled.as_slice())), outcome))
             }
         });

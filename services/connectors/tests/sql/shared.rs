@@ -20,6 +20,7 @@ on_all_engines!(
     one_rule_at_a_time,
     corrected_for_one,
     corrected_where_nobody_else_owns_it,
+    restricted_for_one
 );
 
 const MAP: &str = "  messages: {key: [id], identifiers: [{kind: email, field: sender, redacts: [sender, sender_name, body]}, {kind: email, field: recipient}], fields: {sender: email, sender_name: display_name, recipient: email, body: message}, erase: delete, third_party: true}
@@ -126,6 +127,34 @@ async fn corrected_where_nobody_else_owns_it(db: &Db) {
     assert_eq!(db.dump("id, body", "note").await, ["1|x", "2|y", "3|y", "4|x"]);
     let told = found(&c, &ctx, &[corrected(record("4", "y"), "note", "body")]).await;
     assert!(other(told[0].as_ref().unwrap_err()).starts_with("note.body"), "{told:?}");
+}
+
+/// Whether the other one's restriction stands, nobody can see in the row.
+async fn restricted_for_one(db: &Db) {
+    seed(db).await;
+    db.sql("ALTER TABLE messages ADD restricted varchar(5)").await;
+    let map = MAP.replace("third_party: true", "restriction: {field: restricted, set: 'yes'}");
+    let map = map.replace(
+        "fields: {name: media}, erase: delete",
+        "fields: {name: media}, erase: delete, restriction: {field: name, set: 'yes', clear: 'no'}",
+    );
+    let c = db.connector(&map);
+    let people = [subject(&[email("a@x.nl")]), subject(&[email("b@x.nl")])];
+    for one in &people {
+        carried_out(&c, &ctx(Action::Restriction), std::slice::from_ref(one)).await;
+    }
+    let lifted = carried_out(&c, &ctx(Action::LiftRestriction), &people[..1]).await;
+    assert_eq!(
+        lifted,
+        [[
+            "attachment.media RESTRICTION_LIFTED 1",
+            "messages.display_name RESTRICTION_LIFTED 2",
+            "messages.email RESTRICTION_LIFTED 2",
+            "messages.message RESTRICTION_LIFTED 2"
+        ]]
+    );
+    assert_eq!(db.dump("id, restricted", "messages").await, ["1|yes", "2|yes", "3|-", "4|-", "5|yes"]);
+    assert_eq!(db.dump("id, name", "attachment").await, ["1|yes", "3|no"]);
 }
 
 async fn both_in_one_batch(db: &Db) {
