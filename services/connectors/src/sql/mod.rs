@@ -24,6 +24,7 @@ mod rectify;
 mod restrict;
 mod schema;
 mod seen;
+mod spelling;
 mod standing;
 mod statements;
 mod walk;

@@ -19,6 +19,7 @@ use super::{
     outcomes::{ANY, Tally, line, not_held},
     plan::Plan,
     schema::Column,
+    spelling::same,
     statements::{values, write},
 };
 use crate::{BatchContext, ConnectorError, Found, MatchSet, MatchedRow, RowFate, Subject, SubjectError, SubjectResult};
@@ -105,11 +106,19 @@ fn orders<'a>(plan: &Plan, subject: &'a Subject) -> Vec<Order<'a>> {
 /// What a row holds in the field of a correction.
 struct Held<'a> {
     row: &'a MatchedRow,
+    column: &'a Column,
     value: Option<String>,
     /// It is still the subject's by what tied it to the subject when it was found. A corrected identifier may be what did.
     tied: bool,
     /// The field is the subject's, and not of another person whose row it is too.
     own: bool,
+}
+
+impl Held<'_> {
+    /// In whatever spelling.
+    fn holds(&self, plan: &Plan, text: &str) -> bool {
+        self.value.as_deref().is_some_and(|value| same(plan.dialect.engine, self.column, value, text))
+    }
 }
 
 /// By subject and order.
@@ -196,7 +205,7 @@ fn is_own(plan: &Plan, order: &Order<'_>, (at, spot): Place, row: &MatchedRow) -
 fn targets<'a>(plan: &Plan, order: &Order<'_>, held: &[Held<'a>]) -> (Vec<&'a MatchedRow>, bool) {
     let that =
         |is: &dyn Fn(&Held<'a>) -> bool| held.iter().filter(|h| h.own && is(h)).map(|h| h.row).collect::<Vec<_>>();
-    let holding = |value: &str| that(&|h| h.value.as_deref() == Some(value));
+    let holding = |value: &str| that(&|h| h.holds(plan, value));
     let rows = match order {
         Order::Named(Correction { target, .. }) => match target {
             CorrectionTarget::Replace { old, new } => {
@@ -289,8 +298,8 @@ async fn read<'a>(
     }
     let mut holdings = Holdings::new();
     for (place, rows) in asked {
-        let (of, at) = (&plan.collections[place.0], place.0);
-        let statement = values(plan.dialect, plan.map_of(at), of, &[column(plan, place)], false, lock);
+        let (of, at, column) = (&plan.collections[place.0], place.0, column(plan, place));
+        let statement = values(plan.dialect, plan.map_of(at), of, &[column], false, lock);
         let mut batch = acting.batch(at, CHUNK);
         for (i, (s, _, _, row)) in rows.iter().enumerate() {
             batch.push(i, 0, row, &subjects[*s], pseudonym(&subjects[*s], &sets[*s]));
@@ -304,7 +313,13 @@ async fn read<'a>(
                 let Some((_, _, own, row)) = rows.get(i) else { continue };
                 let tied = read.i64(1).map_err(failure)? == 1;
                 let value = read.opt_text(2).map_err(failure)?;
-                seen.entry(i).and_modify(|held| held.tied |= tied).or_insert(Held { row, value, tied, own: *own });
+                seen.entry(i).and_modify(|held| held.tied |= tied).or_insert(Held {
+                    row,
+                    column,
+                    value,
+                    tied,
+                    own: *own,
+                });
             }
         }
         for (i, held) in seen {
@@ -334,9 +349,9 @@ fn step(plan: &Plan, order: &Order<'_>, held: &Held<'_>) -> Step {
         }
         Order::Named(Correction { target, .. }) => match target {
             CorrectionTarget::Replace { old, new } => {
-                (value == Some(new.as_str()), (value == Some(old.as_str())).then(|| new.clone()))
+                (held.holds(plan, new), held.holds(plan, old).then(|| new.clone()))
             }
-            CorrectionTarget::Record { new, .. } => (value == Some(new.as_str()), Some(new.clone())),
+            CorrectionTarget::Record { new, .. } => (held.holds(plan, new), Some(new.clone())),
             CorrectionTarget::Append { statement } => {
                 let appended =
                     |text: &str| if text.is_empty() { statement.clone() } else { format!("{text}\n{statement}") };
@@ -456,12 +471,11 @@ pub(super) async fn read_back(acting: &mut Acting<'_, '_>) -> Result<Vec<Subject
                 Order::Named(correction) => {
                     wrong += u64::from(done.is_empty() && !sets[s].is_empty());
                     if let CorrectionTarget::Replace { old, new } = &correction.target
-                        && old != new
+                        && !same(plan.dialect.engine, column(plan, place), old, new)
                         && !sets[s].is_empty()
                     {
-                        let stale = |h: &&Held<'_>| {
-                            h.own && h.value.as_ref() == Some(old) && !known.contains(h.row.key.as_slice())
-                        };
+                        let stale =
+                            |h: &&Held<'_>| h.own && h.holds(plan, old) && !known.contains(h.row.key.as_slice());
                         wrong += now.iter().filter(stale).count() as u64;
                     }
                 }

@@ -6,10 +6,13 @@ use quittance_domain::{
     identifier::{Identifier, IdentifierKind},
 };
 
+use quittance_sql::Engine;
+
 use crate::harness::{Db, carried_out, ctx, email, found, lines, on_all_engines, other, read, replace, sets, subject};
 
 on_all_engines!(
     replaced,
+    replaced_however_it_is_written,
     a_wrong_old_value_changes_nothing,
     one_record,
     statements_are_appended_once,
@@ -66,6 +69,49 @@ async fn replaced(db: &Db) {
         "neither another case nor another person"
     );
     assert_eq!(db.dump("id, name", "person").await, ["1|Anna", "2|Ann"]);
+}
+
+/// A number, a time or a document is the same in more than one spelling; the database keeps its own.
+async fn replaced_however_it_is_written(db: &Db) {
+    let (when, flag, document) = match db.engine {
+        Engine::Postgres => ("timestamptz", "boolean", "jsonb"),
+        Engine::MySql => ("datetime(6)", "tinyint", "integer"),
+        Engine::Sqlite => ("datetime", "integer", "integer"),
+    };
+    db.sql(&format!(
+        "CREATE TABLE person (id integer primary key, email varchar(100), score numeric(10,2), seen {when}, agreed {flag}, profile {document}, code varchar(10));
+         INSERT INTO person VALUES (1, 'a@x.nl', 4.50, '2026-01-01 10:00:00', '1', '7', '4.5'), (2, 'a@x.nl', 4.25, '2026-01-01 10:00:01', '0', '8', '4.50');"
+    ))
+    .await;
+    let c = db.connector("  person: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email, score: score, seen: seen, agreed: agreed, profile: profile, code: code}, erase: mask}\n");
+    let mut corrections = vec![replace("person", "score", "04.5", "5"), replace("person", "code", "4.50", "5")];
+    if db.engine != Engine::Sqlite {
+        // Its dates are any text.
+        corrections.push(replace("person", "seen", "2026-01-01T10:00:00", "2026-01-02T10:00"));
+    }
+    if db.engine == Engine::Postgres {
+        corrections[2] = replace("person", "seen", "2026-01-01T12:00:00+02:00", "2026-01-02T10:00:00Z");
+        corrections.push(replace("person", "agreed", "TRUE", "no"));
+        corrections.push(replace("person", "profile", " 7 ", "{\"b\":[1, 2],  \"a\": null}"));
+    }
+    let mut one = subject(&[email("a@x.nl")]);
+    one.corrections = corrections;
+    let (ctx, subjects) = (ctx(Action::Rectification), [one]);
+    let known = sets(&c, &ctx, &subjects).await;
+    for _ in 0..2 {
+        assert_eq!(c.act(&ctx, &subjects, &known).await.unwrap(), [Ok(())]);
+        let said = read(&c, &ctx, &subjects, &known).await.remove(0).unwrap();
+        assert_eq!(said.len(), subjects[0].corrections.len());
+        assert!(said.iter().all(|line| line.ends_with("RECTIFIED 1")), "{said:?}");
+    }
+    // What is text is taken to the letter.
+    assert_eq!(db.dump("id, code", "person").await, ["1|4.5", "2|5"]);
+    if db.engine == Engine::Postgres {
+        assert_eq!(
+            db.dump("id, score, seen AT TIME ZONE 'UTC', agreed, profile", "person").await,
+            ["1|5.00|2026-01-02 10:00:00|false|{\"a\": null, \"b\": [1, 2]}", "2|4.25|2026-01-01 10:00:01|false|8"]
+        );
+    }
 }
 
 async fn a_wrong_old_value_changes_nothing(db: &Db) {
