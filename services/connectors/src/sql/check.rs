@@ -349,7 +349,7 @@ impl Check<'_> {
                 self.asked_by(at, &format!("{path}.yields.{}", y.kind), &column, matching);
             }
         }
-        if !rivals(c).is_empty() {
+        if c.shared == SharedRows::Redact && !rivals(c).is_empty() {
             self.warning(
                 &format!("{path}.owned_by"),
                 "two owners in one collection: a row whose other owner is not the subject needs a person, unless you say shared: delete",

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use quittance_domain::{
+    action::Action,
     data_map::{Collection, FieldErasure, Mask, Matching, SharedRows},
     identifier::{Identifier, IdentifierKind},
 };
@@ -25,11 +26,14 @@ pub(super) struct Rival {
     pub here: Vec<usize>,
 }
 
+/// Whether it matters that a row is somebody else's too. With `shared: delete` an erasure takes it along; the other one's data is no more the
+/// subject's to correct for that, nor the other one's restriction to lift.
+pub(super) fn sharing_counts(c: &Collection, action: Action) -> bool {
+    c.shared == SharedRows::Redact || matches!(action, Action::Rectification | Action::LiftRestriction)
+}
+
 /// The links of a collection that may lead to two people.
 pub(super) fn rivals(c: &Collection) -> Vec<usize> {
-    if c.shared == SharedRows::Delete {
-        return Vec::new();
-    }
     let owner = |l: usize| &c.owned_by[l].collection;
     let other = |l: usize| (0..c.owned_by.len()).any(|o| o != l && owner(o) == owner(l));
     (0..c.owned_by.len()).filter(|l| *owner(*l) != c.name && other(*l)).collect()
@@ -42,7 +46,8 @@ pub(super) type BySubject = HashMap<usize, HashSet<usize>>;
 pub(super) async fn second_owners(walk: &mut Walk<'_, '_>) -> Result<BySubject, ConnectorError> {
     let plan = walk.plan;
     let mut found = BySubject::new();
-    for (at, of) in plan.collections.iter().enumerate() {
+    let counts = |at: usize| sharing_counts(plan.map_of(at), walk.ctx.action);
+    for (at, of) in plan.collections.iter().enumerate().filter(|(at, _)| counts(*at)) {
         for (rival, statement) in of.rivals.iter().zip(&of.statements.owners) {
             let link = &of.links[rival.link];
             let mut asked: Vec<((usize, usize), Vec<String>)> = Vec::new();

@@ -1,12 +1,13 @@
 //! From identifiers to rows: what the identifiers name, then what these rows own, level by level, for the whole batch at once.
 
-use quittance_domain::{action::Action, data_map::SharedRows};
+use quittance_domain::action::Action;
 use quittance_sql::{Column as Values, Part, Row, Rows, Tx};
 
 use super::{
     batch::CHUNK,
     failure,
     identify::{PATTERN, is_of, sought},
+    others::sharing_counts,
     plan::{Plan, Shape, Statement},
     seen::{Bits, Rowset, Seen},
     statements::{FIND_LIMIT, Find},
@@ -348,7 +349,8 @@ impl<'a, 't> Walk<'a, 't> {
         let (plan, subjects) = (self.plan, self.subjects);
         for (subject, set) in self.sets.iter_mut().enumerate() {
             for row in set.rows.iter_mut().filter(|r| r.fresh) {
-                row.shared = is_shared(plan, row, &subjects[subject]);
+                row.shared = sharing_counts(plan.map_of(row.collection), self.ctx.action)
+                    && is_shared(plan, row, &subjects[subject]);
             }
         }
         if self.ctx.action == Action::Erasure {
@@ -369,7 +371,7 @@ pub(super) fn index(i: usize) -> i64 {
 fn is_shared(plan: &Plan, row: &Seen<'_>, subject: &Subject) -> bool {
     let of = &plan.collections[row.collection];
     let map = plan.map_of(row.collection);
-    if map.shared == SharedRows::Delete || of.shape.identifiers.is_empty() {
+    if of.shape.identifiers.is_empty() {
         return false;
     }
     let parties = map.identifiers.iter().any(|rule| rule.redacts.iter().any(|field| *field != rule.field));

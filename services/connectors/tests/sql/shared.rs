@@ -8,7 +8,9 @@ use quittance_domain::{
 
 use quittance_sql::Engine;
 
-use crate::harness::{Db, carried_out, ctx, email, found, on_all_engines, other, phone, read, replace, sets, subject};
+use crate::harness::{
+    Db, carried_out, ctx, email, findings, found, on_all_engines, other, phone, read, replace, sets, subject,
+};
 
 on_all_engines!(
     redacted_for_one,
@@ -82,13 +84,18 @@ async fn corrected_for_one(db: &Db) {
     seed(db).await;
     db.sql("INSERT INTO messages VALUES (6, 'b@x.nl', 'A', 'a@x.nl', 'from another A')").await;
     let c = db.connector(MAP);
+    // What an erasure takes along is not therefore the subject's to correct.
+    let deleted = db.connector(&MAP.replace("third_party", "shared: delete, third_party"));
     let ctx = ctx(Action::Rectification);
     let subjects =
         [Subject { corrections: vec![replace("messages", "sender_name", "A", "Anna")], ..subject(&[email("a@x.nl")]) }];
-    let outcomes = carried_out(&c, &ctx, &subjects).await;
-    assert_eq!(outcomes, [["messages.display_name RECTIFIED 3"]]);
-    let names = ["1|Anna", "2|B", "3|Anna", "4|Anna", "5|B", "6|A"];
-    assert_eq!(db.dump("id, sender_name", "messages").await, names);
+    for c in [&deleted, &c] {
+        db.sql("UPDATE messages SET sender_name = 'A' WHERE sender_name = 'Anna'").await;
+        let outcomes = carried_out(c, &ctx, &subjects).await;
+        assert_eq!(outcomes, [["messages.display_name RECTIFIED 3"]]);
+        let names = ["1|Anna", "2|B", "3|Anna", "4|Anna", "5|B", "6|A"];
+        assert_eq!(db.dump("id, sender_name", "messages").await, names);
+    }
     let append = CorrectionTarget::Append { statement: "Disputed.".to_owned() };
     let outcomes = carried_out(&c, &ctx, &[corrected(append, "messages", "body")]).await;
     assert_eq!(outcomes, [["messages.message RECTIFIED 3"]]);
@@ -117,16 +124,22 @@ async fn corrected_where_nobody_else_owns_it(db: &Db) {
          INSERT INTO note VALUES (1, 1, 2, 'x'), (2, 1, 1, 'x'), (3, 1, null, 'x'), (4, 2, 1, 'x');",
     )
     .await;
-    let c = db.connector(
-        "  person: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: delete}
-  note: {key: [id], owned_by: [{collection: person, fields: {sender: id}}, {collection: person, fields: {recipient: id}}], fields: {body: message}, erase: delete}\n",
-    );
-    let ctx = ctx(Action::Rectification);
-    let subjects = [Subject { corrections: vec![replace("note", "body", "x", "y")], ..subject(&[email("a@x.nl")]) }];
-    assert_eq!(carried_out(&c, &ctx, &subjects).await, [["note.message RECTIFIED 2"]]);
-    assert_eq!(db.dump("id, body", "note").await, ["1|x", "2|y", "3|y", "4|x"]);
-    let told = found(&c, &ctx, &[corrected(record("4", "y"), "note", "body")]).await;
-    assert!(other(told[0].as_ref().unwrap_err()).starts_with("note.body"), "{told:?}");
+    for shared in ["delete", "redact"] {
+        let c = db.connector(&format!(
+            "  person: {{key: [id], identifiers: [{{kind: email, field: email}}], fields: {{email: email}}, erase: delete}}
+  note: {{key: [id], owned_by: [{{collection: person, fields: {{sender: id}}}}, {{collection: person, fields: {{recipient: id}}}}], fields: {{body: message}}, erase: delete, shared: {shared}}}\n"
+        ));
+        let warned = findings(&c.check().await.unwrap()).iter().any(|f| f.contains("needs a person, unless you say"));
+        assert_eq!(warned, shared == "redact", "an erasure of it");
+        db.sql("UPDATE note SET body = 'x'").await;
+        let ctx = ctx(Action::Rectification);
+        let subjects =
+            [Subject { corrections: vec![replace("note", "body", "x", "y")], ..subject(&[email("a@x.nl")]) }];
+        assert_eq!(carried_out(&c, &ctx, &subjects).await, [["note.message RECTIFIED 2"]]);
+        assert_eq!(db.dump("id, body", "note").await, ["1|x", "2|y", "3|y", "4|x"]);
+        let told = found(&c, &ctx, &[corrected(record("4", "y"), "note", "body")]).await;
+        assert!(other(told[0].as_ref().unwrap_err()).starts_with("note.body"), "{told:?}");
+    }
 }
 
 /// Whether the other one's restriction stands, nobody can see in the row.
