@@ -23,6 +23,8 @@ pub struct BatchContext {
     pub action: Action,
     /// Other systems are to be asked by what the rows give away.
     pub resolving: bool,
+    /// Restrictions of other people than the batch's stand: for a lifting.
+    pub others_restricted: bool,
     /// The time that holds are counted against, handed in.
     pub now: Timestamp,
     /// IANA name of the agreement's time zone: the day a hold ends, ends there.

@@ -222,7 +222,7 @@ impl Execution<'_> {
                 Err(reason) => reports.push(report(task, ReportResult::Attention { reason })),
             }
         }
-        let ctx = self.context();
+        let ctx = self.context(tasks).await?;
         match (self.work, self.action) {
             (Work::Resolve, _) => self.resolve(&ctx, steps, &mut reports).await?,
             (Work::Act, Action::Access) => self.export(&ctx, steps, &mut reports).await?,
@@ -231,8 +231,12 @@ impl Execution<'_> {
         Ok(reports)
     }
 
-    fn context(&self) -> BatchContext {
-        BatchContext {
+    async fn context(&self, tasks: &[LeasedTask]) -> Result<BatchContext, Stop> {
+        let others_restricted = self.action == Action::LiftRestriction && {
+            let ids: Vec<RequestId> = tasks.iter().map(|t| t.key.request).collect();
+            self.store.restrictions_beside(self.customer, &ids).await?
+        };
+        Ok(BatchContext {
             customer: self.customer.clone(),
             customer_key: self.customer_key.clone(),
             action: self.action,
@@ -240,7 +244,8 @@ impl Execution<'_> {
             now: self.clock.now(),
             time_zone: self.time_zone.clone(),
             time_limit: self.limits.target_time_limit(),
-        }
+            others_restricted,
+        })
     }
 
     fn step<'t>(&self, task: &'t LeasedTask, pseudonyms: &MaskPseudonyms) -> Result<Step<'t>, String> {

@@ -185,6 +185,16 @@ fn kind_of_sqlite(code: &str) -> SqlErrorKind {
     }
 }
 
+/// "cached plan must not change result type", in whatever language the server speaks: the same transaction succeeds once it is prepared anew.
+fn is_plan_of_before(error: &dyn sqlx::error::DatabaseError) -> bool {
+    let error = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>();
+    error.is_some_and(|e| e.code() == "0A000" && e.routine() == Some("RevalidateCachedQuery"))
+}
+
+pub(crate) fn is_outdated_plan(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(is_plan_of_before)
+}
+
 impl From<sqlx::Error> for SqlError {
     fn from(error: sqlx::Error) -> Self {
         use sqlx::Error as E;
@@ -194,7 +204,9 @@ impl From<sqlx::Error> for SqlError {
                 if let Some(mysql) = e.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
                     code = mysql.number().to_string();
                 }
-                let kind = if e.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+                let kind = if is_plan_of_before(e.as_ref()) {
+                    SqlErrorKind::Conflict
+                } else if e.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
                     let kind = kind_of_sqlite(&code);
                     code = sqlite_name(&code).map_or(code, str::to_owned);
                     kind

@@ -21,7 +21,7 @@ use sqlx::{
 
 use crate::{
     Engine, Row, Rows, SqlError, SqlErrorKind, Val,
-    error::TLS_REQUIRED,
+    error::{TLS_REQUIRED, is_outdated_plan},
     params::rewrite,
     seam::{self, Ending},
 };
@@ -379,6 +379,19 @@ fn bind_mysql(sql: &str, args: Vec<Val>) -> sqlx::query::Query<'static, MySql, s
     bind_scalars!(sqlx::query(AssertSqlSafe(sql)), args, val, |query, _| query)
 }
 
+/// A table was altered, and PostgreSQL refuses a statement that was prepared before: for ever, on this connection, unless it is prepared anew.
+async fn still_fit<T>(
+    t: &mut Transaction<'static, Postgres>,
+    result: Result<T, sqlx::Error>,
+) -> Result<T, sqlx::Error> {
+    if let Err(error) = &result
+        && is_outdated_plan(error)
+    {
+        t.clear_cached_statements().await?;
+    }
+    result
+}
+
 /// MySQL knows only `?`: numbered parameters become positional ones, repeated where they are used twice.
 fn positional(sql: &str, args: Vec<Val>) -> (String, Vec<Val>) {
     let mut order = Vec::new();
@@ -414,7 +427,10 @@ impl Tx {
         count(1);
         let sql = seam::statement(sql).await?.into_owned();
         Ok(match self {
-            Self::Postgres(t) => bind_pg(sql, args).execute(&mut **t).await?.rows_affected(),
+            Self::Postgres(t) => {
+                let done = bind_pg(sql, args).execute(&mut **t).await;
+                still_fit(t, done).await?.rows_affected()
+            }
             Self::Sqlite(t) => bind_sqlite(sql, args).execute(&mut **t).await?.rows_affected(),
             Self::MySql(t) => bind_mysql(&sql, args).execute(&mut **t).await?.rows_affected(),
         })
@@ -430,7 +446,10 @@ impl Tx {
         count(1);
         let sql = seam::statement(sql).await?.into_owned();
         Ok(match self {
-            Self::Postgres(t) => bind_pg(sql, args).fetch(&mut **t).map_ok(Row::Postgres).try_collect().await?,
+            Self::Postgres(t) => {
+                let rows = bind_pg(sql, args).fetch(&mut **t).map_ok(Row::Postgres).try_collect().await;
+                still_fit(t, rows).await?
+            }
             Self::Sqlite(t) => bind_sqlite(sql, args).fetch(&mut **t).map_ok(Row::Sqlite).try_collect().await?,
             Self::MySql(t) => bind_mysql(&sql, args).fetch(&mut **t).map_ok(Row::MySql).try_collect().await?,
         })

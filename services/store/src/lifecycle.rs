@@ -12,7 +12,7 @@ use quittance_domain::{
     window,
 };
 use quittance_ledger::Event;
-use quittance_sql::{Engine, Tx, Val};
+use quittance_sql::{Column, Engine, Rows, Tx, Val};
 
 use crate::{
     Store, StoreError, StoreResult, SubjectSecrets, Topology, changes,
@@ -330,6 +330,20 @@ impl Store {
         staging.add(id, &Event::Extended { due_us: us(due), by, reason, at_us: us(now) });
         staging.write(&mut tx).await?;
         Ok(tx.commit().await?)
+    }
+
+    /// Whether restrictions stand with the customer that none of these requests ends.
+    pub async fn restrictions_beside(&self, customer: &CustomerId, liftings: &[RequestId]) -> StoreResult<bool> {
+        let mut tx = self.customer_read(customer).await?;
+        let rows = tx
+            .fetch_rows(
+                "WITH v(request_id) AS ({rows}) SELECT 1 FROM restrictions WHERE customer_id = $1
+                   AND (ended_by_request_id IS NULL OR ended_by_request_id NOT IN (SELECT request_id FROM v)) LIMIT 1",
+                vec![customer.as_str().into()],
+                Rows::new(vec![Column::uuids(liftings.iter().map(|id| id.uuid()))]),
+            )
+            .await?;
+        Ok(!rows.is_empty())
     }
 
     pub(crate) async fn secrets_in(

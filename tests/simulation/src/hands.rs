@@ -261,6 +261,7 @@ impl RemoteWorker {
             customer_key: self.system.customer_key(&batch.customer),
             action: batch.action,
             resolving: batch.work == Work::Resolve,
+            others_restricted: false,
             now: self.clock.now(),
             time_zone: batch.time_zone.clone(),
             time_limit: self.time_limit,

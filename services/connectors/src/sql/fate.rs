@@ -1,5 +1,4 @@
-//! What erasure will do to each row that was found: held, deleted, masked, redacted, or nothing because nothing is left. The lifting of a
-//! restriction asks, too, what it would hold.
+//! What erasure will do to each row that was found: held, deleted, masked, redacted, or nothing because nothing is left.
 
 use jiff::{civil::Date, tz::TimeZone};
 use quittance_domain::{
@@ -31,8 +30,7 @@ pub(super) fn decide(
     zone: &TimeZone,
 ) -> Result<Vec<Option<MatchedRow>>, SubjectError> {
     let erasure = ctx.action == Action::Erasure;
-    let holds_matter = erasure || ctx.action == Action::LiftRestriction;
-    let held = if holds_matter { holds(set, plan, ctx, zone)? } else { vec![None; set.rows.len()] };
+    let held = if erasure { holds(set, plan, ctx, zone)? } else { vec![None; set.rows.len()] };
     let mut decided = Vec::with_capacity(set.rows.len());
     for (row, held) in set.rows.iter().zip(held) {
         decided.push(if !row.fresh || row.stored.is_some() {
@@ -40,16 +38,8 @@ pub(super) fn decide(
         } else if erasure {
             erase(set, row, held, plan, ctx, zone)?
         } else {
-            let fate = match held {
-                Some(_) => RowFate::Hold,
-                None if row.shared => RowFate::Redact,
-                None => RowFate::Mask,
-            };
-            let mut found = matched(set, row, fate, row.filled.fields(), plan);
-            if holds_matter {
-                found.held_fields = held_fields(row, plan, ctx, zone)?;
-            }
-            Some(found)
+            let fate = if row.shared { RowFate::Redact } else { RowFate::Mask };
+            Some(matched(set, row, fate, row.filled.fields(), plan))
         });
     }
     Ok(decided)
@@ -87,7 +77,7 @@ fn erase(
         }
         _ => {
             let mut left = todo(map, row);
-            let held = held_fields(row, plan, ctx, zone)?;
+            let held = held_fields(row, plan, ctx.now, zone)?;
             left.retain(|f| !held.iter().any(|(h, _)| h == f));
             if left.is_empty() && held.is_empty() {
                 return Ok(None);
@@ -125,7 +115,7 @@ fn todo(map: &quittance_domain::data_map::Collection, row: &Seen<'_>) -> Vec<u16
 fn held_fields(
     row: &Seen<'_>,
     plan: &Plan,
-    ctx: &BatchContext,
+    now: Timestamp,
     zone: &TimeZone,
 ) -> Result<Vec<(u16, Timestamp)>, SubjectError> {
     let of = &plan.collections[row.collection];
@@ -135,9 +125,8 @@ fn held_fields(
         let FieldErasure::Retain(retention) = &map.fields[*f].erase else { continue };
         let index = u16::try_from(*f).unwrap_or(u16::MAX);
         if row.filled.has(*f) {
-            held.extend(
-                runs_until(row.text(of, *anchor), retention, ctx, zone, &map.name)?.map(|until| (index, until)),
-            );
+            let until = until(row.text(of, *anchor), retention, zone, &map.name)?;
+            held.extend((until > now).then_some((index, until)));
         }
     }
     Ok(held)
@@ -161,9 +150,8 @@ fn holds(
         held.push(match (&map.retain, plan.collections[row.collection].shape.anchor) {
             _ if stored.is_some() || row.stored.is_some() => stored,
             (Some(retention), Some(anchor)) => {
-                let anchor = row.text(&plan.collections[row.collection], anchor);
-                let until = runs_until(anchor, retention, ctx, zone, &map.name)?;
-                until.map(|until| Held { until, by: row.collection })
+                let until = until(row.text(&plan.collections[row.collection], anchor), retention, zone, &map.name)?;
+                (until > ctx.now).then_some(Held { until, by: row.collection })
             }
             _ => None,
         });
@@ -203,21 +191,6 @@ fn spread(
                 moved = true;
             }
         }
-    }
-}
-
-/// The end of a hold that runs at the moment.
-fn runs_until(
-    anchor: Option<&str>,
-    retention: &Retention,
-    ctx: &BatchContext,
-    zone: &TimeZone,
-    collection: &str,
-) -> Result<Option<Timestamp>, SubjectError> {
-    match until(anchor, retention, zone, collection) {
-        // No erasure has held it: there, such a row is for a person.
-        Err(_) if ctx.action != Action::Erasure => Ok(None),
-        until => Ok(Some(until?).filter(|until| *until > ctx.now)),
     }
 }
 

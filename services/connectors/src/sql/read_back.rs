@@ -92,7 +92,7 @@ async fn erased(acting: &mut Acting<'_, '_>) -> Result<Vec<SubjectResult<Vec<Out
 async fn restricted(acting: &mut Acting<'_, '_>) -> Result<Vec<SubjectResult<Vec<Outcome>>>, ConnectorError> {
     let (plan, ctx, subjects, sets) = (acting.plan, acting.ctx, acting.subjects, acting.sets);
     let lifting = ctx.action == Action::LiftRestriction;
-    let concerned = |row: &MatchedRow| is_concerned(row, lifting, ctx.now);
+    let concerned = |row: &MatchedRow| is_concerned(row, ctx);
     let again = super::find::find(plan, ctx, subjects, acting.tx).await?;
     let mut union: Vec<SubjectResult<MatchSet>> = Vec::with_capacity(subjects.len());
     for (set, again) in sets.iter().zip(again) {

@@ -1,30 +1,30 @@
-//! Restriction (Art. 18) and its lifting: the marker of every row of the subject. Lifting leaves what may be restricted for another reason: what is
-//! held is (decision 0004), and of a row that is somebody else's too nobody can see here whose restriction it is.
+//! Restriction (Art. 18) and its lifting: the marker of every row of the subject. A row that is somebody else's too has one marker for both.
 
-use quittance_domain::Timestamp;
+use quittance_domain::action::Action;
 
 use super::{
     batch::CHUNK,
     erase::{Acting, Share, shares},
 };
-use crate::{ConnectorError, MatchSet, MatchedRow, RowFate, SubjectError, SubjectResult};
+use crate::{BatchContext, ConnectorError, MatchSet, MatchedRow, RowFate, SubjectError, SubjectResult};
 
-/// Whether a row's marker is to be set, or cleared where a restriction is lifted.
-pub(super) fn is_concerned(row: &MatchedRow, lifting: bool, now: Timestamp) -> bool {
+/// Whether a row's marker is to be set, or cleared where a restriction is lifted. That of two people's row stays as long as it may be the
+/// other's restriction that it says.
+pub(super) fn is_concerned(row: &MatchedRow, ctx: &BatchContext) -> bool {
     match row.fate {
         RowFate::Unpoint => false,
-        RowFate::Redact => !lifting,
-        _ => !(lifting && row.holds_something(now)),
+        RowFate::Redact => !(ctx.action == Action::LiftRestriction && ctx.others_restricted),
+        RowFate::Delete | RowFate::Mask | RowFate::Hold => true,
     }
 }
 
 /// Sets or clears the marker. A subject with rows that have none is left alone as a whole.
 pub(super) async fn mark(acting: &mut Acting<'_, '_>, set: bool) -> Result<Vec<SubjectResult<()>>, ConnectorError> {
-    let (plan, sets, now) = (acting.plan, acting.sets, acting.ctx.now);
-    let mut results: Vec<SubjectResult<()>> = sets.iter().map(|of| none_concerned(of, !set, now)).collect();
+    let (plan, sets, ctx) = (acting.plan, acting.sets, acting.ctx);
+    let mut results: Vec<SubjectResult<()>> = sets.iter().map(|of| none_concerned(of, ctx)).collect();
     let mut shares = shares(plan, sets.iter().enumerate())?;
     for (at, share) in shares.iter_mut().enumerate() {
-        share.retain(|(_, row)| is_concerned(row, !set, now));
+        share.retain(|(_, row)| is_concerned(row, ctx));
         if plan.collections[at].marker.is_none() {
             for (s, _) in share {
                 results[*s] = Err(SubjectError::CannotRestrict { collection: plan.map_of(at).name.clone() });
@@ -41,12 +41,14 @@ pub(super) async fn mark(acting: &mut Acting<'_, '_>, set: bool) -> Result<Vec<S
 }
 
 /// What is there is all to stay as it is: nobody is told that something was lifted.
-fn none_concerned(set: &MatchSet, lifting: bool, now: Timestamp) -> SubjectResult<()> {
+fn none_concerned(set: &MatchSet, ctx: &BatchContext) -> SubjectResult<()> {
     let mut rows = set.collections.values().flatten().filter(|row| row.fate != RowFate::Unpoint).peekable();
-    if rows.peek().is_none() || rows.any(|row| is_concerned(row, lifting, now)) {
+    if rows.peek().is_none() || rows.any(|row| is_concerned(row, ctx)) {
         return Ok(());
     }
     Err(SubjectError::Other(
-        "all that is there stays restricted: it is held, or somebody else's too. If it is to be lifted, do so in the data".to_owned(),
+        "all that is there is somebody else's too, and other people's restrictions stand: it stays restricted. Retry when they are lifted, or lift it \
+         in the data and resolve the task"
+            .to_owned(),
     ))
 }

@@ -75,6 +75,7 @@ fn instant(text: &str) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sql::schema::Lower;
 
     #[test]
     fn what_is_the_same() {
@@ -84,6 +85,7 @@ mod tests {
             class,
             cast: None,
             folds: false,
+            lower: Lower::Same,
             blank_padded: false,
             collation: String::new(),
             nullable: true,

@@ -164,6 +164,7 @@ pub fn ctx(action: Action) -> BatchContext {
         customer_key: None,
         action,
         resolving: false,
+        others_restricted: false,
         now: NOW.parse::<Timestamp>().unwrap(),
         time_zone: "Europe/Amsterdam".to_owned(),
         time_limit: Duration::from_secs(30),

@@ -13,7 +13,6 @@ on_all_engines!(
     owners_of_what_is_held,
     lines_that_are_the_customers_too,
     what_one_of_two_owners_keeps,
-    restricted_as_long_as_it_is_held,
     fields_that_were_held,
     held_by_nothing_but_an_identifier,
     whose_mark_is_gone,
@@ -244,46 +243,6 @@ async fn what_one_of_two_owners_keeps(db: &Db) {
         ])]
     );
     assert!(db.dump("id", "orders").await.is_empty() && db.dump("id", "customer").await.is_empty());
-}
-
-/// What an erasure holds is restricted, and whether there was one nobody can see here.
-async fn restricted_as_long_as_it_is_held(db: &Db) {
-    let marker = "restriction: {field: restricted, set: 'yes'}";
-    db.sql(
-        "CREATE TABLE customer (id integer primary key, email varchar(100), born date, closed_on date, restricted varchar(5));
-         CREATE TABLE orders (id integer primary key, customer_id integer, iban varchar(40), booked_on date, restricted varchar(5));
-         CREATE TABLE line (id integer primary key, order_id integer, engraving varchar(20), restricted varchar(5));
-         INSERT INTO customer VALUES (1, 'a@x.nl', '1980-01-01', null, null), (2, 'b@x.nl', '1980-01-01', '2024-06-14', null);
-         INSERT INTO orders VALUES (1, 1, 'NL1', '2010-01-01', null), (2, 1, 'NL2', '2019-01-01', null), (3, 1, 'NL3', null, null), (4, 2, 'NL4', '2019-01-01', null);
-         INSERT INTO line VALUES (1, 1, 'x', null), (2, 2, 'y', null);",
-    )
-    .await;
-    let c = db.connector(&format!(
-        "  customer: {{key: [id], identifiers: [{{kind: email, field: email}}], fields: {{email: email, {BORN}}}, erase: mask, {marker}}}
-  orders: {{key: [id], owned_by: [{{collection: customer, fields: {{customer_id: id}}}}], fields: {{iban: financial}}, erase: delete, {marker}, retain: {{ground: Art. 52 AWR, anchor: booked_on, counted_from: end_of_year, period: P7Y}}}}
-  line: {{key: [id], owned_by: [{{collection: orders, fields: {{order_id: id}}}}], fields: {{engraving: message}}, erase: delete, {marker}}}\n"
-    ));
-    let people = [subject(&[email("a@x.nl")]), subject(&[email("b@x.nl")])];
-    carried_out(&c, &ctx(Action::Restriction), &people).await;
-    let lift = ctx(Action::LiftRestriction);
-    let lifted = carried_out(&c, &lift, &people[..1]).await;
-    assert_eq!(
-        lifted,
-        [[
-            "customer.birth_date RESTRICTION_LIFTED 1",
-            "customer.email RESTRICTION_LIFTED 1",
-            "line.message RESTRICTION_LIFTED 1",
-            "orders.financial RESTRICTION_LIFTED 2",
-        ]]
-    );
-    assert_eq!(db.dump("id, restricted", "customer").await, ["1|-", "2|yes"]);
-    assert_eq!(db.dump("id, restricted", "orders").await, ["1|-", "2|yes", "3|-", "4|yes"]);
-    assert_eq!(db.dump("id, restricted", "line").await, ["1|-", "2|yes"]);
-    // Where nothing is lifted, nobody says that something was.
-    let sets = sets(&c, &lift, &people[1..]).await;
-    let done = c.act(&lift, &people[1..], &sets).await.unwrap();
-    assert!(other(done[0].as_ref().unwrap_err()).contains("stays restricted"), "{done:?}");
-    assert_eq!(db.dump("id, restricted", "customer WHERE id = 2").await, ["2|yes"]);
 }
 
 const PERSON: &str = "CREATE TABLE person (id integer primary key, email varchar(100), born date, closed_on date, restricted varchar(5));

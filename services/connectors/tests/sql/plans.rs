@@ -1,6 +1,6 @@
 //! What a request costs: it must not grow with the table, nor its round trips with the batch.
 
-use quittance_connectors::Connector as _;
+use quittance_connectors::{Connector as _, ConnectorError};
 use quittance_domain::action::Action;
 use quittance_sql::{Engine, round_trips};
 
@@ -9,7 +9,7 @@ use crate::{
     harness::{Db, ctx, email, on_all_engines, sets, subject},
 };
 
-on_all_engines!(round_trips_do_not_grow_with_the_batch, no_table_is_scanned);
+on_all_engines!(round_trips_do_not_grow_with_the_batch, no_table_is_scanned, a_table_that_was_altered_meanwhile);
 
 async fn round_trips_do_not_grow_with_the_batch(db: &Db) {
     crate::erasure::w1(db).await;
@@ -40,6 +40,36 @@ async fn round_trips_do_not_grow_with_the_batch(db: &Db) {
             }
         }
     }
+}
+
+/// Each connection may refuse once what it had prepared before: that is tried again, and no task of it goes to a person.
+async fn a_table_that_was_altered_meanwhile(db: &Db) {
+    db.sql(
+        "CREATE TABLE person (id integer primary key, email varchar(100)); INSERT INTO person VALUES (1, 'a@x.nl');",
+    )
+    .await;
+    let c = db.connector(
+        "  person: {key: [id], identifiers: [{kind: email, field: email}], yields: {user_id: email}, fields: {email: email}, erase: mask}\n",
+    );
+    let (ctx, subjects) = (ctx(Action::Erasure), [subject(&[email("a@x.nl")])]);
+    for _ in 0..8 {
+        sets(&c, &ctx, &subjects).await;
+    }
+    db.sql(match db.engine {
+        Engine::Postgres => "ALTER TABLE person ALTER email TYPE text COLLATE \"C\"",
+        Engine::MySql => "ALTER TABLE person MODIFY email text COLLATE utf8mb4_bin",
+        Engine::Sqlite => "ALTER TABLE person ADD name text",
+    })
+    .await;
+    let mut refused = 0;
+    let found = loop {
+        match c.find(&ctx, &subjects).await {
+            Err(ConnectorError::Unavailable(_)) if refused < 4 => refused += 1,
+            found => break found.unwrap().remove(0).unwrap(),
+        }
+    };
+    assert_eq!(found.match_set.rows(), 1);
+    assert_eq!(refused > 0, db.engine == Engine::Postgres);
 }
 
 /// The engines' own counters say whether a table was read from end to end.

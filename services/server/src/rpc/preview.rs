@@ -126,6 +126,7 @@ async fn ask(
         customer_key: system.customer_key(customer),
         action: request.action,
         resolving: true,
+        others_restricted: false,
         now: app.now(),
         time_zone: agreement.time_zone.clone(),
         time_limit: TIME_LIMIT,
