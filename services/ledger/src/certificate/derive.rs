@@ -80,7 +80,8 @@ struct Collected {
     received: Option<StatedTime>,
     extensions: Vec<Extension>,
     decisions: Vec<Decision>,
-    planned: BTreeMap<SystemId, (u32, StatedTime)>,
+    /// By the versions of its map: an operator may have retried it by a later one. That did the work.
+    planned: BTreeMap<SystemId, BTreeMap<u32, StatedTime>>,
     confirmed: BTreeMap<SystemId, (Confirmation, ConfirmationStatement)>,
     completed: Option<(RequestState, StatedTime, bool)>,
     /// Once the package was reviewed.
@@ -202,10 +203,8 @@ impl Collected {
             Event::Planned { at_us, systems } => {
                 for planned in systems {
                     let planned_at = entry.asserted(*at_us)?;
-                    let before = self.planned.insert(planned.system.clone(), (planned.map_version, planned_at));
-                    // An operator retried it by a later version of the system's data map.
-                    let is_later = before.is_none_or(|(version, _)| version < planned.map_version);
-                    if !is_later || self.confirmed.contains_key(&planned.system) {
+                    let versions = self.planned.entry(planned.system.clone()).or_default();
+                    if versions.insert(planned.map_version, planned_at).is_some() {
                         return Err(entry.fault(EntryFault::PlannedTwice(planned.system.clone())));
                     }
                 }
@@ -347,7 +346,8 @@ impl Collected {
         }
         let mut confirmed = self.confirmed;
         let mut systems = Vec::with_capacity(self.planned.len());
-        for (id, (map_version, planned)) in self.planned {
+        for (id, mut versions) in self.planned {
+            let Some((map_version, planned)) = versions.pop_last() else { continue };
             let described = sources.described.get(&id).ok_or_else(|| CertificateFault::Undescribed(id.clone()))?;
             let confirmation = confirmed.remove(&id).map(|(_, said)| said);
             let must_be_open = state == CertifiedState::Interim && confirmation.is_none();

@@ -7,7 +7,7 @@ use quittance_domain::{
 };
 use quittance_ledger::{
     Event, Hex,
-    certificate::{Certificate, CertificateFault as Fault, CertificateInput, EntryFault, issue},
+    certificate::{CertificateFault as Fault, CertificateInput, EntryFault, issue},
 };
 
 use crate::sample::{
@@ -42,12 +42,10 @@ fn the_last_version_of_a_map_that_a_system_was_planned_by_counts() {
     let with = |again: Event| {
         outcome(&[instructed(Action::Erasure), planned(&["crm"]), again, done("crm"), in_time()], &["crm"])
     };
-    let issued: Certificate = serde_json::from_slice(&with(planned_by(&["crm"], 5)).unwrap()).unwrap();
-    assert_eq!(issued.statement.systems[0].map_version, 5);
-    for no_later in [3, 2] {
-        let fault = EntryFault::PlannedTwice(system("crm"));
-        assert_eq!(with(planned_by(&["crm"], no_later)), Err(Fault::Entry { index: 2, fault }));
-    }
+    let issued = String::from_utf8(with(planned_by(&["crm"], 5)).unwrap()).unwrap();
+    assert!(issued.contains("\"map_version\":5") && !issued.contains("\"map_version\":3"), "{issued}");
+    let fault = EntryFault::PlannedTwice(system("crm"));
+    assert_eq!(with(planned_by(&["crm"], 3)), Err(Fault::Entry { index: 2, fault }));
 }
 
 #[test]
@@ -113,7 +111,6 @@ fn each_thing_happens_once() {
     assert!(outcome(&base(), &["crm"]).is_ok());
     assert_eq!(with(instructed(Action::Access)), fault(EntryFault::SecondInstruction));
     assert_eq!(with(planned(&["crm"])), fault(EntryFault::PlannedTwice(system("crm"))));
-    assert_eq!(with(planned_by(&["crm"], 4)), fault(EntryFault::PlannedTwice(system("crm"))), "it is confirmed");
     assert_eq!(with(done("crm")), fault(EntryFault::ConfirmedTwice(system("crm"))));
     assert_eq!(with(done("desk")), fault(EntryFault::ConfirmsUnplanned(system("desk"))));
     assert_eq!(with(in_time()), fault(EntryFault::SecondCompletion));
