@@ -1,7 +1,10 @@
 //! What was found by one version of a data map, for a task that goes on by another: a match set names fields, links and identifiers by
 //! their places in the map.
 
-use quittance_domain::data_map::{Collection, DataMap};
+use quittance_domain::{
+    data_map::{Collection, DataMap},
+    identifier::IdentifierKind,
+};
 
 use crate::{MatchSet, MatchedRow, RowFate};
 
@@ -18,6 +21,7 @@ pub enum CannotCarry {
 /// Of a stored match set. A later find decides what becomes of its rows; of those that it does not see any more, what was decided stands.
 pub fn carry(stored: &[u8], from: &DataMap, to: &DataMap) -> Result<Vec<u8>, CannotCarry> {
     let mut set: MatchSet = serde_json::from_slice(stored).map_err(|_| CannotCarry::Unreadable)?;
+    let renumbered = places(from) != places(to);
     for (name, rows) in &mut set.collections {
         let of = |map| DataMap::collection(map, name).ok_or_else(|| CannotCarry::NoCollection(name.clone()));
         let (from, to) = (Side { map: from, c: of(from)? }, Side { map: to, c: of(to)? });
@@ -26,11 +30,25 @@ pub fn carry(stored: &[u8], from: &DataMap, to: &DataMap) -> Result<Vec<u8>, Can
             return Err(changed("table, key or customer's column"));
         }
         for row in rows {
+            if renumbered && !row.corrections.is_empty() {
+                return Err(changed("list of fields and identifiers, by which its corrections are numbered,"));
+            }
             row.carry(&from, &to).map_err(changed)?;
         }
     }
     set.carried = true;
     serde_json::to_vec(&set).map_err(|_| CannotCarry::Unreadable)
+}
+
+/// What a rectification's orders are numbered by: fields, and where identifiers stand.
+fn places(map: &DataMap) -> Vec<(&str, &str, Option<IdentifierKind>)> {
+    let mut places = Vec::new();
+    for c in &map.collections {
+        places.extend(c.fields.iter().map(|f| (c.name.as_str(), f.name.as_str(), None)));
+        places.extend(c.identifiers.iter().map(|rule| (c.name.as_str(), rule.field.as_str(), Some(rule.kind))));
+        places.extend(c.yields.iter().map(|y| (c.name.as_str(), y.field.as_str(), Some(y.kind))));
+    }
+    places
 }
 
 /// One collection, in its map.
@@ -86,5 +104,96 @@ impl MatchedRow {
             self.linked = linked(to).iter().map(value).collect();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quittance_domain::data_map::MapKind;
+
+    use super::*;
+    use crate::Via;
+
+    const MAP: &str = "version: 1
+collections:
+  customer:
+    key: [id]
+    identifiers: [{kind: email, field: email}, {kind: phone, field: phone}]
+    fields: {email: email, phone: phone, name: {category: display_name, erase: set_null}}
+    erase: mask
+  orders:
+    key: [id]
+    owned_by: [{collection: customer, fields: {customer_id: id}}]
+    fields: {note: message, iban: financial}
+    erase: delete
+";
+
+    fn map(changes: &[(&str, &str)]) -> DataMap {
+        let yaml = changes.iter().fold(MAP.to_owned(), |yaml, (old, new)| {
+            assert!(yaml.contains(old), "{old}");
+            yaml.replace(old, new)
+        });
+        DataMap::parse(&yaml, MapKind::Sql).unwrap()
+    }
+
+    fn found() -> MatchSet {
+        let customer =
+            MatchedRow { rules: vec![1], filled: vec![0, 2], ..MatchedRow::new(vec!["7".to_owned()], RowFate::Mask) };
+        let via = Some(Via { link: 0, values: vec!["7".to_owned()] });
+        let order = MatchedRow { via, filled: vec![1], ..MatchedRow::new(vec!["70".to_owned()], RowFate::Delete) };
+        let collections = [("customer".to_owned(), vec![customer]), ("orders".to_owned(), vec![order])];
+        MatchSet { collections: collections.into(), ..MatchSet::default() }
+    }
+
+    fn carried(set: &MatchSet, to: &DataMap) -> Result<MatchSet, CannotCarry> {
+        let bytes = carry(&serde_json::to_vec(set).unwrap(), &map(&[]), to)?;
+        Ok(serde_json::from_slice(&bytes).unwrap())
+    }
+
+    #[test]
+    fn what_was_found_is_named_by_the_places_of_the_other_map() {
+        let to = map(&[
+            (
+                "[{kind: email, field: email}, {kind: phone, field: phone}]",
+                "[{kind: phone, field: phone}, {kind: email, field: email}]",
+            ),
+            (
+                "email: email, phone: phone, name: {category: display_name, erase: set_null}",
+                "born: birth_date, phone: phone, email: email",
+            ),
+            ("{note: message, iban: financial}", "{iban: financial}"),
+            ("owned_by: [", "owned_by: [{collection: customer, fields: {payer_id: id}}, "),
+        ]);
+        let set = carried(&found(), &to).unwrap();
+        let (customer, order) = (&set.collections["customer"][0], &set.collections["orders"][0]);
+        assert_eq!(
+            (customer.rules.as_slice(), customer.filled.as_slice()),
+            (&[0][..], &[2][..]),
+            "the name is not counted any more"
+        );
+        assert_eq!((order.via.as_ref().unwrap().link, order.filled.as_slice()), (1, &[0][..]));
+        assert!(set.carried);
+    }
+
+    #[test]
+    fn what_has_no_place_in_the_other_map_is_not_carried() {
+        for (change, what) in [
+            (("  orders:", "  order:"), "collection orders"),
+            (("    key: [id]\n    owned_by", "    key: [id, customer_id]\n    owned_by"), "table, key"),
+            (("fields: {customer_id: id}", "fields: {payer_id: id}"), "owned_by"),
+            ((", {kind: phone, field: phone}]", "]"), "way from an identifier"),
+        ] {
+            let refused = carried(&found(), &map(&[change])).unwrap_err().to_string();
+            assert!(refused.contains(what), "{refused}");
+        }
+    }
+
+    #[test]
+    fn corrections_keep_their_numbers_or_are_not_carried() {
+        let mut set = found();
+        set.collections.get_mut("customer").unwrap()[0].corrections = vec![0];
+        assert!(carried(&set, &map(&[("erase: set_null", "erase: {constant: gone}")])).is_ok());
+        let refused = carried(&set, &map(&[("fields: {email", "fields: {born: birth_date, email")])).unwrap_err();
+        assert!(refused.to_string().contains("corrections"), "{refused}");
     }
 }

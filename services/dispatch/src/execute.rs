@@ -222,7 +222,7 @@ impl Execution<'_> {
                 Err(reason) => reports.push(report(task, ReportResult::Attention { reason })),
             }
         }
-        let ctx = self.context(tasks).await?;
+        let ctx = self.context().await?;
         match (self.work, self.action) {
             (Work::Resolve, _) => self.resolve(&ctx, steps, &mut reports).await?,
             (Work::Act, Action::Access) => self.export(&ctx, steps, &mut reports).await?,
@@ -231,11 +231,9 @@ impl Execution<'_> {
         Ok(reports)
     }
 
-    async fn context(&self, tasks: &[LeasedTask]) -> Result<BatchContext, Stop> {
-        let others_restricted = self.action == Action::LiftRestriction && {
-            let ids: Vec<RequestId> = tasks.iter().map(|t| t.key.request).collect();
-            self.store.restrictions_beside(self.customer, &ids).await?
-        };
+    async fn context(&self) -> Result<BatchContext, Stop> {
+        let lifting = self.action == Action::LiftRestriction;
+        let others_restricted = lifting && self.store.are_others_restricted(self.customer).await?;
         Ok(BatchContext {
             customer: self.customer.clone(),
             customer_key: self.customer_key.clone(),

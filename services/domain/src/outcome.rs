@@ -167,7 +167,6 @@ impl OutcomeError {
 }
 
 impl Evidence {
-    /// Whether anybody could look it up: a kind alone names nothing (I5).
     fn check_named(&self) -> Result<(), OutcomeError> {
         use EvidenceKind as E;
         let digest = !self.sha256.is_empty();
@@ -226,11 +225,17 @@ impl Confirmation {
             if by_word_only || verified_by_paper {
                 return Err(OutcomeError::Evidence { outcome: o.outcome, evidence: self.evidence.kind });
             }
-            if o.outcome != K::Unconfirmed {
-                self.evidence.check_named()?;
-            }
         }
         Ok(())
+    }
+
+    /// Whether anybody could look up what it relies on: a kind alone names nothing (I5). Asked of what comes in; what was confirmed before this
+    /// was asked stays confirmed.
+    pub fn check_named(&self) -> Result<(), OutcomeError> {
+        if self.outcomes.iter().all(|o| o.outcome == OutcomeKind::Unconfirmed) {
+            return Ok(());
+        }
+        self.evidence.check_named()
     }
 
     /// Who is only told has nothing to say of our data, and nobody else is "told".
@@ -282,7 +287,7 @@ mod tests {
     #[test]
     fn evidence_that_nobody_could_look_up_supports_no_success() {
         use EvidenceKind as E;
-        let check = |kind, reference, sha256| erased_by(kind, reference, sha256).check(Action::Erasure);
+        let check = |kind, reference, sha256| erased_by(kind, reference, sha256).check_named();
         for kind in [E::VendorReceipt, E::SignedStatement, E::RetentionExpiry] {
             for nothing in ["", "  "] {
                 let refused = check(kind, nothing, "").unwrap_err();
@@ -305,10 +310,11 @@ mod tests {
             let outcome = &mut given_up.outcomes[0];
             (outcome.outcome, outcome.grade) = (OutcomeKind::Unconfirmed, Grade::None);
             outcome.basis = "the vendor was wound up".to_owned();
-            assert_eq!(given_up.check(Action::Erasure), Ok(()));
+            assert_eq!((given_up.check(Action::Erasure), given_up.check_named()), (Ok(()), Ok(())));
             given_up.outcomes.push(erased_by(*kind, "", "").outcomes.remove(0));
+            let named = given_up.check(Action::Erasure).and_then(|()| given_up.check_named());
             let reported = matches!(kind, EvidenceKind::ReadBack | EvidenceKind::SystemReport);
-            assert_eq!(given_up.check(Action::Erasure).is_ok(), reported, "{kind:?}");
+            assert_eq!(named.is_ok(), reported, "{kind:?}");
         }
     }
 }

@@ -10,7 +10,8 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 pub struct PreviewPlaces {
     most: usize,
-    systems: Mutex<HashMap<SystemId, Arc<Semaphore>>>,
+    /// Each with as many places as its limits gave it.
+    systems: Mutex<HashMap<SystemId, (usize, Arc<Semaphore>)>>,
 }
 
 impl PreviewPlaces {
@@ -25,11 +26,14 @@ impl PreviewPlaces {
     }
 
     fn at(&self, system: &System) -> Arc<Semaphore> {
-        let places = || {
-            let batches = usize::try_from(system.limits.concurrency).unwrap_or(usize::MAX);
-            Arc::new(Semaphore::new(self.most.min(batches).min(Semaphore::MAX_PERMITS)))
-        };
+        let batches = usize::try_from(system.limits.concurrency).unwrap_or(usize::MAX);
+        let places = self.most.min(batches).clamp(1, Semaphore::MAX_PERMITS);
         let mut systems = self.systems.lock().unwrap_or_else(PoisonError::into_inner);
-        systems.entry(system.id.clone()).or_insert_with(places).clone()
+        let of = || (places, Arc::new(Semaphore::new(places)));
+        let known = systems.entry(system.id.clone()).or_insert_with(of);
+        if known.0 != places {
+            *known = of();
+        }
+        known.1.clone()
     }
 }

@@ -81,18 +81,25 @@ impl Past {
         let mut past = Self { before, ..Self::default() };
         let ids: BTreeSet<Uuid> = past.before.values().flatten().map(|id| id.uuid()).collect();
         past.add(tx, customer, generation, &ids, insertions).await?;
-        if past.requests.values().any(|r| r.is_open && r.lacks_systems) {
-            let systems: BTreeSet<&SystemId> = asked.iter().flat_map(|(_, systems)| systems.iter().copied()).collect();
-            past.recipients = systems::recipients(tx, systems.into_iter()).await?;
-        }
+        past.read_recipients(tx, asked).await?;
         let passes = |past: &Self, (id, systems): &(RequestId, BTreeSet<&SystemId>)| {
             let earlier = past.before.get(id).into_iter().flatten().filter_map(|id| past.requests.get(id));
             earlier.into_iter().any(|r| systems.iter().any(|s| matches!(r.at(s, &past.recipients), Stands::Elsewhere)))
         };
         if asked.iter().any(|one| passes(&past, one)) {
             past.go_back(tx, customer, generation, ids, insertions).await?;
+            past.read_recipients(tx, asked).await?;
         }
         Ok(past)
+    }
+
+    /// They matter where somebody may still be planned anew.
+    async fn read_recipients(&mut self, tx: &mut Tx, asked: &[(RequestId, BTreeSet<&SystemId>)]) -> StoreResult<()> {
+        if self.recipients.is_empty() && self.requests.values().any(|r| r.is_open && r.lacks_systems) {
+            let systems: BTreeSet<&SystemId> = asked.iter().flat_map(|(_, systems)| systems.iter().copied()).collect();
+            self.recipients = systems::recipients(tx, systems.into_iter()).await?;
+        }
+        Ok(())
     }
 
     /// Who stands in the way of `id` at `system`.

@@ -18,7 +18,7 @@ use crate::{
     EpochRow, EpochState, Store, StoreError, StoreResult, agreements, changes,
     epochs::hold_epoch,
     ledger::Staging,
-    lines::{self, Closed, forget_closed},
+    lines::forget_places,
     rekey::{has_names, names_args},
     replan::system_id,
     seal::{KeyOf, WrappedKey},
@@ -636,9 +636,7 @@ async fn take_keys(tx: &mut Tx, customer: &CustomerId, ids: &[RequestId]) -> Sto
         );
         tx.execute_rows(&sql, of(), rows_of(ids)).await?;
     }
-    lines::give_up_places(tx, customer, ids).await?;
-    let closed: Vec<Closed> = ids.iter().map(|id| Closed::undone(*id)).collect();
-    tx.execute_together(forget_closed(tx.engine(), customer, &closed)).await?;
+    tx.execute_together(forget_places(tx.engine(), customer, ids)).await?;
     // Whoever worked on one until now, and never told: its lease is somebody else's.
     tx.execute_rows(
         "WITH v(request_id) AS ({rows}) UPDATE tasks SET state = 'NEEDS_ATTENTION', reason = 'REQUEST_CLOSED', lease = lease + 1

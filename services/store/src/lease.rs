@@ -18,7 +18,7 @@ use crate::{
     Store, StoreError, StoreResult, SubjectSecrets,
     agreements::time_zone,
     log_upkeep::LOG_GOES_ON,
-    replan::system_id,
+    replan::{bump_ready, system_id},
     report::touch_requests,
     seal::{RequestKey, SealedColumn, WrappedKey},
     tx::{parsed, time, us},
@@ -193,6 +193,23 @@ impl Store {
         put_aside(tx, ready, now, keyless).await?;
         tasks.sort_by_key(|t| t.key.request);
         Ok((tasks, time_zone))
+    }
+
+    /// Undoes a lease that nobody was told of: the task was never in anybody's hands.
+    pub async fn take_back(&self, batch: &LeasedBatch, tasks: &[(RequestId, i64)], now: Timestamp) -> StoreResult<()> {
+        let mut tx = self.customer_tx(&batch.customer).await?;
+        tx.execute_rows(
+            "WITH v(request_id, lease) AS ({rows}) UPDATE tasks
+             SET state = 'PENDING', lease = tasks.lease - 1, attempts = tasks.attempts - 1, leased_by = '', run_at_us = $3 FROM v
+             WHERE tasks.customer_id = $1 AND tasks.system_id = $2 AND tasks.request_id = v.request_id
+               AND tasks.lease = v.lease AND tasks.state = 'RUNNING'",
+            vec![batch.customer.as_str().into(), batch.system.as_str().into(), us(now).into()],
+            lease_rows(tasks),
+        )
+        .await?;
+        bump_ready(&mut tx, &batch.customer, [(batch.system.clone(), batch.action, batch.work, us(now))].into_iter())
+            .await?;
+        Ok(tx.commit().await?)
     }
 
     /// A heartbeat. Gives the tasks whose lease is lost.

@@ -12,7 +12,7 @@ use quittance_domain::{
     window,
 };
 use quittance_ledger::Event;
-use quittance_sql::{Column, Engine, Rows, Tx, Val};
+use quittance_sql::{Engine, Tx, Val};
 
 use crate::{
     Store, StoreError, StoreResult, SubjectSecrets, Topology, changes,
@@ -248,13 +248,13 @@ impl Store {
         now: Timestamp,
     ) -> StoreResult<()> {
         let mut tx = self.customer_tx(customer).await?;
-        let state = transition(locked_state(&mut tx, customer, id).await?, RequestEvent::Object)?;
-        // Locked, so that no worker puts one off, or leases one, between the two statements.
+        // Locked, so that no worker puts one off, or leases one, between the two statements; before the request, as who reports locks them.
         if tx.engine() == Engine::Postgres {
             let lock =
                 "SELECT system_id FROM tasks WHERE customer_id = $1 AND request_id = $2 ORDER BY system_id FOR UPDATE";
             tx.fetch(lock, key(customer, id)).await?;
         }
+        let state = transition(locked_state(&mut tx, customer, id).await?, RequestEvent::Object)?;
         let mut args = key(customer, id);
         args.push(CUSTOMERS_WORD.into());
         tx.execute(
@@ -332,18 +332,14 @@ impl Store {
         Ok(tx.commit().await?)
     }
 
-    /// Whether restrictions stand with the customer that none of these requests ends.
-    pub async fn restrictions_beside(&self, customer: &CustomerId, liftings: &[RequestId]) -> StoreResult<bool> {
+    /// Whether restrictions stand with the customer that no lifting ends. One that is under way counts as done: of two people's liftings neither
+    /// would be the last otherwise.
+    pub async fn are_others_restricted(&self, customer: &CustomerId) -> StoreResult<bool> {
         let mut tx = self.customer_read(customer).await?;
-        let rows = tx
-            .fetch_rows(
-                "WITH v(request_id) AS ({rows}) SELECT 1 FROM restrictions WHERE customer_id = $1
-                   AND (ended_by_request_id IS NULL OR ended_by_request_id NOT IN (SELECT request_id FROM v)) LIMIT 1",
-                vec![customer.as_str().into()],
-                Rows::new(vec![Column::uuids(liftings.iter().map(|id| id.uuid()))]),
-            )
-            .await?;
-        Ok(!rows.is_empty())
+        let sql = "SELECT 1 FROM restrictions s WHERE s.customer_id = $1 AND NOT EXISTS (SELECT 1 FROM requests r
+                     WHERE r.customer_id = $1 AND r.request_id = s.ended_by_request_id
+                       AND r.action = 'LIFT_RESTRICTION' AND r.state = 'IN_PROGRESS') LIMIT 1";
+        Ok(tx.fetch_one(sql, vec![customer.as_str().into()]).await?.is_some())
     }
 
     pub(crate) async fn secrets_in(

@@ -207,7 +207,7 @@ const ONE_BEFORE: &str = "SELECT l.after_request_id FROM subject_lines l
        WHERE o.customer_id = $1 AND o.request_id = l.after_request_id AND o.pseudonym = l.pseudonym)) AND l.pseudonym = ";
 
 /// Who stands right behind it stands right behind the one before it.
-pub(crate) async fn step_out(tx: &mut Tx, customer: &CustomerId, id: RequestId) -> StoreResult<()> {
+async fn step_out(tx: &mut Tx, customer: &CustomerId, id: RequestId) -> StoreResult<()> {
     tx.execute(
         &format!(
             "UPDATE subject_lines SET after_request_id = ({ONE_BEFORE} subject_lines.pseudonym)
@@ -226,22 +226,6 @@ pub(crate) async fn step_out(tx: &mut Tx, customer: &CustomerId, id: RequestId) 
     .await?;
     let sql = "DELETE FROM subject_lines WHERE customer_id = $1 AND request_id = $2";
     tx.execute(sql, key(customer, id)).await?;
-    Ok(())
-}
-
-/// Requests that are forgotten give up the places that they kept.
-pub(crate) async fn give_up_places(tx: &mut Tx, customer: &CustomerId, ids: &[RequestId]) -> StoreResult<()> {
-    let rows = tx
-        .fetch_rows(
-            "WITH v(request_id) AS ({rows}) SELECT DISTINCT l.request_id FROM v
-             JOIN subject_lines l ON l.customer_id = $1 AND l.request_id = v.request_id ORDER BY l.request_id",
-            vec![customer.as_str().into()],
-            Rows::new(vec![Column::uuids(ids.iter().map(|id| id.uuid()))]),
-        )
-        .await?;
-    for row in rows {
-        step_out(tx, customer, RequestId::new(row.uuid(0)?)).await?;
-    }
     Ok(())
 }
 
@@ -275,30 +259,46 @@ const NOBODY_BEFORE: &str = "NOT EXISTS (
 
 /// A closed request stands in nobody's way any more.
 pub(crate) fn forget_closed(engine: Engine, customer: &CustomerId, closed: &[Closed]) -> Vec<Part> {
+    let ended = closed.iter().filter(|c| c.ends_restrictions).map(|c| c.request.uuid()).collect();
+    let mut parts = give_up_places(engine, customer, closed.iter().map(|c| c.request), NOBODY_BEFORE);
+    parts.push(of_requests(
+        "WITH v(request_id) AS ({rows}) DELETE FROM restrictions
+         WHERE customer_id = $1 AND ended_by_request_id IN (SELECT request_id FROM v)",
+        customer,
+        ended,
+    ));
+    parts
+}
+
+/// What is forgotten keeps no place, whoever is still open before it: by then that one is longer overdue than what was agreed to be kept.
+pub(crate) fn forget_places(engine: Engine, customer: &CustomerId, ids: &[RequestId]) -> Vec<Part> {
+    give_up_places(engine, customer, ids.iter().copied(), "true")
+}
+
+fn give_up_places(
+    engine: Engine,
+    customer: &CustomerId,
+    ids: impl Iterator<Item = RequestId>,
+    which: &str,
+) -> Vec<Part> {
+    let ids: Vec<Uuid> = ids.map(RequestId::uuid).collect();
     // A head that somebody is lining up behind is left to them: to wait for them, while they wait for us, would be a deadlock.
-    let lock = if engine == Engine::Postgres { "FOR UPDATE OF p SKIP LOCKED" } else { "" };
+    let (among, lock, end) = match engine {
+        Engine::Postgres => ("= ANY (ARRAY(", "FOR UPDATE OF p SKIP LOCKED", "))"),
+        Engine::Sqlite | Engine::MySql => ("IN (", "", ")"),
+    };
     let heads = format!(
-        "WITH v(request_id) AS ({{rows}}) DELETE FROM subject_heads WHERE customer_id = $1 AND pseudonym {} (
+        "WITH v(request_id) AS ({{rows}}) DELETE FROM subject_heads WHERE customer_id = $1 AND pseudonym {among}
            SELECT p.pseudonym FROM subject_heads p WHERE p.customer_id = $1
-             AND p.request_id IN (SELECT request_id FROM v) AND {NOBODY_BEFORE} {lock}{}",
-        if engine == Engine::Postgres { "= ANY (ARRAY" } else { "IN" },
-        if engine == Engine::Postgres { "))" } else { ")" },
+             AND p.request_id IN (SELECT request_id FROM v) AND {which} {lock}{end}"
     );
     let lines = format!(
         "WITH v(request_id) AS ({{rows}}) DELETE FROM subject_lines AS p
-         WHERE p.customer_id = $1 AND p.request_id IN (SELECT request_id FROM v) AND {NOBODY_BEFORE}"
+         WHERE p.customer_id = $1 AND p.request_id IN (SELECT request_id FROM v) AND {which}"
     );
-    let all = || closed.iter().map(|c| c.request.uuid()).collect();
-    let ended = closed.iter().filter(|c| c.ends_restrictions).map(|c| c.request.uuid()).collect();
-    let part =
-        |sql: &str, ids: Vec<Uuid>| Part::new(sql, vec![customer.as_str().into()], Rows::new(vec![Column::uuids(ids)]));
-    vec![
-        part(&heads, all()),
-        part(&lines, all()),
-        part(
-            "WITH v(request_id) AS ({rows}) DELETE FROM restrictions
-             WHERE customer_id = $1 AND ended_by_request_id IN (SELECT request_id FROM v)",
-            ended,
-        ),
-    ]
+    vec![of_requests(&heads, customer, ids.clone()), of_requests(&lines, customer, ids)]
+}
+
+fn of_requests(sql: &str, customer: &CustomerId, ids: Vec<Uuid>) -> Part {
+    Part::new(sql, vec![customer.as_str().into()], Rows::new(vec![Column::uuids(ids)]))
 }

@@ -50,6 +50,9 @@ pub(super) struct Catalog {
     pub is_view: bool,
     /// PostgreSQL: policies hide rows from this connection.
     pub hides_rows: bool,
+    /// PostgreSQL: the right to change, which locking a row needs as well; the right to delete.
+    pub lacks_update: bool,
+    pub lacks_delete: bool,
 }
 
 pub(super) async fn catalog(tx: &mut Tx, table: &Table) -> Result<Catalog, SqlError> {
@@ -154,10 +157,12 @@ fn references(rows: &[Row]) -> Result<Vec<Reference>, SqlError> {
 async fn postgres(tx: &mut Tx, table: &Table) -> Result<Catalog, SqlError> {
     let name = || vec![Val::from(Dialect { engine: Engine::Postgres }.table(table))];
     let mut catalog = Catalog::default();
-    let facts = "SELECT c.oid::text, (c.relkind NOT IN ('r', 'p'))::int::bigint, row_security_active(c.oid)::int::bigint \
+    let facts = "SELECT c.oid::text, (c.relkind NOT IN ('r', 'p'))::int::bigint, row_security_active(c.oid)::int::bigint, \
+        (NOT has_any_column_privilege(c.oid, 'UPDATE'))::int::bigint, (NOT has_table_privilege(c.oid, 'DELETE'))::int::bigint \
         FROM pg_class c WHERE c.oid = to_regclass($1)";
     if let Some(row) = tx.fetch_one(facts, name()).await? {
         (catalog.id, catalog.is_view, catalog.hides_rows) = (row.text(0)?, row.i64(1)? == 1, row.i64(2)? == 1);
+        (catalog.lacks_update, catalog.lacks_delete) = (row.i64(3)? == 1, row.i64(4)? == 1);
     }
     let sql = "SELECT i.indexrelid::text, i.indisunique::int::bigint, a.attname::text, pg_get_indexdef(i.indexrelid, n, true) \
         FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam \

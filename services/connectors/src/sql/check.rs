@@ -102,6 +102,13 @@ impl Check<'_> {
         if let Some(engine) = catalog.engine.as_deref().filter(|engine| !engine.eq_ignore_ascii_case("InnoDB")) {
             self.error(&field, format!("uses storage engine {engine}, which has no transactions"));
         }
+        let deletes = self.map.collections[at].erase == RowErasure::Delete;
+        for (needed, lacks) in [("UPDATE", catalog.lacks_update), ("DELETE", deletes && catalog.lacks_delete)] {
+            if lacks {
+                self.error(&field, format!("this user may not {needed} it: rows are masked, marked, deleted, and locked before they are deleted"));
+            }
+        }
+        let catalog = &self.catalogs[at];
         if catalog.hides_rows {
             self.error(
                 &field,
@@ -447,7 +454,14 @@ impl Check<'_> {
         let names: Vec<&str> = link.fields.iter().map(|(_, there)| there.as_str()).collect();
         let several = format!("{} may be that of several rows of {}", names.join(", "), owner.name);
         let one_customers = confined || names.iter().any(|there| customers(there));
-        if !one_customers && self.map.collections.iter().any(|other| other.customer_field.is_some()) {
+        // Numbered by customer, each number is several customers'.
+        let by_customer = |index: &super::catalog::Index| {
+            let has = |wanted: &dyn Fn(&str) -> bool| {
+                index.parts.iter().any(|part| part.column.as_deref().is_some_and(wanted))
+            };
+            index.unique && has(&customers) && has(&|column| names.iter().any(|there| same(engine, there, column)))
+        };
+        if !one_customers && catalogs[at].indexes.iter().any(by_customer) {
             self.error(place, format!("{several}, another customer's among them: name customer_field in {}", c.name));
         } else {
             self.warning(

@@ -351,7 +351,9 @@ fn step(plan: &Plan, order: &Order<'_>, held: &Held<'_>) -> Step {
             CorrectionTarget::Replace { old, new } => {
                 (held.holds(plan, new), held.holds(plan, old).then(|| new.clone()))
             }
-            CorrectionTarget::Record { new, .. } => (held.holds(plan, new), Some(new.clone())),
+            CorrectionTarget::Record { key, new } => {
+                (held.holds(plan, new), (held.row.key == *key).then(|| new.clone()))
+            }
             CorrectionTarget::Append { statement } => {
                 let appended =
                     |text: &str| if text.is_empty() { statement.clone() } else { format!("{text}\n{statement}") };

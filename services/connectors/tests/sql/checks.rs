@@ -267,10 +267,10 @@ async fn links_that_lead_to_more_than_one(db: &Db) {
         map(ours, ours, "order_id: id")
     );
     let told = about(&further).await;
-    has(&told, "E collections.gift.owned_by[0].fields:", "name customer_field in gift");
+    has(&told, "W collections.gift.owned_by[0].fields:", "no unique index says otherwise");
     has(&told, "E collections.gift.points_at[0].fields:", "name customer_field in gift");
     let told = about(&further.replace(&format!("key: [id], {ours}"), "key: [id], ")).await;
-    has(&told, "E collections.gift.owned_by[0].fields:", "name customer_field in gift");
+    has(&told, "W collections.gift.owned_by[0].fields:", "no unique index says otherwise");
 }
 
 async fn markers(db: &Db) {

@@ -47,6 +47,8 @@ const LOOK_FOR_REPLAYS: Duration = Duration::from_secs(2);
 const WAIT_MAX: Duration = Duration::from_secs(60);
 const TASKS_DEFAULT: u32 = 100;
 const TASKS_MAX: u32 = 1000;
+/// Read and opened for one answer, whatever is asked for: match sets of a megabyte each are a good deal of memory.
+const TASKS_AT_ONCE: u32 = 100;
 /// Tasks of one answer, beyond the first: with a match set of 1 MiB more it stays below the 4 MiB that gRPC clients take unless told otherwise.
 const ANSWER_BYTES: usize = 2 << 20;
 /// Records that are stored in one transaction, where they are large: bounds memory.
@@ -155,7 +157,7 @@ async fn lease(app: &App, request: Request<v1::LeaseTasksRequest>) -> ApiResult<
     }
     let tasks_max = match r.tasks_max {
         0 => TASKS_DEFAULT,
-        n if n <= TASKS_MAX => n,
+        n if n <= TASKS_MAX => n.min(TASKS_AT_ONCE),
         _ => return Err(ApiError::field("tasks_max", format!("at most {TASKS_MAX}"))),
     };
     let wait = r.wait.map_or(Duration::ZERO, |w| Duration::try_from(w).unwrap_or(WAIT_MAX)).min(WAIT_MAX);
@@ -192,22 +194,23 @@ fn replay_task(app: &App, lease: &ReplayLease) -> v1::LeaseTasksResponse {
     v1::LeaseTasksResponse { tasks: vec![task], lease_expire_time: Some(time_to(app.remote.lease_expiry())) }
 }
 
-/// What fits into one answer goes out. The rest is handed back, and is due at once: nobody could have read the answer.
-async fn hand_out(app: &App, system: &System, batch: LeasedBatch) -> ApiResult<v1::LeaseTasksResponse> {
+/// What fits into one answer goes out. The rest is due as before: nobody could have read the answer.
+async fn hand_out(app: &App, system: &System, mut batch: LeasedBatch) -> ApiResult<v1::LeaseTasksResponse> {
     let customer_key = system.customer_key(&batch.customer).unwrap_or_default();
     let (mut tasks, mut rest, mut bytes) = (Vec::new(), Vec::new(), 0);
-    for task in batch.tasks {
-        let (request, lease, reason) = (task.key.request, task.lease, task.reason.clone());
+    for task in std::mem::take(&mut batch.tasks) {
+        let leased = (task.key.request, task.lease);
         let task = task_out(system, &customer_key, batch.work, batch.action, task);
-        bytes += task.encoded_len();
-        if tasks.is_empty() || bytes <= ANSWER_BYTES {
+        let size = task.encoded_len();
+        if tasks.is_empty() || bytes + size <= ANSWER_BYTES {
+            bytes += size;
             tasks.push(task);
         } else {
-            rest.push(Report { request, lease, result: ReportResult::Retry { at: app.now(), reason } });
+            rest.push(leased);
         }
     }
     if !rest.is_empty() {
-        app.store.report(&batch.customer, &system.id, || app.now(), &rest).await?;
+        app.store.take_back(&batch, &rest, app.now()).await?;
     }
     Ok(v1::LeaseTasksResponse { tasks, lease_expire_time: Some(time_to(batch.expires_at)) })
 }

@@ -36,6 +36,7 @@ pub fn confirmation(
         backups_expire_at: system.backups_expire_at(now).filter(|_| anything_done),
     };
     let checked = confirmation.check(action).and_then(|()| confirmation.check_role(system.role));
+    let checked = checked.and_then(|()| confirmation.check_named());
     checked.map_err(|e| ApiError::field(format!("{path}{}", e.field()), e))?;
     Ok(confirmation)
 }

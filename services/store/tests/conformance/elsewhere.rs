@@ -142,6 +142,22 @@ pub async fn what_will_not_be_planned_is_not_waited_for(t: &TestStore) {
     assert_eq!(t.count("SELECT count(*) FROM task_waits").await, 0);
 }
 
+/// And so further back, behind one that is planned as of today.
+pub async fn what_will_not_be_planned_is_not_waited_for_behind_another(t: &TestStore) {
+    let s = Scene::new(t).await;
+    let first = s.acme.instruct(at(1), erasure("mara")).await;
+    t.object_to_request(&s.acme.id, first, "operators/kim", "looks unlawful", at(2)).await.unwrap();
+    register(t, "shop", &[Email], &[]).await;
+    let between = s.acme.instruct(at(3), access("mara")).await;
+    let last = s.acme.instruct(at(4), s.telling(erasure("mara"))).await;
+    s.acme.authorise(first, at(5)).await.unwrap();
+    s.acme.replan(at(6)).await;
+    work_off(&s.acme, &[s.crm.clone(), system_id("shop"), s.bank.clone()], at(7)).await;
+    for id in [first, between, last] {
+        assert_eq!(s.acme.state(id).await, RequestState::Completed);
+    }
+}
+
 /// A completed request keeps its place only as long as it must.
 pub async fn a_place_that_is_kept_is_given_up_when_it_is_forgotten(t: &TestStore) {
     let s = Scene::new(t).await;

@@ -255,6 +255,7 @@ suite! {
             nobody_overtakes_where_the_one_between_has_no_task,
             nobody_overtakes_where_the_one_between_is_done,
             what_will_not_be_planned_is_not_waited_for,
+            what_will_not_be_planned_is_not_waited_for_behind_another,
             a_place_that_is_kept_is_given_up_when_it_is_forgotten,
         }
         packages {
@@ -318,6 +319,7 @@ suite! {
             a_lifting_ends_a_restriction,
             a_lifting_that_is_cancelled_ends_nothing,
             a_lifting_ends_a_restriction_though_another_was_cancelled,
+            others_are_restricted_until_their_lifting_is_under_way,
             a_restriction_that_is_cancelled_stands_no_more,
             a_lifting_ends_only_what_was_restricted_before_it,
             a_restriction_ends_also_where_its_lifting_completes_with_the_sweep,

@@ -135,6 +135,24 @@ pub async fn a_lifting_ends_a_restriction_though_another_was_cancelled(t: &TestS
     }
 }
 
+/// Of two that are lifted at the same time, neither is the last to be done.
+pub async fn others_are_restricted_until_their_lifting_is_under_way(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let others = async || t.are_others_restricted(&acme.id).await.unwrap();
+    for person in ["mara", "noor"] {
+        acme.instruct(at(1), restriction(person, UnlawfulProcessing)).await;
+        acme.confirm_next(&crm, at(2)).await;
+    }
+    acme.instruct(at(3), lifting("mara")).await;
+    assert!(others().await);
+    let second = acme.instruct(at(4), lifting("noor")).await;
+    assert!(!others().await);
+    acme.cancel(second, at(5)).await.unwrap();
+    assert!(others().await);
+    acme.confirm_next(&crm, at(6)).await;
+    assert!(others().await, "the second's");
+}
+
 pub async fn a_restriction_that_is_cancelled_stands_no_more(t: &TestStore) {
     let (acme, _) = acme_and_crm(t).await;
     let restricts = acme.instruct(at(1), restriction("mara", UnlawfulProcessing)).await;
