@@ -80,6 +80,11 @@ async fn what_was_told_on_paper_is_recorded_though_no_worker_ever_came() {
         ..Default::default()
     };
     let resolve = v1::ResolveTaskRequest { name: task.name, outcomes: vec![told], evidence: Some(letter) };
+    // Nothing that is stated is over already.
+    let mut over = resolve.clone();
+    over.outcomes[0].until = Some(prost_types::Timestamp { seconds: 1_600_000_000, nanos: 0 });
+    let refused = operator.requests().resolve_task(over).await.unwrap_err();
+    assert!(refused.message().starts_with("outcomes[0].until"), "{refused}");
     operator.requests().resolve_task(resolve).await.unwrap();
     let done = completed(&s.acme, &request.name).await;
     assert_eq!(done.state(), v1::RequestState::Completed);

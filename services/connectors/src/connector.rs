@@ -156,7 +156,9 @@ pub enum SubjectError {
          have the customer instruct anew, with all identifiers"
     )]
     YieldedByOthers(IdentifierKind),
-    #[error("the old value or record named for {collection}.{field} is not there")]
+    #[error(
+        "the old value or record named for {collection}.{field} is not there (what is somebody else's in a shared row is left alone)"
+    )]
     OldValueMismatch { collection: String, field: String },
     #[error("collection {collection} holds rows of the subject and has no restriction marker")]
     CannotRestrict { collection: String },

@@ -53,7 +53,12 @@ pub async fn certificate(app: &App, customer: &CustomerId, id: RequestId) -> Api
     };
     let (request, tasks) = app.store.request(customer, id).await?;
     if !matches!(request.state, RequestState::Completed | RequestState::CompletedWithExceptions) {
-        return Err(ApiError::CertificateNotIssued);
+        return Err(match request.state {
+            RequestState::Declined | RequestState::Cancelled => ApiError::WrongState(
+                "the request was declined or cancelled, and has no certificate: ListConfirmations tells what had been done before".to_owned(),
+            ),
+            _ => ApiError::CertificateNotIssued,
+        });
     }
     app.not_halted()?;
     let mut finished_at = request.closed_at;

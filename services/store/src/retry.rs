@@ -2,6 +2,7 @@
 
 use quittance_domain::{
     Timestamp,
+    action::{Action, Correction},
     data_map::DataMap,
     ids::TaskKey,
     request::RequestState,
@@ -17,7 +18,7 @@ use crate::{
     report::{not_resolvable, operated, release_free, task_args},
     seal::{RequestKey, SealedColumn, WrappedKey},
     systems::{data_map, in_force},
-    tx::us,
+    tx::{parsed, us},
 };
 
 /// Gives what was found by the first map as the second one has it, or why that cannot be.
@@ -35,7 +36,7 @@ impl Store {
             .fetch_one(
                 "UPDATE tasks SET state = 'WAITING', attempts = 0, reason = ''
                  WHERE customer_id = $1 AND request_id = $2 AND system_id = $3 AND state = 'NEEDS_ATTENTION'
-                 RETURNING map_version",
+                 RETURNING map_version, action",
                 task_args(key),
             )
             .await?;
@@ -45,7 +46,8 @@ impl Store {
         let system = in_force(&mut tx, &key.system).await?;
         let before = retried.i64(0)?;
         if before != i64::from(system.map_version) {
-            self.take_map_in_force(&mut tx, key, before, &system, carry).await?;
+            let action = parsed(&retried, 1, "tasks", Action::parse)?;
+            self.take_map_in_force(&mut tx, key, (before, action), &system, carry).await?;
             let systems = vec![PlannedSystem { system: key.system.clone(), map_version: system.map_version }];
             staging.add(key.request, &Event::Planned { at_us: us(now), systems });
         }
@@ -60,7 +62,7 @@ impl Store {
         &self,
         tx: &mut Tx,
         key: &TaskKey,
-        before: i64,
+        (before, action): (i64, Action),
         system: &System,
         carry: Carry<'_>,
     ) -> StoreResult<()> {
@@ -72,20 +74,31 @@ impl Store {
                 task_args(key),
             )
             .await?;
+        let pinned = data_map(tx, &key.system, before).await?;
+        let cannot = |why: String| {
+            StoreError::WrongState(format!(
+                "the task cannot go on by version {} of the system's data map: {why}. Bring that back by another update of the map, or \
+                 resolve the task",
+                system.map_version
+            ))
+        };
+        if action == Action::Rectification {
+            // It would be called done for what is left.
+            let asked = self.secrets_in(tx, &key.customer, key.request).await?.corrections;
+            let has = |map: &DataMap, c: &Correction| {
+                map.collection(&c.collection).is_some_and(|m| m.field(&c.field).is_some())
+            };
+            if let Some(c) = asked.iter().find(|c| has(&pinned, c) && !has(&system.map, c)) {
+                return Err(cannot(format!("{}.{}, which is to be corrected, is not in it", c.collection, c.field)));
+            }
+        }
         // What a worker elsewhere found, it alone can read.
         if let Some(found) = found.filter(|_| system.connector == ConnectorKind::Sql) {
             let wrapped = WrappedKey::read(&found.text(1)?, found.bytes(2)?)?.ok_or(StoreError::Forgotten)?;
             let request_key = RequestKey::unwrap(self.ring(), &key.customer, key.request, &wrapped)?;
             let place = key.system.as_str();
             let stored = request_key.open(SealedColumn::MatchSet, place, &found.bytes(0)?)?;
-            let pinned = data_map(tx, &key.system, before).await?;
-            let carried = carry(&stored, &pinned, &system.map).map_err(|why| {
-                StoreError::WrongState(format!(
-                    "the task cannot go on by version {} of the system's data map: {why}. Bring that back by another update of the \
-                     map, or resolve the task",
-                    system.map_version
-                ))
-            })?;
+            let carried = carry(&stored, &pinned, &system.map).map_err(cannot)?;
             let sealed = request_key.seal(SealedColumn::MatchSet, place, &carried)?;
             let args = [task_args(key), vec![sealed.into()]].concat();
             tx.execute(

@@ -93,6 +93,12 @@ async fn a_system_is_given_as_it_was_registered() {
     let other = again(&id, v1::System { country: "BE".to_owned(), ..remote("letters") }).await;
     assert_refused(other, Code::AlreadyExists, "REQUEST_ID_REUSED", "");
     assert_refused(again(&new_id(), remote("letters")).await, Code::AlreadyExists, "ALREADY_EXISTS", "");
+    // Two customers of one key would be shown each other's rows.
+    let customer =
+        |id: &str, key: &str| v1::SystemCustomer { customer: format!("customers/{id}"), key: key.to_owned() };
+    let twice = v1::System { customers: vec![customer("acme", ""), customer("rival", "acme")], ..remote("cards") };
+    let refused = again(&new_id(), twice).await;
+    assert_refused(refused, Code::InvalidArgument, "INVALID_FIELD", "system.customers[1].key");
 }
 
 async fn a_test_of_a_system_says_what_is_wrong_now(engine: Engine) {

@@ -6,7 +6,9 @@ use quittance_tests::{
     StoreKind,
     app_database::{CRM_ERASED, CRM_MAP, email},
     certificates::{check, keys},
-    scenario::{assert_refused, by_email, certificate, completed, create, get, new_id, outcomes, wait_for},
+    scenario::{
+        assert_refused, by_email, certificate, completed, create, get, identifier, new_id, outcomes, rectify, wait_for,
+    },
 };
 use tonic::Code;
 
@@ -112,6 +114,30 @@ async fn what_the_database_refused_runs_once_the_map_is_corrected(store: StoreKi
     assert_eq!(checked.statement.systems[0].map_version, 3, "the one that did it");
     let planned = checked.entries.iter().filter(|entry| entry.kind == "planned").count();
     assert_eq!(planned, 2, "the log tells of both");
+}
+
+/// What is left of an instruction is not all of it.
+#[tokio::test]
+async fn a_correction_is_not_left_out_by_a_map_without_its_field() {
+    let (s, crm) = Scene::with_crm(StoreKind::Sqlite, Engine::Sqlite, CRM_MAP).await;
+    crm.pool
+        .run_script("CREATE TRIGGER called BEFORE UPDATE OF phone ON customer BEGIN SELECT RAISE(ABORT, 'no'); END")
+        .await
+        .unwrap();
+    let mut instruct =
+        rectify(vec![identifier(v1::IdentifierKind::Email, email(3))], ("customer", "phone"), "+31610000003", "+31 1");
+    instruct.corrections.extend(rectify(vec![], ("customer", "name"), "Name 3", "Mara").corrections);
+    let stopped = create(&s.acme, instruct).await.unwrap();
+    let task = wait_for(&s.acme, &stopped.name, needs_attention).await.tasks[0].name.clone();
+    update(&s, crm_map("      phone: phone\n", "")).await;
+    let refused = s.operator.requests().retry_task(retry(&task)).await.unwrap_err();
+    assert!(refused.message().contains("customer.phone"), "{refused}");
+    assert_refused(Err::<(), _>(refused), Code::FailedPrecondition, "WRONG_STATE", "");
+    crm.pool.run_script("DROP TRIGGER called").await.unwrap();
+    update(&s, CRM_MAP.to_owned()).await;
+    s.operator.requests().retry_task(retry(&task)).await.unwrap();
+    completed(&s.acme, &stopped.name).await;
+    assert_eq!(crm.count("SELECT count(*) FROM customer WHERE phone = '+31 1' AND name = 'Mara'").await, 1);
 }
 
 fn refuses_remarks_that_are_null(engine: Engine) -> &'static [&'static str] {

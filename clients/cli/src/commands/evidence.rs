@@ -61,7 +61,8 @@ pub async fn interim_statement(asked: InterimStatement, global: &Global, out: &m
     let client = global.connect().await?;
     let mut answer = client.evidence().get_interim_statement(request).await?.into_inner();
     if let Some(path) = &asked.out {
-        let none = "there is no signed statement: all is confirmed, or it is too early; ask again in a second";
+        let none = "there is no signed statement: all is confirmed, or the request was declined or cancelled (`quittance confirmations list` tells \
+                    what had been done), or it is too early; ask again in a second";
         files::write(path, &signed(std::mem::take(&mut answer.statement), none)?)?;
     }
     if let Some(path) = &asked.at_deadline {

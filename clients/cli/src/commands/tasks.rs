@@ -62,12 +62,12 @@ impl Named {
 pub struct Resolve {
     #[command(flatten)]
     task: Named,
-    /// Give up, with this reason: nothing is claimed, and the request ends with exceptions. No personal data.
-    #[arg(long, value_name = "REASON", required_unless_present = "file", conflicts_with = "file")]
-    unconfirmed: Option<String>,
-    /// Outcomes and evidence from a YAML file; `-` is standard input.
-    #[arg(long, short)]
+    /// Outcomes and evidence from a YAML file (see the example below); `-` is standard input.
+    #[arg(long, short, required_unless_present = "unconfirmed")]
     file: Option<PathBuf>,
+    /// Give up, with this reason: nothing is claimed, and the request ends with exceptions. No personal data.
+    #[arg(long, value_name = "REASON", conflicts_with = "file")]
+    unconfirmed: Option<String>,
     /// The document that shows it, as a letter of the sub-processor's. It stays here: its SHA-256 digest becomes the evidence.
     #[arg(long)]
     document: Option<PathBuf>,

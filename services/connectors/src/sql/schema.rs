@@ -324,18 +324,26 @@ const MYSQL: &str = "SELECT CAST(COLUMN_NAME AS CHAR), CAST(DATA_TYPE AS CHAR), 
     CAST(COALESCE(GENERATION_EXPRESSION, '') <> '' AS SIGNED) \
     FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = COALESCE($1, DATABASE()) AND TABLE_NAME = $2";
 
+/// MySQL's integers, and what a text is cast to for them.
+fn whole_number(bits: u32, unsigned: bool) -> (Class, Option<String>) {
+    let largest = u64::MAX >> (64 - bits);
+    if unsigned {
+        return (Class::Int { min: 0, max: largest }, Some("UNSIGNED".to_owned()));
+    }
+    (Class::Int { min: i64::MIN >> (64 - bits), max: largest >> 1 }, Some("SIGNED".to_owned()))
+}
+
 fn mysql(row: &Row) -> Result<Column, SqlError> {
     let (kind, type_name) = (row.text(1)?.to_ascii_lowercase(), row.text(2)?.to_ascii_lowercase());
     let (charset, collation) = (row.opt_text(5)?.unwrap_or_default(), row.opt_text(6)?.unwrap_or_default());
     let unsigned = type_name.contains("unsigned");
     let (class, cast) = match kind.as_str() {
         "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" => (Class::Text, Some(charset.clone())),
-        "tinyint" | "smallint" | "mediumint" | "int" | "bigint" if unsigned => {
-            (Class::Int { min: 0, max: u64::MAX }, Some("UNSIGNED".to_owned()))
-        }
-        "tinyint" | "smallint" | "mediumint" | "int" | "bigint" => {
-            (Class::Int { min: i64::MIN, max: i64::MAX as u64 }, Some("SIGNED".to_owned()))
-        }
+        "tinyint" => whole_number(8, unsigned),
+        "smallint" => whole_number(16, unsigned),
+        "mediumint" => whole_number(24, unsigned),
+        "int" => whole_number(32, unsigned),
+        "bigint" => whole_number(64, unsigned),
         "decimal" => (Class::Other, Some(format!("DECIMAL({},{})", row.i64(7)?, row.i64(8)?))),
         "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => (Class::Bytes, None),
         "uuid" => (Class::Uuid, Some("UUID".to_owned())),

@@ -25,6 +25,9 @@ pub fn confirmation(
     path: &str,
 ) -> ApiResult<Confirmation> {
     let Stated { outcomes, evidence, by } = stated;
+    if let Some(i) = outcomes.iter().position(|o| o.until.is_some_and(|until| until <= now)) {
+        return Err(ApiError::field(format!("{path}outcomes[{i}].until"), "has passed: say what is so now"));
+    }
     // Where nothing was done, there is nothing that lives on in backups.
     let anything_done = outcomes.iter().any(|o| o.outcome != OutcomeKind::Unconfirmed);
     let confirmation = Confirmation {
