@@ -9,6 +9,7 @@ use quittance_domain::{
 };
 
 use super::{
+    keepers::KeptByOthers,
     plan::{CollectionPlan, Plan},
     seen::{Rowset, Seen},
 };
@@ -16,10 +17,10 @@ use crate::{BatchContext, MatchedRow, RowFate, SubjectError, Via};
 
 /// While it runs, why a row is held.
 #[derive(Clone)]
-struct Held {
-    until: Timestamp,
+pub(super) struct Held {
+    pub until: Timestamp,
     /// The collection whose retention it is.
-    by: usize,
+    pub by: usize,
 }
 
 /// Parallel to the rows; `None` where there is nothing to do, or where the row stood in the match set already.
@@ -28,9 +29,10 @@ pub(super) fn decide(
     plan: &Plan,
     ctx: &BatchContext,
     zone: &TimeZone,
+    by_others: Option<&KeptByOthers>,
 ) -> Result<Vec<Option<MatchedRow>>, SubjectError> {
     let erasure = ctx.action == Action::Erasure;
-    let held = if erasure { holds(set, plan, ctx, zone)? } else { vec![None; set.rows.len()] };
+    let held = if erasure { holds(set, plan, ctx, zone, by_others)? } else { vec![None; set.rows.len()] };
     let mut decided = Vec::with_capacity(set.rows.len());
     for (row, held) in set.rows.iter().zip(held) {
         decided.push(if !row.fresh || row.stored.is_some() {
@@ -139,6 +141,7 @@ fn holds(
     plan: &Plan,
     ctx: &BatchContext,
     zone: &TimeZone,
+    by_others: Option<&KeptByOthers>,
 ) -> Result<Vec<Option<Held>>, SubjectError> {
     let mut held: Vec<Option<Held>> = Vec::with_capacity(set.rows.len());
     for row in &set.rows {
@@ -155,6 +158,12 @@ fn holds(
             }
             _ => None,
         });
+    }
+    for (at, kept) in by_others.into_iter().flatten() {
+        let kept = kept.clone()?;
+        if held[*at].as_ref().is_none_or(|held| held.until < kept.until) {
+            held[*at] = Some(kept);
+        }
     }
     if held.iter().all(Option::is_none) {
         return Ok(held);
@@ -194,7 +203,7 @@ fn spread(
     }
 }
 
-fn until(
+pub(super) fn until(
     anchor: Option<&str>,
     retention: &Retention,
     zone: &TimeZone,

@@ -10,6 +10,7 @@ use super::{
     batch::CHUNK,
     fate::decide,
     identify::forms,
+    keepers::kept_by_others,
     others::{BySubject, another_owner, second_owners, yielded_by_others},
     plan::Plan,
     seen::Rowset,
@@ -46,8 +47,11 @@ pub(super) async fn find(
         }
     }
     let others = if ctx.resolving { yielded_by_others(&mut walk, &doubtful).await? } else { HashMap::new() };
-    let mut decided: Vec<SubjectResult<Vec<Option<MatchedRow>>>> =
-        walk.sets.iter().map(|set| set.error.clone().map_or_else(|| decide(set, plan, ctx, &zone), Err)).collect();
+    let kept = if ctx.action == Action::Erasure { kept_by_others(&mut walk, &zone).await? } else { HashMap::new() };
+    let decided = |(s, set): (usize, &Rowset<'_>)| {
+        set.error.clone().map_or_else(|| decide(set, plan, ctx, &zone, kept.get(&s)), Err)
+    };
+    let mut decided: Vec<SubjectResult<Vec<Option<MatchedRow>>>> = walk.sets.iter().enumerate().map(decided).collect();
     if ctx.action == Action::Erasure {
         for (s, rows) in &two_owners {
             let touched =

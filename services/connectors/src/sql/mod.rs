@@ -16,6 +16,7 @@ mod fate;
 mod find;
 mod held;
 mod identify;
+mod keepers;
 mod others;
 mod outcomes;
 mod plan;

@@ -19,9 +19,13 @@ use super::{
 };
 use crate::{ConnectorError, Subject, SubjectError};
 
-/// A link whose owner's collection owns the row by another link as well: sender and recipient.
-pub(super) struct Rival {
+/// A link whose owner is looked up, where it has not led to the row.
+pub(super) struct LookedUp {
     pub link: usize,
+    /// The owner's collection owns the row by another link as well: sender and recipient.
+    pub is_rival: bool,
+    /// The owner is kept for a while, with what hangs on it.
+    pub keeps: bool,
     /// Positions in the shape.
     pub here: Vec<usize>,
 }
@@ -48,7 +52,7 @@ pub(super) async fn second_owners(walk: &mut Walk<'_, '_>) -> Result<BySubject, 
     let mut found = BySubject::new();
     let counts = |at: usize| sharing_counts(plan.map_of(at), walk.ctx.action);
     for (at, of) in plan.collections.iter().enumerate().filter(|(at, _)| counts(*at)) {
-        for (rival, statement) in of.rivals.iter().zip(&of.statements.owners) {
+        for (rival, statement) in of.looked_up.iter().zip(&of.statements.owners).filter(|(link, _)| link.is_rival) {
             let link = &of.links[rival.link];
             let mut asked: Vec<((usize, usize), Vec<String>)> = Vec::new();
             for (s, set) in walk.sets.iter().enumerate().filter(|(_, set)| set.error.is_none()) {
@@ -236,11 +240,11 @@ fn new(plan: &Plan, (at, y): (usize, usize), kind: IdentifierKind, text: &str, s
     texts
 }
 
-fn asked_for<'a, T>(row: &Row, chunk: &'a [T]) -> Result<Option<&'a T>, ConnectorError> {
+pub(super) fn asked_for<'a, T>(row: &Row, chunk: &'a [T]) -> Result<Option<&'a T>, ConnectorError> {
     let i = row.i64(0).map_err(failure)?;
     Ok(usize::try_from(i).ok().and_then(|i| chunk.get(i)))
 }
 
-fn texts(row: &Row, from: usize, count: usize) -> Result<Vec<String>, ConnectorError> {
+pub(super) fn texts(row: &Row, from: usize, count: usize) -> Result<Vec<String>, ConnectorError> {
     (from..from + count).map(|at| row.text(at)).collect::<Result<_, _>>().map_err(failure)
 }

@@ -8,7 +8,7 @@ use quittance_sql::{Engine, Part, Rows, Val};
 use super::{
     catalog::Reference,
     dialect::Dialect,
-    others::{Rival, rivals},
+    others::{LookedUp, rivals},
     schema::{Column, Schema},
     statements::{Statements, owner, statements},
 };
@@ -57,8 +57,8 @@ pub(super) struct CollectionPlan {
     pub customer: Option<Column>,
     pub rules: Vec<RulePlan>,
     pub links: Vec<LinkPlan>,
-    /// Links by which a row may be two people's.
-    pub rivals: Vec<Rival>,
+    /// Links whose owners are looked up where they are not the subject's.
+    pub looked_up: Vec<LookedUp>,
     /// Per `yields`: the column and how it compares, where several rows may bear the same in it.
     pub repeated: Vec<Option<(Column, Matching)>>,
     pub pointers: Vec<LinkPlan>,
@@ -185,7 +185,7 @@ impl Plan {
         }
         for at in 0..collections.len() {
             let of = &collections[at];
-            let links = of.rivals.iter().map(|rival| &of.links[rival.link]);
+            let links = of.looked_up.iter().map(|looked_up| &of.links[looked_up.link]);
             // Where the row itself is confined, so are its owners: ids may be other people's elsewhere.
             let confined = of.customer.is_some();
             let owners = links
@@ -249,10 +249,16 @@ impl Compiler<'_> {
         let mut shape = self.shape(c, &retained)?;
         let links = c.owned_by.iter().map(|link| self.link(link)).collect::<Result<Vec<_>, _>>()?;
         let pointers = c.points_at.iter().map(|p| self.link(&p.link)).collect::<Result<Vec<_>, _>>()?;
-        let mut second = Vec::new();
-        for link in rivals(c) {
-            let here = links[link].here.iter().map(|column: &Column| shape.want(self.dialect.text(column))).collect();
-            second.push(Rival { link, here });
+        let (mut looked_up, rivals) = (Vec::new(), rivals(c));
+        for (link, to) in c.owned_by.iter().enumerate() {
+            let is_rival = rivals.contains(&link);
+            let keeps =
+                to.collection != c.name && self.map.collection(&to.collection).is_some_and(|o| o.retain.is_some());
+            if is_rival || keeps {
+                let here =
+                    links[link].here.iter().map(|column: &Column| shape.want(self.dialect.text(column))).collect();
+                looked_up.push(LookedUp { link, is_rival, keeps, here });
+            }
         }
         let repeated = c.yields.iter().map(|y| {
             let matching = self.schema.repeats(self.dialect.engine, c, y);
@@ -268,7 +274,7 @@ impl Compiler<'_> {
             customer,
             rules,
             links,
-            rivals: second,
+            looked_up,
             repeated,
             pointers,
             fields,

@@ -13,10 +13,12 @@ use super::{
     failure,
     fate::decide,
     find::{pointing, zone},
+    keepers::kept_by_others,
     outcomes::{self, not_held},
     plan::Plan,
     rectify,
     restrict::is_concerned,
+    seen::Rowset,
     standing::{Standing, by_key, strangers, without},
     walk::Walk,
 };
@@ -52,8 +54,11 @@ async fn erased(acting: &mut Acting<'_, '_>) -> Result<Vec<SubjectResult<Vec<Out
         walk.seed(subject, set, |collection, row| reused.contains(&(subject, collection, row.key.clone())));
     }
     walk.run().await?;
-    let decided: Vec<_> =
-        walk.sets.iter().map(|set| set.error.clone().map_or_else(|| decide(set, plan, ctx, &zone), Err)).collect();
+    let kept = kept_by_others(&mut walk, &zone).await?;
+    let decided = |(s, set): (usize, &Rowset<'_>)| {
+        set.error.clone().map_or_else(|| decide(set, plan, ctx, &zone, kept.get(&s)), Err)
+    };
+    let decided: Vec<_> = walk.sets.iter().enumerate().map(decided).collect();
     for (subject, collection, row) in pointing(&mut walk, &decided).await? {
         left.insert((subject, collection, row.key));
     }

@@ -26,7 +26,7 @@ pub(super) struct Statements {
     pub children: Vec<Find>,
     /// Per `points_at`: the keys of the rows that point at given values.
     pub pointers: Vec<Statement>,
-    /// Per link that has a rival: the keys of the owners that it leads to.
+    /// Per link that is looked up: the owners that it leads to.
     pub owners: Vec<Statement>,
     /// Per `yields` that is not unique: who else has the same in it.
     pub yielded: Vec<Option<Statement>>,
@@ -124,13 +124,14 @@ fn find<'a>(
     Find { all: finish(false), left: (t.plan.leaf && t.c.erase == RowErasure::Mask).then(|| finish(true)) }
 }
 
-/// The keys of a collection's rows that given values of a link lead to.
+/// The keys of a collection's rows that given values of a link lead to, and what they are kept from, where they are.
 pub(super) fn owner(d: Dialect, c: &Collection, plan: &CollectionPlan, link: &LinkPlan, confined: bool) -> Statement {
     let mut t = Text { d, c, plan, args: Vec::new() };
     let mut batch = vec!["i".to_owned()];
     batch.extend((0..link.here.len()).map(|j| format!("a{j}")));
     let mut what = vec!["v.i".to_owned()];
     what.extend(plan.key.iter().map(|column| d.text(column)));
+    what.extend(plan.shape.anchor.map(|anchor| plan.shape.texts[anchor].clone()));
     let one = |(j, column): (usize, &Column)| {
         let value = format!("v.a{j}");
         if link.native[j] { d.equals(column, &value) } else { d.equals_foreign(column, &value) }

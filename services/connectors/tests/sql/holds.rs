@@ -12,6 +12,7 @@ on_all_engines!(
     when_the_hold_has_ended,
     owners_of_what_is_held,
     lines_that_are_the_customers_too,
+    lines_of_somebody_elses_order,
     what_one_of_two_owners_keeps,
     fields_that_were_held,
     held_by_nothing_but_an_identifier,
@@ -202,6 +203,35 @@ async fn lines_that_are_the_customers_too(db: &Db) {
     );
     assert_eq!(db.dump("id, engraving", "line").await, ["2|y", "4|w"]);
     assert_eq!(db.dump("id", "orders").await, ["2"]);
+}
+
+/// A line of another's order: whoever is erased, it is kept with the order, and goes when that may.
+async fn lines_of_somebody_elses_order(db: &Db) {
+    db.sql(
+        "CREATE TABLE customer (id integer primary key, email varchar(100));
+         CREATE TABLE orders (id integer primary key, customer_id integer, iban varchar(40), booked_on date);
+         CREATE TABLE line (id integer primary key, customer_id integer, order_id integer, engraving varchar(20));
+         INSERT INTO customer VALUES (1, 'a@x.nl'), (2, 'b@x.nl');
+         INSERT INTO orders VALUES (1, 1, 'NL1', '2010-01-01'), (2, 1, 'NL2', '2019-01-01');
+         INSERT INTO line VALUES (1, 2, 1, 'old'), (2, 2, 2, 'kept'), (3, 2, null, 'own'), (4, 2, 9, 'nowhere'), (5, 1, 2, 'hers');",
+    )
+    .await;
+    let c = db.connector(
+        "  customer: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: mask}
+  orders: {key: [id], owned_by: [{collection: customer, fields: {customer_id: id}}], fields: {iban: financial}, erase: delete, retain: {ground: Art. 52 AWR, anchor: booked_on, counted_from: end_of_year, period: P7Y}}
+  line: {key: [id], owned_by: [{collection: orders, fields: {order_id: id}}, {collection: customer, fields: {customer_id: id}}], fields: {engraving: message}, erase: delete}\n",
+    );
+    let kept = "line.message RETAINED 1 (Art. 52 AWR) until 2026-12-31T23:00:00Z";
+    let outcomes = carried_out(&c, &ctx(Action::Erasure), &[subject(&[email("b@x.nl")])]).await;
+    assert_eq!(outcomes, [["customer.email ERASED 1", "line.message ERASED 3", kept]]);
+    assert_eq!(db.dump("id", "line").await, ["2", "5"]);
+    assert_eq!(db.dump("id", "orders").await, ["1", "2"]);
+    // And hers: the first order may go, and what is kept of the other is kept for both.
+    carried_out(&c, &ctx(Action::Erasure), &[subject(&[email("a@x.nl")])]).await;
+    assert_eq!(
+        (db.dump("id", "line").await, db.dump("id", "orders").await),
+        (vec!["2".into(), "5".into()], vec!["2".into()])
+    );
 }
 
 /// An invoice is its customer's and its order's: neither can go from under it.
