@@ -4,14 +4,11 @@
 use std::collections::HashMap;
 
 use jiff::tz::TimeZone;
-use quittance_sql::{Column as Values, Rows};
 
 use super::{
-    batch::CHUNK,
-    failure,
     fate::{Held, until},
-    others::{asked_for, texts},
-    walk::{Walk, index},
+    others::{Asked, strange_owners},
+    walk::Walk,
 };
 use crate::{ConnectorError, SubjectResult};
 
@@ -28,9 +25,9 @@ pub(super) async fn kept_by_others(
     for (at, of) in plan.collections.iter().enumerate() {
         for (looked_up, statement) in of.looked_up.iter().zip(&of.statements.owners).filter(|(l, _)| l.keeps) {
             let link = &of.links[looked_up.link];
-            let (owner, map) = (&plan.collections[link.owner], plan.map_of(link.owner));
+            let map = plan.map_of(link.owner);
             let Some(retention) = &map.retain else { continue };
-            let mut asked: Vec<((usize, usize), Vec<String>)> = Vec::new();
+            let mut asked: Vec<Asked> = Vec::new();
             for (s, set) in walk.sets.iter().enumerate().filter(|(_, set)| set.error.is_none()) {
                 let rows = set.rows.iter().enumerate().filter(|(_, row)| row.collection == at && row.fresh);
                 for (r, row) in rows.filter(|(_, row)| row.stored.is_none() && !row.led.has(looked_up.link)) {
@@ -39,29 +36,17 @@ pub(super) async fn kept_by_others(
                     asked.extend(values.map(|values| ((s, r), values)));
                 }
             }
-            for chunk in asked.chunks(CHUNK) {
-                let mut batch = vec![Values::i64s((0..chunk.len()).map(index))];
-                for j in 0..link.here.len() {
-                    batch.push(Values::texts(chunk.iter().map(|(_, values)| values[j].clone())));
+            for ((s, r), anchor) in strange_owners(walk, link, statement, &asked).await? {
+                let kept = until(anchor.as_deref(), retention, zone, &map.name);
+                if kept.as_ref().is_ok_and(|until| *until <= now) {
+                    continue;
                 }
-                for row in walk.fetch(statement, Rows::new(batch)).await? {
-                    let Some(((s, r), _)) = asked_for(&row, chunk)? else { continue };
-                    let key = texts(&row, 1, owner.key_len())?;
-                    if walk.sets[*s].position(link.owner, owner, key.iter().map(String::as_str)).is_some() {
-                        continue;
-                    }
-                    let anchor = row.opt_text(1 + owner.key_len()).map_err(failure)?;
-                    let kept = until(anchor.as_deref(), retention, zone, &map.name);
-                    if kept.as_ref().is_ok_and(|until| *until <= now) {
-                        continue;
-                    }
-                    let kept = kept.map(|until| Held { until, by: link.owner });
-                    let known = found.entry(*s).or_default().entry(*r).or_insert_with(|| kept.clone());
-                    if let (Ok(known), Ok(kept)) = (known, kept)
-                        && kept.until > known.until
-                    {
-                        *known = kept;
-                    }
+                let kept = kept.map(|until| Held { until, by: link.owner });
+                let known = found.entry(s).or_default().entry(r).or_insert_with(|| kept.clone());
+                if let (Ok(known), Ok(kept)) = (known, kept)
+                    && kept.until > known.until
+                {
+                    *known = kept;
                 }
             }
         }

@@ -13,7 +13,7 @@ use super::{
     batch::CHUNK,
     failure,
     identify::{PATTERN, is_of, sought_by},
-    plan::Plan,
+    plan::{LinkPlan, Plan, Statement},
     seen::Rowset,
     walk::{Walk, index},
 };
@@ -54,7 +54,7 @@ pub(super) async fn second_owners(walk: &mut Walk<'_, '_>) -> Result<BySubject, 
     for (at, of) in plan.collections.iter().enumerate().filter(|(at, _)| counts(*at)) {
         for (rival, statement) in of.looked_up.iter().zip(&of.statements.owners).filter(|(link, _)| link.is_rival) {
             let link = &of.links[rival.link];
-            let mut asked: Vec<((usize, usize), Vec<String>)> = Vec::new();
+            let mut asked: Vec<Asked> = Vec::new();
             for (s, set) in walk.sets.iter().enumerate().filter(|(_, set)| set.error.is_none()) {
                 for (r, row) in set.rows.iter().enumerate().filter(|(_, row)| row.collection == at && row.fresh) {
                     // However else it was reached: a link of the same collection's has led to it, and it was another one.
@@ -65,19 +65,37 @@ pub(super) async fn second_owners(walk: &mut Walk<'_, '_>) -> Result<BySubject, 
                     asked.extend(values.map(|values| ((s, r), values)));
                 }
             }
-            for chunk in asked.chunks(CHUNK) {
-                let mut batch = vec![Values::i64s((0..chunk.len()).map(index))];
-                for j in 0..link.here.len() {
-                    batch.push(Values::texts(chunk.iter().map(|(_, values)| values[j].clone())));
-                }
-                for row in walk.fetch(statement, Rows::new(batch)).await? {
-                    let Some(((s, r), _)) = asked_for(&row, chunk)? else { continue };
-                    let owner = &plan.collections[link.owner];
-                    let key = texts(&row, 1, owner.key_len())?;
-                    if walk.sets[*s].position(link.owner, owner, key.iter().map(String::as_str)).is_none() {
-                        found.entry(*s).or_default().insert(*r);
-                    }
-                }
+            for ((s, r), _) in strange_owners(walk, link, statement, &asked).await? {
+                found.entry(s).or_default().insert(r);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A row of a subject's, by subject and place, and the values by which it names an owner.
+pub(super) type Asked = ((usize, usize), Vec<String>);
+
+/// Of the owners that these rows name, those that are not the subject's own; with what they are kept from, where they are.
+pub(super) async fn strange_owners(
+    walk: &mut Walk<'_, '_>,
+    link: &LinkPlan,
+    statement: &Statement,
+    asked: &[Asked],
+) -> Result<Vec<((usize, usize), Option<String>)>, ConnectorError> {
+    let owner = &walk.plan.collections[link.owner];
+    let mut found = Vec::new();
+    for chunk in asked.chunks(CHUNK) {
+        let mut batch = vec![Values::i64s((0..chunk.len()).map(index))];
+        for j in 0..link.here.len() {
+            batch.push(Values::texts(chunk.iter().map(|(_, values)| values[j].clone())));
+        }
+        for row in walk.fetch(statement, Rows::new(batch)).await? {
+            let Some(((s, r), _)) = asked_for(&row, chunk)? else { continue };
+            let key = texts(&row, 1, owner.key_len())?;
+            if walk.sets[*s].position(link.owner, owner, key.iter().map(String::as_str)).is_none() {
+                let anchor = owner.shape.anchor.map(|_| row.opt_text(1 + owner.key_len()).map_err(failure));
+                found.push(((*s, *r), anchor.transpose()?.flatten()));
             }
         }
     }
@@ -240,11 +258,11 @@ fn new(plan: &Plan, (at, y): (usize, usize), kind: IdentifierKind, text: &str, s
     texts
 }
 
-pub(super) fn asked_for<'a, T>(row: &Row, chunk: &'a [T]) -> Result<Option<&'a T>, ConnectorError> {
+fn asked_for<'a, T>(row: &Row, chunk: &'a [T]) -> Result<Option<&'a T>, ConnectorError> {
     let i = row.i64(0).map_err(failure)?;
     Ok(usize::try_from(i).ok().and_then(|i| chunk.get(i)))
 }
 
-pub(super) fn texts(row: &Row, from: usize, count: usize) -> Result<Vec<String>, ConnectorError> {
+fn texts(row: &Row, from: usize, count: usize) -> Result<Vec<String>, ConnectorError> {
     (from..from + count).map(|at| row.text(at)).collect::<Result<_, _>>().map_err(failure)
 }
