@@ -2,7 +2,7 @@
 //! their places in the map.
 
 use quittance_domain::{
-    data_map::{Collection, DataMap},
+    data_map::{Collection, DataMap, Link, Matching},
     identifier::IdentifierKind,
 };
 
@@ -24,7 +24,7 @@ pub fn carry(stored: &[u8], from: &DataMap, to: &DataMap) -> Result<Vec<u8>, Can
     let renumbered = places(from) != places(to);
     for (name, rows) in &mut set.collections {
         let of = |map| DataMap::collection(map, name).ok_or_else(|| CannotCarry::NoCollection(name.clone()));
-        let (from, to) = (Side { map: from, c: of(from)? }, Side { map: to, c: of(to)? });
+        let (from, to) = (Side::of(from, of(from)?), Side::of(to, of(to)?));
         let changed = |what| CannotCarry::Changed { collection: name.clone(), what };
         if from.c.table != to.c.table || from.c.key != to.c.key || from.c.customer_field != to.c.customer_field {
             return Err(changed("table, key or customer's column"));
@@ -51,10 +51,28 @@ fn places(map: &DataMap) -> Vec<(&str, &str, Option<IdentifierKind>)> {
     places
 }
 
-/// One collection, in its map.
+/// One collection in its map, and what its rows name by places.
 struct Side<'m> {
     map: &'m DataMap,
     c: &'m Collection,
+    rules: Vec<(IdentifierKind, &'m str, Matching)>,
+    pointers: Vec<&'m Link>,
+    fields: Vec<&'m str>,
+    linked: Vec<&'m String>,
+}
+
+impl<'m> Side<'m> {
+    fn of(map: &'m DataMap, c: &'m Collection) -> Self {
+        let linked = map.linked_columns(&c.name).into_iter().filter(|name| !c.key.contains(*name));
+        Self {
+            map,
+            c,
+            rules: c.identifiers.iter().map(|rule| (rule.kind, rule.field.as_str(), rule.matching)).collect(),
+            pointers: c.points_at.iter().map(|pointer| &pointer.link).collect(),
+            fields: c.fields.iter().map(|field| field.name.as_str()).collect(),
+            linked: linked.collect(),
+        }
+    }
 }
 
 /// Where what stood at `place` stands now.
@@ -65,16 +83,10 @@ fn moved<T: PartialEq>(place: u16, from: &[T], to: &[T]) -> Option<u16> {
 
 impl MatchedRow {
     fn carry(&mut self, from: &Side<'_>, to: &Side<'_>) -> Result<(), &'static str> {
-        const POINTER: &str = "points_at";
-        let rule = |place: u16| {
-            let rules = |c: &Collection| c.identifiers.iter().map(|r| (r.kind, r.field.clone(), r.matching)).collect();
-            let (from, to): (Vec<_>, Vec<_>) = (rules(from.c), rules(to.c));
-            moved(place, &from, &to).ok_or("way from an identifier to them")
-        };
-        let links = |c: &Collection| -> Vec<_> { c.points_at.iter().map(|p| p.link.clone()).collect() };
-        let pointer = |place| moved(place, &links(from.c), &links(to.c)).ok_or(POINTER);
-        let names = |c: &Collection| -> Vec<_> { c.fields.iter().map(|f| f.name.clone()).collect() };
-        let field = |place| moved(place, &names(from.c), &names(to.c));
+        let rule = |place| moved(place, &from.rules, &to.rules).ok_or("way from an identifier to them");
+        let pointer = |place| moved(place, &from.pointers, &to.pointers).ok_or("points_at");
+        let owner = |place| moved(place, &from.c.owned_by, &to.c.owned_by).ok_or("owned_by");
+        let field = |place| moved(place, &from.fields, &to.fields);
         let is_pointer = self.fate == RowFate::Unpoint;
         for place in &mut self.rules {
             *place = if is_pointer { pointer(*place)? } else { rule(*place)? };
@@ -83,7 +95,6 @@ impl MatchedRow {
             *place = rule(*place)?;
         }
         if let Some(via) = &mut self.via {
-            let owner = |place| moved(place, &from.c.owned_by, &to.c.owned_by).ok_or("owned_by");
             via.link = if is_pointer { pointer(via.link)? } else { owner(via.link)? };
         }
         // What is not mapped any more is nobody's to count; but what is retained is not let go of unseen.
@@ -94,14 +105,10 @@ impl MatchedRow {
         if self.held_by.as_ref().is_some_and(|name| to.map.collection(name).is_none()) {
             return Err("collection that holds them");
         }
-        let linked = |side: &Side<'_>| -> Vec<String> {
-            let all = side.map.linked_columns(&side.c.name).into_iter();
-            all.filter(|name| !side.c.key.contains(*name)).cloned().collect()
-        };
-        let (before, values) = (linked(from), std::mem::take(&mut self.linked));
+        let values = std::mem::take(&mut self.linked);
         if !values.is_empty() {
-            let value = |name: &String| values.get(before.iter().position(|n| n == name)?).cloned().flatten();
-            self.linked = linked(to).iter().map(value).collect();
+            let value = |name| values.get(from.linked.iter().position(|n| n == name)?).cloned().flatten();
+            self.linked = to.linked.iter().map(value).collect();
         }
         Ok(())
     }

@@ -174,7 +174,8 @@ impl MatchSet {
     }
 
     /// Adds what a later find saw. A row that both hold keeps what was known first: it was whole then. But one that was shared, and is
-    /// the subject's alone by now, is treated so, and one that is shared by now; and after a change of the map the later find is right. Answers whether anything was added.
+    /// the subject's alone by now, is treated so, and one that is shared by now; and after a change of the map the later find
+    /// is right. Answers whether anything was added.
     pub fn absorb(&mut self, later: Self) -> bool {
         let carried = std::mem::take(&mut self.carried);
         let mut added = carried;

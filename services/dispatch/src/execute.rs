@@ -551,3 +551,14 @@ pub(crate) fn hand_back(tasks: &[(RequestId, i64)], now: Timestamp, reason: &str
     };
     tasks.iter().map(back).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Or it would never be shown to a person.
+    #[test]
+    fn what_read_back_found_is_told_by_how_its_reason_begins() {
+        assert!(SubjectError::NotYet { rows: 3 }.to_string().starts_with(READ_BACK_FOUND));
+    }
+}

@@ -99,6 +99,9 @@ async fn a_system_is_given_as_it_was_registered() {
     let twice = v1::System { customers: vec![customer("acme", ""), customer("rival", "acme")], ..remote("cards") };
     let refused = again(&new_id(), twice).await;
     assert_refused(refused, Code::InvalidArgument, "INVALID_FIELD", "system.customers[1].key");
+    let twice = v1::System { customers: vec![customer("acme", ""), customer("acme", "")], ..remote("cards") };
+    let refused = again(&new_id(), twice).await;
+    assert_refused(refused, Code::InvalidArgument, "INVALID_FIELD", "system.customers[1].customer");
 }
 
 async fn a_test_of_a_system_says_what_is_wrong_now(engine: Engine) {

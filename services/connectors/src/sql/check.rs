@@ -108,7 +108,6 @@ impl Check<'_> {
                 self.error(&field, format!("this user may not {needed} it: rows are masked, marked, deleted, and locked before they are deleted"));
             }
         }
-        let catalog = &self.catalogs[at];
         if catalog.hides_rows {
             self.error(
                 &field,

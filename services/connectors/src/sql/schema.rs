@@ -406,12 +406,9 @@ fn sqlite(row: &Row) -> Result<Column, SqlError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_the_column_can_hold_is_asked_for() {
-        let column = |class| Column {
+impl Column {
+    pub fn of(class: Class) -> Self {
+        Self {
             name: "c".into(),
             type_name: String::new(),
             class,
@@ -423,8 +420,17 @@ mod tests {
             nullable: true,
             generated: false,
             max_chars: None,
-        };
-        let int = column(Class::Int { min: -128, max: 127 });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_column_can_hold_is_asked_for() {
+        let int = Column::of(Class::Int { min: -128, max: 127 });
         for (value, expected) in [
             ("0", true),
             ("127", true),
@@ -440,15 +446,15 @@ mod tests {
         ] {
             assert_eq!(int.accepts(value), expected, "{value}");
         }
-        let plain = column(Class::Text);
+        let plain = Column::of(Class::Text);
         let filled = Column { type_name: "int(5) unsigned zerofill".into(), ..int };
         for (value, bare) in
             [("00042", "42"), ("42", "42"), ("000", "0"), ("0", "0"), ("0.5", "0.5"), ("a", "a"), ("", "")]
         {
             assert_eq!((filled.bare(value), plain.bare(value)), (bare, value));
         }
-        let uuid = column(Class::Uuid);
+        let uuid = Column::of(Class::Uuid);
         assert!(uuid.accepts("0190a1b2-0000-7000-8000-000000000001") && !uuid.accepts("urn:x") && !uuid.accepts("7"));
-        assert!(column(Class::Text).accepts("any"));
+        assert!(Column::of(Class::Text).accepts("any"));
     }
 }

@@ -75,23 +75,10 @@ fn instant(text: &str) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::schema::Lower;
 
     #[test]
     fn what_is_the_same() {
-        let column = |class, type_name: &str| Column {
-            name: "c".into(),
-            type_name: type_name.into(),
-            class,
-            cast: None,
-            folds: false,
-            lower: Lower::Same,
-            blank_padded: false,
-            collation: String::new(),
-            nullable: true,
-            generated: false,
-            max_chars: None,
-        };
+        let column = |class, type_name: &str| Column { type_name: type_name.into(), ..Column::of(class) };
         let int = Class::Int { min: -128, max: 127 };
         for (class, kind, a, b, expected) in [
             (Class::Other, "numeric", "5", "5.00", true),

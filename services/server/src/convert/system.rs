@@ -119,18 +119,18 @@ fn scope(s: &v1::System) -> ApiResult<SystemScope> {
             Err(ApiError::field("system.customers", "name the customers whose data it may hold, or set all_customers"))
         }
         (false, customers) => {
-            let mut keys: BTreeMap<CustomerId, String> = BTreeMap::new();
+            let (mut keys, mut whose) = (BTreeMap::new(), BTreeMap::new());
             for (i, c) in customers.iter().enumerate() {
                 let field = format!("system.customers[{i}].customer");
                 let customer = id(CustomerId::from_resource_name(&c.customer), &field)?;
                 let key = text_within(&c.key, 256, &format!("system.customers[{i}].key"))?;
                 let key = if key.is_empty() { customer.as_str().to_owned() } else { key };
-                if let Some((other, _)) = keys.iter().find(|(_, known)| **known == key) {
+                if keys.insert(customer.clone(), key.clone()).is_some() {
+                    return Err(ApiError::field(field, "stands here twice"));
+                }
+                if let Some(other) = whose.insert(key, customer) {
                     let message = format!("is {other}'s key as well: each would be shown, and erase, the other's rows");
                     return Err(ApiError::field(format!("system.customers[{i}].key"), message));
-                }
-                if keys.insert(customer, key).is_some() {
-                    return Err(ApiError::field(field, "stands here twice"));
                 }
             }
             Ok(SystemScope::Customers(keys))
