@@ -92,7 +92,8 @@ impl Rows {
     }
 
     fn bind_unnest(self, first: usize, args: &mut Vec<Val>) -> String {
-        let mut select = String::from("SELECT * FROM unnest(");
+        // In the list and not behind FROM, where each array would first be written into a store of its own.
+        let mut select = String::from("SELECT ");
         for (i, column) in self.columns.into_iter().enumerate() {
             let comma = if i == 0 { "" } else { ", " };
             let (cast, value) = match column {
@@ -102,10 +103,9 @@ impl Rows {
                 Column::Uuid(v) => ("uuid[]", Val::UuidArray(v)),
             };
             // Writing to a String cannot fail.
-            let _ = write!(select, "{comma}${}::{cast}", first + i);
+            let _ = write!(select, "{comma}unnest(${}::{cast})", first + i);
             args.push(value);
         }
-        select.push(')');
         select
     }
 

@@ -5,11 +5,53 @@ use std::borrow::Cow;
 use quittance_domain::Timestamp;
 use quittance_sql::{Column as Values, Engine, Rows};
 
-use super::{identify::forms, plan::CollectionPlan};
+use super::{
+    identify::forms,
+    plan::CollectionPlan,
+    schema::{Class, Column},
+};
 use crate::{MatchedRow, RowFate, Subject};
 
 /// Rows of one statement. Beyond, an argument would grow past what servers take in one packet.
 pub(super) const CHUNK: usize = 20_000;
+
+/// A batch's values for a column: `Dialect::equals` casts them to its type. PostgreSQL, whose arrays have types, is given numbers as such: to read
+/// them anew from their texts is a good part of what a small look-up costs.
+pub(super) enum ForColumn {
+    Numbers(Vec<Option<i64>>),
+    Texts(Vec<Option<String>>),
+}
+
+impl ForColumn {
+    pub fn of(engine: Engine, column: &Column) -> Self {
+        let number = matches!(column.class, Class::Int { .. }) && column.cast.is_some() && !column.folds;
+        if engine == Engine::Postgres && number { Self::Numbers(Vec::new()) } else { Self::Texts(Vec::new()) }
+    }
+
+    pub fn push(&mut self, value: Option<&str>) {
+        match self {
+            Self::Texts(texts) => texts.push(value.map(str::to_owned)),
+            Self::Numbers(numbers) => match value.map(str::parse).transpose() {
+                Ok(number) => numbers.push(number),
+                // No number's text, and the database will say so.
+                Err(_) => {
+                    let mut texts: Vec<_> = numbers.iter().map(|n| n.map(|n| n.to_string())).collect();
+                    texts.push(value.map(str::to_owned));
+                    *self = Self::Texts(texts);
+                }
+            },
+        }
+    }
+}
+
+impl From<ForColumn> for Values {
+    fn from(values: ForColumn) -> Self {
+        match values {
+            ForColumn::Numbers(numbers) => Self::I64(numbers),
+            ForColumn::Texts(texts) => Self::Text(texts),
+        }
+    }
+}
 
 /// In the column order of `statements::key_batch`.
 pub(super) struct KeyBatch<'a> {
@@ -25,7 +67,7 @@ pub(super) struct KeyBatch<'a> {
 #[derive(Default)]
 struct Open {
     numbers: [Vec<i64>; 2],
-    texts: Vec<Vec<Option<String>>>,
+    values: Vec<ForColumn>,
     marker: Vec<i64>,
     pseudonym: Vec<String>,
     held: Vec<Vec<i64>>,
@@ -55,16 +97,13 @@ impl<'a> KeyBatch<'a> {
         batch
     }
 
-    fn texts(&self) -> usize {
-        self.plan.key.len() + self.plan.links.iter().map(|l| l.here.len()).sum::<usize>() + self.plan.rules.len()
-    }
-
     fn fresh(&self) -> Open {
-        Open {
-            texts: vec![Vec::new(); self.texts()],
-            held: vec![Vec::new(); self.plan.retained.len()],
-            ..Open::default()
-        }
+        let linked = self.plan.links.iter().flat_map(|link| &link.here);
+        let mut values: Vec<_> =
+            self.plan.key.iter().chain(linked).map(|column| ForColumn::of(self.engine, column)).collect();
+        // What an identifier is compared with is a column's text.
+        values.extend(self.plan.rules.iter().map(|_| ForColumn::Texts(Vec::new())));
+        Open { values, held: vec![Vec::new(); self.plan.retained.len()], ..Open::default() }
     }
 
     /// One entry for each tie that the row has, and at least one.
@@ -94,10 +133,10 @@ impl<'a> KeyBatch<'a> {
             open.numbers[0].push(i64::try_from(i).unwrap_or(i64::MAX));
             open.numbers[1].push(f);
             let keys = row.key.len();
-            for (t, texts) in open.texts.iter_mut().enumerate() {
-                texts.push(match &tie {
-                    _ if t < keys => Some(row.key[t].clone()),
-                    Tie::Texts(from, values) => t.checked_sub(*from).and_then(|v| values.get(v).cloned()),
+            for (t, values) in open.values.iter_mut().enumerate() {
+                values.push(match &tie {
+                    _ if t < keys => Some(&row.key[t]),
+                    Tie::Texts(from, texts) => t.checked_sub(*from).and_then(|v| texts.get(v)).map(String::as_str),
                     Tie::Marker | Tie::None => None,
                 });
             }
@@ -124,7 +163,7 @@ impl<'a> KeyBatch<'a> {
                 ties.push(Tie::Texts(from, Cow::Borrowed(&via.values)));
             }
         }
-        let rules = self.texts() - self.plan.rules.len();
+        let rules = self.open.values.len() - self.plan.rules.len();
         for r in row.rules.iter().map(|r| usize::from(*r)) {
             if let (Some(rule), Some(kind)) = (self.plan.rules.get(r), self.kinds.get(r)) {
                 let forms = forms(self.engine, rule, *kind, subject);
@@ -148,7 +187,7 @@ impl<'a> KeyBatch<'a> {
         let fresh = self.fresh();
         let open = std::mem::replace(&mut self.open, fresh);
         let mut columns: Vec<Values> = open.numbers.into_iter().map(Values::i64s).collect();
-        columns.extend(open.texts.into_iter().map(Values::Text));
+        columns.extend(open.values.into_iter().map(Values::from));
         if self.plan.marker.is_some() {
             columns.push(Values::i64s(open.marker));
         }

@@ -4,7 +4,7 @@ use quittance_domain::action::Action;
 use quittance_sql::{Column as Values, Part, Row, Rows, Tx};
 
 use super::{
-    batch::CHUNK,
+    batch::{CHUNK, ForColumn},
     failure,
     identify::{PATTERN, is_of, sought},
     others::sharing_counts,
@@ -187,7 +187,8 @@ impl<'a, 't> Walk<'a, 't> {
         let plan = &self.plan.collections[collection];
         let of = &plan.links[link];
         let mut who = Vec::with_capacity(owners.len());
-        let mut columns: Vec<Vec<Option<String>>> = vec![Vec::with_capacity(owners.len()); of.here.len()];
+        let engine = self.plan.dialect.engine;
+        let mut columns: Vec<ForColumn> = of.here.iter().map(|column| ForColumn::of(engine, column)).collect();
         let mut pseudonyms = Vec::new();
         for (subject, row) in owners {
             let set = &self.sets[*subject];
@@ -199,14 +200,14 @@ impl<'a, 't> Walk<'a, 't> {
             }
             who.push(ask.row(*subject, *row));
             for (j, column) in columns.iter_mut().enumerate() {
-                column.push(value(j).map(str::to_owned));
+                column.push(value(j));
             }
             if plan.pseudonym {
                 pseudonyms.push(self.subjects[*subject].pseudonym.clone());
             }
         }
         let mut batch = vec![Values::i64s(who)];
-        batch.extend(columns.into_iter().map(Values::Text));
+        batch.extend(columns.into_iter().map(Values::from));
         if plan.pseudonym {
             batch.push(Values::texts(pseudonyms));
         }
