@@ -165,6 +165,57 @@ async fn a_record_with_a_category_of_the_workers_own_or_too_long_is_refused() {
     assert_eq!(upload("files", &["file"]).await.unwrap().into_inner().record_count, 1);
 }
 
+/// What is confirmed as exported is in the package, whole (I5).
+#[tokio::test]
+async fn nothing_is_exported_that_was_not_uploaded() {
+    let deployment = scene_with_lease("60").await;
+    let acme = deployment.client(&deployment.customer_token("acme")).await;
+    let taken = create(&acme, by_email(v1::Action::Access, "anna@example.com")).await.unwrap();
+    let worker = deployment.client(&deployment.connector_token("print")).await;
+    let task = lease_one(&worker, "print").await;
+    let lease = || v1::Lease { task: task.name.clone(), lease: task.lease };
+    let report = async |kind: v1::OutcomeKind| {
+        let (collection, category) = if kind == v1::OutcomeKind::NotHeld { ("*", "*") } else { ("files", "file") };
+        let outcome = v1::Outcome {
+            collection: collection.to_owned(),
+            category: category.to_owned(),
+            outcome: kind.into(),
+            grade: v1::Grade::Verified.into(),
+            count: u64::from(kind == v1::OutcomeKind::Exported),
+            ..v1::Outcome::default()
+        };
+        let evidence = v1::Evidence {
+            kind: v1::EvidenceKind::SystemReport.into(),
+            reference: "listed the folder".to_owned(),
+            ..v1::Evidence::default()
+        };
+        let done = v1::TaskDone { outcomes: vec![outcome], evidence: Some(evidence) };
+        let reports = vec![v1::TaskReport { lease: Some(lease()), result: Some(v1::task_report::Result::Done(done)) }];
+        let report = v1::ReportOutcomesRequest { system: "systems/print".to_owned(), reports };
+        worker.connectors().report_outcomes(report).await
+    };
+    let record = |number: u32| v1::PackageRecord {
+        collection: "files".to_owned(),
+        key: vec![format!("{number}.txt")],
+        ..v1::PackageRecord::default()
+    };
+    let part = |part| v1::UploadRecordsRequest { part: Some(part) };
+    let field = "reports[0].done.outcomes";
+    let exported = v1::OutcomeKind::Exported;
+    assert_refused(report(exported).await, Code::InvalidArgument, "INVALID_FIELD", field);
+    // Several pages, and cut: what came of it is no package.
+    let parts: Vec<_> =
+        std::iter::once(Part::Lease(lease())).chain((0..1_000).map(|n| Part::Record(record(n)))).collect();
+    let cut = parts.into_iter().map(part).chain([v1::UploadRecordsRequest::default()]);
+    worker.connectors().upload_records(tokio_stream::iter(cut)).await.unwrap_err();
+    assert_refused(report(exported).await, Code::InvalidArgument, "INVALID_FIELD", field);
+    let whole = [Part::Lease(lease()), Part::Record(record(1))].map(part);
+    worker.connectors().upload_records(tokio_stream::iter(whole)).await.unwrap();
+    assert_refused(report(v1::OutcomeKind::NotHeld).await, Code::InvalidArgument, "INVALID_FIELD", field);
+    assert!(report(exported).await.unwrap().into_inner().lost.is_empty());
+    assert_eq!(outcomes(&completed(&acme, &taken.name).await), ["print files file EXPORTED VERIFIED 1"]);
+}
+
 /// Whatever tasks bring along, the answer is one that any gRPC client takes.
 #[tokio::test]
 async fn a_batch_of_large_match_sets_comes_in_parts() {

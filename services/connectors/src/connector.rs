@@ -11,6 +11,7 @@ use quittance_domain::{
     outcome::Outcome,
     system::SystemScope,
 };
+use tokio::time::Instant;
 
 use crate::MatchSet;
 
@@ -31,6 +32,9 @@ pub struct BatchContext {
     pub time_zone: String,
     /// Every transaction in the target ends within this, which is below what is left of the lease (I4).
     pub time_limit: Duration,
+    /// Nothing is committed in the target later than this: the lease may be somebody else's by then, who may have done it all, and what came
+    /// next as well (I4).
+    pub commit_before: Instant,
 }
 
 /// One subject of a batch: one task.

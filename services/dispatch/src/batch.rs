@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Clock, DispatchLimits,
     execute::{Execution, Ran, hand_back, retry},
-    heartbeat,
+    heartbeat::{self, Hold},
     registry::ConnectorRegistry,
 };
 
@@ -38,16 +38,16 @@ impl Workshop {
     }
 
     /// Works on the batch and reports it. Answers whether the system could be worked with.
-    pub async fn run(&self, system: &System, mut batch: LeasedBatch) -> bool {
+    pub async fn run(&self, system: &System, mut batch: LeasedBatch, hold: Hold) -> bool {
         // A task works with the map that it was planned with; a batch nearly always has one.
         batch.tasks.sort_by_key(|t| t.map_version);
         let leases: Vec<(RequestId, i64)> = batch.tasks.iter().map(|t| (t.key.request, t.lease)).collect();
         let clock = self.clock.as_ref();
-        let lost = heartbeat::until_lost(&self.store, clock, &self.limits, &batch.customer, &system.id, &leases);
+        let lost = heartbeat::until_lost(&self.store, clock, &self.limits, &batch.customer, &system.id, &leases, &hold);
         let (reports, available) = tokio::select! {
             // What is done counts as done, though the lease was lost at the same moment: the report finds out.
             biased;
-            ran = self.work_and_report(system, &batch) => return ran,
+            ran = self.work_and_report(system, &batch, &hold) => return ran,
             reason = lost => (hand_back(&leases, clock.now(), reason), true),
             () = self.hand_back.cancelled() => (hand_back(&leases, clock.now(), "handed back at a drain"), true),
         };
@@ -58,15 +58,15 @@ impl Workshop {
         available
     }
 
-    async fn work_and_report(&self, system: &System, batch: &LeasedBatch) -> bool {
-        let ran = self.execute(system, batch).await;
+    async fn work_and_report(&self, system: &System, batch: &LeasedBatch, hold: &Hold) -> bool {
+        let ran = self.execute(system, batch, hold).await;
         let tasks = ran.reports.len();
         self.report(system, &batch.customer, &ran.reports).await;
         tracing::debug!(system = %system.id, action = %batch.action, work = %batch.work, tasks, "batch reported");
         !ran.unavailable
     }
 
-    async fn execute(&self, system: &System, batch: &LeasedBatch) -> Ran {
+    async fn execute(&self, system: &System, batch: &LeasedBatch, hold: &Hold) -> Ran {
         let mut ran = Ran::default();
         for of_one_map in batch.tasks.chunk_by(|a, b| a.map_version == b.map_version) {
             let Some(first) = of_one_map.first() else { continue };
@@ -75,7 +75,7 @@ impl Workshop {
                 ran.reports.extend(self.put_off(of_one_map, "the system was not there"));
                 continue;
             }
-            self.execute_version(system, batch, first.map_version, of_one_map, &mut ran).await;
+            self.execute_version((system, batch, hold), first.map_version, of_one_map, &mut ran).await;
         }
         ran
     }
@@ -86,8 +86,7 @@ impl Workshop {
 
     async fn execute_version(
         &self,
-        system: &System,
-        batch: &LeasedBatch,
+        (system, batch, hold): (&System, &LeasedBatch, &Hold),
         version: i64,
         tasks: &[LeasedTask],
         ran: &mut Ran,
@@ -113,6 +112,7 @@ impl Workshop {
             time_zone: batch.time_zone.clone(),
             action: batch.action,
             work: batch.work,
+            hold,
             stored: Default::default(),
         };
         let part = execution.run(tasks).await;

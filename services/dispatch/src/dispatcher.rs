@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Clock, DispatchLimits, batch::Workshop, gate::Gate, registry::ConnectorRegistry, singles::Singles,
+    Clock, DispatchLimits, batch::Workshop, gate::Gate, heartbeat::Hold, registry::ConnectorRegistry, singles::Singles,
     topology::TopologyCache,
 };
 
@@ -291,7 +291,7 @@ impl Dispatcher {
         let (desk, notify, worker) = (self.desk.clone(), self.notify.clone(), self.worker.clone());
         let lease = self.limits.lease();
         async move {
-            let now = clock.now();
+            let (now, asked) = (clock.now(), clock.steady());
             let tasks_max = system.limits.batch_size;
             let expires_at = now.checked_add(lease).unwrap_or(Timestamp::MAX);
             let query = LeaseQuery { worker: &worker, now, expires_at, tasks_max };
@@ -308,7 +308,10 @@ impl Dispatcher {
                 notify.notify_one();
             }
             let verdict = match leased {
-                Ok(batch) if !batch.tasks.is_empty() => Some(workshop.run(&system, batch).await),
+                Ok(batch) if !batch.tasks.is_empty() => {
+                    let hold = Hold::since(asked, &workshop.limits);
+                    Some(workshop.run(&system, batch, hold).await)
+                }
                 Ok(_) => None,
                 Err(error) => {
                     tracing::warn!(system = %system.id, %error, "a batch could not be leased");

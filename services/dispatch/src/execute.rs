@@ -19,7 +19,9 @@ use quittance_domain::{
 };
 use quittance_store::{Kept, LeasedTask, MaskPseudonyms, Report, ReportResult, Store, StoreError};
 
-use crate::{Clock, DispatchLimits};
+use tokio::time::Instant;
+
+use crate::{Clock, DispatchLimits, heartbeat::Hold};
 
 /// Rounds of find, act and read-back within one attempt, for rows that came in between.
 const ROUNDS_MAX: u32 = 3;
@@ -50,6 +52,7 @@ pub(crate) struct Execution<'a> {
     pub time_zone: String,
     pub action: Action,
     pub work: Work,
+    pub hold: &'a Hold,
     /// Match sets that this run has stored. What is attempted again goes on from them: rows that are gone by then are not found any more.
     pub stored: Mutex<HashMap<RequestId, Vec<u8>>>,
 }
@@ -242,8 +245,16 @@ impl Execution<'_> {
             now: self.clock.now(),
             time_zone: self.time_zone.clone(),
             time_limit: self.limits.target_time_limit(),
+            commit_before: self.commit_before(),
             others_restricted,
         })
+    }
+
+    /// A session in the target that stands still ends by itself after the time limit: what begins to commit before this is committed while
+    /// the lease is ours, or never.
+    fn commit_before(&self) -> Instant {
+        let certain = self.hold.until().saturating_sub(self.clock.steady());
+        Instant::now() + certain.saturating_sub(self.limits.target_time_limit())
     }
 
     fn step<'t>(&self, task: &'t LeasedTask, pseudonyms: &MaskPseudonyms) -> Result<Step<'t>, String> {
@@ -341,6 +352,7 @@ impl Execution<'_> {
             let (known, sought): (Vec<_>, Vec<_>) = steps.into_iter().partition(|step| step.task.follows.is_some());
             let found = self.find(ctx, sought, reports).await?;
             let going: Vec<Step<'_>> = found.into_iter().map(|(step, _)| step).chain(known).collect();
+            let going = self.still_ours(going).await?;
             let acted = self.act(ctx, going, &mut again, reports).await?;
             let settled = self.settle(acted, reports).await;
             steps = self.read_back(ctx, settled, round == ROUNDS_MAX, reports).await?;
@@ -349,6 +361,23 @@ impl Execution<'_> {
             }
         }
         Ok(again)
+    }
+
+    /// Leaves out those whose lease is lost. A match set that was saved in this run was saved under its lease; of one that was there
+    /// already nobody has asked.
+    async fn still_ours<'t>(&self, mut steps: Vec<Step<'t>>) -> Result<Vec<Step<'t>>, Stop> {
+        let unasked: Vec<(RequestId, i64)> = {
+            let saved = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+            let unasked = steps.iter().filter(|s| !s.match_set.is_empty() && !saved.contains_key(&s.task.key.request));
+            unasked.map(|step| (step.task.key.request, step.task.lease)).collect()
+        };
+        if !unasked.is_empty() {
+            let now = self.clock.now();
+            let expires_at = now.checked_add(self.limits.lease()).unwrap_or(Timestamp::MAX);
+            let lost = self.store.extend_leases(self.customer, &self.system.id, &unasked, now, expires_at).await?;
+            steps.retain(|step| !lost.contains(&step.task.key.request));
+        }
+        Ok(steps)
     }
 
     async fn act<'t>(
@@ -365,7 +394,8 @@ impl Execution<'_> {
             return Ok(going);
         }
         let apart = Apart::of(touched);
-        let acted = self.connector.act(ctx, &apart.subjects, &apart.match_sets).await?;
+        let ctx = BatchContext { commit_before: self.commit_before(), ..ctx.clone() };
+        let acted = self.connector.act(&ctx, &apart.subjects, &apart.match_sets).await?;
         for (step, acted) in apart.steps().zip(acted) {
             match acted {
                 Ok(()) => going.push(step),
@@ -447,10 +477,7 @@ impl Execution<'_> {
             let records: Vec<(Vec<u8>, bool)> =
                 page.records.iter().map(|r| (serde_json::to_vec(r).unwrap_or_default(), r.third_party)).collect();
             let count = i64::try_from(records.len()).unwrap_or(i64::MAX);
-            let key = &task.key;
-            self.store
-                .add_records(&key.customer, key.request, &key.system, task.lease, self.clock.now(), number, records)
-                .await?;
+            self.store.add_records(&task.key, task.lease, self.clock.now(), number, records).await?;
             number += count;
             match next {
                 Some(next) => cursor = Some(next),

@@ -10,7 +10,7 @@ use crate::{
     keyring::{EpochKey, KeyCheck, KeyRing, KnownEpochs},
     rekey,
     subject_keys::{SubjectForm, SubjectKeys},
-    systems::{NO_GENERATION, held_generation},
+    systems::{NO_GENERATION, held_generation, hold_deployment},
     tx::{opt_time, parsed, us},
 };
 
@@ -216,15 +216,8 @@ impl Store {
     /// was faster.
     pub(crate) async fn begin_epoch(&self, before: &EpochRow, now: Timestamp) -> StoreResult<bool> {
         let (current, next) = (before.number, before.number + 1);
-        // Durable before the database knows of it. What an interrupted try has left is taken.
-        let check = self.ring().make(next)?;
         let mut tx = self.deployment_tx().await?;
-        if tx.engine() == Engine::Postgres {
-            // Those who seal share a lock on the row, and there is always one of them: an update would wait for ever. For the table they queue
-            // behind us, so we wait for a moment only, and come again.
-            tx.execute("SET LOCAL lock_timeout = '2s'", vec![]).await?;
-            tx.execute("LOCK TABLE deployment IN EXCLUSIVE MODE", vec![]).await?;
-        }
+        hold_deployment(&mut tx).await?;
         let moved = tx
             .execute(
                 "UPDATE deployment SET key_epoch = $2 WHERE id = 1 AND key_epoch = $1",
@@ -234,6 +227,9 @@ impl Store {
         if moved == 0 {
             return Ok(false);
         }
+        // Durable before the database knows of it, and not before nobody else can begin it: an epoch that was begun and destroyed while we stood
+        // still must not get another key. What an interrupted try has left is taken.
+        let check = self.ring().make(next)?;
         tx.execute(
             "UPDATE key_epochs SET state = 'CLOSED', closed_us = $2 WHERE epoch = $1 AND state = 'CURRENT'",
             vec![current.into(), us(now).into()],
@@ -270,4 +266,31 @@ async fn insert(
     )
     .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use quittance_sql::ConnectOptions;
+
+    use super::*;
+    use crate::StoreOptions;
+
+    /// Whoever stood still before it began an epoch, which others began and destroyed meanwhile, makes no other key of that number: no process
+    /// would start with it.
+    #[tokio::test]
+    async fn an_epoch_that_others_have_destroyed_gets_no_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let key_ring = folder.path().join("keys");
+        let url = format!("sqlite:{}", folder.path().join("store.db").display());
+        let options = StoreOptions { connect: ConnectOptions::new(url), key_ring: key_ring.clone() };
+        let store = Store::open(&options).await.unwrap();
+        let now = Timestamp::UNIX_EPOCH;
+        let first = store.key_epochs().await.unwrap().remove(0);
+        assert!(store.begin_epoch(&first, now).await.unwrap());
+        let made: Vec<_> = std::fs::read_dir(&key_ring).unwrap().map(|file| file.unwrap().path()).collect();
+        let second = made.iter().find(|path| path.to_string_lossy().contains("epoch-2")).unwrap();
+        std::fs::remove_file(second).unwrap();
+        assert!(!store.begin_epoch(&first, now).await.unwrap());
+        assert!(!second.exists());
+    }
 }

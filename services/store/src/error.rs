@@ -51,6 +51,10 @@ impl StoreError {
         }
     }
 
+    pub(crate) fn is_timeout(&self) -> bool {
+        matches!(self, Self::Sql(e) if e.kind == SqlErrorKind::Timeout)
+    }
+
     pub(crate) fn is_constraint(&self) -> bool {
         matches!(self, Self::Sql(e) if e.kind == SqlErrorKind::Constraint)
     }

@@ -1,11 +1,13 @@
 //! Records of access packages: sealed one by one, under the lease of the attempt that wrote them.
 
+use std::collections::HashMap;
+
 use quittance_domain::{
     Timestamp,
-    ids::{CustomerId, RequestId, SystemId},
+    ids::{CustomerId, RequestId, SystemId, TaskKey},
 };
 use quittance_ledger::{Event, Withheld};
-use quittance_sql::{Column, Rows, Val};
+use quittance_sql::{Column, Engine, Rows, Tx, Val};
 
 use crate::{
     Store, StoreError, StoreResult,
@@ -40,61 +42,122 @@ const CONFIRMED: &str = "FROM package_records p JOIN tasks t ON t.customer_id = 
      AND t.system_id = p.system_id AND t.state = 'CONFIRMED' AND t.lease = p.lease
      WHERE p.customer_id = $1 AND p.request_id = $2";
 
+/// Keeps the task under its lease until the transaction ends: what is written under it is written before its confirmation, or not at all.
+async fn hold_lease(tx: &mut Tx, key: &TaskKey, lease: i64, now: Timestamp) -> StoreResult<()> {
+    let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE" } else { "" };
+    let sql = format!(
+        "SELECT lease FROM tasks WHERE customer_id = $1 AND request_id = $2 AND system_id = $3 AND lease = $4
+         AND state = 'RUNNING' AND run_at_us > $5 {lock}"
+    );
+    let mut args = place_of(key);
+    args.extend([lease.into(), us(now).into()]);
+    tx.fetch_one(&sql, args).await?.map(|_| ()).ok_or(StoreError::LeaseLost)
+}
+
+fn place_of(key: &TaskKey) -> Vec<Val> {
+    vec![key.customer.as_str().into(), key.request.uuid().into(), key.system.as_str().into()]
+}
+
 impl Store {
     /// Adds records numbered from `first` on. `LeaseLost` if the task is not under this lease any more.
-    #[expect(clippy::too_many_arguments, reason = "a task, its lease, the time, and a page of records")]
     pub async fn add_records(
         &self,
-        customer: &CustomerId,
-        request: RequestId,
-        system: &SystemId,
+        key: &TaskKey,
         lease: i64,
         now: Timestamp,
         first: i64,
         records: Vec<(Vec<u8>, bool)>,
     ) -> StoreResult<()> {
+        self.write_records(key, lease, lease, now, first, records).await
+    }
+
+    /// As [`Store::add_records`], for an upload that may be cut: its records count once [`Store::finish_upload`] says that it is whole.
+    pub async fn upload_records(
+        &self,
+        key: &TaskKey,
+        lease: i64,
+        now: Timestamp,
+        first: i64,
+        records: Vec<(Vec<u8>, bool)>,
+    ) -> StoreResult<()> {
+        // No lease is negative: nothing looks for records there.
+        self.write_records(key, lease, -lease, now, first, records).await
+    }
+
+    pub async fn finish_upload(&self, key: &TaskKey, lease: i64, now: Timestamp) -> StoreResult<()> {
+        let mut tx = self.customer_tx(&key.customer).await?;
+        hold_lease(&mut tx, key, lease, now).await?;
+        let mut args = place_of(key);
+        args.push(lease.into());
+        tx.execute(
+            "UPDATE package_records SET lease = $4
+             WHERE customer_id = $1 AND request_id = $2 AND system_id = $3 AND lease = -$4",
+            args,
+        )
+        .await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Of the tasks that are under these leases: whether records have been uploaded whole.
+    pub async fn uploaded(
+        &self,
+        customer: &CustomerId,
+        system: &SystemId,
+        leases: &[(RequestId, i64)],
+    ) -> StoreResult<HashMap<RequestId, bool>> {
+        let mut tx = self.customer_read(customer).await?;
+        let rows = tx
+            .fetch_rows(
+                "WITH v(request_id, lease) AS ({rows})
+                 SELECT t.request_id, CAST(CASE WHEN EXISTS (SELECT 1 FROM package_records p WHERE p.customer_id = $1
+                     AND p.request_id = t.request_id AND p.system_id = $2 AND p.lease = t.lease) THEN 1 ELSE 0 END AS BIGINT)
+                 FROM v JOIN tasks t ON t.customer_id = $1 AND t.request_id = v.request_id AND t.system_id = $2
+                   AND t.lease = v.lease AND t.state = 'RUNNING'",
+                vec![customer.as_str().into(), system.as_str().into()],
+                Rows::new(vec![
+                    Column::uuids(leases.iter().map(|(request, _)| request.uuid())),
+                    Column::i64s(leases.iter().map(|(_, lease)| *lease)),
+                ]),
+            )
+            .await?;
+        rows.iter().map(|row| Ok((RequestId::new(row.uuid(0)?), row.i64(1)? == 1))).collect()
+    }
+
+    /// `under`: the lease as the rows bear it.
+    async fn write_records(
+        &self,
+        key: &TaskKey,
+        lease: i64,
+        under: i64,
+        now: Timestamp,
+        first: i64,
+        records: Vec<(Vec<u8>, bool)>,
+    ) -> StoreResult<()> {
+        let (customer, request, system) = (&key.customer, key.request, &key.system);
         let keys = self.request_keys(customer, [request].into_iter()).await?;
-        let key = keys.get(&request).ok_or(StoreError::NotFound("the request"))?;
-        let key = key.as_ref().ok_or(StoreError::Forgotten)?;
+        let sealing = keys.get(&request).ok_or(StoreError::NotFound("the request"))?;
+        let sealing = sealing.as_ref().ok_or(StoreError::Forgotten)?;
         let mut numbers = Vec::with_capacity(records.len());
         let mut sealed = Vec::with_capacity(records.len());
         let mut third_party = Vec::with_capacity(records.len());
         for (i, (record, third)) in records.into_iter().enumerate() {
             let number = first.saturating_add(i64::try_from(i).unwrap_or(i64::MAX));
-            sealed.push(key.seal(SealedColumn::PackageRecord, &place(system, number), &record)?);
+            sealed.push(sealing.seal(SealedColumn::PackageRecord, &place(system, number), &record)?);
             numbers.push(number);
             third_party.push(i64::from(third));
         }
         let mut tx = self.customer_tx(customer).await?;
-        let held = tx
-            .fetch_one(
-                "SELECT lease FROM tasks WHERE customer_id = $1 AND request_id = $2 AND system_id = $3 AND lease = $4
-                 AND state = 'RUNNING' AND run_at_us > $5",
-                vec![
-                    customer.as_str().into(),
-                    request.uuid().into(),
-                    system.as_str().into(),
-                    lease.into(),
-                    us(now).into(),
-                ],
-            )
-            .await?;
-        if held.is_none() {
-            return Err(StoreError::LeaseLost);
-        }
+        hold_lease(&mut tx, key, lease, now).await?;
         if first == 0 {
-            // A second upload, or an earlier attempt's: it is replaced. Never a later attempt's, should this one be overtaken here.
-            tx.execute(
-                "DELETE FROM package_records WHERE customer_id = $1 AND request_id = $2 AND system_id = $3 AND lease <= $4",
-                vec![customer.as_str().into(), request.uuid().into(), system.as_str().into(), lease.into()],
-            )
-            .await?;
+            // A second upload, or an earlier attempt's, whole or not: it is replaced.
+            let sql = "DELETE FROM package_records WHERE customer_id = $1 AND request_id = $2 AND system_id = $3";
+            tx.execute(sql, place_of(key)).await?;
         }
         tx.execute_rows(
             "WITH v(number, third_party, sealed) AS ({rows})
              INSERT INTO package_records (customer_id, request_id, system_id, lease, number, third_party, sealed)
              SELECT $1, $2, $3, $4, number, third_party, sealed FROM v",
-            vec![customer.as_str().into(), request.uuid().into(), system.as_str().into(), lease.into()],
+            vec![customer.as_str().into(), request.uuid().into(), system.as_str().into(), under.into()],
             Rows::new(vec![Column::i64s(numbers), Column::i64s(third_party), Column::bytes(sealed)]),
         )
         .await?;

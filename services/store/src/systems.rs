@@ -75,9 +75,23 @@ pub(crate) const fn held_generation(engine: Engine) -> &'static str {
     }
 }
 
+/// How often a change of systems is tried that [`hold_deployment`] did not let through: with its two seconds, within a call's time.
+const HOLD_TRIES: u32 = 4;
+
 pub(crate) const NO_GENERATION: StoreError = StoreError::Inconsistent { table: "deployment", what: "it has no row" };
 
+/// Before the row of `deployment` is changed. Those who take requests in, or confirm, share a lock on it, and under load there is always one of
+/// them: an update would wait for ever. For the table they queue behind us, so we wait for a moment only, and come again.
+pub(crate) async fn hold_deployment(tx: &mut Tx) -> StoreResult<()> {
+    if tx.engine() == Engine::Postgres {
+        tx.execute("SET LOCAL lock_timeout = '2s'", vec![]).await?;
+        tx.execute("LOCK TABLE deployment IN EXCLUSIVE MODE", vec![]).await?;
+    }
+    Ok(())
+}
+
 async fn raise_generation(tx: &mut Tx) -> StoreResult<()> {
+    hold_deployment(tx).await?;
     tx.execute("UPDATE deployment SET systems_generation = systems_generation + 1 WHERE id = 1", vec![]).await?;
     Ok(())
 }
@@ -175,6 +189,22 @@ impl Store {
         idempotency: IdempotencyId,
         now: Timestamp,
     ) -> StoreResult<()> {
+        for _ in 1..HOLD_TRIES {
+            match self.try_register(system, yaml, idempotency, now).await {
+                Err(error) if error.is_timeout() => {}
+                done => return done,
+            }
+        }
+        self.try_register(system, yaml, idempotency, now).await
+    }
+
+    async fn try_register(
+        &self,
+        system: &System,
+        yaml: &str,
+        idempotency: IdempotencyId,
+        now: Timestamp,
+    ) -> StoreResult<()> {
         let mut tx = self.deployment_tx().await?;
         if is_known(&mut tx, system, yaml, idempotency).await? {
             return Ok(());
@@ -205,6 +235,23 @@ impl Store {
 
     /// Adds a version of the map. Tasks planned before keep theirs.
     pub async fn update_data_map(
+        &self,
+        system: &SystemId,
+        yaml: &str,
+        map: &DataMap,
+        idempotency: IdempotencyId,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        for _ in 1..HOLD_TRIES {
+            match self.try_update_map(system, yaml, map, idempotency, now).await {
+                Err(error) if error.is_timeout() => {}
+                done => return done,
+            }
+        }
+        self.try_update_map(system, yaml, map, idempotency, now).await
+    }
+
+    async fn try_update_map(
         &self,
         system: &SystemId,
         yaml: &str,

@@ -265,6 +265,7 @@ impl RemoteWorker {
             now: self.clock.now(),
             time_zone: batch.time_zone.clone(),
             time_limit: self.time_limit,
+            commit_before: tokio::time::Instant::now() + self.time_limit,
         };
         let mut tasks: Vec<&LeasedTask> = batch.tasks.iter().collect();
         let share = |task: &LeasedTask| {
@@ -350,11 +351,7 @@ impl RemoteWorker {
         let records: Vec<(Vec<u8>, bool)> =
             exported.records.iter().map(|r| (serde_json::to_vec(r).unwrap_or_default(), r.third_party)).collect();
         let asked_at = self.clock.now();
-        let (key, lease) = (&task.key, task.lease);
-        self.store
-            .add_records(&key.customer, key.request, &key.system, lease, asked_at, 0, records)
-            .await
-            .map_err(|e| e.to_string())?;
+        self.store.add_records(&task.key, task.lease, asked_at, 0, records).await.map_err(|e| e.to_string())?;
         let mut outcomes = exported.outcomes;
         if outcomes.is_empty() {
             outcomes.push(Outcome {

@@ -239,6 +239,10 @@ impl Connector for SqlConnector {
                 Action::LiftRestriction => restrict::mark(&mut acting, false).await?,
                 Action::Access => vec![Ok(()); subjects.len()],
             };
+            // We may have stood still since the lease was looked at.
+            if Instant::now() >= ctx.commit_before {
+                return Err(ConnectorError::Unavailable("its lease was no longer certain".to_owned()));
+            }
             tx.commit().await.map_err(failure)?;
             Ok(done)
         })

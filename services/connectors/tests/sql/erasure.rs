@@ -1,8 +1,9 @@
 //! Erasure as such: what goes, what stays, what is counted, how identifiers match.
 
-use quittance_connectors::{BatchContext, Connector as _, SubjectError};
+use quittance_connectors::{BatchContext, Connector as _, ConnectorError, SubjectError};
 use quittance_domain::{action::Action, identifier::IdentifierKind};
 use quittance_sql::Engine;
+use tokio::time::Instant;
 
 use crate::harness::{Db, carried_out, ctx, email, on_all_engines, read, refused, sets, subject, user};
 
@@ -18,6 +19,7 @@ on_all_engines!(
     confined_to_the_customer,
     a_key_that_the_column_cannot_hold,
     nothing_held,
+    nothing_is_changed_once_the_lease_is_uncertain,
     what_the_column_cannot_hold,
     yields,
 );
@@ -303,6 +305,21 @@ async fn nothing_held(db: &Db) {
     let sets = sets(&c, &ctx, alone).await;
     c.act(&ctx, alone, &sets).await.unwrap()[0].clone().unwrap();
     assert_eq!(read(&c, &ctx, alone, &sets).await, [Ok(vec!["*.* NOT_HELD 0".to_owned()])]);
+}
+
+/// Who stood still for longer than its lease finds somebody else's work done, and what came after it.
+async fn nothing_is_changed_once_the_lease_is_uncertain(db: &Db) {
+    w1(db).await;
+    let c = db.connector(&w1_map("mask"));
+    let subjects = [subject(&[email("c1@example.com")])];
+    let in_time = ctx(Action::Erasure);
+    let sets = sets(&c, &in_time, &subjects).await;
+    let late = BatchContext { commit_before: Instant::now(), ..in_time.clone() };
+    let refused = c.act(&late, &subjects, &sets).await.unwrap_err();
+    assert!(matches!(&refused, ConnectorError::Unavailable(why) if why.contains("lease")), "{refused}");
+    assert_eq!(crate::harness::found(&c, &in_time, &subjects).await[0].as_ref().unwrap().rows(), 14);
+    c.act(&in_time, &subjects, &sets).await.unwrap()[0].clone().unwrap();
+    assert!(crate::harness::found(&c, &in_time, &subjects).await[0].as_ref().unwrap().is_empty());
 }
 
 async fn what_the_column_cannot_hold(db: &Db) {

@@ -168,6 +168,7 @@ pub fn ctx(action: Action) -> BatchContext {
         now: NOW.parse::<Timestamp>().unwrap(),
         time_zone: "Europe/Amsterdam".to_owned(),
         time_limit: Duration::from_secs(30),
+        commit_before: tokio::time::Instant::now() + Duration::from_secs(600),
     }
 }
 

@@ -1,6 +1,7 @@
 //! `ConnectorService`: remote workers, on the same leases as the ones in this process.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -317,6 +318,7 @@ async fn upload(
     if !records.is_empty() || stored == 0 {
         store_page(app, &key, lease, &mut stored, &mut records).await?;
     }
+    app.store.finish_upload(&key, lease, app.now()).await?;
     Ok(v1::UploadRecordsResponse { record_count: u64::try_from(stored).unwrap_or_default() })
 }
 
@@ -329,7 +331,7 @@ async fn store_page(
 ) -> ApiResult<()> {
     let page = std::mem::take(records);
     let count = i64::try_from(page.len()).unwrap_or(i64::MAX);
-    app.store.add_records(&key.customer, key.request, &key.system, lease, app.now(), *stored, page).await?;
+    app.store.upload_records(key, lease, app.now(), *stored, page).await?;
     *stored += count;
     Ok(())
 }
@@ -425,9 +427,18 @@ async fn report(app: &App, request: Request<v1::ReportOutcomesRequest>) -> ApiRe
     for (customer, sent) in by_customer(sent) {
         let actions = app.store.actions(&customer, &sent.iter().map(|(request, ..)| *request).collect()).await?;
         let mut own = Vec::with_capacity(sent.len());
+        let exports = |request| actions.get(request) == Some(&Action::Access);
+        let exporting: Vec<_> = sent.iter().filter(|(r, ..)| exports(r)).map(|(r, lease, ..)| (*r, *lease)).collect();
+        let uploaded = match exporting.is_empty() {
+            true => HashMap::new(),
+            false => app.store.uploaded(&customer, &system.id, &exporting).await?,
+        };
         for (request, lease, result, field) in sent {
             let action = actions.get(&request).ok_or(ApiError::NotFound("the request"))?;
             let result = result_from(app, &caller, &system, *action, result, &field)?;
+            if let (ReportResult::Done(done), Some(uploaded)) = (&result, uploaded.get(&request)) {
+                check_uploaded(done, *uploaded, &format!("{field}.done.outcomes"))?;
+            }
             own.push(Report { request, lease, result });
         }
         reports.push((customer, own));
@@ -439,6 +450,18 @@ async fn report(app: &App, request: Request<v1::ReportOutcomesRequest>) -> ApiRe
     }
     app.dispatch.wake();
     Ok(v1::ReportOutcomesResponse { lost })
+}
+
+/// What an access exports is in its package, or it was not exported (I5).
+fn check_uploaded(done: &Confirmation, uploaded: bool, field: &str) -> ApiResult<()> {
+    let exported = done.outcomes.iter().any(|outcome| outcome.outcome == OutcomeKind::Exported);
+    match (exported, uploaded) {
+        (true, false) => {
+            Err(ApiError::field(field, "EXPORTED, and no upload of records was finished under this lease"))
+        }
+        (false, true) => Err(ApiError::field(field, "records were uploaded under this lease, and none is EXPORTED")),
+        _ => Ok(()),
+    }
 }
 
 fn result_from(

@@ -130,6 +130,8 @@ async fn ask(
         now: app.now(),
         time_zone: agreement.time_zone.clone(),
         time_limit: TIME_LIMIT,
+        // It changes nothing.
+        commit_before: Instant::now(),
     };
     let subject = Subject { identifiers, pseudonym: String::new(), corrections, identifier_changes };
     let connector = match app.connectors.get(system, i64::from(system.map_version)).await {

@@ -180,7 +180,7 @@ async fn request_of(t: &TestStore, acme: &Customer, systems: [&SystemId; 2], per
         let task = claim_one(t, system, at(3)).await;
         t.save_match_sets(system, at(3), &[(&task, format!("rows-of-{person}").into_bytes())]).await.unwrap();
         let records = vec![(format!("record-of-{person}").into_bytes(), false)];
-        t.add_records(&acme.id, id, system, task.lease, at(3), 0, records).await.unwrap();
+        t.add_records(&task.key, task.lease, at(3), 0, records).await.unwrap();
         if close || system == shop {
             assert!(acme.report(&task, at(4), done(system)).await.is_empty());
         }

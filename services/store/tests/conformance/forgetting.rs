@@ -84,7 +84,7 @@ async fn closed(t: &TestStore, acme: &Customer, crm: &SystemId, person: &str, no
     let task = claim_one(t, crm, now).await;
     t.save_match_sets(crm, now, &[(&task, format!("rows of {person}").into_bytes())]).await.unwrap();
     let record = vec![(format!("record of {person}").into_bytes(), false)];
-    t.add_records(&acme.id, id, crm, task.lease, now, 0, record).await.unwrap();
+    t.add_records(&task.key, task.lease, now, 0, record).await.unwrap();
     assert!(acme.report(&task, now, done(crm)).await.is_empty());
     id
 }
@@ -360,7 +360,7 @@ pub async fn a_package_of_any_size_is_forgotten(t: &TestStore) {
     let task = claim_one(t, &crm, at(1)).await;
     for page in 0..9_i64 {
         let records = (0..5_000).map(|_| (b"record".to_vec(), false)).collect();
-        t.add_records(&acme.id, id, &crm, task.lease, at(2), page * 5_000, records).await.unwrap();
+        t.add_records(&task.key, task.lease, at(2), page * 5_000, records).await.unwrap();
     }
     acme.report(&task, at(3), done(&crm)).await;
     t.ask_for_rotation().await.unwrap();

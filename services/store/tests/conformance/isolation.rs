@@ -82,7 +82,7 @@ async fn neighbours(t: &TestStore) -> Neighbours {
     let held = bolt.instruct(at(1), erasure("siu")).await;
     let exported = lease(access("exported")).await;
     let request = exported.key.request;
-    t.add_records(&bolt.id, request, &crm, exported.lease, at(2), 0, vec![(b"{}".to_vec(), true)]).await.unwrap();
+    t.add_records(&exported.key, exported.lease, at(2), 0, vec![(b"{}".to_vec(), true)]).await.unwrap();
     bolt.report(&exported, at(3), done(&crm)).await;
     let failed = lease(erasure("failed")).await;
     bolt.report(&failed, at(3), attention()).await;
@@ -169,7 +169,7 @@ pub async fn with_one_customers_id_nothing_of_anothers_is_changed(t: &TestStore)
             t.extend_request(&acme.id, id, day(90), "customers/acme", "no", now).await,
             t.retry_task(&key, "operators/kim", now, &as_is).await,
             t.resolve_task(&key, confirmation(crm, OutcomeKind::Unconfirmed), "operators/kim", now).await,
-            t.add_records(&acme.id, id, crm, n.running.lease, now, 0, vec![(b"{}".to_vec(), false)]).await,
+            t.add_records(&key, n.running.lease, now, 0, vec![(b"{}".to_vec(), false)]).await,
         ];
         for (call, result) in refused.into_iter().enumerate() {
             assert!(matches!(result, Err(StoreError::NotFound(_))), "call {call}: {result:?}");

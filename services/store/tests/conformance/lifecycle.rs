@@ -366,7 +366,7 @@ pub async fn what_is_not_there_is_not_found(t: &TestStore) {
         t.retry_task(&key, "operators/kim", at(1), &as_is).await,
         t.resolve_task(&key, confirmation(&crm, OutcomeKind::Unconfirmed), "operators/kim", at(1)).await,
         t.task_system(&key).await.map(|_| ()),
-        t.add_records(&acme.id, id, &crm, 1, at(1), 0, vec![(b"{}".to_vec(), false)]).await,
+        t.add_records(&key, 1, at(1), 0, vec![(b"{}".to_vec(), false)]).await,
         t.package_records(&acme.id, id, ("", 0), true, 10).await.map(|_| ()),
     ];
     for (n, result) in results.into_iter().enumerate() {

@@ -1,12 +1,19 @@
 //! Reading: pages, filters, cursors; and values that come back as they went in, on both engines alike.
 
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
 use quittance_domain::{
     Timestamp,
     action::{Action, InstructionKind, RestrictionGround},
+    identifier::IdentifierKind::Email,
     ids::RequestId,
     request::RequestState,
 };
 use quittance_store::{ChangeCursor, Intake, RequestFilter};
+use tokio::time::{sleep, timeout};
 
 use crate::{harness::TestStore, world::*};
 
@@ -327,4 +334,31 @@ pub async fn a_system_comes_back_as_it_was_registered(t: &TestStore) {
     let (row, task) = (acme.request(id).await, acme.task(id, &sent.id).await);
     let grace = row.due_at.duration_since(task.latest_start_at.unwrap());
     assert_eq!(grace.as_secs(), 30 * 86_400, "counted back from the due date");
+}
+
+/// Intake and confirmations share a lock on what a new system changes, and under load there is always one of them.
+pub async fn a_system_is_registered_while_others_never_let_go(t: &TestStore) {
+    if !t.is_postgres() {
+        // One writer at a time, in the order in which they come.
+        return;
+    }
+    let under_way = AtomicBool::new(true);
+    let sharers = async |delay: u64| {
+        let pool = t.raw_pool();
+        sleep(Duration::from_millis(delay)).await;
+        while under_way.load(Ordering::Relaxed) {
+            let mut tx = pool.begin().await.unwrap();
+            tx.fetch_one("SELECT key_epoch FROM deployment WHERE id = 1 FOR SHARE", vec![]).await.unwrap();
+            sleep(Duration::from_millis(100)).await;
+            tx.commit().await.unwrap();
+        }
+    };
+    let registered = async {
+        sleep(Duration::from_millis(200)).await;
+        let done = timeout(Duration::from_secs(10), register(t, "late", &[Email], &[])).await;
+        under_way.store(false, Ordering::Relaxed);
+        done
+    };
+    let (.., registered) = tokio::join!(sharers(0), sharers(35), sharers(70), registered);
+    assert_eq!(registered.unwrap().as_str(), "late");
 }

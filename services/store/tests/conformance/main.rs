@@ -225,6 +225,7 @@ suite! {
             a_request_comes_back_as_it_was_instructed,
             ids_are_listed_in_the_order_of_their_bytes,
             a_system_comes_back_as_it_was_registered,
+            a_system_is_registered_while_others_never_let_go,
         }
         liveness {
             every_schedule_ends_with_all_confirmed_in_order,
@@ -260,6 +261,7 @@ suite! {
         }
         packages {
             records_come_back_in_their_order,
+            an_upload_counts_when_it_is_whole,
             large_records_make_small_pages,
             records_are_refused_under_a_lost_lease,
             a_second_upload_replaces_the_first,

@@ -8,7 +8,7 @@ use crate::{harness::TestStore, world::*};
 
 async fn add(t: &TestStore, task: &LeasedTask, now: i64, first: i64, records: &[(&str, bool)]) -> StoreResult<()> {
     let records = records.iter().map(|(record, third)| (record.as_bytes().to_vec(), *third)).collect();
-    t.add_records(&task.key.customer, task.key.request, &task.key.system, task.lease, at(now), first, records).await
+    t.add_records(&task.key, task.lease, at(now), first, records).await
 }
 
 /// All pages of two records each.
@@ -43,6 +43,32 @@ pub async fn records_come_back_in_their_order(t: &TestStore) {
     assert_eq!(read(t, &acme, id, true).await, expected);
     let package = t.package(&acme.id, id).await.unwrap();
     assert_eq!((package.records, package.third_party, package.released_at), (24, 0, None));
+}
+
+/// An upload that was cut counts for nothing, and one that stood still writes nothing once its task is confirmed.
+pub async fn an_upload_counts_when_it_is_whole(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = acme.instruct(at(1), access("mara")).await;
+    let task = claim_one(t, &crm, at(2)).await;
+    let page = |texts: &[&str]| texts.iter().map(|text| (text.as_bytes().to_vec(), false)).collect::<Vec<_>>();
+    let leases = [(id, task.lease), (id, task.lease + 1)];
+    let uploaded = async || t.uploaded(&acme.id, &crm, &leases).await.unwrap();
+    t.upload_records(&task.key, task.lease, at(3), 0, page(&["cut"])).await.unwrap();
+    assert_eq!(uploaded().await, [(id, false)].into());
+    t.upload_records(&task.key, task.lease, at(3), 0, page(&["a", "b"])).await.unwrap();
+    t.upload_records(&task.key, task.lease, at(3), 2, page(&["c"])).await.unwrap();
+    assert_eq!(uploaded().await, [(id, false)].into());
+    t.finish_upload(&task.key, task.lease, at(3)).await.unwrap();
+    assert_eq!(uploaded().await, [(id, true)].into());
+    acme.report(&task, at(4), done(&crm)).await;
+    let late = t.upload_records(&task.key, task.lease, at(4), 0, page(&["late"])).await;
+    assert_eq!(late.unwrap_err(), StoreError::LeaseLost);
+    assert_eq!(t.finish_upload(&task.key, task.lease, at(4)).await.unwrap_err(), StoreError::LeaseLost);
+    let expected = ["a", "b", "c"].iter().enumerate();
+    let expected: Vec<_> =
+        expected.map(|(n, text)| (crm.clone(), i64::try_from(n).unwrap(), (*text).to_owned())).collect();
+    assert_eq!(read(t, &acme, id, true).await, expected);
+    assert!(uploaded().await.is_empty());
 }
 
 pub async fn large_records_make_small_pages(t: &TestStore) {

@@ -45,7 +45,7 @@ async fn fill(t: &TestStore) -> Vec<String> {
     let remote = vec![(id, task.lease, b"matchset-quagga-remote".to_vec())];
     t.save_remote_match_sets(&acme.id, &shop, at(6), remote).await.unwrap();
     let records = vec![(b"record-of-quagga".to_vec(), false), (b"record-of-quagga-others".to_vec(), true)];
-    t.add_records(&acme.id, id, &shop, task.lease, at(6), 0, records).await.unwrap();
+    t.add_records(&task.key, task.lease, at(6), 0, records).await.unwrap();
     acme.report(&task, at(7), done(&shop)).await;
     // One in work, and one that is cancelled, too.
     acme.instruct(at(8), erasure("quagga.second")).await;
@@ -157,7 +157,7 @@ pub async fn without_its_key_nothing_opens_and_nothing_is_lost(t: &mut TestStore
     assert_eq!((task.state, task.reason.as_str()), (TaskState::Pending, "KEY_MISSING"));
     missing(acme.authorise(awaiting, at(2)).await.unwrap_err());
     let records = vec![(b"{}".to_vec(), false)];
-    missing(t.add_records(&acme.id, id, &crm, 1, at(2), 0, records).await.unwrap_err());
+    missing(t.add_records(&acme.key(id, &crm), 1, at(2), 0, records).await.unwrap_err());
     missing(acme.take_once(at(3), vec![erasure("siu")]).await.map(|_| ()).unwrap_err());
     assert_eq!(acme.request(id).await.id, id);
     // Back, it is used at once.
