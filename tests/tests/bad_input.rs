@@ -278,7 +278,7 @@ async fn states_allow_only_what_they_allow() {
     };
     let refused = s.acme.evidence().get_certificate(certificate(&done.name, "de")).await;
     assert_refused(refused, Code::InvalidArgument, "INVALID_FIELD", "document_language");
-    let statement = v1::GetInterimStatementRequest { name: done.name };
+    let statement = v1::GetInterimStatementRequest { name: done.name, ..Default::default() };
     let statement = s.acme.evidence().get_interim_statement(statement).await.unwrap().into_inner();
     assert!(statement.open_systems.is_empty());
 }

@@ -91,7 +91,7 @@ async fn late_requests_are_seen(store: StoreKind) {
     let first = std::fs::read(&file).unwrap();
     assert!(save(&["--at-deadline", file.to_str().unwrap()]).0);
     assert_eq!(std::fs::read(&file).unwrap(), first, "the same ever after");
-    let ask = v1::GetInterimStatementRequest { name: far.name.clone() };
+    let ask = v1::GetInterimStatementRequest { name: far.name.clone(), ..Default::default() };
     let in_time = acme.evidence().get_interim_statement(ask).await.unwrap().into_inner();
     assert!(in_time.deadline_statement.is_empty() && in_time.deadline_statement_time.is_none());
 

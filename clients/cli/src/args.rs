@@ -85,9 +85,9 @@ pub enum Command {
     /// What the systems confirmed.
     #[command(subcommand)]
     Confirmations(commands::evidence::Command),
-    /// How a request stands at this moment: what is confirmed, what is open and why.
+    /// How a request stands at this moment: what is confirmed, what is open and why. Of one that was declined or cancelled: what was done.
     InterimStatement(commands::evidence::InterimStatement),
-    /// Checks a certificate or an interim statement, offline: neither the service nor a token is needed.
+    /// Checks a certificate or a statement, offline: neither the service nor a token is needed.
     #[command(after_help = commands::verify::HELP)]
     Verify(commands::verify::Verify),
     /// The log under the certificates.

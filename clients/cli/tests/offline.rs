@@ -75,15 +75,21 @@ fn a_good_certificate_is_verified_with_the_key_alone_and_the_rest_is_told() {
 }
 
 #[test]
-fn an_interim_statement_is_called_so_in_json_too() {
-    let folder = Folder::new();
-    let file = folder.put("statement.json", &proven::file(sample::interim()));
-    let output = quittance(&["verify", &file, "--key", &vkey(7), "--output", "json"]);
-    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
-    let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&verdict["verdict"], &verdict["document"]), (&"verified".into(), &"interim statement".into()));
-    assert_eq!((&verdict["customer"], &verdict["state"]), (&"acme".into(), &"INTERIM".into()));
-    assert!(verdict["checked"].as_array().unwrap().len() > 4 && verdict["not_checked"].as_array().unwrap().len() > 4);
+fn a_statement_is_called_what_it_is_in_json_too() {
+    for (statement, called, state) in [
+        (sample::interim(), "interim statement", "INTERIM"),
+        (sample::declined(), "statement of what was done", "DECLINED"),
+    ] {
+        let folder = Folder::new();
+        let file = folder.put("statement.json", &proven::file(statement));
+        let output = quittance(&["verify", &file, "--key", &vkey(7), "--output", "json"]);
+        assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+        let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&verdict["verdict"], &verdict["document"]), (&"verified".into(), &called.into()));
+        assert_eq!((&verdict["customer"], &verdict["state"]), (&"acme".into(), &state.into()));
+        let lines = |of: &str| verdict[of].as_array().unwrap().len();
+        assert!(lines("checked") > 4 && lines("not_checked") > 4);
+    }
 }
 
 #[test]

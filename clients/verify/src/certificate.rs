@@ -1,4 +1,4 @@
-//! A whole certificate, or an interim statement: from the file's bytes to what can be relied on.
+//! A whole certificate, or a statement of a request that is not complete: from the file's bytes to what can be relied on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,7 +61,7 @@ pub enum Failure {
     Opening(#[from] OpeningFault),
 }
 
-/// Verifies a certificate or an interim statement against the keys and witnesses of the policy. The keys that stand in the file are a
+/// Verifies a certificate or a statement against the keys and witnesses of the policy. The keys that stand in the file are a
 /// hint for finding the right one: none of them is believed.
 pub fn verify_certificate(file: &[u8], policy: &Policy) -> Result<Report, Failure> {
     let trusted: Vec<TrustedKey> = policy.log().keys().iter().map(TrustedKey::from).collect();
@@ -77,6 +77,7 @@ pub fn verify_certificate(file: &[u8], policy: &Policy) -> Result<Report, Failur
 
     let kind = match consistent.state {
         CertifiedState::Interim => DocumentKind::InterimStatement,
+        CertifiedState::Declined | CertifiedState::Cancelled => DocumentKind::ClosingStatement,
         CertifiedState::Completed | CertifiedState::CompletedWithExceptions => DocumentKind::Certificate,
     };
     let mut checked = vec![Fact::Canonical];

@@ -10,12 +10,14 @@ use quittance_ledger::{
 
 use crate::tlog_proof::write_time;
 
-/// What kind of file it is. The format is one: which of the two it is follows from its entries.
+/// What kind of file it is. The format is one: which of these it is follows from its entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DocumentKind {
     Certificate,
     /// The request was open when it was issued.
     InterimStatement,
+    /// The request was declined or cancelled: what had been done before.
+    ClosingStatement,
 }
 
 /// A file that was verified. It holds its words as well: nothing else of the file needs to be read.
@@ -73,6 +75,7 @@ impl fmt::Display for DocumentKind {
         f.write_str(match self {
             Self::Certificate => "certificate",
             Self::InterimStatement => "interim statement",
+            Self::ClosingStatement => "statement of what was done",
         })
     }
 }

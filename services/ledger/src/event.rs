@@ -207,6 +207,7 @@ const VERSION: u8 = 1;
 
 impl Event {
     pub const INSTRUCTED: &str = "instructed";
+    pub const PLANNED: &str = "planned";
     pub const CONFIRMED: &str = "confirmed";
     const KEY_DESTROYED: &str = "key_destroyed";
     const REPLAYED: &str = "replayed";
@@ -219,7 +220,7 @@ impl Event {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Instructed { .. } => Self::INSTRUCTED,
-            Self::Planned { .. } => "planned",
+            Self::Planned { .. } => Self::PLANNED,
             Self::Authorised { .. } => "authorised",
             Self::Objected { .. } => "objected",
             Self::Extended { .. } => "extended",

@@ -14,7 +14,7 @@ use quittance_domain::{
     task::TaskState,
 };
 use quittance_ledger::{
-    Hex,
+    Event, Hex, RecordedEvent,
     certificate::{
         AgreementTerms, CertificateInput, Customer, EntryOpening, Issuer, LogKeys, OpenTask, SubjectOpening,
         SystemDescription, TrustedKey, WitnessKey, issue, open,
@@ -52,10 +52,10 @@ pub async fn certificate(app: &App, customer: &CustomerId, id: RequestId) -> Api
         None => None,
     };
     let (request, tasks) = app.store.request(customer, id).await?;
-    if !matches!(request.state, RequestState::Completed | RequestState::CompletedWithExceptions) {
+    if !is_complete(&request) {
         return Err(match request.state {
             RequestState::Declined | RequestState::Cancelled => ApiError::WrongState(
-                "the request was declined or cancelled, and has no certificate: ListConfirmations tells what had been done before".to_owned(),
+                "the request was declined or cancelled, and has no certificate: GetInterimStatement states what had been done before".to_owned(),
             ),
             _ => ApiError::CertificateNotIssued,
         });
@@ -79,6 +79,10 @@ pub async fn certificate(app: &App, customer: &CustomerId, id: RequestId) -> Api
     Ok(stands.content)
 }
 
+const fn is_complete(request: &RequestRow) -> bool {
+    matches!(request.state, RequestState::Completed | RequestState::CompletedWithExceptions)
+}
+
 fn is_by_revoked_key(app: &App, file: &[u8]) -> ApiResult<bool> {
     let revoked = app.evidence.keys.revoked().map_err(|e| ApiError::Internal(format!("the log's keys: {e}")))?;
     if revoked.is_empty() {
@@ -88,9 +92,13 @@ fn is_by_revoked_key(app: &App, file: &[u8]) -> ApiResult<bool> {
     Ok(open(file, &revoked).is_ok())
 }
 
-/// How a request stands, signed. `None`: the log does not cover its entries yet, or is halted.
+/// How a request stands, or, of one that was declined or cancelled, what had been done; signed. `None`: the log does not cover its entries
+/// yet, or is halted; or the request is complete, and has a certificate.
 pub async fn interim(app: &App, customer: &CustomerId, id: RequestId) -> ApiResult<Option<Vec<u8>>> {
     let (request, tasks) = app.store.request(customer, id).await?;
+    if is_complete(&request) {
+        return Ok(None);
+    }
     sign(app, customer, &request, &tasks, request.closed_at).await
 }
 
@@ -154,8 +162,8 @@ pub async fn sign(
             window_days: agreement.window_days,
             time_zone: agreement.time_zone.clone(),
         },
-        systems: systems(app, tasks).await?,
-        open: open_tasks(request, tasks),
+        systems: systems(app, &entries).await?,
+        open: open_tasks(tasks),
         entries,
         log: LogKeys {
             origin: app.evidence.keys.origin().as_str().to_owned(),
@@ -205,20 +213,26 @@ async fn openings(
     Ok(Some((openings, witnesses)))
 }
 
-async fn systems(app: &App, tasks: &[TaskRow]) -> ApiResult<BTreeMap<SystemId, SystemDescription>> {
+/// All that were planned, by the log: of a request that was declined or cancelled, what had not begun is no task any more.
+async fn systems(app: &App, entries: &[EntryOpening]) -> ApiResult<BTreeMap<SystemId, SystemDescription>> {
     let topology = app.topology.get().await?;
     let mut systems = BTreeMap::new();
-    for task in tasks {
-        let system = topology.system(&task.system).ok_or(ApiError::NotFound("a planned system"))?;
-        systems.insert(task.system.clone(), SystemDescription::from(&system.registration));
+    for entry in entries.iter().filter(|entry| entry.kind == Event::PLANNED) {
+        let read = RecordedEvent::read(entry.payload.as_bytes());
+        let Event::Planned { systems: planned, .. } =
+            read.map_err(|e| ApiError::Internal(format!("an entry of the log: {e}")))?.event
+        else {
+            continue;
+        };
+        for planned in planned {
+            let system = topology.system(&planned.system).ok_or(ApiError::NotFound("a planned system"))?;
+            systems.insert(planned.system, SystemDescription::from(&system.registration));
+        }
     }
     Ok(systems)
 }
 
-fn open_tasks(request: &RequestRow, tasks: &[TaskRow]) -> BTreeMap<SystemId, OpenTask> {
-    if request.closed_at.is_some() {
-        return BTreeMap::new();
-    }
+fn open_tasks(tasks: &[TaskRow]) -> BTreeMap<SystemId, OpenTask> {
     let open = tasks.iter().filter(|task| task.state != TaskState::Confirmed);
     open.map(|task| (task.system.clone(), OpenTask { state: task.state, reason: task.reason.clone() })).collect()
 }

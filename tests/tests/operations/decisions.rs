@@ -1,15 +1,21 @@
 //! `DeclineRequest` and `ObjectToRequest`: what waits for the customer's word, and what it says.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant, SystemTime},
+};
 
-use quittance_api::v1;
+use quittance_api::v1::{self, task_report};
 use quittance_client::Client;
+use quittance_ledger::certificate::{CertifiedState, DecisionKind, NotProcessedCause};
 use quittance_sql::Engine;
 use quittance_tests::{
     StoreKind,
     app_database::{CRM_MAP, email},
+    certificates::{check, keys},
     deployment::binary,
-    scenario::{assert_refused, by_email, completed, create, get, new_id},
+    scenario::{assert_refused, by_email, completed, create, get, lease_one, new_id},
 };
 use tonic::{Code, Status};
 
@@ -158,6 +164,96 @@ async fn what_we_object_to_waits_for_the_customers_word_sqlite() {
 #[tokio::test]
 async fn what_we_object_to_waits_for_the_customers_word_postgres() {
     what_we_object_to_waits_for_the_customers_word(StoreKind::Postgres).await;
+}
+
+/// Statements with what had been done before the customer said no, or took it back, checked by nothing but the file and the log's key.
+async fn what_ended_before_its_end_is_stated(store: StoreKind) {
+    let s = Scene::on(store, &[]).await;
+    for system in ["lab", "mail", "print"] {
+        s.register_remote(system).await;
+    }
+    let [lab, mail] = ["lab", "mail"].map(|system| s.deployment.connector_token(system));
+    let (lab, mail) = (s.deployment.client(&lab).await, s.deployment.client(&mail).await);
+    let request = create(&s.acme, by_email(v1::Action::Erasure, email(1))).await.unwrap();
+    // One has done it, one has the task and has not said so, and the third has not begun.
+    let done = lease_one(&lab, "lab").await;
+    lease_one(&mail, "mail").await;
+    confirm(&lab, "lab", done).await;
+    object(&s.operator, &request.name, "tax law says to keep this").await.unwrap();
+    decline(&s.acme, &request.name, "you are right").await.unwrap();
+
+    let stated = statement(&s.acme, &request.name).await;
+    assert_eq!(stated.open_systems.iter().map(|o| o.system.as_str()).collect::<Vec<_>>(), ["systems/mail"]);
+    assert!(stated.document.starts_with(b"%PDF-"));
+    let said = check(&stated.statement, &keys(&s.deployment)).statement;
+    assert_eq!(said.state, CertifiedState::Declined);
+    let acted = said.systems.iter().filter(|s| s.confirmation.is_some()).map(|s| s.id.as_str());
+    assert_eq!(acted.collect::<Vec<_>>(), ["lab"]);
+    let not: Vec<_> = said.not_processed.iter().map(|n| (n.system.as_str(), n.cause)).collect();
+    let backups = ("lab", NotProcessedCause::InBackups);
+    assert_eq!(not, [backups, ("mail", NotProcessedCause::Open), ("print", NotProcessedCause::NotBegun)]);
+    let why: Vec<_> = said.decisions.iter().map(|d| (d.what, d.by.as_str(), d.reason.as_str())).collect();
+    let objected = (DecisionKind::Objected, "operator/ops", "tax law says to keep this");
+    assert_eq!(why, [objected, (DecisionKind::Declined, "customer/acme/erp", "you are right")]);
+
+    // One that was taken back before anything had run, and one that never became an instruction.
+    let cancelled = create(&s.acme, by_email(v1::Action::Erasure, email(2))).await.unwrap();
+    let cancel = v1::CancelRequestRequest { name: cancelled.name.clone(), reason: "a mistake".to_owned() };
+    s.acme.requests().cancel_request(cancel).await.unwrap();
+    let said = check(&statement(&s.acme, &cancelled.name).await.statement, &keys(&s.deployment)).statement;
+    assert_eq!((said.state, said.not_processed.len()), (CertifiedState::Cancelled, 3));
+    assert!(said.not_processed.iter().all(|n| n.cause == NotProcessedCause::NotBegun));
+    let referred = refer(&s.operator, by_email(v1::Action::Erasure, email(3))).await;
+    decline(&s.acme, &referred.name, "not ours").await.unwrap();
+    let said = check(&statement(&s.acme, &referred.name).await.statement, &keys(&s.deployment)).statement;
+    assert_eq!((said.state, said.systems.len(), said.decisions.len()), (CertifiedState::Declined, 0, 1));
+    let ask = v1::GetInterimStatementRequest { name: referred.name, ..Default::default() };
+    assert_refused(s.rival.evidence().get_interim_statement(ask).await, Code::NotFound, "NOT_FOUND", "");
+}
+
+#[tokio::test]
+async fn what_ended_before_its_end_is_stated_sqlite() {
+    what_ended_before_its_end_is_stated(StoreKind::Sqlite).await;
+}
+
+#[tokio::test]
+async fn what_ended_before_its_end_is_stated_postgres() {
+    what_ended_before_its_end_is_stated(StoreKind::Postgres).await;
+}
+
+async fn confirm(worker: &Client, system: &str, task: v1::LeasedTask) {
+    let outcome = v1::Outcome {
+        collection: "files".to_owned(),
+        category: "file".to_owned(),
+        outcome: v1::OutcomeKind::Erased.into(),
+        grade: v1::Grade::Executed.into(),
+        count: 2,
+        ..v1::Outcome::default()
+    };
+    let evidence = v1::Evidence {
+        kind: v1::EvidenceKind::SystemReport.into(),
+        time: Some(SystemTime::now().into()),
+        ..v1::Evidence::default()
+    };
+    let result = task_report::Result::Done(v1::TaskDone { outcomes: vec![outcome], evidence: Some(evidence) });
+    let lease = v1::Lease { task: task.name, lease: task.lease };
+    let reports = vec![v1::TaskReport { lease: Some(lease), result: Some(result) }];
+    let report = v1::ReportOutcomesRequest { system: format!("systems/{system}"), reports };
+    assert!(worker.connectors().report_outcomes(report).await.unwrap().into_inner().lost.is_empty());
+}
+
+/// Once the log covers it.
+async fn statement(client: &Client, name: &str) -> v1::GetInterimStatementResponse {
+    let ask = v1::GetInterimStatementRequest { name: name.to_owned(), document_language: "en".to_owned() };
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let stated = client.evidence().get_interim_statement(ask.clone()).await.unwrap().into_inner();
+        if !stated.statement.is_empty() {
+            return stated;
+        }
+        assert!(Instant::now() < until, "no statement is issued");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Whoever waits for such a request would wait for ever, and is told so.

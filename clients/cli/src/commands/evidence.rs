@@ -1,9 +1,10 @@
 //! `quittance confirmations …` and `quittance interim-statement`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use quittance_api::v1;
+use quittance_ledger::certificate::FILE_BYTES_MAX;
 
 use crate::{
     args::Global,
@@ -35,9 +36,33 @@ pub struct InterimStatement {
     /// Also the signed file (`quittance verify` checks it), and where it goes.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Also the printable document of it (PDF/A), and where it goes.
+    #[arg(long, value_name = "FILE")]
+    document: Option<PathBuf>,
+    /// The document's.
+    #[arg(long, value_enum, default_value = "en", requires = "document")]
+    language: Language,
     /// The signed file that was issued by itself when the due time passed, and where it goes.
     #[arg(long, value_name = "FILE")]
     at_deadline: Option<PathBuf>,
+}
+
+/// Of a printable document.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Language {
+    En,
+    Nl,
+}
+
+impl Language {
+    /// As the contract has it; nothing where no document is wanted.
+    pub fn if_asked(self, document: Option<&Path>) -> String {
+        let code = match self {
+            Self::En => "en",
+            Self::Nl => "nl",
+        };
+        document.map(|_| code).unwrap_or_default().to_owned()
+    }
 }
 
 impl Named {
@@ -57,13 +82,21 @@ pub async fn run(command: Command, global: &Global, out: &mut Output) -> Done {
 }
 
 pub async fn interim_statement(asked: InterimStatement, global: &Global, out: &mut Output) -> Done {
-    let request = v1::GetInterimStatementRequest { name: asked.request.name()? };
+    let request = v1::GetInterimStatementRequest {
+        name: asked.request.name()?,
+        document_language: asked.language.if_asked(asked.document.as_deref()),
+    };
     let client = global.connect().await?;
-    let mut answer = client.evidence().get_interim_statement(request).await?.into_inner();
+    // As large as a statement may be, with the one of the due time, and with the document that has it attached.
+    let mut service = client.evidence().max_decoding_message_size(4 * FILE_BYTES_MAX);
+    let mut answer = service.get_interim_statement(request).await?.into_inner();
+    let none = "there is no signed statement: the request is complete (`quittance requests certificate`), or it is too early; ask again in a \
+                second";
     if let Some(path) = &asked.out {
-        let none = "there is no signed statement: all is confirmed, or the request was declined or cancelled (`quittance confirmations list` tells \
-                    what had been done), or it is too early; ask again in a second";
         files::write(path, &signed(std::mem::take(&mut answer.statement), none)?)?;
+    }
+    if let Some(path) = &asked.document {
+        files::write(path, &signed(std::mem::take(&mut answer.document), none)?)?;
     }
     if let Some(path) = &asked.at_deadline {
         let none = "none was issued by itself: the due time did not pass with something open";

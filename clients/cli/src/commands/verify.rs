@@ -25,7 +25,7 @@ Exit codes: 0 verified; 1 refused, with the reason; 2 wrong usage, or a file tha
 
 #[derive(Args)]
 pub struct Verify {
-    /// The certificate or interim statement; `-` is standard input.
+    /// The certificate or statement; `-` is standard input.
     #[arg(value_name = "CERTIFICATE")]
     file: PathBuf,
     /// The log's public key, or a file with it. More than one where the log's key was replaced.

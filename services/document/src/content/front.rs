@@ -22,7 +22,11 @@ impl Context<'_> {
     pub fn front(&self, flow: &mut Flow<'_>) -> Result<String, DocumentError> {
         let (t, said) = (self.texts, &self.certificate.statement);
         let action = self.language.action(said.request.action);
-        let heading = if self.is_interim() { t.interim_statement } else { t.certificate };
+        let heading = match said.state {
+            CertifiedState::Completed | CertifiedState::CompletedWithExceptions => t.certificate,
+            CertifiedState::Interim => t.interim_statement,
+            CertifiedState::Declined | CertifiedState::Cancelled => t.closing_statement,
+        };
         let title = fill(heading, &[("action", action.name)]);
         let width = CONTENT - CODE_SIDE - 18.0;
         let top = flow.y;
@@ -46,6 +50,8 @@ impl Context<'_> {
             (CertifiedState::CompletedWithExceptions, true) => t.result_exceptions_late,
             (CertifiedState::Interim, false) => t.result_open,
             (CertifiedState::Interim, true) => t.result_open_late,
+            (CertifiedState::Declined, _) => t.result_declined,
+            (CertifiedState::Cancelled, _) => t.result_cancelled,
         }
     }
 
@@ -55,6 +61,8 @@ impl Context<'_> {
             CertifiedState::Completed => t.intro_completed,
             CertifiedState::CompletedWithExceptions => t.intro_exceptions,
             CertifiedState::Interim => t.intro_interim,
+            CertifiedState::Declined => t.intro_declined,
+            CertifiedState::Cancelled => t.intro_cancelled,
         };
         let confirmed = said.systems.iter().filter(|s| s.confirmation.is_some()).count();
         let values = [

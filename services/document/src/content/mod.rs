@@ -7,7 +7,7 @@ mod systems;
 mod words;
 
 use quittance_domain::{outcome::Outcome, window};
-use quittance_ledger::certificate::{Certificate, CertifiedState, Opened, StatedTime, TimeSource};
+use quittance_ledger::certificate::{Certificate, Opened, StatedTime, TimeSource};
 
 use crate::{
     DocumentError,
@@ -50,10 +50,6 @@ pub fn lay_out<'f>(faces: &'f Faces, opened: &Opened, language: Language) -> Res
 }
 
 impl Context<'_> {
-    const fn is_interim(&self) -> bool {
-        matches!(self.certificate.statement.state, CertifiedState::Interim)
-    }
-
     /// Whose word a time is.
     fn source(&self, time: &StatedTime) -> String {
         match (time.by, &time.attested) {

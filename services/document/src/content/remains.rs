@@ -78,6 +78,7 @@ impl Context<'_> {
         let t = self.texts;
         match line.cause {
             NotProcessedCause::Open => t.not_processed_open.to_owned(),
+            NotProcessedCause::NotBegun => t.not_processed_not_begun.to_owned(),
             NotProcessedCause::InBackups => t.not_processed_backups.to_owned(),
             NotProcessedCause::ExpiresLater => {
                 let of = [("collection", self.named(&line.collection)), ("category", self.named(&line.category))];

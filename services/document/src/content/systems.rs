@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use quittance_domain::outcome::{Grade, Outcome, OutcomeKind};
-use quittance_ledger::certificate::{ConfirmationStatement, SystemStatement};
+use quittance_ledger::certificate::{CertifiedState, ConfirmationStatement, SystemStatement};
 
 use super::Context;
 use crate::{flow::Flow, language::fill, table::Column};
@@ -13,7 +13,8 @@ impl Context<'_> {
         let (t, systems) = (self.texts, &self.certificate.statement.systems);
         flow.heading(t.overview);
         if systems.is_empty() {
-            flow.paragraph(t.no_systems);
+            let is_open = self.certificate.statement.state == CertifiedState::Interim;
+            flow.paragraph(if is_open { t.no_systems } else { t.no_systems_ended });
             return;
         }
         flow.note(t.overview_note);
@@ -39,7 +40,10 @@ impl Context<'_> {
     }
 
     fn result_in_short(&self, system: &SystemStatement) -> String {
-        let Some(confirmation) = &system.confirmation else { return self.texts.open.to_owned() };
+        let t = self.texts;
+        let Some(confirmation) = &system.confirmation else {
+            return if system.open.is_some() { t.open } else { t.not_begun }.to_owned();
+        };
         let kinds: BTreeSet<OutcomeKind> = confirmation.outcomes.iter().map(|o| o.outcome).collect();
         kinds.into_iter().map(|kind| self.language.outcome(kind).name).collect::<Vec<_>>().join(", ")
     }
@@ -62,12 +66,15 @@ impl Context<'_> {
     fn open(&self, flow: &mut Flow<'_>, system: &SystemStatement) {
         let t = self.texts;
         let mut facts = vec![(t.planned, self.told(&system.planned))];
-        if let Some(open) = &system.open {
-            let state = self.language.task_state(open.state);
-            facts.push((t.open_state, format!("{}. {}", super::upper_first(state.name), state.meaning)));
-            if !open.reason.is_empty() {
-                facts.push((t.reason, open.reason.clone()));
+        match &system.open {
+            Some(open) => {
+                let state = self.language.task_state(open.state);
+                facts.push((t.open_state, format!("{}. {}", super::upper_first(state.name), state.meaning)));
+                if !open.reason.is_empty() {
+                    facts.push((t.reason, open.reason.clone()));
+                }
             }
+            None => facts.push((t.open_state, t.not_processed_not_begun.to_owned())),
         }
         flow.facts(&facts);
     }

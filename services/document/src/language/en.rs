@@ -28,6 +28,7 @@ pub static MONTHS: [&str; 12] = [
 pub static TEXTS: Texts = Texts {
     certificate: "Certificate: {action}",
     interim_statement: "Interim statement: {action}",
+    closing_statement: "Statement of what was done: {action}",
     intro_completed: "{processor}, the processor, certifies to {controller}, the controller, how the instruction named in section 1 \
                       was carried out (GDPR Art. 28(3)(e) and (h)). It was carried to {systems} systems, and each of them has \
                       confirmed what section 4 says.",
@@ -37,12 +38,22 @@ pub static TEXTS: Texts = Texts {
     intro_interim: "{processor}, the processor, states to {controller}, the controller, how the instruction named in section 1 \
                     stands (GDPR Art. 28(3)(e) and (h)). The request is open: {confirmed} of {systems} systems have confirmed. This \
                     is not a certificate of completion.",
+    intro_declined: "{processor}, the processor, states to {controller}, the controller, what had been done of the instruction named in section 1 \
+                     when the controller declined it (GDPR Art. 28(3)(e) and (h)). Of the {systems} systems that it was planned \
+                     for, {confirmed} confirmed what section 4 says; section 7 names where nothing was done. Why it ended is in section 8. \
+                     This is not a certificate of completion.",
+    intro_cancelled: "{processor}, the processor, states to {controller}, the controller, what had been done of the instruction named in section 1 \
+                      when the controller took it back (GDPR Art. 28(3)(e) and (h)). Of the {systems} systems that it was planned \
+                      for, {confirmed} confirmed what section 4 says; section 7 names where nothing was done. Why it ended is in section 8. \
+                      This is not a certificate of completion.",
     result_completed: "COMPLETED IN TIME",
     result_completed_late: "COMPLETED LATE",
     result_exceptions: "COMPLETED IN TIME, WITH EXCEPTIONS",
     result_exceptions_late: "COMPLETED LATE, WITH EXCEPTIONS",
     result_open: "OPEN",
     result_open_late: "OPEN, AND OVERDUE",
+    result_declined: "DECLINED",
+    result_cancelled: "CANCELLED",
     code_caption: "SHA-256 of the signed file",
     code_alternative: "QR code with the SHA-256 digest of the signed file: {digest}",
     instruction: "1. The instruction",
@@ -111,6 +122,7 @@ pub static TEXTS: Texts = Texts {
     planned: "Planned",
     open_state: "State",
     open: "not confirmed",
+    not_begun: "nothing was done",
     collection: "Collection",
     category: "Category",
     outcome: "Outcome",
@@ -126,12 +138,14 @@ pub static TEXTS: Texts = Texts {
     not_processed_note: "When this document was issued, beside what sections 5 and 6 say.",
     what: "What",
     not_processed_open: "The system has not confirmed",
+    not_processed_not_begun: "Nothing had begun when the request ended, and nothing was done",
     not_processed_expires: "Expires by itself: {collection}, {category}",
     not_processed_backups: "Backups may still hold it",
     not_processed_withheld: "Kept out of the package by the controller, since it concerns others (GDPR Art. 15(4)): {collection}, {category}; {count} records",
     none: "None.",
     everything: "all",
     no_systems: "No system is planned yet: the request awaits the controller's word.",
+    no_systems_ended: "No system had been planned when the request ended: nothing was done anywhere.",
     decided: "Made",
     decision: "Decision",
     by: "By",
@@ -164,8 +178,8 @@ pub static TEXTS: Texts = Texts {
     check_statement: "The statement follows from {entries} entries of an append-only log; the file holds each with the proof that the \
                       log has it. A check recomputes the statement from them and refuses the file if a single byte was altered.",
     check_alone: "On the processor's signature alone rest: when the file was issued and by whom; the names of the controller and of the \
-                  systems, their roles, countries and connections; the terms of the agreement; how the open tasks of an interim \
-                  statement stand; and the list of keys.",
+                  systems, their roles, countries and connections; the terms of the agreement; how tasks stand that are not \
+                  confirmed, and which had not begun when the request ended; and the list of keys.",
     check_prevails: "This document is for reading. Where it differs from the signed file, the file prevails.",
     page: "Page {page} of {pages}",
 };
@@ -310,5 +324,7 @@ pub const fn decision(kind: DecisionKind) -> &'static str {
         DecisionKind::Retried => "An operator had the task run again",
         DecisionKind::Resolved => "An operator resolved the task",
         DecisionKind::Reviewed => "The controller reviewed what also concerns others (GDPR Art. 15(4))",
+        DecisionKind::Declined => "The controller declined the request",
+        DecisionKind::Cancelled => "The controller took the request back",
     }
 }

@@ -28,6 +28,7 @@ pub static MONTHS: [&str; 12] = [
 pub static TEXTS: Texts = Texts {
     certificate: "Certificaat: {action}",
     interim_statement: "Tussentijdse verklaring: {action}",
+    closing_statement: "Verklaring van wat is gedaan: {action}",
     intro_completed: "{processor}, de verwerker, verklaart aan {controller}, de verwerkingsverantwoordelijke, hoe de in onderdeel 1 \
                       genoemde instructie is uitgevoerd (art. 28 lid 3 onder e en h AVG). De instructie is aan {systems} systemen \
                       gegeven, en elk daarvan heeft bevestigd wat onderdeel 4 vermeldt.",
@@ -38,12 +39,22 @@ pub static TEXTS: Texts = Texts {
     intro_interim: "{processor}, de verwerker, verklaart aan {controller}, de verwerkingsverantwoordelijke, hoe het staat met de in \
                     onderdeel 1 genoemde instructie (art. 28 lid 3 onder e en h AVG). Het verzoek is nog open: {confirmed} van de \
                     {systems} systemen hebben bevestigd. Dit is geen certificaat van voltooiing.",
+    intro_declined: "{processor}, de verwerker, verklaart aan {controller}, de verwerkingsverantwoordelijke, wat van de in onderdeel 1 genoemde \
+                     instructie was gedaan toen de verwerkingsverantwoordelijke haar afwees (art. 28 lid 3 onder e en h AVG). Van de {systems} systemen \
+                     waarvoor zij was gepland, bevestigden er {confirmed} wat onderdeel 4 vermeldt; onderdeel 7 noemt waar niets is gedaan. \
+                     Waarom het eindigde staat in onderdeel 8. Dit is geen certificaat van voltooiing.",
+    intro_cancelled: "{processor}, de verwerker, verklaart aan {controller}, de verwerkingsverantwoordelijke, wat van de in onderdeel 1 genoemde \
+                      instructie was gedaan toen de verwerkingsverantwoordelijke haar introk (art. 28 lid 3 onder e en h AVG). Van de {systems} systemen \
+                      waarvoor zij was gepland, bevestigden er {confirmed} wat onderdeel 4 vermeldt; onderdeel 7 noemt waar niets is gedaan. \
+                      Waarom het eindigde staat in onderdeel 8. Dit is geen certificaat van voltooiing.",
     result_completed: "OP TIJD VOLTOOID",
     result_completed_late: "TE LAAT VOLTOOID",
     result_exceptions: "OP TIJD VOLTOOID, MET UITZONDERINGEN",
     result_exceptions_late: "TE LAAT VOLTOOID, MET UITZONDERINGEN",
     result_open: "OPEN",
     result_open_late: "OPEN, EN TE LAAT",
+    result_declined: "AFGEWEZEN",
+    result_cancelled: "INGETROKKEN",
     code_caption: "SHA-256 van het ondertekende bestand",
     code_alternative: "QR-code met de SHA-256-waarde van het ondertekende bestand: {digest}",
     instruction: "1. De instructie",
@@ -112,6 +123,7 @@ pub static TEXTS: Texts = Texts {
     planned: "Gepland",
     open_state: "Stand",
     open: "niet bevestigd",
+    not_begun: "niets gedaan",
     collection: "Verzameling",
     category: "Categorie",
     outcome: "Uitkomst",
@@ -127,12 +139,14 @@ pub static TEXTS: Texts = Texts {
     not_processed_note: "Bij afgifte van dit document, naast wat de onderdelen 5 en 6 vermelden.",
     what: "Wat",
     not_processed_open: "Het systeem heeft niet bevestigd",
+    not_processed_not_begun: "Er was niets begonnen toen het verzoek eindigde, en er is niets gedaan",
     not_processed_expires: "Vervalt vanzelf: {collection}, {category}",
     not_processed_backups: "Reservekopie\u{eb}n kunnen het nog bevatten",
     not_processed_withheld: "Door de verantwoordelijke buiten het pakket gehouden, omdat het anderen betreft (art. 15 lid 4 AVG): {collection}, {category}; aantal gegevens: {count}",
     none: "Geen.",
     everything: "alle",
     no_systems: "Er is nog geen systeem gepland: het verzoek wacht op het woord van de verwerkingsverantwoordelijke.",
+    no_systems_ended: "Er was nog geen systeem gepland toen het verzoek eindigde: er is nergens iets gedaan.",
     decided: "Genomen",
     decision: "Beslissing",
     by: "Door",
@@ -168,7 +182,8 @@ pub static TEXTS: Texts = Texts {
                       bestand als er een enkele byte is gewijzigd.",
     check_alone: "Alleen op de handtekening van de verwerker berusten: wanneer het bestand is afgegeven en door wie; de namen van de \
                   verwerkingsverantwoordelijke en van de systemen, hun rollen, landen en koppelingen; de voorwaarden van de \
-                  overeenkomst; hoe de open taken van een tussentijdse verklaring staan; en de lijst van sleutels.",
+                  overeenkomst; hoe taken staan die niet zijn bevestigd, en welke niet waren begonnen toen het verzoek eindigde; en de \
+                  lijst van sleutels.",
     check_prevails: "Dit document is om te lezen. Waar het afwijkt van het ondertekende bestand, gaat het bestand voor.",
     page: "Pagina {page} van {pages}",
 };
@@ -332,5 +347,7 @@ pub const fn decision(kind: DecisionKind) -> &'static str {
         DecisionKind::Retried => "Een beheerder liet de taak opnieuw lopen",
         DecisionKind::Resolved => "Een beheerder handelde de taak af",
         DecisionKind::Reviewed => "De verantwoordelijke beoordeelde wat ook anderen betreft (art. 15 lid 4 AVG)",
+        DecisionKind::Declined => "De verantwoordelijke wees het verzoek af",
+        DecisionKind::Cancelled => "De verantwoordelijke trok het verzoek in",
     }
 }

@@ -148,6 +148,40 @@ fn an_interim_statement_says_so_and_names_what_is_open() {
 }
 
 #[test]
+fn what_was_declined_is_told_with_what_had_been_done_and_why_it_ended() {
+    for (language, facts) in [
+        (
+            Language::English,
+            [
+                "Statement of what was done: erasure of personal data",
+                "DECLINED",
+                "Of the 3 systems that it was planned for, 1 confirmed",
+                "Remote worker, data map 3 nothing was done",
+                "Nothing had begun when the request ended, and nothing was done",
+                "REQUEST_CLOSED",
+                "The controller declined the request customers/acme – You are right, we must keep it",
+            ],
+        ),
+        (
+            Language::Dutch,
+            [
+                "Verklaring van wat is gedaan: wissing van persoonsgegevens",
+                "AFGEWEZEN",
+                "Van de 3 systemen waarvoor zij was gepland, bevestigden er 1",
+                "niets gedaan",
+                "Er was niets begonnen toen het verzoek eindigde, en er is niets gedaan",
+                "REQUEST_CLOSED",
+                "De verantwoordelijke wees het verzoek af",
+            ],
+        ),
+    ] {
+        let (_, pdf) = rendered(sample::declined(), language);
+        is_sound(&pdf);
+        says(&text(&pdf), &facts);
+    }
+}
+
+#[test]
 fn it_can_be_had_in_dutch() {
     let (_, pdf) = rendered(sample::rich(), Language::Dutch);
     is_sound(&pdf);

@@ -21,7 +21,7 @@ pub const BY_SIGNATURE_ALONE: &[&str] = &[
     "the customer's names",
     "when the agreement was signed, its window and its time zone",
     "the systems' display names, roles, countries and kinds of connector",
-    "how the open tasks of an interim statement stand",
+    "how tasks stand that are not confirmed, and which had not begun when the request was declined or cancelled",
     "the key history and the witnesses' keys",
 ];
 

@@ -84,6 +84,8 @@ struct Collected {
     planned: BTreeMap<SystemId, BTreeMap<u32, StatedTime>>,
     confirmed: BTreeMap<SystemId, (Confirmation, ConfirmationStatement)>,
     completed: Option<(RequestState, StatedTime, bool)>,
+    /// Declined or cancelled, and when.
+    closed: Option<(CertifiedState, Timestamp)>,
     /// Once the package was reviewed.
     withheld: Option<Vec<Withheld>>,
 }
@@ -251,7 +253,17 @@ impl Collected {
                     return Err(entry.fault(EntryFault::SecondReview));
                 }
             }
-            Event::Closed { .. } => return Err(CertificateFault::Closed),
+            Event::Closed { state, by, reason, at_us } => {
+                let (state, what) = match state {
+                    RequestState::Declined => (CertifiedState::Declined, DecisionKind::Declined),
+                    RequestState::Cancelled => (CertifiedState::Cancelled, DecisionKind::Cancelled),
+                    _ => return Err(entry.fault(EntryFault::ClosingState)),
+                };
+                self.decide(entry, what, *at_us, by, None, reason)?;
+                if self.closed.replace((state, entry.asserted(*at_us)?.at)).is_some() {
+                    return Err(entry.fault(EntryFault::SecondClosing));
+                }
+            }
             // Of the customer, whatever id it bears.
             Event::KeyDestroyed { .. } => return Err(entry.fault(EntryFault::OtherRequest)),
             Event::Replayed { .. } => return Err(entry.fault(EntryFault::NoRequest)),
@@ -289,7 +301,8 @@ impl Collected {
         let due = due.unwrap_or(&first_due).clone();
         let state = self.state()?;
         self.check_late(due.at)?;
-        let late = self.completed.as_ref().map_or(sources.issued_at > due.at, |(.., late)| *late);
+        let ended = self.closed.map_or(sources.issued_at, |(_, at)| at);
+        let late = self.completed.as_ref().map_or(ended > due.at, |(.., late)| *late);
         let dates = Dates {
             subject_asked: self.subject_asked.take(),
             subject_informed: self.subject_informed.take(),
@@ -302,7 +315,7 @@ impl Collected {
             late,
         };
         let (holds, exceptions) = (self.holds(), self.exceptions());
-        let not_processed = self.not_processed(request.action, sources.issued_at);
+        let not_processed = self.not_processed(request.action, sources);
         let decisions = std::mem::take(&mut self.decisions);
         let systems = self.systems(sources, state)?;
         let statement = Statement { state, request, dates, decisions, systems, holds, exceptions, not_processed };
@@ -310,7 +323,12 @@ impl Collected {
     }
 
     fn state(&self) -> Result<CertifiedState, CertificateFault> {
-        let Some((state, ..)) = &self.completed else { return Ok(CertifiedState::Interim) };
+        let state = match (&self.completed, self.closed) {
+            (None, None) => return Ok(CertifiedState::Interim),
+            (None, Some((state, _))) => return Ok(state),
+            (Some(_), Some(_)) => return Err(CertificateFault::Closed),
+            (Some((state, ..)), None) => state,
+        };
         if self.planned.is_empty() {
             return Err(CertificateFault::NothingPlanned);
         }
@@ -350,9 +368,12 @@ impl Collected {
             let Some((map_version, planned)) = versions.pop_last() else { continue };
             let described = sources.described.get(&id).ok_or_else(|| CertificateFault::Undescribed(id.clone()))?;
             let confirmation = confirmed.remove(&id).map(|(_, said)| said);
-            let must_be_open = state == CertifiedState::Interim && confirmation.is_none();
-            let says_open = described.open.as_ref().is_some_and(|open| open.state.is_open());
-            if must_be_open != says_open || must_be_open != described.open.is_some() {
+            let fits = match &described.open {
+                Some(open) => confirmation.is_none() && !state.is_complete() && open.state.is_open(),
+                // Where a request was declined or cancelled, what had not begun is no task any more.
+                None => confirmation.is_some() || state != CertifiedState::Interim,
+            };
+            if !fits {
                 return Err(CertificateFault::OpenTask(id));
             }
             let SystemDescription { display_name, role, country, connector } = described.system.clone();
@@ -405,7 +426,7 @@ impl Collected {
         self.confirmed.iter().flat_map(unconfirmed).collect()
     }
 
-    fn not_processed(&self, action: Action, issued_at: Timestamp) -> Vec<NotProcessed> {
+    fn not_processed(&self, action: Action, sources: &Sources<'_>) -> Vec<NotProcessed> {
         // Backups matter where something was to go or to change; a copy that was handed out leaves them as they are.
         let changes = matches!(action, Action::Erasure | Action::Rectification);
         let mut all = Vec::new();
@@ -419,7 +440,10 @@ impl Collected {
                 until,
             };
             let Some((confirmation, _)) = self.confirmed.get(system) else {
-                all.push(line(NotProcessedCause::Open, None));
+                let stands = sources.described.get(system).and_then(|described| described.open.as_ref());
+                let begun = self.closed.is_none() || stands.is_some();
+                let cause = if begun { NotProcessedCause::Open } else { NotProcessedCause::NotBegun };
+                all.push(line(cause, None));
                 continue;
             };
             for o in confirmation.outcomes.iter().filter(|o| o.grade == Grade::ExpiresOn) {
@@ -429,7 +453,8 @@ impl Collected {
                     ..line(NotProcessedCause::ExpiresLater, o.until)
                 });
             }
-            if let Some(expire) = confirmation.backups_expire_at.filter(|expire| changes && *expire > issued_at) {
+            if let Some(expire) = confirmation.backups_expire_at.filter(|expire| changes && *expire > sources.issued_at)
+            {
                 all.push(line(NotProcessedCause::InBackups, Some(expire)));
             }
             for w in self.withheld.iter().flatten().filter(|w| w.system == *system) {

@@ -121,6 +121,17 @@ pub enum CertifiedState {
     CompletedWithExceptions,
     /// The request is open: this says how it stands.
     Interim,
+    /// The customer said no: this says what had been done before.
+    Declined,
+    /// The customer took it back: as above.
+    Cancelled,
+}
+
+impl CertifiedState {
+    /// Whether this is a certificate: everything was carried out, or given up with a reason. Anything else states how things stand.
+    pub const fn is_complete(self) -> bool {
+        matches!(self, Self::Completed | Self::CompletedWithExceptions)
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -166,7 +177,7 @@ pub struct Dates {
     pub due: StatedTime,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed: Option<StatedTime>,
-    /// Completed, or in an interim statement still open, after `due`.
+    /// Completed, declined or cancelled, or in an interim statement still open, after `due`.
     pub late: bool,
 }
 
@@ -206,6 +217,10 @@ pub enum DecisionKind {
     Resolved,
     /// The customer decided about records of the package that hold others' data (Art. 15(4)); what it withheld is in `not_processed`.
     Reviewed,
+    /// The customer said no: nothing was begun after that.
+    Declined,
+    /// The customer took it back: as above.
+    Cancelled,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -221,7 +236,7 @@ pub struct SystemStatement {
     pub planned: StatedTime,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmation: Option<ConfirmationStatement>,
-    /// Only in an interim statement, and only where there is no confirmation.
+    /// Only where there is no confirmation: in an interim statement, and of a request that was declined or cancelled where work had begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open: Option<OpenTask>,
 }
@@ -303,6 +318,8 @@ pub struct NotProcessed {
 pub enum NotProcessedCause {
     /// The system has not confirmed; `open` says where it stands.
     Open,
+    /// Nothing had begun there when the request was declined or cancelled, and nothing was done.
+    NotBegun,
     /// Confirmed as going by itself on a day that was still to come.
     ExpiresLater,
     /// When this was issued, the system's backups could still hold what is gone from its live data.

@@ -32,7 +32,7 @@ pub enum CertificateFault {
     NoInstruction,
     #[error("it was referred, and nobody authorised it, but systems were planned")]
     NotAuthorised,
-    #[error("the request was declined or cancelled: nothing is certified of it")]
+    #[error("the entries say that it was completed, and that it was declined or cancelled")]
     Closed,
     #[error("the entries say that it is complete, but {0} has not confirmed")]
     NotConfirmed(SystemId),
@@ -70,6 +70,10 @@ pub enum EntryFault {
     SecondInstruction,
     #[error("there is another completion before it")]
     SecondCompletion,
+    #[error("there is another end of the request before it")]
+    SecondClosing,
+    #[error("it ends the request as what is neither declined nor cancelled")]
+    ClosingState,
     #[error("it reviews a package, and the request is none for access")]
     NoPackage,
     #[error("there is another review before it")]

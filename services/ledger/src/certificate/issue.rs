@@ -27,7 +27,8 @@ pub struct CertificateInput {
     pub agreement: AgreementTerms,
     /// Every system that was planned.
     pub systems: BTreeMap<SystemId, SystemDescription>,
-    /// In an interim statement: every planned system that has not confirmed.
+    /// While the request is open: every planned system that has not confirmed. Of one that was declined or cancelled: those of them where
+    /// work had begun.
     pub open: BTreeMap<SystemId, OpenTask>,
     pub entries: Vec<EntryOpening>,
     pub log: LogKeys,
@@ -48,7 +49,7 @@ impl From<&Registration> for SystemDescription {
     }
 }
 
-/// Gives the file's bytes: a certificate if the request is complete, an interim statement while it is open.
+/// Gives the file's bytes: a certificate if the request is complete, a statement if it is not.
 pub fn issue(input: CertificateInput, signer: &dyn Signer) -> Result<Vec<u8>, CertificateFault> {
     let request = request_of(&input.entries)?;
     let described = described(&input)?;

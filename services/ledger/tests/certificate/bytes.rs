@@ -20,6 +20,7 @@ fn what_was_issued_opens_with_the_key_and_stands_up_to_its_entries() {
         (sample::small(), CertifiedState::Completed),
         (sample::rich(), CertifiedState::CompletedWithExceptions),
         (sample::interim(), CertifiedState::Interim),
+        (sample::declined(), CertifiedState::Declined),
         (sample::large(200), CertifiedState::Completed),
     ] {
         let (entries, systems) = (input.entries.len(), input.systems.len());

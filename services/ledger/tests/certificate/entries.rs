@@ -11,8 +11,8 @@ use quittance_ledger::{
 };
 
 use crate::sample::{
-    SampleKey, confirmed, input, instructed, line, opening, openings, planned, planned_by, reviewed, small, system, us,
-    withheld,
+    SampleKey, confirmed, declined, input, instructed, line, opening, openings, planned, planned_by, reviewed, small,
+    system, us, withheld,
 };
 
 fn outcome(events: &[Event], systems: &[&str]) -> Result<Vec<u8>, Fault> {
@@ -30,6 +30,10 @@ fn done(id: &str) -> Event {
 
 fn complete(state: RequestState, at: &str, late: bool) -> Event {
     Event::Completed { state, at_us: us(at), late }
+}
+
+fn closed(state: RequestState) -> Event {
+    Event::Closed { state, by: String::new(), reason: String::new(), at_us: us("2026-03-03T00:00:00Z") }
 }
 
 fn in_time() -> Event {
@@ -114,8 +118,37 @@ fn each_thing_happens_once() {
     assert_eq!(with(done("crm")), fault(EntryFault::ConfirmedTwice(system("crm"))));
     assert_eq!(with(done("desk")), fault(EntryFault::ConfirmsUnplanned(system("desk"))));
     assert_eq!(with(in_time()), fault(EntryFault::SecondCompletion));
-    let closed = Event::Closed { state: RequestState::Cancelled, by: String::new(), reason: String::new(), at_us: 0 };
-    assert_eq!(with(closed), Err(Fault::Closed));
+    assert_eq!(with(closed(RequestState::Cancelled)), Err(Fault::Closed));
+}
+
+/// What had been done, where nothing was, and why it ended: none of it can be left out or coloured.
+#[test]
+fn a_request_that_was_declined_is_stated_with_what_had_been_done() {
+    let file = String::from_utf8(issued(declined()).unwrap()).unwrap();
+    for said in [
+        "\"state\":\"DECLINED\"",
+        "\"reason\":\"You are right, we must keep it\"",
+        "\"not_processed\":[{\"system\":\"desk\",\"cause\":\"OPEN\"},{\"system\":\"mail\",\"cause\":\"NOT_BEGUN\"}]",
+        // Issued after the due date, and yet not late: it ended before.
+        "\"late\":false},\"decisions\"",
+    ] {
+        assert!(file.contains(said), "{said} is not in {file}");
+    }
+    let mut undone = declined();
+    undone.systems.remove(&system("mail"));
+    assert_eq!(issued(undone), Err(Fault::Undescribed(system("mail"))));
+    let mut both = declined();
+    both.open.insert(system("crm"), both.open[&system("desk")].clone());
+    assert_eq!(issued(both), Err(Fault::OpenTask(system("crm"))), "it has confirmed");
+    let end = |state| {
+        let mut events = vec![instructed(Action::Erasure), closed(RequestState::Declined)];
+        events.extend(state);
+        outcome(&events, &[])
+    };
+    assert!(end(None).is_ok(), "nothing had been planned");
+    let fault = |fault| Err(Fault::Entry { index: 2, fault });
+    assert_eq!(end(Some(closed(RequestState::Cancelled))), fault(EntryFault::SecondClosing));
+    assert_eq!(end(Some(closed(RequestState::Completed))), fault(EntryFault::ClosingState));
 }
 
 #[test]

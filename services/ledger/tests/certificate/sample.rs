@@ -256,6 +256,31 @@ pub fn interim() -> CertificateInput {
     interim
 }
 
+/// The customer said no when one system had acted, another was asked, and the third had not begun.
+pub fn declined() -> CertificateInput {
+    let erased = line("contacts", "email", OutcomeKind::Erased, Grade::Verified, 2);
+    let events = [
+        instructed(Action::Erasure),
+        planned(&["crm", "desk", "mail"]),
+        Event::Confirmed { confirmation: confirmed("crm", vec![erased]), late: false },
+        Event::Objected {
+            by: "operators/kim".to_owned(),
+            reason: "Tax law says to keep this".to_owned(),
+            at_us: us("2026-03-02T10:00:00Z"),
+        },
+        Event::Closed {
+            state: RequestState::Declined,
+            by: "customers/acme".to_owned(),
+            reason: "You are right, we must keep it".to_owned(),
+            at_us: us("2026-03-03T08:00:00Z"),
+        },
+    ];
+    let mut declined = input(openings(&events), &["crm", "desk", "mail"]);
+    let stopped = OpenTask { state: TaskState::NeedsAttention, reason: "REQUEST_CLOSED".to_owned() };
+    declined.open = BTreeMap::from([(system("desk"), stopped)]);
+    declined
+}
+
 fn rich_events() -> (Vec<Event>, [&'static str; 6]) {
     use {Grade as G, OutcomeKind as K};
     let ground = "Art. 52 Algemene wet inzake rijksbelastingen; GDPR Art. 17(3)(b)";

@@ -22,7 +22,7 @@ fn file(input: quittance_ledger::certificate::CertificateInput) -> Value {
 #[test]
 fn what_is_issued_fits_the_published_schema() {
     let reviewed = sample::reviewed(vec![sample::withheld("desk", "tickets", "free_text", 7)]);
-    for input in [sample::small(), sample::rich(), sample::interim(), sample::large(3), reviewed] {
+    for input in [sample::small(), sample::rich(), sample::interim(), sample::large(3), sample::declined(), reviewed] {
         valid(&file(input)).unwrap();
     }
 }

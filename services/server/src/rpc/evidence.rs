@@ -69,33 +69,34 @@ async fn interim(
     request: Request<v1::GetInterimStatementRequest>,
 ) -> ApiResult<v1::GetInterimStatementResponse> {
     let (customer, id) = visible(&caller(&request)?, &request.get_ref().name, "name")?;
+    let language = language(&request.get_ref().document_language)?;
     let request = app.request(&customer, id).await?;
     let confirmed = task_state_to(TaskState::Confirmed);
     let open = request.tasks.iter().filter(|t| t.state != confirmed);
     let open_systems: Vec<_> =
         open.map(|t| v1::OpenSystem { system: t.system.clone(), state: t.state, reason: t.reason.clone() }).collect();
-    let statement = if open_systems.is_empty() { None } else { evidence::interim(app, &customer, id).await? };
+    let statement = evidence::interim(app, &customer, id).await?.unwrap_or_default();
+    let document = match language {
+        Some(language) if !statement.is_empty() => evidence::document(app, statement.clone(), language).await?,
+        _ => Vec::new(),
+    };
     let (deadline_statement, issued) =
         app.store.deadline_statement(&customer, id).await?.map(|d| (d.content, d.issued_at)).unzip();
     Ok(v1::GetInterimStatementResponse {
         request: Some(request),
         state_time: Some(time_to(app.now())),
         open_systems,
-        statement: statement.unwrap_or_default(),
+        statement,
         deadline_statement: deadline_statement.unwrap_or_default(),
         deadline_statement_time: issued.map(time_to),
+        document,
     })
 }
 
 async fn certificate(app: &App, request: Request<v1::GetCertificateRequest>) -> ApiResult<v1::GetCertificateResponse> {
     let caller = caller(&request)?;
     let (customer, id) = visible(&caller, &request.get_ref().name, "name")?;
-    let language = match request.get_ref().document_language.as_str() {
-        "" => None,
-        "en" => Some(Language::English),
-        "nl" => Some(Language::Dutch),
-        _ => return Err(ApiError::field("document_language", "is `en` or `nl`")),
-    };
+    let language = language(&request.get_ref().document_language)?;
     let certificate = evidence::certificate(app, &customer, id).await?;
     let document = match language {
         None => Vec::new(),
@@ -107,6 +108,16 @@ async fn certificate(app: &App, request: Request<v1::GetCertificateRequest>) -> 
         Err(_) => Vec::new(),
     };
     Ok(v1::GetCertificateResponse { certificate, subject_opening, document })
+}
+
+/// `None`: no document is asked for.
+fn language(code: &str) -> ApiResult<Option<Language>> {
+    match code {
+        "" => Ok(None),
+        "en" => Ok(Some(Language::English)),
+        "nl" => Ok(Some(Language::Dutch)),
+        _ => Err(ApiError::field("document_language", "is `en` or `nl`")),
+    }
 }
 
 async fn inclusion(

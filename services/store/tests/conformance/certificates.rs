@@ -1,13 +1,20 @@
 //! What is staged is enough to certify a request by, and holds together: the issuer's own check passes over it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use quittance_domain::{Timestamp, action::Action, ids::RequestId, outcome::OutcomeKind, task::TaskState};
+use quittance_domain::{
+    Timestamp,
+    action::Action,
+    ids::{RequestId, SystemId},
+    outcome::OutcomeKind,
+    task::TaskState,
+};
 use quittance_ledger::{
-    Hex,
+    Event, Hex, RecordedEvent,
     certificate::{
-        AgreementTerms, CertificateFault, CertificateInput, CertifiedState, Customer as Named, EntryOpening, Issuer,
-        KeyStatus, LogKey, LogKeys, OpenTask, Signer, Statement, SubjectOpening, SystemDescription, issue,
+        AgreementTerms, CertificateFault, CertificateInput, CertifiedState, Customer as Named, DecisionKind,
+        EntryOpening, Issuer, KeyStatus, LogKey, LogKeys, NotProcessedCause, OpenTask, Signer, Statement,
+        SubjectOpening, SystemDescription, issue,
     },
 };
 use quittance_sql::Val;
@@ -50,7 +57,9 @@ async fn certified(
 ) -> Result<Statement, CertificateFault> {
     let topology = t.topology().await.unwrap();
     let tasks = acme.tasks(id).await;
-    let registered = topology.systems.iter().filter(|s| tasks.iter().any(|task| task.system == s.id));
+    let entries = entries(t, id).await;
+    let planned = planned(&entries);
+    let registered = topology.systems.iter().filter(|s| planned.contains(&s.id));
     let open = tasks.iter().filter(|task| task.state != TaskState::Confirmed);
     let (request, _) = t.request(&acme.id, id).await.unwrap();
     let input = CertificateInput {
@@ -67,7 +76,7 @@ async fn certified(
         open: open
             .map(|task| (task.system.clone(), OpenTask { state: task.state, reason: task.reason.clone() }))
             .collect::<BTreeMap<_, _>>(),
-        entries: entries(t, id).await,
+        entries,
         log: LogKeys {
             origin: "log".to_owned(),
             keys: vec![LogKey {
@@ -137,11 +146,39 @@ pub async fn what_was_late_is_certified_as_late(t: &TestStore) {
     assert!(!certified(t, &acme, other, day(52)).await.unwrap().dates.late);
 }
 
-pub async fn of_what_was_declined_nothing_is_certified(t: &TestStore) {
-    let (acme, _) = acme_and_crm(t).await;
+fn planned(entries: &[EntryOpening]) -> BTreeSet<SystemId> {
+    let events = entries.iter().map(|e| RecordedEvent::read(e.payload.as_bytes()).unwrap().event);
+    let systems = events.filter_map(|event| match event {
+        Event::Planned { systems, .. } => Some(systems),
+        _ => None,
+    });
+    systems.flatten().map(|planned| planned.system).collect()
+}
+
+pub async fn what_was_declined_is_stated_with_what_had_been_done(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let [desk, _] = [register(t, "desk", &[Email], &[]).await, register(t, "shop", &[Email], &[]).await];
     let id = acme.instruct(at(1), erasure("mara")).await;
-    acme.cancel(id, at(2)).await.unwrap();
-    assert_eq!(certified(t, &acme, id, at(3)).await.err(), Some(CertificateFault::Closed));
+    acme.confirm_next(&crm, at(2)).await;
+    let late = claim_one(t, &desk, at(2)).await;
+    t.object_to_request(&acme.id, id, "operators/kim", "looks unlawful", at(3)).await.unwrap();
+    t.decline_request(&acme.id, id, "customers/acme", "it is", at(4)).await.unwrap();
+    let said = certified(t, &acme, id, day(90)).await.unwrap();
+    assert_eq!((said.state, said.dates.late), (CertifiedState::Declined, false));
+    let not = |said: &Statement| said.not_processed.iter().map(|n| (n.system.to_string(), n.cause)).collect::<Vec<_>>();
+    let not_begun = ("shop".to_owned(), NotProcessedCause::NotBegun);
+    assert_eq!(not(&said), [("desk".to_owned(), NotProcessedCause::Open), not_begun.clone()]);
+    let why: Vec<_> = said.decisions.iter().map(|d| (d.what, d.reason.as_str())).collect();
+    assert_eq!(why, [(DecisionKind::Objected, "looks unlawful"), (DecisionKind::Declined, "it is")]);
+    // What was at work may say what it did, and then it is told.
+    assert!(acme.report(&late, at(5), done(&desk)).await.is_empty());
+    let said = certified(t, &acme, id, day(90)).await.unwrap();
+    assert_eq!(not(&said), [not_begun]);
+
+    let taken_back = acme.instruct(at(6), erasure("noor")).await;
+    acme.cancel(taken_back, at(7)).await.unwrap();
+    let said = certified(t, &acme, taken_back, at(8)).await.unwrap();
+    assert_eq!((said.state, not(&said).len()), (CertifiedState::Cancelled, 3));
 }
 
 /// The customer's file opens the commitment of the log, whatever systems yielded meanwhile.

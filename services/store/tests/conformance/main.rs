@@ -68,7 +68,7 @@ suite! {
             a_completed_request_can_be_certified_from_its_entries,
             an_open_request_can_be_stated_at_any_time,
             what_was_late_is_certified_as_late,
-            of_what_was_declined_nothing_is_certified,
+            what_was_declined_is_stated_with_what_had_been_done,
             the_subject_opening_opens_what_was_staged,
             a_forgotten_request_is_certified_all_the_same,
             a_certificate_is_replaced_by_one_only,

@@ -123,7 +123,11 @@ async fn instructs(operator: &Client, customer: &Client, name: &str) -> String {
     certificate(customer, &names[0], "en").await;
     let list = v1::ListConfirmationsRequest { parent: names[0].clone() };
     customer.evidence().list_confirmations(list).await.unwrap();
-    customer.evidence().get_interim_statement(v1::GetInterimStatementRequest { name: access }).await.unwrap();
+    customer
+        .evidence()
+        .get_interim_statement(v1::GetInterimStatementRequest { name: access, ..Default::default() })
+        .await
+        .unwrap();
     names[0].clone()
 }
 

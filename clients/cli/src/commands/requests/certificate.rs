@@ -2,13 +2,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use quittance_api::v1;
 use quittance_client::{Client, ClientError};
 use quittance_ledger::certificate::FILE_BYTES_MAX;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Named, missing, wait};
+use super::{super::evidence::Language, Named, missing, wait};
 use crate::{
     args::Global,
     failure::{Done, End, Failure},
@@ -45,30 +45,10 @@ pub struct Certificate {
     wait: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Language {
-    En,
-    Nl,
-}
-
-impl Language {
-    fn code(self) -> &'static str {
-        match self {
-            Self::En => "en",
-            Self::Nl => "nl",
-        }
-    }
-}
-
 pub async fn run(certificate: Certificate, global: &Global, out: &mut Output) -> Done {
     let request = v1::GetCertificateRequest {
         name: certificate.request.name()?,
-        document_language: certificate
-            .document
-            .as_ref()
-            .map(|_| certificate.language.code())
-            .unwrap_or_default()
-            .into(),
+        document_language: certificate.language.if_asked(certificate.document.as_deref()),
     };
     let client = global.connect().await?;
     let deadline = wait::deadline(global.timeout);
