@@ -3,6 +3,7 @@
 use quittance_api::v1::{
     Action, ConnectorKind, EvidenceKind, Grade, IdentifierKind, InstructionKind, KeyEpochState, OutcomeKind,
     PackageState, ReplayFindingKind, ReplayState, RequestState, RestrictionGround, SystemRole, TaskState, Timeliness,
+    WaitUntil,
 };
 
 pub trait ShortName: Sized + Copy + TryFrom<i32> {
@@ -61,6 +62,7 @@ short_name!(
     SystemRole "SYSTEM_ROLE_",
     TaskState "TASK_STATE_",
     Timeliness "TIMELINESS_",
+    WaitUntil "WAIT_UNTIL_",
 );
 
 /// A field's number by its short name; one that this program does not know by its number, so that nothing is hidden. Empty where unspecified.

@@ -482,13 +482,32 @@ pub struct Task {
     pub latest_start_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unattended_since_time: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<Wait>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confirmation: Option<Confirmation>,
 }
 
+/// Another task that comes first.
+#[derive(Debug, Serialize)]
+pub struct Wait {
+    pub request: String,
+    pub system: String,
+    pub until: String,
+}
+
+/// Waits that a line of the table tells of.
+const WAITS_SHOWN: usize = 3;
+
 impl From<v1::Task> for Task {
     fn from(task: v1::Task) -> Self {
+        let wait = |wait: v1::TaskWait| Wait {
+            until: short::<v1::WaitUntil>(wait.until),
+            request: wait.request,
+            system: wait.system,
+        };
         Self {
+            waits: task.waits.into_iter().map(wait).collect(),
             name: task.name,
             system: task.system,
             state: short::<v1::TaskState>(task.state),
@@ -507,15 +526,32 @@ impl Task {
         let mut table = Table::new(&["SYSTEM", "STATE", "ATTEMPTS", "OUTCOMES", "REASON"]);
         for t in tasks {
             let outcomes = t.confirmation.as_ref().map(Confirmation::summary).unwrap_or_default();
-            table.row([
-                last(&t.system).to_owned(),
-                t.state.clone(),
-                t.attempts.to_string(),
-                outcomes,
-                t.reason.clone(),
-            ]);
+            table.row([last(&t.system).to_owned(), t.state.clone(), t.attempts.to_string(), outcomes, t.why()]);
         }
         table
+    }
+
+    /// Its reason, and what it waits for.
+    fn why(&self) -> String {
+        let mut why: Vec<String> = Some(self.reason.clone()).filter(|reason| !reason.is_empty()).into_iter().collect();
+        why.extend(self.waits.iter().take(WAITS_SHOWN).map(|wait| wait.told(self)));
+        if let Some(more @ 1..) = self.waits.len().checked_sub(WAITS_SHOWN) {
+            why.push(format!("{more} more"));
+        }
+        why.join("; ")
+    }
+}
+
+impl Wait {
+    fn told(&self, task: &Task) -> String {
+        let (system, request) = (last(&self.system), last(&self.request));
+        let is_own = task.name.starts_with(&format!("{}/", self.request));
+        match (is_own, self.until.as_str()) {
+            (true, "resolved") => format!("for identifiers from {system}"),
+            (true, _) => format!("until {system} has confirmed"),
+            (false, _) if self.system == task.system => format!("for request {request}"),
+            (false, _) => format!("for request {request} at {system}"),
+        }
     }
 }
 

@@ -43,6 +43,7 @@ mod suppression;
 mod suppression_keys;
 mod systems;
 mod tx;
+mod waits;
 
 pub use changes::{ChangeCursor, ChangePlace};
 pub use customers::{CustomerRow, NewCustomer};
@@ -70,6 +71,7 @@ pub use subject::SubjectSecrets;
 pub use suppression::Swept;
 pub use suppression_keys::SuppressionKeys;
 pub use systems::Topology;
+pub use waits::TaskWait;
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 

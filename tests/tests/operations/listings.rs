@@ -1,11 +1,14 @@
 //! `ListCustomers`, `ListAgreements`, `ListConfirmations`: what is listed, in which order and pages, and to whom.
 
+use std::process::Command;
+
 use quittance_api::v1;
 use quittance_client::Client;
 use quittance_sql::Engine;
 use quittance_tests::{
     StoreKind,
     app_database::{CRM_MAP, email},
+    deployment::binary,
     scenario::{agreement, assert_refused, by_email, completed, create, create_customer, get, new_id},
 };
 use tonic::{Code, Status};
@@ -233,4 +236,50 @@ async fn nobody_watches_a_customer_that_is_not_there() {
     assert_refused(refused, Code::NotFound, "NOT_FOUND", "");
     let refused = watch(&s.acme, "").await.map(drop);
     assert_refused(refused, Code::ResourceExhausted, "LIMIT_EXCEEDED", "");
+}
+
+/// Whoever looks at a request that stands still sees which other one it waits for, of its own customer.
+async fn a_task_that_waits_says_for_whom(store: StoreKind) {
+    let s = Scene::on(store, &[]).await;
+    s.register_remote("print").await;
+    let [first, second] = [1, 1].map(|n| create(&s.acme, by_email(v1::Action::Erasure, email(n))));
+    let (first, second) = (first.await.unwrap(), second.await.unwrap());
+    assert!(get(&s.acme, &first.name).await.tasks[0].waits.is_empty());
+    let task = get(&s.operator, &second.name).await.tasks.remove(0);
+    assert_eq!(task.state(), v1::TaskState::Waiting);
+    let confirmed = v1::WaitUntil::Confirmed.into();
+    assert_eq!(
+        task.waits,
+        [v1::TaskWait { request: first.name.clone(), system: "systems/print".to_owned(), until: confirmed }]
+    );
+    let listed = s.acme.requests().list_requests(v1::ListRequestsRequest::default()).await.unwrap().into_inner();
+    assert!(listed.requests.iter().all(|r| r.tasks.is_empty()), "lists have no tasks");
+
+    let cli = |arguments: &[&str]| {
+        let mut cli = Command::new(binary("quittance"));
+        cli.args(["--endpoint", &s.deployment.endpoint(), "requests", "get", &second.name]).args(arguments);
+        let ran = cli.env("QUITTANCE_TOKEN", s.deployment.customer_token("acme")).output().unwrap();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        String::from_utf8(ran.stdout).unwrap()
+    };
+    let id = first.name.rsplit('/').next().unwrap();
+    assert!(cli(&[]).contains(&format!("for request {id}")), "{}", cli(&[]));
+    let shown: serde_json::Value = serde_json::from_str(&cli(&["--output", "json"])).unwrap();
+    let wait = serde_json::json!([{"request": first.name, "system": "systems/print", "until": "confirmed"}]);
+    assert_eq!(shown["tasks"][0]["waits"], wait);
+
+    let cancel = v1::CancelRequestRequest { name: first.name, reason: String::new() };
+    s.acme.requests().cancel_request(cancel).await.unwrap();
+    let task = get(&s.acme, &second.name).await.tasks.remove(0);
+    assert_eq!((task.state(), task.waits.len()), (v1::TaskState::Pending, 0));
+}
+
+#[tokio::test]
+async fn a_task_that_waits_says_for_whom_sqlite() {
+    a_task_that_waits_says_for_whom(StoreKind::Sqlite).await;
+}
+
+#[tokio::test]
+async fn a_task_that_waits_says_for_whom_postgres() {
+    a_task_that_waits_says_for_whom(StoreKind::Postgres).await;
 }

@@ -5,6 +5,7 @@ use quittance_domain::{
     action::{Action, InstructionKind, RestrictionGround},
     identifier::IdentifierKind,
     outcome::{EvidenceKind, Grade, OutcomeKind},
+    plan::Until,
     replay::ReplayState,
     request::RequestState,
     system::{ConnectorKind, SystemRole},
@@ -86,6 +87,13 @@ pub const fn finding_to(kind: ReplayFindingKind) -> i32 {
     (match kind {
         ReplayFindingKind::Rectification => v1::ReplayFindingKind::Rectification,
         ReplayFindingKind::Unreachable => v1::ReplayFindingKind::Unreachable,
+    }) as i32
+}
+
+pub const fn wait_until_to(until: Until) -> i32 {
+    (match until {
+        Until::Resolved => v1::WaitUntil::Resolved,
+        Until::Confirmed => v1::WaitUntil::Confirmed,
     }) as i32
 }
 

@@ -14,7 +14,7 @@ pub use evidence::{confirmation_to, evidence_from, outcomes_from};
 pub use replay::{finding_of, replay_to};
 pub use request::{
     correction_to, identifier_change_to, identifier_from, identifier_to, new_request, recipients_to, request_to,
-    task_to,
+    task_to, wait_to,
 };
 pub use system::{check_reach, map_violations, registration_from, system_to};
 

@@ -11,13 +11,13 @@ use quittance_domain::{
     task::TaskState,
     window,
 };
-use quittance_store::{RequestRow, TaskRow};
+use quittance_store::{RequestRow, TaskRow, TaskWait};
 
 use super::{
     confirmation_to,
     enums::{
         action_from, action_to, ground_from, ground_to, identifier_kind_from, identifier_kind_to, instruction_from,
-        instruction_to, request_state_to, task_state_to, timeliness_to,
+        instruction_to, request_state_to, task_state_to, timeliness_to, wait_until_to,
     },
     opt_time_from, required_text, text_within, time_to,
 };
@@ -201,5 +201,14 @@ pub fn task_to(customer: &CustomerId, r: &RequestRow, t: &TaskRow, now: Timestam
         latest_start_time: t.latest_start_at.map(time_to),
         unattended_since_time: unattended.then(|| time_to(t.run_at)),
         confirmation: t.confirmation.as_ref().map(|(c, late)| confirmation_to(&key, c, *late)),
+        waits: Vec::new(),
+    }
+}
+
+pub fn wait_to(customer: &CustomerId, wait: &TaskWait) -> v1::TaskWait {
+    v1::TaskWait {
+        request: request_name(customer, wait.on_request),
+        system: wait.on_system.resource_name(),
+        until: wait_until_to(wait.until),
     }
 }

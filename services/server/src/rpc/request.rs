@@ -8,6 +8,7 @@ use quittance_domain::{
     data_map::DataMap,
     ids::{CustomerId, IdError, RequestId, TaskKey, parse_request_name},
     outcome::{EvidenceKind, OutcomeKind},
+    task::TaskState,
 };
 use quittance_store::{RequestFilter, TimelinessFilter};
 use tonic::{Request, Response, Status, Streaming};
@@ -24,7 +25,8 @@ use crate::{
     auth::{Caller, caller, standing},
     convert::{
         action_from, evidence_from, id, new_request, opt_time_from, outcomes_from, page_size, parent,
-        request_state_from, request_to, required, required_text, task_to, text_within, time_from, timeliness_from,
+        request_state_from, request_to, required, required_text, task_state_to, task_to, text_within, time_from,
+        timeliness_from, wait_to,
     },
     error::{ApiError, ApiResult},
     page_token,
@@ -196,7 +198,18 @@ async fn preview_one(app: &App, request: Request<v1::PreviewRequestRequest>) -> 
 
 async fn get(app: &App, request: Request<v1::GetRequestRequest>) -> ApiResult<v1::GetRequestResponse> {
     let (customer, id) = visible(&caller(&request)?, &request.get_ref().name, "name")?;
-    Ok(v1::GetRequestResponse { request: Some(app.request(&customer, id).await?) })
+    let mut request = app.request(&customer, id).await?;
+    let waiting = task_state_to(TaskState::Waiting);
+    if request.tasks.iter().any(|task| task.state == waiting) {
+        for wait in app.store.task_waits(&customer, id).await? {
+            let system = wait.system.resource_name();
+            // As it was a moment ago: what has been freed since waits for nothing.
+            if let Some(task) = request.tasks.iter_mut().find(|task| task.system == system && task.state == waiting) {
+                task.waits.push(wait_to(&customer, &wait));
+            }
+        }
+    }
+    Ok(v1::GetRequestResponse { request: Some(request) })
 }
 
 /// An operator's misspelt customer has no requests, and is no reason to be at ease.

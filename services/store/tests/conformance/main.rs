@@ -306,6 +306,7 @@ suite! {
             what_a_system_yields_reaches_those_that_wait_for_it,
             in_an_erasure_the_yielding_system_acts_last,
             who_waits_goes_on_when_nothing_was_found,
+            what_waits_says_what_for,
             a_task_that_was_asked_to_resolve_is_not_confirmed_by_it,
             a_resolve_is_tried_again_as_one,
             giving_up_the_yielding_system_strands_nobody,

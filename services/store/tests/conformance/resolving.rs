@@ -3,6 +3,8 @@
 use quittance_domain::{
     action::Action,
     identifier::Identifier,
+    ids::SystemId,
+    plan::Until,
     request::RequestState,
     task::{TaskState, Work},
 };
@@ -44,6 +46,46 @@ pub async fn what_a_system_yields_reaches_those_that_wait_for_it(t: &TestStore) 
         acme.report(&batch.tasks[0], at(5), done(system)).await;
     }
     assert_eq!(acme.state(id).await, RequestState::Completed);
+}
+
+/// For what another system yields, for another system's end, or for an earlier request of the same customer's; and for nothing of the past.
+pub async fn what_waits_says_what_for(t: &TestStore) {
+    let World { acme, crm, shop } = world(t).await;
+    let first = acme.instruct(at(1), erasure("mara")).await;
+    let second = acme.instruct(at(2), erasure("mara")).await;
+    let bolt = customer(t, "bolt").await;
+    let theirs = bolt.instruct(at(2), erasure("mara")).await;
+    let waits = async |customer: &Customer, id| {
+        let waits = t.task_waits(&customer.id, id).await.unwrap();
+        waits
+            .into_iter()
+            .map(|w| (w.system.to_string(), w.on_request, w.on_system.to_string(), w.until))
+            .collect::<Vec<_>>()
+    };
+    let (resolved, confirmed) = (Until::Resolved, Until::Confirmed);
+    let wait = |system: &SystemId, request, on: &SystemId, until| (system.to_string(), request, on.to_string(), until);
+    assert_eq!(waits(&acme, first).await, [wait(&shop, first, &crm, resolved)]);
+    assert_eq!(waits(&bolt, theirs).await, [wait(&shop, theirs, &crm, resolved)]);
+    let of_second =
+        [wait(&crm, first, &crm, confirmed), wait(&shop, first, &shop, confirmed), wait(&shop, second, &crm, resolved)];
+    assert_eq!(waits(&acme, second).await, of_second);
+    assert!(waits(&bolt, second).await.is_empty(), "it is another customer's");
+    bolt.cancel(theirs, at(3)).await.unwrap();
+
+    let task = claim(t, &crm, at(3)).await.unwrap().tasks.into_iter().find(|task| task.key.request == first).unwrap();
+    acme.report(&task, at(4), ReportResult::Resolved(vec![user("U-7")])).await;
+    assert_eq!(
+        waits(&acme, first).await,
+        [wait(&crm, first, &shop, confirmed)],
+        "what it waits for is what it does next"
+    );
+    acme.confirm_next(&shop, at(5)).await;
+    acme.confirm_next(&crm, at(6)).await;
+    assert!(waits(&acme, first).await.is_empty());
+    assert_eq!(waits(&acme, second).await, [wait(&shop, second, &crm, resolved)]);
+    // The customer's word is no system's.
+    t.object_to_request(&acme.id, second, "operators/kim", "looks unlawful", at(7)).await.unwrap();
+    assert_eq!(waits(&acme, second).await, [wait(&shop, second, &crm, resolved)]);
 }
 
 pub async fn in_an_erasure_the_yielding_system_acts_last(t: &TestStore) {
