@@ -13,7 +13,7 @@ use quittance_tests::{
     Deployment, StoreKind,
     deployment::binary,
     scenario::{
-        assert_refused, by_email, completed, create, create_customer, lease_one, outcomes, register, remote_files,
+        assert_refused, by_email, completed, create, create_customer, get, lease_one, outcomes, register, remote_files,
     },
 };
 use tonic::Code;
@@ -222,8 +222,9 @@ async fn a_batch_of_large_match_sets_comes_in_parts() {
     const TASKS: usize = 6;
     let deployment = scene_with_lease("60").await;
     let acme = deployment.client(&deployment.customer_token("acme")).await;
+    let mut requests = Vec::with_capacity(TASKS);
     for n in 0..TASKS {
-        create(&acme, by_email(v1::Action::Erasure, format!("anna{n}@example.com"))).await.unwrap();
+        requests.push(create(&acme, by_email(v1::Action::Erasure, format!("anna{n}@example.com"))).await.unwrap());
     }
     let worker = deployment.client(&deployment.connector_token("print")).await;
     let lease = async || {
@@ -244,11 +245,15 @@ async fn a_batch_of_large_match_sets_comes_in_parts() {
         let save = v1::SaveMatchSetsRequest { system: "systems/print".to_owned(), match_sets };
         assert!(worker.connectors().save_match_sets(save).await.unwrap().into_inner().lost.is_empty());
     }
-    let retry = |task: &v1::LeasedTask| v1::TaskReport {
+    let check_after = Some(prost_types::Duration { seconds: 0, nanos: 1000 });
+    let awaiting = |task: &v1::LeasedTask| v1::TaskReport {
         lease: lease_of(task),
-        result: Some(v1::task_report::Result::Retry(v1::TaskFailed { reason: "the disk is full".to_owned() })),
+        result: Some(v1::task_report::Result::Awaiting(v1::TaskAwaiting {
+            check_after,
+            reference: "job 7".to_owned(),
+        })),
     };
-    let reports = first.iter().map(retry).collect();
+    let reports = first.iter().map(awaiting).collect();
     let report = v1::ReportOutcomesRequest { system: "systems/print".to_owned(), reports };
     assert!(worker.connectors().report_outcomes(report).await.unwrap().into_inner().lost.is_empty());
 
@@ -260,6 +265,19 @@ async fn a_batch_of_large_match_sets_comes_in_parts() {
         for task in part.tasks {
             assert_eq!(task.match_set, set);
             assert!(seen.insert(task.name), "what is handed out is under a lease, what was not is due at once");
+        }
+        for request in &requests {
+            let task = get(&acme, &request.name).await.tasks.remove(0);
+            let stands = if seen.contains(&task.name) {
+                (v1::TaskState::Running, 2)
+            } else {
+                (v1::TaskState::AwaitingConfirmation, 1)
+            };
+            assert_eq!(
+                (task.state(), task.attempts, task.reason.as_str()),
+                (stands.0, stands.1, "job 7"),
+                "what was not handed out stands as it did"
+            );
         }
     }
 }

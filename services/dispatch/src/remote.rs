@@ -19,6 +19,14 @@ pub struct RemoteDesk {
     limits: DispatchLimits,
 }
 
+/// How much is leased for one answer. What does not fit stays as it is, and due.
+#[derive(Clone, Copy, Debug)]
+pub struct AnswerBounds {
+    pub tasks_max: u32,
+    /// The first task excepted.
+    pub bytes_max: usize,
+}
+
 /// How often a waiting worker's system is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -48,14 +56,15 @@ impl RemoteDesk {
         &self,
         system: &System,
         worker: &str,
-        tasks_max: u32,
+        bounds: AnswerBounds,
         wait: Duration,
     ) -> StoreResult<Option<LeasedBatch>> {
         let until = Instant::now() + wait;
         loop {
             for work in self.store.ready_work(self.clock.now(), std::slice::from_ref(&system.id)).await? {
-                let query = LeaseQuery { worker, now: self.clock.now(), expires_at: self.lease_expiry(), tasks_max };
-                let batch = match self.store.lease(&work, &query).await {
+                let (now, expires_at) = (self.clock.now(), self.lease_expiry());
+                let query = LeaseQuery { worker, now, expires_at, tasks_max: bounds.tasks_max };
+                let batch = match self.store.lease_within(&work, &query, bounds.bytes_max).await {
                     Err(error) if !error.is_transient() => {
                         // One customer's trouble keeps no other's work from the worker.
                         tracing::warn!(system = %system.id, customer = %work.customer, %error, "a batch could not be leased");

@@ -18,7 +18,7 @@ use crate::{
     Store, StoreError, StoreResult, SubjectSecrets,
     agreements::time_zone,
     log_upkeep::LOG_GOES_ON,
-    replan::{bump_ready, system_id},
+    replan::system_id,
     report::touch_requests,
     seal::{RequestKey, SealedColumn, WrappedKey},
     tx::{parsed, time, us},
@@ -102,7 +102,29 @@ impl Store {
 
     /// Leases a batch of it. An empty batch: somebody else was faster.
     pub async fn lease(&self, ready: &ReadyWork, query: &LeaseQuery<'_>) -> StoreResult<LeasedBatch> {
+        let tx = self.customer_tx(&ready.customer).await?;
+        self.lease_in(tx, ready, query, None).await
+    }
+
+    /// As [`Self::lease`], of no more than so many bytes, the first task excepted. What does not fit is not read, and stays as it is.
+    pub async fn lease_within(
+        &self,
+        ready: &ReadyWork,
+        query: &LeaseQuery<'_>,
+        bytes_max: usize,
+    ) -> StoreResult<LeasedBatch> {
         let mut tx = self.customer_tx(&ready.customer).await?;
+        let fitting = fitting(&mut tx, ready, query, bytes_max).await?;
+        self.lease_in(tx, ready, query, Some(fitting)).await
+    }
+
+    async fn lease_in(
+        &self,
+        mut tx: Tx,
+        ready: &ReadyWork,
+        query: &LeaseQuery<'_>,
+        fitting: Option<Fitting>,
+    ) -> StoreResult<LeasedBatch> {
         let key = || -> Vec<Val> {
             vec![
                 ready.customer.as_str().into(),
@@ -111,8 +133,9 @@ impl Store {
                 ready.work.as_str().into(),
             ]
         };
-        let (claimed, rows) = claim(&mut tx, ready, query, key()).await?;
-        if claimed < query.tasks_max as usize {
+        let all_fit = fitting.as_ref().is_none_or(|fitting| fitting.all);
+        let (claimed, rows) = claim(&mut tx, ready, query, key(), fitting).await?;
+        if all_fit && claimed < query.tasks_max as usize {
             settle_ready(&mut tx, ready, key()).await?;
         } else {
             go_behind_others(&mut tx, key(), query.now).await?;
@@ -193,23 +216,6 @@ impl Store {
         put_aside(tx, ready, now, keyless).await?;
         tasks.sort_by_key(|t| t.key.request);
         Ok((tasks, time_zone))
-    }
-
-    /// Undoes a lease that nobody was told of: the task was never in anybody's hands.
-    pub async fn take_back(&self, batch: &LeasedBatch, tasks: &[(RequestId, i64)], now: Timestamp) -> StoreResult<()> {
-        let mut tx = self.customer_tx(&batch.customer).await?;
-        tx.execute_rows(
-            "WITH v(request_id, lease) AS ({rows}) UPDATE tasks
-             SET state = 'PENDING', lease = tasks.lease - 1, attempts = tasks.attempts - 1, leased_by = '', run_at_us = $3 FROM v
-             WHERE tasks.customer_id = $1 AND tasks.system_id = $2 AND tasks.request_id = v.request_id
-               AND tasks.lease = v.lease AND tasks.state = 'RUNNING'",
-            vec![batch.customer.as_str().into(), batch.system.as_str().into(), us(now).into()],
-            lease_rows(tasks),
-        )
-        .await?;
-        bump_ready(&mut tx, &batch.customer, [(batch.system.clone(), batch.action, batch.work, us(now))].into_iter())
-            .await?;
-        Ok(tx.commit().await?)
     }
 
     /// A heartbeat. Gives the tasks whose lease is lost.
@@ -297,19 +303,17 @@ async fn claim(
     ready: &ReadyWork,
     query: &LeaseQuery<'_>,
     mut args: Vec<Val>,
+    fitting: Option<Fitting>,
 ) -> StoreResult<(usize, Vec<Row>)> {
     let postgres = tx.engine() == Engine::Postgres;
-    let skip_locked = if postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
     // The due ones first, once, by `tasks_due`; then each by its primary key. As an array, since a planner without statistics
     // joins the other way round, and that is quadratic.
     let among_due =
         if postgres { "= ANY (ARRAY(SELECT request_id FROM due))" } else { "IN (SELECT request_id FROM due)" };
-    let due = format!(
-        "due AS MATERIALIZED (
-           SELECT request_id FROM tasks WHERE customer_id = $1 AND system_id = $2 AND action = $3 AND work = $4
-             AND state IN ('PENDING', 'RUNNING', 'AWAITING_CONFIRMATION') AND run_at_us <= $7
-           ORDER BY run_at_us LIMIT $8 {skip_locked})"
-    );
+    let due = match fitting {
+        Some(_) => "due(request_id) AS ({rows})".to_owned(),
+        None => format!("due AS MATERIALIZED ({})", due_tasks(tx.engine(), "$7", "$8")),
+    };
     let update = format!(
         "UPDATE tasks SET state = 'RUNNING', lease = lease + 1, attempts = attempts + 1, leased_by = $5, run_at_us = $6
          WHERE customer_id = $1 AND system_id = $2 AND request_id {among_due}
@@ -326,13 +330,21 @@ async fn claim(
     };
     args.push(query.worker.into());
     args.push(us(query.expires_at).into());
-    args.push(us(query.now).into());
-    args.push(query.tasks_max.into());
+    let sql = match postgres {
+        true => format!("WITH {due}, claimed AS ({update}) {}", opened("claimed t")),
+        false => format!("WITH {due} {update}"),
+    };
+    let claimed = match fitting {
+        Some(fitting) => tx.fetch_rows(&sql, args, Rows::new(vec![Column::uuids(fitting.requests)])).await?,
+        None => {
+            args.push(us(query.now).into());
+            args.push(query.tasks_max.into());
+            tx.fetch(&sql, args).await?
+        }
+    };
     if postgres {
-        let rows = tx.fetch(&format!("WITH {due}, claimed AS ({update}) {}", opened("claimed t")), args).await?;
-        return Ok((rows.len(), rows));
+        return Ok((claimed.len(), claimed));
     }
-    let claimed = tx.fetch(&format!("WITH {due} {update}"), args).await?;
     let ids: Vec<_> = claimed.iter().map(|row| row.uuid(0)).collect::<Result<_, _>>()?;
     let tasks = "v JOIN tasks t ON t.customer_id = $1 AND t.system_id = $2 AND t.request_id = v.request_id";
     let rows = tx
@@ -343,6 +355,56 @@ async fn claim(
         )
         .await?;
     Ok((claimed.len(), rows))
+}
+
+/// What is due, the longest first; on PostgreSQL held, but for what others hold.
+fn due_tasks(engine: Engine, now: &str, limit: &str) -> String {
+    let skip_locked = if engine == Engine::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
+    format!(
+        "SELECT request_id FROM tasks WHERE customer_id = $1 AND system_id = $2 AND action = $3 AND work = $4
+           AND state IN ('PENDING', 'RUNNING', 'AWAITING_CONFIRMATION') AND run_at_us <= {now}
+         ORDER BY run_at_us LIMIT {limit} {skip_locked}"
+    )
+}
+
+/// What of the due work fits into an answer.
+struct Fitting {
+    requests: Vec<Uuid>,
+    /// Nothing that is due was left out.
+    all: bool,
+}
+
+/// By the lengths of what is stored: none of it is read before it is known to fit. Held first and measured then, since on PostgreSQL a
+/// statement does not see a match set that was stored after it began.
+async fn fitting(tx: &mut Tx, ready: &ReadyWork, query: &LeaseQuery<'_>, bytes_max: usize) -> StoreResult<Fitting> {
+    let (customer, system) = (Val::from(ready.customer.as_str()), Val::from(ready.system.as_str()));
+    let kind = vec![customer.clone(), system.clone(), ready.action.as_str().into(), ready.work.as_str().into()];
+    let bounds = vec![us(query.now).into(), query.tasks_max.into()];
+    let due = tx.fetch(&due_tasks(tx.engine(), "$5", "$6"), [kind, bounds].concat()).await?;
+    let due: Vec<Uuid> = due.iter().map(|row| row.uuid(0)).collect::<Result<_, _>>()?;
+    let lengths = tx
+        .fetch_rows(
+            "WITH v(request_id) AS ({rows})
+             SELECT r.request_id, CAST(length(r.sealed_subject) + coalesce((SELECT length(m.sealed) FROM match_sets m
+                 WHERE m.customer_id = $1 AND m.request_id = r.request_id AND m.system_id = $2), 0) AS BIGINT)
+             FROM v JOIN requests r ON r.customer_id = $1 AND r.request_id = v.request_id",
+            vec![customer, system],
+            Rows::new(vec![Column::uuids(due.iter().copied())]),
+        )
+        .await?;
+    let lengths: HashMap<Uuid, i64> =
+        lengths.iter().map(|row| Ok((row.uuid(0)?, row.i64(1)?))).collect::<StoreResult<_>>()?;
+    let mut left = i64::try_from(bytes_max).unwrap_or(i64::MAX);
+    let mut requests = Vec::with_capacity(due.len());
+    for id in &due {
+        let length = lengths.get(id).copied().unwrap_or_default();
+        // One that is larger than an answer goes out alone: it would never go otherwise.
+        if length <= left || requests.is_empty() {
+            left = left.saturating_sub(length);
+            requests.push(*id);
+        }
+    }
+    Ok(Fitting { all: requests.len() == due.len(), requests })
 }
 
 /// The match sets of tasks that somebody had before. On PostgreSQL the claim may have begun before that worker stored one and come to the

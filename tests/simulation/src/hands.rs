@@ -4,7 +4,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use quittance_connectors::{BatchContext, Connector as _, ConnectorError, MatchSet, Subject, SubjectResult};
-use quittance_dispatch::{Clock, TopologyCache, remote::RemoteDesk};
+use quittance_dispatch::{
+    Clock, TopologyCache,
+    remote::{AnswerBounds, RemoteDesk},
+};
 use quittance_domain::{
     Timestamp,
     action::{Action, Correction, CorrectionTarget},
@@ -237,7 +240,9 @@ pub struct RemoteWorker {
 
 impl RemoteWorker {
     pub async fn work(&self) {
-        let leased = self.desk.lease(&self.system, "remote", self.system.limits.batch_size, Duration::ZERO).await;
+        // So few bytes that now and then not all that is due fits.
+        let bounds = AnswerBounds { tasks_max: self.system.limits.batch_size, bytes_max: 2000 };
+        let leased = self.desk.lease(&self.system, "remote", bounds, Duration::ZERO).await;
         let Ok(Some(batch)) = leased else { return };
         let reports = match self.carry_out(&batch).await {
             Ok(reports) => reports,

@@ -16,7 +16,7 @@ use quittance_api::{
     },
 };
 use quittance_connectors::{Record, RecordField};
-use quittance_dispatch::KeyMatcher;
+use quittance_dispatch::{KeyMatcher, remote::AnswerBounds};
 use quittance_domain::{
     action::{Action, IdentifierChange},
     identifier::Identifier,
@@ -48,9 +48,10 @@ const LOOK_FOR_REPLAYS: Duration = Duration::from_secs(2);
 const WAIT_MAX: Duration = Duration::from_secs(60);
 const TASKS_DEFAULT: u32 = 100;
 const TASKS_MAX: u32 = 1000;
-/// Read and opened for one answer, whatever is asked for: match sets of a megabyte each are a good deal of memory.
+/// Opened for one answer, whatever is asked for.
 const TASKS_AT_ONCE: u32 = 100;
-/// Tasks of one answer, beyond the first: with a match set of 1 MiB more it stays below the 4 MiB that gRPC clients take unless told otherwise.
+/// Read for one answer, the first task excepted: with names and keys, and a match set of 1 MiB, it stays below the 4 MiB that gRPC clients
+/// take unless told otherwise.
 const ANSWER_BYTES: usize = 2 << 20;
 /// Records that are stored in one transaction, where they are large: bounds memory.
 const UPLOAD_PAGE_BYTES: usize = 8 << 20;
@@ -161,6 +162,7 @@ async fn lease(app: &App, request: Request<v1::LeaseTasksRequest>) -> ApiResult<
         n if n <= TASKS_MAX => n.min(TASKS_AT_ONCE),
         _ => return Err(ApiError::field("tasks_max", format!("at most {TASKS_MAX}"))),
     };
+    let bounds = AnswerBounds { tasks_max, bytes_max: ANSWER_BYTES };
     let wait = r.wait.map_or(Duration::ZERO, |w| Duration::try_from(w).unwrap_or(WAIT_MAX)).min(WAIT_MAX);
     let principal = format!("{}/{worker}", caller.principal());
     let until = Instant::now() + wait;
@@ -173,11 +175,11 @@ async fn lease(app: &App, request: Request<v1::LeaseTasksRequest>) -> ApiResult<
         let left = until.saturating_duration_since(Instant::now());
         let wait = if r.replays { left.min(LOOK_FOR_REPLAYS) } else { left };
         let leased = tokio::select! {
-            leased = app.remote.lease(&system, &principal, tasks_max, wait) => leased?,
+            leased = app.remote.lease(&system, &principal, bounds, wait) => leased?,
             () = app.drain.cancelled() => return Ok(v1::LeaseTasksResponse::default()),
         };
         match leased {
-            Some(batch) => return hand_out(app, &system, batch).await,
+            Some(batch) => return Ok(hand_out(&system, batch)),
             None if wait == left => return Ok(v1::LeaseTasksResponse::default()),
             None => {}
         }
@@ -195,25 +197,13 @@ fn replay_task(app: &App, lease: &ReplayLease) -> v1::LeaseTasksResponse {
     v1::LeaseTasksResponse { tasks: vec![task], lease_expire_time: Some(time_to(app.remote.lease_expiry())) }
 }
 
-/// What fits into one answer goes out. The rest is due as before: nobody could have read the answer.
-async fn hand_out(app: &App, system: &System, mut batch: LeasedBatch) -> ApiResult<v1::LeaseTasksResponse> {
+fn hand_out(system: &System, batch: LeasedBatch) -> v1::LeaseTasksResponse {
     let customer_key = system.customer_key(&batch.customer).unwrap_or_default();
-    let (mut tasks, mut rest, mut bytes) = (Vec::new(), Vec::new(), 0);
-    for task in std::mem::take(&mut batch.tasks) {
-        let leased = (task.key.request, task.lease);
-        let task = task_out(system, &customer_key, batch.work, batch.action, task);
-        let size = task.encoded_len();
-        if tasks.is_empty() || bytes + size <= ANSWER_BYTES {
-            bytes += size;
-            tasks.push(task);
-        } else {
-            rest.push(leased);
-        }
+    let out = |task| task_out(system, &customer_key, batch.work, batch.action, task);
+    v1::LeaseTasksResponse {
+        tasks: batch.tasks.into_iter().map(out).collect(),
+        lease_expire_time: Some(time_to(batch.expires_at)),
     }
-    if !rest.is_empty() {
-        app.store.take_back(&batch, &rest, app.now()).await?;
-    }
-    Ok(v1::LeaseTasksResponse { tasks, lease_expire_time: Some(time_to(batch.expires_at)) })
 }
 
 fn task_out(system: &System, customer_key: &str, work: Work, action: Action, task: LeasedTask) -> v1::LeasedTask {

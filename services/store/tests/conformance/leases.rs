@@ -394,6 +394,36 @@ pub async fn a_match_set_survives_into_the_next_lease(t: &TestStore) {
     assert_eq!(next.tasks[0].match_set.as_deref(), Some(b"from elsewhere".as_slice()));
 }
 
+/// Nothing is read of it, and nobody could tell that it was looked at.
+pub async fn what_does_not_fit_into_an_answer_stays_as_it_is(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let ids = acme.instruct_all(at(1), vec![erasure("mara"), erasure("noor"), erasure("lea")]).await;
+    let batch = claim(t, &crm, at(2)).await.unwrap();
+    for task in &batch.tasks {
+        assert!(save(t, task, at(3), &[7; 4000]).await.is_empty());
+        let check_at = at(10);
+        acme.report(task, at(4), ReportResult::Awaiting { check_at, reference: "job 7".to_owned() }).await;
+    }
+    let query = LeaseQuery { worker: "worker", now: at(20), expires_at: at(80), tasks_max: 100 };
+    let within = async |bytes: usize| {
+        let ready = t.ready_work(at(20), std::slice::from_ref(&crm)).await.unwrap();
+        let batch = t.lease_within(&ready[0], &query, bytes).await.unwrap();
+        assert!(batch.tasks.iter().all(|task| task.match_set.as_deref() == Some(&[7; 4000])));
+        batch.tasks.into_iter().map(|task| task.key.request).collect::<Vec<_>>()
+    };
+    // One is larger than the answer, and goes alone; then two fit, and what is left is still due.
+    let first = within(1000).await;
+    assert_eq!(first.len(), 1);
+    for id in ids.iter().filter(|id| **id != first[0]) {
+        let task = acme.task(*id, &crm).await;
+        assert_eq!((task.state, task.attempts, task.run_at), (TaskState::AwaitingConfirmation, 1, at(10)));
+        assert_eq!(task.reason, "job 7");
+    }
+    let second = within(10_000).await;
+    assert_eq!(second.len(), 2, "all that is due, and nothing that is leased");
+    assert!(t.ready_work(at(20), std::slice::from_ref(&crm)).await.unwrap().is_empty());
+}
+
 async fn save(t: &TestStore, task: &LeasedTask, now: quittance_domain::Timestamp, rows: &[u8]) -> Vec<RequestId> {
     t.save_match_sets(&task.key.system, now, &[(task, rows.to_vec())]).await.unwrap()
 }

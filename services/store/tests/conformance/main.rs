@@ -181,6 +181,7 @@ suite! {
             a_claim_finds_what_another_has_left,
             a_match_set_is_stored_under_a_living_lease_only,
             a_match_set_survives_into_the_next_lease,
+            what_does_not_fit_into_an_answer_stays_as_it_is,
             a_task_is_confirmed_once,
             a_task_that_stands_twice_in_a_report_is_confirmed_once,
             a_match_set_sent_twice_at_once_is_stored_once,
