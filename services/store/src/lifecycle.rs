@@ -47,6 +47,18 @@ pub(crate) async fn locked_state(tx: &mut Tx, customer: &CustomerId, id: Request
     parsed(&row, 0, "requests", RequestState::parse)
 }
 
+/// So that no worker leases one, or puts one off, meanwhile; before the request, as who reports locks them. Gives whether any was ever leased:
+/// what was has a lease number.
+async fn hold_tasks(tx: &mut Tx, customer: &CustomerId, id: RequestId) -> StoreResult<bool> {
+    let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE" } else { "" };
+    let sql = format!("SELECT lease FROM tasks WHERE customer_id = $1 AND request_id = $2 ORDER BY system_id {lock}");
+    let mut leased = false;
+    for row in tx.fetch(&sql, key(customer, id)).await? {
+        leased |= row.i64(0)? > 0;
+    }
+    Ok(leased)
+}
+
 fn key(customer: &CustomerId, id: RequestId) -> Vec<Val> {
     vec![customer.as_str().into(), id.uuid().into()]
 }
@@ -225,15 +237,8 @@ impl Store {
     ) -> StoreResult<()> {
         let mut tx = self.customer_tx(customer).await?;
         lines::hold(&mut tx, customer, id).await?;
-        let state = locked_state(&mut tx, customer, id).await?;
-        // Locked, so that no worker leases one while we look. What was ever leased has a lease number.
-        let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE" } else { "" };
-        let sql = format!("SELECT lease FROM tasks WHERE customer_id = $1 AND request_id = $2 {lock}");
-        let mut ran = false;
-        for row in tx.fetch(&sql, key(customer, id)).await? {
-            ran |= row.i64(0)? > 0;
-        }
-        let state = transition(state, RequestEvent::Cancel { ran })?;
+        let ran = hold_tasks(&mut tx, customer, id).await?;
+        let state = transition(locked_state(&mut tx, customer, id).await?, RequestEvent::Cancel { ran })?;
         close(&mut tx, customer, id, state, by, reason, now).await?;
         Ok(tx.commit().await?)
     }
@@ -248,12 +253,7 @@ impl Store {
         now: Timestamp,
     ) -> StoreResult<()> {
         let mut tx = self.customer_tx(customer).await?;
-        // Locked, so that no worker puts one off, or leases one, between the two statements; before the request, as who reports locks them.
-        if tx.engine() == Engine::Postgres {
-            let lock =
-                "SELECT system_id FROM tasks WHERE customer_id = $1 AND request_id = $2 ORDER BY system_id FOR UPDATE";
-            tx.fetch(lock, key(customer, id)).await?;
-        }
+        hold_tasks(&mut tx, customer, id).await?;
         let state = transition(locked_state(&mut tx, customer, id).await?, RequestEvent::Object)?;
         let mut args = key(customer, id);
         args.push(CUSTOMERS_WORD.into());

@@ -1,5 +1,7 @@
 //! What the customer and the operator decide: from which states, with what effect, on what record (I1, I9).
 
+use std::time::{Duration, Instant};
+
 use quittance_domain::{
     action::{Action, RestrictionGround},
     ids::RequestId,
@@ -372,4 +374,27 @@ pub async fn what_is_not_there_is_not_found(t: &TestStore) {
     for (n, result) in results.into_iter().enumerate() {
         assert!(matches!(result, Err(StoreError::NotFound(_))), "call {n}: {result:?}");
     }
+}
+
+/// PostgreSQL: who reports holds tasks and comes to the request then. A cancellation that had the request and wanted the tasks would end as a deadlock.
+pub async fn a_cancellation_that_waits_for_a_task_does_not_hold_the_request(t: &TestStore) {
+    let (acme, _) = acme_and_crm(t).await;
+    let id = acme.instruct(at(1), erasure("mara")).await;
+    let mut report = t.raw().await;
+    report.execute_script("SELECT lease FROM tasks FOR UPDATE").await.unwrap();
+    let cancelled = {
+        let store = (**t).clone();
+        let customer = acme.id.clone();
+        tokio::spawn(async move { store.cancel_request(&customer, id, "customers/acme", "a mistake", at(2)).await })
+    };
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while t.count(waiting).await == 0 {
+        assert!(Instant::now() < deadline && !cancelled.is_finished(), "the cancellation does not come to the task");
+    }
+    report.execute_script("SELECT request_id FROM requests FOR UPDATE NOWAIT").await.expect("nobody holds it");
+    report.commit().await.unwrap();
+    cancelled.await.unwrap().unwrap();
+    assert_eq!(acme.state(id).await, RequestState::Cancelled);
 }

@@ -364,6 +364,9 @@ suite! {
             a_match_set_is_not_stored_past_a_claim_that_is_under_way,
             a_match_set_that_is_stored_while_a_claim_runs_is_handed_on,
         }
+        lifecycle {
+            a_cancellation_that_waits_for_a_task_does_not_hold_the_request,
+        }
         listing {
             a_change_that_commits_late_is_seen_once_it_has,
             a_watch_goes_on_after_the_store_was_moved,
