@@ -13,7 +13,7 @@ use quittance_tests::{
 };
 use tonic::{Code, Status};
 
-use crate::scene::Scene;
+use crate::scene::{Scene, erase};
 
 async fn customers(client: &Client, page_size: i32, token: &str) -> Result<v1::ListCustomersResponse, Status> {
     let list = v1::ListCustomersRequest { page_size, page_token: token.to_owned() };
@@ -282,4 +282,40 @@ async fn a_task_that_waits_says_for_whom_sqlite() {
 #[tokio::test]
 async fn a_task_that_waits_says_for_whom_postgres() {
     a_task_that_waits_says_for_whom(StoreKind::Postgres).await;
+}
+
+/// What there is to do today is shown whole, whosever it is; and who is shown some is told so.
+#[tokio::test]
+async fn what_needs_attention_is_listed_whole_and_a_list_that_is_cut_says_so() {
+    let s = Scene::on(StoreKind::Sqlite, &[]).await;
+    s.register_remote("print").await;
+    let worker = s.deployment.client(&s.deployment.connector_token("print")).await;
+    // More than the hundred that a list shows by itself.
+    let all = erase(&s.acme, 0..103).await;
+    let mut leased = Vec::new();
+    while leased.len() < all.len() {
+        let lease =
+            v1::LeaseTasksRequest { system: "systems/print".to_owned(), worker: "w".to_owned(), ..Default::default() };
+        leased.extend(worker.connectors().lease_tasks(lease).await.unwrap().into_inner().tasks);
+    }
+    let attention = |task: v1::LeasedTask| v1::TaskReport {
+        lease: Some(v1::Lease { task: task.name, lease: task.lease }),
+        result: Some(v1::task_report::Result::NeedsAttention(v1::TaskFailed { reason: "the tape is torn".to_owned() })),
+    };
+    let reports = leased.into_iter().map(attention).collect();
+    let report = v1::ReportOutcomesRequest { system: "systems/print".to_owned(), reports };
+    worker.connectors().report_outcomes(report).await.unwrap();
+    let cli = |arguments: &[&str]| {
+        let mut cli = Command::new(binary("quittance"));
+        cli.args(["--endpoint", &s.deployment.endpoint(), "--output", "json", "requests", "list"]).args(arguments);
+        let ran = cli.env("QUITTANCE_TOKEN", s.deployment.operator_token()).output().unwrap();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        let told = String::from_utf8(ran.stderr).unwrap().contains("there may be more");
+        (String::from_utf8(ran.stdout).unwrap().lines().count(), told)
+    };
+    assert_eq!(cli(&["--all-customers", "--needs-attention"]), (103, false));
+    assert_eq!(cli(&["--customer", "acme", "--needs-attention"]), (103, false));
+    assert_eq!(cli(&["--customer", "acme"]), (100, true));
+    assert_eq!(cli(&["--customer", "acme", "--limit", "103"]), (103, false));
+    assert_eq!(cli(&["--all-customers", "--limit", "5"]), (5, true));
 }

@@ -9,7 +9,7 @@ use super::parent;
 use crate::{
     args::Global,
     failure::{Done, End, Failure},
-    output::Output,
+    output::{Output, note},
     short_names::ShortName,
     times, view,
 };
@@ -40,7 +40,7 @@ pub struct List {
     /// Only with this reference of the customer's.
     #[arg(long)]
     reference: Option<String>,
-    /// How many at most; 0 means all. Unless set, 100, and with --all-customers all.
+    /// How many at most; 0 means all. Unless set, 100, and with --all-customers, --needs-attention or --at-risk all.
     #[arg(long)]
     limit: Option<usize>,
 }
@@ -55,8 +55,9 @@ pub async fn run(list: List, global: &Global, out: &mut Output) -> Done {
         timeliness: if list.at_risk { vec![Timeliness::AtRisk.into(), Timeliness::Overdue.into()] } else { vec![] },
     };
     let client = global.connect().await?;
-    let limit = list.limit.unwrap_or(if list.all_customers { 0 } else { 100 });
-    let mut listing = Listing { left: if limit == 0 { usize::MAX } else { limit }, shown: false };
+    let everything = list.all_customers || list.needs_attention || list.at_risk;
+    let limit = list.limit.unwrap_or(if everything { 0 } else { 100 });
+    let mut listing = Listing { left: if limit == 0 { usize::MAX } else { limit }, shown: false, cut: false };
     if list.all_customers {
         let mut page_token = String::new();
         while listing.left > 0 {
@@ -65,6 +66,7 @@ pub async fn run(list: List, global: &Global, out: &mut Output) -> Done {
             for customer in page.customers {
                 listing.of(&client, customer.name, &filter, out).await?;
             }
+            listing.cut |= listing.left == 0 && !page.next_page_token.is_empty();
             page_token = page.next_page_token;
             if page_token.is_empty() {
                 break;
@@ -76,12 +78,17 @@ pub async fn run(list: List, global: &Global, out: &mut Output) -> Done {
     if !listing.shown {
         out.list(&[], view::Request::table)?;
     }
+    if listing.cut {
+        note(&format!("these are {limit}, and there may be more: --limit 0 shows all"));
+    }
     Ok(End::Fine)
 }
 
 struct Listing {
     left: usize,
     shown: bool,
+    /// The limit was reached before all had been looked at.
+    cut: bool,
 }
 
 impl Listing {
@@ -94,6 +101,7 @@ impl Listing {
         out: &mut Output,
     ) -> Result<(), Failure> {
         let mut page_token = String::new();
+        self.cut |= self.left == 0;
         while self.left > 0 {
             let request = ListRequestsRequest {
                 parent: parent.clone(),
@@ -110,8 +118,9 @@ impl Listing {
             }
             page_token = page.next_page_token;
             if page_token.is_empty() {
-                break;
+                return Ok(());
             }
+            self.cut |= self.left == 0;
         }
         Ok(())
     }
