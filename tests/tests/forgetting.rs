@@ -78,7 +78,7 @@ impl Scene {
     }
 
     async fn download(&self, name: &str) -> Result<usize, tonic::Status> {
-        let ask = v1::DownloadPackageRequest { name: format!("{name}/package") };
+        let ask = v1::DownloadPackageRequest { name: format!("{name}/package"), ..Default::default() };
         let mut parts = self.acme.packages().download_package(ask).await?.into_inner();
         let mut count = 0;
         while parts.message().await?.is_some() {

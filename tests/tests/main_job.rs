@@ -170,7 +170,7 @@ async fn an_access_gives_the_customer_a_package_and_nobody_else() {
     let package = format!("{}/package", request.name);
     let request = completed(&s.acme, &request.name).await;
     assert_eq!(request.state(), v1::RequestState::Completed, "{request:#?}");
-    let download = v1::DownloadPackageRequest { name: package.clone() };
+    let download = v1::DownloadPackageRequest { name: package.clone(), ..Default::default() };
     let mut stream = s.acme.packages().download_package(download.clone()).await.unwrap().into_inner();
     let (mut records, mut trailer) = (Vec::new(), None);
     while let Some(message) = stream.message().await.unwrap() {
@@ -178,6 +178,7 @@ async fn an_access_gives_the_customer_a_package_and_nobody_else() {
         match message.part.unwrap() {
             Part::Header(header) => assert_eq!(header.controller, "Acme BV"),
             Part::Record(record) => records.push(record),
+            Part::RecordPart(_) => panic!("nobody asked for parts"),
             Part::Trailer(t) => trailer = Some(t.record_count),
         }
     }

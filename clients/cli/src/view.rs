@@ -893,31 +893,35 @@ pub struct Trailer {
     pub record_count: u64,
 }
 
-impl From<v1::download_package_response::Part> for PackagePart {
-    fn from(part: v1::download_package_response::Part) -> Self {
-        use v1::download_package_response::Part;
-        match part {
-            Part::Header(h) => Self::Header(PackageHeader {
-                package: h.package.map(Into::into),
-                purposes: h.purposes,
-                recipients: h.recipients,
-                source: h.source,
-                automated_decisions: h.automated_decisions,
-                controller: h.controller,
-            }),
-            Part::Record(r) => Self::Record(Record {
-                system: r.system,
-                collection: r.collection,
-                key: r.key,
-                fields: r
-                    .fields
-                    .into_iter()
-                    .map(|f| RecordField { name: f.name, category: f.category, value: f.value })
-                    .collect(),
-                third_party: r.third_party,
-            }),
-            Part::Trailer(t) => Self::Trailer(Trailer { record_count: t.record_count }),
-        }
+impl From<v1::PackageHeader> for PackagePart {
+    fn from(h: v1::PackageHeader) -> Self {
+        Self::Header(PackageHeader {
+            package: h.package.map(Into::into),
+            purposes: h.purposes,
+            recipients: h.recipients,
+            source: h.source,
+            automated_decisions: h.automated_decisions,
+            controller: h.controller,
+        })
+    }
+}
+
+impl From<v1::PackageRecord> for PackagePart {
+    fn from(r: v1::PackageRecord) -> Self {
+        let field = |f: v1::RecordField| RecordField { name: f.name, category: f.category, value: f.value };
+        Self::Record(Record {
+            system: r.system,
+            collection: r.collection,
+            key: r.key,
+            fields: r.fields.into_iter().map(field).collect(),
+            third_party: r.third_party,
+        })
+    }
+}
+
+impl From<v1::PackageTrailer> for PackagePart {
+    fn from(t: v1::PackageTrailer) -> Self {
+        Self::Trailer(Trailer { record_count: t.record_count })
     }
 }
 

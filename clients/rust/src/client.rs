@@ -214,7 +214,8 @@ impl Client {
         /// Requests and their tasks.
         requests, RequestServiceClient
     );
-    /// Access packages. A record is one message, as long as the row that it tells of.
+    /// Access packages. A record is one message, as long as the row that it tells of; or, with `record_bytes_max`, several, which
+    /// [`crate::RecordJoiner`] puts together.
     pub fn packages(&self) -> PackageServiceClient<Transport> {
         PackageServiceClient::new(self.transport.clone())
             .max_decoding_message_size(self.max_message.max(RECORD_MAX))

@@ -27,5 +27,6 @@ pub mod worker;
 pub use backoff::{Backoff, retrying};
 pub use client::{Bearer, Client, ClientBuilder, Transport};
 pub use error::{ClientError, FieldViolation, RpcError};
+pub use quittance_api::RecordJoiner;
 /// The contract's own types.
 pub use quittance_api::v1 as api;

@@ -1,14 +1,17 @@
 //! `ReviewPackage`: the customer decides about records that hold third parties' data (Art. 15(4)), once.
 
+use std::process::Command;
+
 use quittance_api::v1::{self, download_package_response::Part};
-use quittance_client::Client;
+use quittance_client::{Client, RecordJoiner};
 use quittance_sql::Engine;
 use quittance_tests::{
     StoreKind,
     app_database::{CRM_MAP, email},
+    deployment::binary,
     scenario::{assert_refused, by_email, completed, create, new_id},
 };
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 
 use crate::scene::{Scene, crm_map};
 
@@ -24,13 +27,19 @@ async fn review(client: &Client, name: &str, withhold_third_party: bool) -> Resu
 
 /// The package as its header has it, and its records; whole, that is with the trailer.
 async fn download(client: &Client, name: &str) -> Result<(v1::Package, Vec<v1::PackageRecord>), Status> {
-    let download = v1::DownloadPackageRequest { name: name.to_owned() };
-    let mut stream = client.packages().download_package(download).await?.into_inner();
-    let (mut header, mut records) = (None, Vec::new());
+    let download = v1::DownloadPackageRequest { name: name.to_owned(), ..Default::default() };
+    whole(client.packages().download_package(download).await?.into_inner()).await
+}
+
+async fn whole(
+    mut stream: Streaming<v1::DownloadPackageResponse>,
+) -> Result<(v1::Package, Vec<v1::PackageRecord>), Status> {
+    let (mut header, mut records, mut joiner) = (None, Vec::new(), RecordJoiner::default());
     while let Some(message) = stream.message().await? {
         match message.part.unwrap() {
             Part::Header(first) => header = first.package,
             Part::Record(record) => records.push(record),
+            Part::RecordPart(part) => records.extend(joiner.put(part)),
             Part::Trailer(last) => {
                 assert_eq!(last.record_count, records.len() as u64);
                 assert!(stream.message().await?.is_none());
@@ -151,4 +160,25 @@ async fn a_package_with_a_very_large_row_can_be_downloaded() {
     assert_eq!((package.record_count, records.len()), (6, 6));
     let lengths = records.iter().flat_map(|r| &r.fields).filter_map(|f| f.value.as_ref()).map(String::len);
     assert_eq!(lengths.max().unwrap() as i64, LETTER);
+
+    // A client that takes messages of 4 MiB, as others than ours do unless told otherwise.
+    let name = format!("{}/package", request.name);
+    let ask = |bytes| v1::DownloadPackageRequest { name: name.clone(), record_bytes_max: bytes };
+    let mut usual = s.acme.packages().max_decoding_message_size(4 << 20);
+    let refused = usual.download_package(ask(0)).await.unwrap().into_inner();
+    assert_eq!(whole(refused).await.unwrap_err().code(), Code::OutOfRange, "it cannot take the whole of it");
+    let in_parts = whole(usual.download_package(ask(2 << 20)).await.unwrap().into_inner()).await.unwrap();
+    assert_eq!(in_parts, (package, records));
+    for bytes in [-1, 1, (64 << 10) - 1] {
+        let refused = usual.download_package(ask(bytes)).await.map(|_| ());
+        assert_refused(refused, Code::InvalidArgument, "INVALID_FIELD", "record_bytes_max");
+    }
+    let out = s.deployment.path("package.jsonl");
+    let mut cli = Command::new(binary("quittance"));
+    cli.args(["--endpoint", &s.deployment.endpoint(), "packages", "download", &request.name, "--out"]).arg(&out);
+    let ran = cli.env("QUITTANCE_TOKEN", s.deployment.customer_token("acme")).output().unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let lines = std::fs::read_to_string(out).unwrap();
+    assert_eq!(lines.lines().count(), 8, "a header, six records and a trailer");
+    assert_eq!(lines.lines().map(|line| line.len() as i64).max().unwrap() / LETTER, 1, "the letter in one piece");
 }

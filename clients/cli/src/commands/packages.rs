@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use quittance_api::v1::{self, download_package_response::Part};
 
+use quittance_client::RecordJoiner;
+
 use super::{evidence::Named, missing};
 use crate::{
     args::Global,
@@ -13,6 +15,9 @@ use crate::{
     output::{Output, note},
     view,
 };
+
+/// Of a message: what is on the way between us may bound them.
+const PART_BYTES: i32 = 2 << 20;
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -107,18 +112,22 @@ async fn copy(
     mut parts: tonic::Streaming<v1::DownloadPackageResponse>,
     target: &mut Target<'_>,
 ) -> Result<u64, Failure> {
-    let mut records = 0;
+    let (mut records, mut joiner) = (0, RecordJoiner::default());
     while let Some(message) = parts.message().await? {
-        let part = missing(message.part)?;
-        let trailer = match &part {
-            Part::Trailer(trailer) => Some(trailer.record_count),
-            Part::Record(_) => {
-                records += 1;
-                None
+        let (line, trailer) = match missing(message.part)? {
+            Part::Header(header) => (header.into(), None),
+            Part::Record(record) => (record.into(), None),
+            Part::RecordPart(part) => {
+                let Some(record) = joiner.put(part) else { continue };
+                (record.into(), None)
             }
-            Part::Header(_) => None,
+            Part::Trailer(trailer) => {
+                let count = trailer.record_count;
+                (trailer.into(), Some(count))
+            }
         };
-        target.put(&part.into())?;
+        records += u64::from(matches!(line, view::PackagePart::Record(_)));
+        target.put(&line)?;
         match trailer {
             Some(count) if count == records => return Ok(records),
             Some(_) => break,
@@ -144,7 +153,8 @@ pub async fn run(command: Command, global: &Global, out: &mut Output) -> Done {
             show(client.packages().review_package(request).await?.into_inner().package, out)
         }
         Command::Download(download) => {
-            let request = v1::DownloadPackageRequest { name: package_name(&download.request)? };
+            let name = package_name(&download.request)?;
+            let request = v1::DownloadPackageRequest { name, record_bytes_max: PART_BYTES };
             let client = global.connect().await?;
             let parts = client.packages().download_package(request).await?.into_inner();
             let mut target = Target::open(&download.out, out)?;

@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use quittance_api::v1::{self, download_package_response::Part, package_service_server::PackageService};
+use quittance_api::{
+    record_parts,
+    v1::{self, download_package_response::Part, package_service_server::PackageService},
+};
 use quittance_connectors::Record;
 use quittance_domain::{
     action::Action,
@@ -30,7 +33,9 @@ use crate::{
 
 /// The collection or category of a record that has none in the data map, as outcomes have it.
 const ANY: &str = "*";
-/// Records that a slow reader may leave unread.
+/// Parts of a record are no shorter than this.
+const PART_BYTES_MIN: usize = 64 << 10;
+/// Records, or parts of them, that a slow reader may leave unread.
 const UNREAD_MAX: usize = 64;
 
 pub struct Packages(pub Arc<App>);
@@ -171,6 +176,11 @@ fn counted(map: Option<&DataMap>, record: Record) -> (String, BTreeSet<String>) 
 
 async fn download(app: &Arc<App>, request: Request<v1::DownloadPackageRequest>) -> ApiResult<DownloadStream> {
     let (customer, id) = own(&caller(&request)?, &request.get_ref().name)?;
+    let bytes_max = match usize::try_from(request.get_ref().record_bytes_max) {
+        Ok(0) => usize::MAX,
+        Ok(bytes @ PART_BYTES_MIN..) => bytes,
+        _ => return Err(ApiError::field("record_bytes_max", format!("at least {PART_BYTES_MIN}, or 0"))),
+    };
     let package = read(app, &customer, id).await?;
     match package.state() {
         v1::PackageState::Released => {}
@@ -186,7 +196,7 @@ async fn download(app: &Arc<App>, request: Request<v1::DownloadPackageRequest>) 
     let (sender, stream) = mpsc::channel(UNREAD_MAX);
     let app = app.clone();
     tokio::spawn(async move {
-        if let Err(error) = stream_out(&app, &customer, id, package, facts, &sender).await {
+        if let Err(error) = stream_out(&app, &customer, id, package, facts, bytes_max, &sender).await {
             // Nobody there to hear it: the client is gone.
             let _ = sender.send(Err(to_status(error))).await;
         }
@@ -200,6 +210,7 @@ async fn stream_out(
     id: RequestId,
     package: v1::Package,
     facts: ProcessingFacts,
+    bytes_max: usize,
     sender: &mpsc::Sender<Result<v1::DownloadPackageResponse, Status>>,
 ) -> ApiResult<()> {
     let with_third_party = !package.third_party_withheld;
@@ -225,8 +236,10 @@ async fn stream_out(
         for row in records {
             let record = record_to(row.system.resource_name(), &row.record)?;
             after = (row.system.as_str().to_owned(), row.number);
-            if sender.send(part(Part::Record(record))).await.is_err() {
-                return Ok(());
+            for message in record_parts(record, bytes_max) {
+                if sender.send(part(message)).await.is_err() {
+                    return Ok(());
+                }
             }
             sent += 1;
         }

@@ -117,8 +117,12 @@ async fn instructs(operator: &Client, customer: &Client, name: &str) -> String {
     let review = v1::ReviewPackageRequest { name: package.clone(), withhold_third_party: false };
     // Only where it holds somebody else's data, too.
     let _ = customer.packages().review_package(review).await;
-    let mut parts =
-        customer.packages().download_package(v1::DownloadPackageRequest { name: package }).await.unwrap().into_inner();
+    let mut parts = customer
+        .packages()
+        .download_package(v1::DownloadPackageRequest { name: package, ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner();
     while parts.message().await.unwrap().is_some() {}
     certificate(customer, &names[0], "en").await;
     let list = v1::ListConfirmationsRequest { parent: names[0].clone() };
