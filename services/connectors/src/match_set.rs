@@ -33,6 +33,9 @@ pub struct MatchedRow {
     /// The indices of the identifier rules through which it was found, or for `Unpoint` of the pointer.
     #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<u16>,
+    /// Of a shared row: it is the subject's by an owner, so that what no identifier redacts is the subject's as well.
+    #[serde(rename = "o", default, skip_serializing_if = "std::ops::Not::not")]
+    pub rest: bool,
     /// Categories whose fields were not NULL when it was found: indices into the collection's fields.
     #[serde(rename = "v", default, skip_serializing_if = "Vec::is_empty")]
     pub filled: Vec<u16>,
@@ -80,6 +83,7 @@ impl MatchedRow {
             key,
             fate,
             rules: Vec::new(),
+            rest: false,
             filled: Vec::new(),
             held_until: None,
             held_by: None,
@@ -107,7 +111,7 @@ impl MatchedRow {
     }
 
     /// It is somebody else's too, now or once its hold has ended.
-    fn ends_redacted(&self) -> bool {
+    pub(crate) fn ends_redacted(&self) -> bool {
         self.fate == RowFate::Redact || (self.fate == RowFate::Hold && self.then == Some(RowFate::Redact))
     }
 

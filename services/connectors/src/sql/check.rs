@@ -10,7 +10,7 @@ use quittance_sql::{Engine, SqlError, Tx};
 
 use super::{
     catalog::{Catalog, catalog},
-    others::rivals,
+    others::{naming_others, owners_part, rivals},
     schema::{Class, Column, Lower, Schema},
 };
 use crate::{Finding, FindingSeverity};
@@ -212,7 +212,9 @@ impl Check<'_> {
         let c = &self.map.collections[at];
         for (f, field) in c.fields.iter().enumerate() {
             // Of a row that is deleted only sharing leaves something to mask.
-            let used = c.erase == RowErasure::Mask || (c.shared == SharedRows::Redact && redacted(c, &field.name));
+            let of_owner = naming_others(c).next().is_some() && owners_part(c).contains(&f);
+            let shared = c.shared == SharedRows::Redact && (redacted(c, &field.name) || of_owner);
+            let used = c.erase == RowErasure::Mask || shared;
             let place = format!("{path}.fields.{}", c.fields[f].name);
             match &field.erase {
                 FieldErasure::Mask(mask) if used => self.mask(at, &place, &field.name, mask),
@@ -359,6 +361,16 @@ impl Check<'_> {
             self.warning(
                 &format!("{path}.owned_by"),
                 "two owners in one collection: a row whose other owner is not the subject needs a person, unless you say shared: delete",
+            );
+        }
+        let naming: Vec<&str> = naming_others(c).map(|rule| rule.field.as_str()).collect();
+        if c.erase == RowErasure::Delete && c.shared == SharedRows::Redact && !naming.is_empty() {
+            self.warning(
+                &format!("{path}.owned_by"),
+                format!(
+                    "a row that names somebody else in {} is redacted when its owner goes, unless you say shared: delete, and a foreign key then stops the owner's deletion",
+                    naming.join(", ")
+                ),
             );
         }
     }

@@ -86,6 +86,10 @@ impl Acting<'_, '_> {
                 let narrowed: Share<'_> = narrowed.iter().map(|(s, row)| (*s, row)).collect();
                 self.run(at, statement.as_ref(), &narrowed, CHUNK).await?;
             }
+            let owned: Vec<(usize, MatchedRow)> =
+                shared.iter().filter(|(_, row)| row.rest).map(|(s, row)| (*s, tied_by_owner(row))).collect();
+            let owned: Share<'_> = owned.iter().map(|(s, row)| (*s, row)).collect();
+            self.run(at, plan.collections[at].statements.redact_rest.as_ref(), &owned, CHUNK).await?;
         }
         let mut to_go = Vec::with_capacity(shares.len());
         for (at, share) in shares.iter().enumerate() {
@@ -216,6 +220,11 @@ impl Acting<'_, '_> {
 
 pub(super) fn of_fate<'a>(share: &Share<'a>, fate: RowFate, now: Timestamp) -> Share<'a> {
     share.iter().filter(|(_, row)| row.fate_at(now) == fate).copied().collect()
+}
+
+/// The row as its owner knows it: whatever it names, what is its owner's goes only while it is that one's.
+fn tied_by_owner(row: &MatchedRow) -> MatchedRow {
+    MatchedRow { via: row.via.clone(), ..MatchedRow::new(row.key.clone(), row.fate) }
 }
 
 /// The row as this one rule knows it: another rule that still matches must not let this rule's columns go.

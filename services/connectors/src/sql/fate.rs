@@ -10,6 +10,7 @@ use quittance_domain::{
 
 use super::{
     keepers::KeptByOthers,
+    others::tells_parties_apart,
     plan::{CollectionPlan, Plan},
     seen::{Rowset, Seen},
 };
@@ -62,6 +63,14 @@ fn erase(
         RowErasure::Delete => RowFate::Delete,
         RowErasure::Mask => RowFate::Mask,
     };
+    let has_a_part = !row.rest || !row.rules.is_empty() || !of.rest.is_empty() || tells_parties_apart(map);
+    if !has_a_part {
+        return Err(SubjectError::Other(format!(
+            "a row of collection {} is owned by the subject's, and all that it holds names somebody else: it stays as it is. Decide whose it is in the \
+             data, and retry; if such rows are to go with their owner, say shared: delete in the map, and retry",
+            map.name
+        )));
+    }
     if let Some(held) = held {
         let mut kept = matched(set, row, RowFate::Hold, row.filled.fields(), plan);
         kept.held_until = Some(held.until);
@@ -72,7 +81,7 @@ fn erase(
     match own {
         RowFate::Delete => Ok(Some(matched(set, row, own, row.filled.fields(), plan))),
         RowFate::Redact => {
-            let (redacts, undeclared) = redacted(of, &row.rules);
+            let (redacts, undeclared) = redacted(of, &row.rules, row.rest);
             let todo = todo(map, row);
             let mine: Vec<u16> = redacts.into_iter().filter(|f| todo.contains(f)).collect();
             Ok((undeclared || !mine.is_empty()).then(|| matched(set, row, own, mine, plan)))
@@ -93,10 +102,13 @@ fn erase(
     }
 }
 
-/// The fields that the matched rules redact, and whether one of the rules' own columns is in no field.
-pub(super) fn redacted(of: &CollectionPlan, rules: &[u16]) -> (Vec<u16>, bool) {
+/// The fields that the matched rules redact, with the rest of them where that is the subject's, and whether one of the rules' own columns is in
+/// no field.
+pub(super) fn redacted(of: &CollectionPlan, rules: &[u16], rest: bool) -> (Vec<u16>, bool) {
     let rules = || rules.iter().filter_map(|r| of.rules.get(usize::from(*r)));
-    let mut fields: Vec<u16> = rules().flat_map(|rule| &rule.redacts).filter_map(|f| u16::try_from(*f).ok()).collect();
+    let rest = of.rest.iter().filter(|_| rest);
+    let mut fields: Vec<u16> =
+        rules().flat_map(|rule| &rule.redacts).chain(rest).filter_map(|f| u16::try_from(*f).ok()).collect();
     fields.sort_unstable();
     fields.dedup();
     (fields, rules().any(|rule| rule.field.is_none()))
@@ -239,6 +251,7 @@ fn matched(set: &Rowset<'_>, row: &Seen<'_>, fate: RowFate, filled: Vec<u16>, pl
     });
     let mut matched = MatchedRow::new(row.key(of), fate);
     matched.rules.clone_from(&row.rules);
+    matched.rest = row.rest;
     matched.filled = filled;
     matched.via = via;
     matched.linked = of.shape.linked.iter().map(|p| row.text(of, *p).map(str::to_owned)).collect();

@@ -43,7 +43,11 @@ pub(super) async fn find(
     if matches!(ctx.action, Action::Access | Action::Rectification | Action::LiftRestriction) {
         // Shown, it is marked as a third party's (Art. 15(4)); corrected, it might be the other's that is; and so might the restriction be.
         for (s, rows) in &doubtful {
-            rows.iter().for_each(|row| walk.sets[*s].rows[*row].shared = true);
+            for row in rows {
+                let row = &mut walk.sets[*s].rows[*row];
+                // No column says which of the owners it is about.
+                (row.shared, row.rest) = (true, false);
+            }
         }
     }
     let others = if ctx.resolving { yielded_by_others(&mut walk, &doubtful).await? } else { HashMap::new() };

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use quittance_domain::{
     action::Action,
-    data_map::{Collection, FieldErasure, Mask, Matching, SharedRows},
+    data_map::{Collection, FieldErasure, IdentifierRule, Mask, Matching, SharedRows},
     identifier::{Identifier, IdentifierKind},
 };
 use quittance_sql::{Column as Values, Row, Rows};
@@ -34,6 +34,27 @@ pub(super) struct LookedUp {
 /// subject's to correct for that, nor the other one's restriction to lift.
 pub(super) fn sharing_counts(c: &Collection, action: Action) -> bool {
     c.shared == SharedRows::Redact || matches!(action, Action::Rectification | Action::LiftRestriction)
+}
+
+/// It says of more than the identifiers' own columns whose they are.
+pub(super) fn tells_parties_apart(c: &Collection) -> bool {
+    c.identifiers.iter().any(|rule| rule.redacts.iter().any(|field| *field != rule.field))
+}
+
+/// The fields of a row that are its owner's, where it names somebody else: those that no identifier redacts. What holds the row is nobody's.
+pub(super) fn owners_part(c: &Collection) -> Vec<usize> {
+    let redacted = |field: &String| c.identifiers.iter().any(|rule| rule.redacts.contains(field));
+    let links = || c.owned_by.iter().flat_map(|link| &link.fields);
+    let holds = |field: &String| {
+        c.key.contains(field) || links().any(|(here, _)| here == field) || c.customer_field.as_ref() == Some(field)
+    };
+    (0..c.fields.len()).filter(|f| !redacted(&c.fields[*f].name) && !holds(&c.fields[*f].name)).collect()
+}
+
+/// Columns by which an owned row may name somebody else. What it yields is its owner's own name.
+pub(super) fn naming_others(c: &Collection) -> impl Iterator<Item = &IdentifierRule> {
+    let others = |rule: &&IdentifierRule| !c.yields.iter().any(|y| y.field == rule.field);
+    c.identifiers.iter().filter(|_| !c.owned_by.is_empty()).filter(others)
 }
 
 /// The links of a collection that may lead to two people.

@@ -88,6 +88,7 @@ fn alike(a: &MatchedRow, b: &MatchedRow) -> bool {
     said(a) == said(b)
         && a.filled == b.filled
         && a.rules == b.rules
+        && a.rest == b.rest
         && a.held_fields == b.held_fields
         && a.held_by == b.held_by
 }
@@ -121,7 +122,7 @@ fn row_erased(plan: &Plan, at: usize, row: &MatchedRow, now: Timestamp) -> Vec<(
             }
         }
         RowFate::Redact => {
-            let (fields, undeclared) = redacted(&plan.collections[at], &row.rules);
+            let (fields, undeclared) = redacted(&plan.collections[at], &row.rules, row.rest);
             for (_, field) in filled().filter(|(f, _)| fields.contains(f)) {
                 if let FieldErasure::Mask(mask) = &field.erase {
                     lines.push((line(map, &field.category, done(mask), ""), None));

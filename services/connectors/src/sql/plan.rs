@@ -8,7 +8,7 @@ use quittance_sql::{Engine, Part, Rows, Val};
 use super::{
     catalog::Reference,
     dialect::Dialect,
-    others::{LookedUp, rivals},
+    others::{LookedUp, owners_part, rivals},
     schema::{Column, Schema},
     statements::{Statements, owner, statements},
 };
@@ -67,6 +67,8 @@ pub(super) struct CollectionPlan {
     pub shape: Shape,
     /// Nothing hangs on its rows: what has nothing left to erase need not even be fetched.
     pub leaf: bool,
+    /// Indices of the fields that no identifier redacts: in a shared row, they are its owner's.
+    pub rest: Vec<usize>,
     /// Some field becomes a pseudonym: batches carry it.
     pub pseudonym: bool,
     /// Indices of the fields with a retention of their own.
@@ -102,7 +104,7 @@ pub(super) struct Shape {
     pub texts: Vec<String>,
     /// Positions of the columns, beyond the key, that others refer to.
     pub linked: Vec<usize>,
-    /// Per identifier rule. Empty where nobody asks: one rule alone cannot be of two minds.
+    /// Per identifier rule. Empty where nobody asks: one rule alone cannot be of two minds, unless the row has an owner besides.
     pub identifiers: Vec<usize>,
     pub yields: Vec<usize>,
     /// Of the row's own retention.
@@ -281,6 +283,7 @@ impl Compiler<'_> {
             marker,
             shape,
             leaf: true,
+            rest: owners_part(c),
             pseudonym,
             retained,
             statements: Statements::default(),
@@ -300,7 +303,7 @@ impl Compiler<'_> {
                 shape.linked.push(position);
             }
         }
-        if c.identifiers.len() > 1 {
+        if c.identifiers.len() > 1 || !c.owned_by.is_empty() {
             for rule in &c.identifiers {
                 let position = shape.want(d.text(&self.column(&rule.field)?));
                 shape.identifiers.push(position);

@@ -194,7 +194,7 @@ fn name(plan: &Plan, subject: &Subject, s: usize, mut found: Found, holdings: &H
 /// one's name may be the same. An identifier of the subject's is the subject's wherever it stands.
 fn is_own(plan: &Plan, order: &Order<'_>, (at, spot): Place, row: &MatchedRow) -> bool {
     let Spot::Field(field) = spot else { return true };
-    let redacted = || redacted(&plan.collections[at], &row.rules).0;
+    let redacted = || redacted(&plan.collections[at], &row.rules, row.rest).0;
     row.fate != RowFate::Redact
         || matches!(order, Order::Carried(_))
         || redacted().into_iter().any(|f| usize::from(f) == field)

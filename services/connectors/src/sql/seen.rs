@@ -28,6 +28,8 @@ pub(super) struct Seen<'a> {
     pub led: Bits,
     /// Belongs to somebody else too, and not through an owner of this subject's.
     pub shared: bool,
+    /// Shared, and owned by the subject's row all the same: what no identifier redacts is the subject's.
+    pub rest: bool,
     /// From a match set, as read-back begins with.
     pub stored: Option<&'a MatchedRow>,
     /// Seen in the database by this walk.

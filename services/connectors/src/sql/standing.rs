@@ -182,7 +182,7 @@ impl Rest {
         let fate = matched.fate_at(now);
         if fate == RowFate::Redact {
             // Each rule for itself: the other party's columns stay.
-            let (fields, _) = redacted(of, &matched.rules);
+            let (fields, _) = redacted(of, &matched.rules, matched.rest);
             let mine = |r: &u16| {
                 let rule = usize::from(*r);
                 let kind = map.identifiers.get(rule).map(|rule| rule.kind);

@@ -38,6 +38,8 @@ pub(super) struct Statements {
     pub unlink: Option<Statement>,
     /// Per identifier rule: what a shared row loses.
     pub redact: Vec<Option<Statement>>,
+    /// And what it loses for its owner.
+    pub redact_rest: Option<Statement>,
     /// Per `points_at`.
     pub unpoint: Vec<Statement>,
     pub mark: Option<Statement>,
@@ -89,7 +91,12 @@ pub(super) fn statements(d: Dialect, c: &Collection, plan: &CollectionPlan, wide
         delete: text().delete(),
         carried: plan.cascades.iter().map(|r| (r.name.clone(), text().carried(r))).collect(),
         unlink: text().unlink(),
-        redact: plan.rules.iter().map(|rule| text().redact(rule)).collect(),
+        redact: plan
+            .rules
+            .iter()
+            .map(|rule| text().redact(&rule.redacts, rule.field.is_none().then_some(&rule.column)))
+            .collect(),
+        redact_rest: text().redact(&plan.rest, None),
         unpoint: plan.pointers.iter().enumerate().map(|(i, p)| text().unpoint(i, p)).collect(),
         mark: mark(true).map(|(column, value)| text().mark(column, value)),
         unmark: mark(false).map(|(column, value)| text().mark(column, value)),
@@ -389,17 +396,16 @@ impl Text<'_> {
         self.update(&sets)
     }
 
-    fn redact(mut self, rule: &RulePlan) -> Option<Statement> {
+    /// `undeclared`: a column besides that is in no field.
+    fn redact(mut self, fields: &[usize], undeclared: Option<&Column>) -> Option<Statement> {
         let plan = self.plan;
         let mut sets = Vec::new();
-        for f in &rule.redacts {
+        for f in fields {
             if let FieldErasure::Mask(mask) = &self.c.fields[*f].erase {
                 sets.push((&plan.fields[*f], self.masked(&plan.fields[*f], mask)));
             }
         }
-        if rule.field.is_none() {
-            sets.push((&rule.column, "NULL".to_owned()));
-        }
+        sets.extend(undeclared.map(|column| (column, "NULL".to_owned())));
         self.update(&sets)
     }
 

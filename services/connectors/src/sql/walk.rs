@@ -1,13 +1,13 @@
 //! From identifiers to rows: what the identifiers name, then what these rows own, level by level, for the whole batch at once.
 
-use quittance_domain::action::Action;
+use quittance_domain::{action::Action, identifier::Identifier};
 use quittance_sql::{Column as Values, Part, Row, Rows, Tx};
 
 use super::{
     batch::{CHUNK, ForColumn},
     failure,
     identify::{PATTERN, is_of, sought},
-    others::sharing_counts,
+    others::{sharing_counts, tells_parties_apart},
     plan::{Plan, Shape, Statement},
     seen::{Bits, Rowset, Seen},
     statements::{FIND_LIMIT, Find},
@@ -90,13 +90,14 @@ impl<'a, 't> Walk<'a, 't> {
                     rules: Vec::new(),
                     parent: None,
                     led: Bits::default(),
-                    shared: row.fate == RowFate::Redact,
+                    shared: row.ends_redacted(),
+                    rest: row.rest,
                     stored: Some(row),
                     fresh: false,
                     twin: None,
                 };
                 let at = self.sets[subject].insert(of, seen);
-                let shared = row.fate == RowFate::Redact && self.ctx.action == Action::Erasure;
+                let shared = row.ends_redacted() && self.ctx.action == Action::Erasure;
                 if !shared && !of.leaf {
                     self.frontier[collection].push((subject, at));
                 }
@@ -271,6 +272,7 @@ impl<'a, 't> Walk<'a, 't> {
             parent: None,
             led: Bits::default(),
             shared: false,
+            rest: false,
             stored: None,
             fresh: true,
             twin: None,
@@ -295,7 +297,10 @@ impl<'a, 't> Walk<'a, 't> {
             )));
             return Ok(());
         }
-        let shared = parent.is_some_and(|(p, _)| set.rows[p].shared);
+        let hangs = parent.is_some_and(|(p, _)| set.rows[p].shared);
+        // However it is owned, a row that names somebody else is that one's too.
+        let counts = parent.is_some() && sharing_counts(self.plan.map_of(seen.collection), self.ctx.action);
+        let is_named = |row: &Seen<'_>| counts && is_shared(self.plan, row, &self.subjects[subject]);
         let collection = seen.collection;
         let at = match set.position(collection, of, seen.texts[..of.key_len()].iter().flatten().map(String::as_str)) {
             Some(at) => {
@@ -309,8 +314,10 @@ impl<'a, 't> Walk<'a, 't> {
                         Some((first, _)) if first != owner => set.further.push((at, owner)),
                         Some(_) => {}
                     }
-                    // Owned as a whole counts for more than sharing it.
-                    if known.shared && !shared {
+                    let named = is_named(known);
+                    known.rest |= named && !hangs;
+                    // Owned as a whole counts for more than hanging on what is shared.
+                    if known.shared && !hangs && !named {
                         known.shared = false;
                         if erasure && !of.leaf {
                             self.frontier[collection].push((subject, at));
@@ -326,9 +333,12 @@ impl<'a, 't> Walk<'a, 't> {
                     return Ok(());
                 }
                 seen.parent = parent;
-                seen.shared = shared;
+                let named = is_named(&seen);
+                seen.shared = hangs || named;
+                seen.rest = named && !hangs;
+                let stays = erasure && seen.shared;
                 let at = set.insert(of, seen);
-                if !of.leaf {
+                if !of.leaf && !stays {
                     self.frontier[collection].push((subject, at));
                 }
                 at
@@ -368,20 +378,26 @@ pub(super) fn index(i: usize) -> i64 {
 }
 
 /// Another column that names a person names somebody else. Columns of different kinds are two names of one person, unless the map tells
-/// apart what each of them redacts.
+/// apart what each of them redacts. A row that only an owner has led to is compared with all that the subject is known by, but for what it
+/// yields: that is one's own name, by the map.
 fn is_shared(plan: &Plan, row: &Seen<'_>, subject: &Subject) -> bool {
     let of = &plan.collections[row.collection];
     let map = plan.map_of(row.collection);
     if of.shape.identifiers.is_empty() {
         return false;
     }
-    let parties = map.identifiers.iter().any(|rule| rule.redacts.iter().any(|field| *field != rule.field));
+    let parties = tells_parties_apart(map);
     let matched = |r: usize| row.rules.iter().any(|m| usize::from(*m) == r);
-    let kinds: Vec<_> =
-        map.identifiers.iter().enumerate().filter(|(r, _)| matched(*r)).map(|(_, rule)| rule.kind).collect();
+    let kinds: Vec<_> = if row.rules.is_empty() {
+        subject.identifiers.iter().map(Identifier::kind).collect()
+    } else {
+        map.identifiers.iter().enumerate().filter(|(r, _)| matched(*r)).map(|(_, rule)| rule.kind).collect()
+    };
+    let own_name = |field: &str| row.rules.is_empty() && map.yields.iter().any(|y| y.field == field);
     map.identifiers.iter().enumerate().any(|(r, rule)| {
         let stored = row.text(of, of.shape.identifiers[r]).filter(|text| !text.trim().is_empty());
         !matched(r)
+            && !own_name(&rule.field)
             && (parties || kinds.contains(&rule.kind))
             && stored.is_some_and(|text| !is_of(&of.rules[r], rule.kind, subject, text))
     })

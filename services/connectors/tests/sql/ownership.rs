@@ -28,7 +28,7 @@ async fn a_chain_of_its_own(db: &Db) {
     )
     .await;
     let c = db.connector(
-        "  comment: {key: [id], identifiers: [{kind: email, field: author}], owned_by: [{collection: comment, fields: {parent: id}}], fields: {author: email, body: message}, erase: delete}\n",
+        "  comment: {key: [id], identifiers: [{kind: email, field: author}], owned_by: [{collection: comment, fields: {parent: id}}], fields: {author: email, body: message}, erase: delete, shared: delete}\n",
     );
     let outcomes = carried_out(&c, &ctx(Action::Erasure), &[subject(&[email("a@x.nl")])]).await;
     assert_eq!(outcomes, [["comment.* ERASED 1", "comment.email ERASED 3", "comment.message ERASED 3"]]);
@@ -43,7 +43,7 @@ async fn a_ring(db: &Db) {
     )
     .await;
     let c = db.connector(
-        "  member: {key: [id], identifiers: [{kind: email, field: email}], owned_by: [{collection: member, fields: {sponsor: id}}], fields: {email: email}, erase: delete}\n",
+        "  member: {key: [id], identifiers: [{kind: email, field: email}], owned_by: [{collection: member, fields: {sponsor: id}}], fields: {email: email}, erase: delete, shared: delete}\n",
     );
     let outcomes = carried_out(&c, &ctx(Action::Erasure), &[subject(&[email("a@x.nl")])]).await;
     assert_eq!(outcomes, [["member.email ERASED 3"]]);

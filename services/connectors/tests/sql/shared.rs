@@ -21,6 +21,9 @@ on_all_engines!(
     deleted_where_the_map_says_so,
     another_identifier_is_not_another_person,
     one_rule_at_a_time,
+    about_one_and_by_another,
+    about_one_and_kept_for_a_while,
+    owned_and_named_by_nothing_of_ones_own,
     corrected_for_one,
     corrected_where_nobody_else_owns_it,
     restricted_for_one
@@ -331,5 +334,148 @@ async fn an_identifier_that_others_bear_too(db: &Db) {
     if db.engine == Engine::Postgres {
         db.sql("CREATE COLLATION folding (provider = icu, locale = 'und-u-ks-level1', deterministic = false); ALTER TABLE number ALTER phone TYPE text COLLATE folding").await;
         assert_eq!(yields(household, &[email("a@x.nl")]).await, one("+31201234567", true));
+    }
+}
+
+/// Notes about customers, by whoever wrote them.
+const NOTES: &str = "  customer: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: mask}
+  note: {key: [id], identifiers: [{kind: email, field: author, redacts: [author, author_name]}], owned_by: [{collection: customer, fields: {customer_id: id}}], fields: {author: email, author_name: display_name, body: message}, erase: delete}
+  scan: {key: [id], owned_by: [{collection: note, fields: {note_id: id}}], fields: {name: media}, erase: delete}\n";
+
+async fn notes(db: &Db) {
+    db.sql(
+        "CREATE TABLE customer (id integer primary key, email varchar(100));
+         CREATE TABLE note (id integer primary key, customer_id integer references customer(id), author varchar(100), author_name varchar(20), body varchar(50), booked_on date);
+         CREATE TABLE scan (id integer primary key, note_id integer references note(id), name varchar(20));
+         INSERT INTO customer VALUES (1, 'lea@x.nl'), (2, 'tom@x.nl');
+         INSERT INTO note VALUES (1, 1, 'tom@x.nl', 'Tom', 'rude', '2024-06-14'), (2, 1, 'Lea@x.nl', 'Lea', 'own', '2024-06-14'), (3, 1, ' ', null, 'nobody', '2024-06-14'), (4, 2, 'ann@x.nl', 'Ann', 'his', '2024-06-14');
+         INSERT INTO scan VALUES (1, 1, 'one'), (2, 2, 'two');",
+    )
+    .await;
+}
+
+/// The row is the subject's by its owner, and the other's by name.
+async fn about_one_and_by_another(db: &Db) {
+    notes(db).await;
+    let c = db.connector(NOTES);
+    let lea = [subject(&[email("lea@x.nl")])];
+    let shown = sets(&c, &ctx(Action::Access), &lea).await;
+    let (exported, _) = c.export(&ctx(Action::Access), &lea[0], &shown[0], None, 100).await.unwrap().unwrap();
+    let marks: Vec<_> =
+        exported.records.iter().map(|r| (r.collection.as_str(), r.key[0].as_str(), r.third_party)).collect();
+    assert_eq!(
+        marks,
+        [
+            ("customer", "1", false),
+            ("note", "2", false),
+            ("note", "1", true),
+            ("note", "3", false),
+            ("scan", "2", false),
+            ("scan", "1", true)
+        ]
+    );
+    // What is about her she may correct, and not the other's name.
+    let corrected = |target, field| corrected_by(&lea[0], target, field);
+    carried_out(&c, &ctx(Action::Rectification), &[corrected(record("1", "polite"), "body")]).await;
+    let told = found(&c, &ctx(Action::Rectification), &[corrected(record("1", "Tim"), "author_name")]).await;
+    assert!(other(told[0].as_ref().unwrap_err()).starts_with("note.author_name"), "{told:?}");
+
+    let erasure = ctx(Action::Erasure);
+    let known = sets(&c, &erasure, &lea).await;
+    // And again, as after a crash.
+    for _ in 0..2 {
+        assert_eq!(c.act(&erasure, &lea, &known).await.unwrap(), [Ok(())]);
+        let said = read(&c, &erasure, &lea, &known).await;
+        assert_eq!(
+            said,
+            [Ok([
+                "customer.email ERASED 1",
+                "note.display_name ERASED 1",
+                "note.email ERASED 2",
+                "note.message ERASED 3",
+                "scan.media ERASED 1"
+            ]
+            .map(str::to_owned)
+            .to_vec())]
+        );
+    }
+    let left = ["1|1|tom@x.nl|Tom|-", "4|2|ann@x.nl|Ann|his"];
+    assert_eq!(db.dump("id, customer_id, author, author_name, body", "note").await, left);
+    assert_eq!(db.dump("id", "scan").await, ["1"], "what hangs on a shared row is shared");
+    // The last one takes the row along.
+    carried_out(&c, &erasure, &[subject(&[email("tom@x.nl")])]).await;
+    assert_eq!(db.dump("id, author, body", "note").await, ["4|ann@x.nl|-"]);
+    // Where the map says so, it goes with its owner.
+    db.sql(
+        "INSERT INTO customer VALUES (3, 'eve@x.nl'); INSERT INTO note VALUES (5, 3, 'ann@x.nl', 'Ann', 'hers', null)",
+    )
+    .await;
+    let c = db.connector(&NOTES.replacen(
+        "body: message}, erase: delete",
+        "body: message}, erase: delete, shared: delete",
+        1,
+    ));
+    carried_out(&c, &erasure, &[subject(&[email("eve@x.nl")])]).await;
+    assert_eq!(db.dump("id", "note").await, ["4"]);
+}
+
+fn corrected_by(subject: &Subject, target: CorrectionTarget, field: &str) -> Subject {
+    let correction = Correction { collection: "note".to_owned(), field: field.to_owned(), target };
+    Subject { corrections: vec![correction], ..subject.clone() }
+}
+
+/// When the hold ends, the row is as little the subject's alone as before, and nobody knows identifiers any more.
+async fn about_one_and_kept_for_a_while(db: &Db) {
+    notes(db).await;
+    let retained = "body: message}, erase: delete, retain: {ground: Wwft, anchor: booked_on, period: P5Y}";
+    let c = db.connector(&NOTES.replacen("body: message}, erase: delete", retained, 1));
+    let (mut ctx, lea) = (ctx(Action::Erasure), [subject(&[email("lea@x.nl")])]);
+    let known = sets(&c, &ctx, &lea).await;
+    c.act(&ctx, &lea, &known).await.unwrap()[0].clone().unwrap();
+    let said = read(&c, &ctx, &lea, &known).await.remove(0).unwrap();
+    assert_eq!(said[1], "note.display_name RETAINED 2 (Wwft) until 2029-06-14T22:00:00Z");
+    let held = [known[0].held_at(ctx.now).unwrap().0];
+    let nobody = [Subject { identifiers: Vec::new(), ..lea[0].clone() }];
+    ctx.now = "2040-01-01T00:00:00Z".parse().unwrap();
+    for _ in 0..2 {
+        assert_eq!(c.act(&ctx, &nobody, &held).await.unwrap(), [Ok(())]);
+        assert!(read(&c, &ctx, &nobody, &held).await[0].is_ok());
+    }
+    let left = ["1|tom@x.nl|Tom|-", "4|ann@x.nl|Ann|his"];
+    assert_eq!(db.dump("id, author, author_name, body", "note").await, left);
+}
+
+/// An address book, or one's own second address: nothing in the row says that any of it is the owner's.
+async fn owned_and_named_by_nothing_of_ones_own(db: &Db) {
+    db.sql(
+        "CREATE TABLE person (id integer primary key, email varchar(100));
+         CREATE TABLE address (id integer primary key, person integer, email varchar(100));
+         INSERT INTO person VALUES (1, 'a@x.nl'), (2, 'b@x.nl'); INSERT INTO address VALUES (1, 1, 'a2@x.nl'), (2, 2, 'B@x.nl'), (3, 2, null);",
+    )
+    .await;
+    let map = |more: &str| {
+        format!(
+            "  person: {{key: [id], identifiers: [{{kind: email, field: email}}], fields: {{email: email}}, erase: delete}}
+  address: {{key: [id], identifiers: [{{kind: email, field: email}}], owned_by: [{{collection: person, fields: {{person: id}}}}], fields: {{email: email}}, erase: delete{more}}}\n"
+        )
+    };
+    let c = db.connector(&map(""));
+    let warned = findings(&c.check(&SystemScope::AllCustomers).await.unwrap());
+    assert!(
+        warned.iter().any(|f| f.starts_with("W collections.address.owned_by: a row that names somebody else in email"))
+    );
+    let people = [subject(&[email("a@x.nl")]), subject(&[email("b@x.nl")])];
+    let told = found(&c, &ctx(Action::Erasure), &people).await;
+    assert!(other(told[0].as_ref().unwrap_err()).contains("names somebody else"), "{told:?}");
+    assert_eq!(told[1].as_ref().unwrap().rows(), 3);
+    // What the map says of it decides: it is the owner's own name, or goes in any case.
+    for more in [", yields: {email: email}", ", shared: delete"] {
+        let c = db.connector(&map(more));
+        assert_eq!(sets(&c, &ctx(Action::Erasure), &people[..1]).await[0].rows(), 2);
+        assert!(
+            findings(&c.check(&SystemScope::AllCustomers).await.unwrap())
+                .iter()
+                .all(|f| !f.contains("names somebody else"))
+        );
     }
 }
