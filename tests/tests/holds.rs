@@ -22,6 +22,7 @@ use quittance_domain::{
     ids::{CustomerId, IdempotencyId, RequestId, SystemId},
     request::{NewRequest, RequestState},
     system::{ConnectorKind, Registration, System, SystemLimits, SystemRole, SystemScope},
+    task::TaskState,
 };
 use quittance_sql::{ConnectOptions, Pool};
 use quittance_store::{CustomerRow, Intake, IntakeContext, NewCustomer, RequestFilter, Store, StoreOptions, Taken};
@@ -180,6 +181,10 @@ impl Scene {
     }
 
     async fn erase(&self, email: &str) -> RequestId {
+        self.instruct(email, |identifiers| NewRequest::plain(Action::Erasure, identifiers)).await
+    }
+
+    async fn instruct(&self, email: &str, request: impl FnOnce(Vec<Identifier>) -> NewRequest) -> RequestId {
         let topology = self.topology.get().await.unwrap();
         let ctx = IntakeContext {
             customer: &self.acme.id,
@@ -189,8 +194,7 @@ impl Scene {
             topology: &topology,
         };
         let identifiers = vec![Identifier::normalise(IdentifierKind::Email, email).unwrap()];
-        let request = NewRequest::plain(Action::Erasure, identifiers);
-        let sent = Intake { idempotency: new_id(), request, referred: None };
+        let sent = Intake { idempotency: new_id(), request: request(identifiers), referred: None };
         let taken = self.store.create_requests(&ctx, &[sent]).await.unwrap().pop().unwrap().unwrap();
         let Taken::Created(id) = taken else { panic!("it is new") };
         id
@@ -281,6 +285,49 @@ async fn what_is_held_goes_on_its_day(postgres: bool) {
     let last = async || s.store.request(&s.acme.id, fourth).await.unwrap().0.forgotten_at;
     s.until("the last is not forgotten", last).await;
     s.drain.cancel();
+}
+
+/// Whoever is a customer again may have a restriction lifted; what the erasure of before holds stays restricted.
+async fn what_is_held_stays_restricted(postgres: bool) {
+    let s = scene(postgres).await;
+    s.outcomes(s.erase("mara@example.com").await).await;
+    // The retention of this one runs as well, and no erasure holds it.
+    s.target
+        .run_script("INSERT INTO tickets VALUES (7, 'mara@example.com', 'thanks', '2026-01-01', '1')")
+        .await
+        .unwrap();
+    let lift = async || {
+        let informed = s.clock.now();
+        s.instruct("mara@example.com", |identifiers| NewRequest {
+            subject_informed_at: Some(informed),
+            ..NewRequest::plain(Action::LiftRestriction, identifiers)
+        })
+        .await
+    };
+    assert_eq!(s.outcomes(lift().await).await, ["RESTRICTION_LIFTED tickets 1"]);
+    assert_eq!(s.ids("tickets WHERE restricted = '1'").await, [1]);
+    assert_eq!(s.ids("orders WHERE restricted = '1'").await, [1, 2]);
+    // With nothing else there, nobody is told that something was lifted.
+    s.target.run_script("DELETE FROM tickets WHERE id = 7").await.unwrap();
+    let second = lift().await;
+    let reason = async || {
+        let (_, tasks) = s.store.request(&s.acme.id, second).await.unwrap();
+        (tasks[0].state == TaskState::NeedsAttention).then(|| tasks[0].reason.clone())
+    };
+    let reason = s.until("it needs nobody", reason).await;
+    assert!(reason.contains("held by an erasure"), "{reason}");
+    assert_eq!(s.ids("tickets WHERE restricted = '1'").await, [1]);
+    s.drain.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_what_is_held_stays_restricted() {
+    what_is_held_stays_restricted(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_what_is_held_stays_restricted() {
+    what_is_held_stays_restricted(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

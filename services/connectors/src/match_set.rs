@@ -177,6 +177,19 @@ impl MatchSet {
         Some((held, ends.into_iter().min()?))
     }
 
+    /// Rows that an erasure holds, said of a lifting's match set: they stay as they are. Answers whether any was not known to be.
+    pub fn hold(&mut self, is_held: impl Fn(&str, &[String]) -> bool) -> bool {
+        let mut added = false;
+        for (name, rows) in &mut self.collections {
+            let free = |row: &&mut MatchedRow| !matches!(row.fate, RowFate::Hold | RowFate::Unpoint);
+            for row in rows.iter_mut().filter(free).filter(|row| is_held(name, &row.key)) {
+                row.then = Some(std::mem::replace(&mut row.fate, RowFate::Hold));
+                added = true;
+            }
+        }
+        added
+    }
+
     /// Adds what a later find saw. A row that both hold keeps what was known first: it was whole then. But one that was shared, and is
     /// the subject's alone by now, is treated so, and one that is shared by now; and after a change of the map the later find
     /// is right. Answers whether anything was added.

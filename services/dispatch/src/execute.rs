@@ -18,10 +18,13 @@ use quittance_domain::{
     task::Work,
 };
 use quittance_store::{Kept, LeasedTask, MaskPseudonyms, Report, ReportResult, Store, StoreError};
-
 use tokio::time::Instant;
 
-use crate::{Clock, DispatchLimits, heartbeat::Hold};
+use crate::{
+    Clock, DispatchLimits,
+    heartbeat::Hold,
+    held::{UNKNOWN, leave_held},
+};
 
 /// Rounds of find, act and read-back within one attempt, for rows that came in between.
 const ROUNDS_MAX: u32 = 3;
@@ -290,18 +293,29 @@ impl Execution<'_> {
         let apart = Apart::of(steps);
         let found = self.connector.find(ctx, &apart.subjects).await?;
         let mut going = Vec::with_capacity(found.len());
-        let mut to_save = Vec::with_capacity(found.len());
+        let mut added = Vec::with_capacity(found.len());
         for (mut step, found) in apart.steps().zip(found) {
             match found {
                 Err(error) => reports.push(self.subject_failed(step.task, &error)),
                 Ok(mut found) => {
-                    if step.match_set.absorb(std::mem::take(&mut found.match_set)) {
-                        to_save.push((step.task, encode(&step.match_set)));
-                    }
+                    added.push(step.match_set.absorb(std::mem::take(&mut found.match_set)));
                     going.push((step, found));
                 }
             }
         }
+        if self.action == Action::LiftRestriction && self.work == Work::Act {
+            let mut sets: Vec<&mut MatchSet> = going.iter_mut().map(|(step, _)| &mut step.match_set).collect();
+            let Some(held) = leave_held(self.store, self.customer, &self.system.id, &mut sets).await? else {
+                let (touched, nothing): (Vec<_>, Vec<_>) =
+                    going.into_iter().partition(|(step, _)| !step.match_set.is_empty());
+                let attention = |task| report(task, ReportResult::Attention { reason: UNKNOWN.to_owned() });
+                reports.extend(touched.into_iter().map(|(step, _)| attention(step.task)));
+                return Ok(nothing);
+            };
+            added.iter_mut().zip(held).for_each(|(added, held)| *added |= held);
+        }
+        let to_save = going.iter().zip(added).filter(|(_, added)| *added);
+        let to_save: Vec<_> = to_save.map(|((step, _), _)| (step.task, encode(&step.match_set))).collect();
         let lost = self.store.save_match_sets(&self.system.id, self.clock.now(), &to_save).await?;
         let kept = to_save.into_iter().map(|(task, bytes)| (task.key.request, bytes));
         self.stored.lock().unwrap_or_else(PoisonError::into_inner).extend(kept);

@@ -13,6 +13,7 @@ mod dispatcher;
 mod execute;
 mod gate;
 mod heartbeat;
+mod held;
 mod holds;
 mod keys;
 mod limits;

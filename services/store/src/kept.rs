@@ -46,6 +46,15 @@ pub struct Kept {
     pub due_at: Timestamp,
 }
 
+/// A page of what erasures hold at one system, whosever: what was kept of each ([`Kept::rows`]).
+pub struct KeptPage {
+    pub rows: Vec<Vec<u8>>,
+    /// Some of it does not open: nobody knows what it holds.
+    pub unsealable: bool,
+    /// Where the next page begins.
+    pub next: Option<RequestId>,
+}
+
 // Keys of rows are personal data (I10).
 impl std::fmt::Debug for Kept {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -241,6 +250,38 @@ impl Store {
         let sql = format!("SELECT {COLUMNS} FROM kept_rows k WHERE k.customer_id = $1 AND k.follow_request_id = $2");
         let rows = tx.fetch(&sql, vec![customer.as_str().into(), follow_up.uuid().into()]).await?;
         rows.iter().map(|row| self.open_kept(customer, row)).collect()
+    }
+
+    /// What is held at a system until its erasure is confirmed, a page at a time.
+    pub async fn kept_at(
+        &self,
+        customer: &CustomerId,
+        system: &SystemId,
+        after: Option<RequestId>,
+    ) -> StoreResult<KeptPage> {
+        let mut tx = self.customer_read(customer).await?;
+        let sql = format!(
+            "SELECT {COLUMNS} FROM kept_rows k WHERE k.customer_id = $1 AND k.system_id = $2 AND k.request_id > $3
+             ORDER BY k.request_id LIMIT {BATCH}"
+        );
+        let after = after.map_or_else(Uuid::nil, RequestId::uuid);
+        let kept = tx.fetch(&sql, vec![customer.as_str().into(), system.as_str().into(), after.into()]).await?;
+        let mut page = KeptPage { rows: Vec::with_capacity(kept.len()), unsealable: false, next: None };
+        for row in &kept {
+            match self.open_kept(customer, row) {
+                Ok(opened) => page.rows.push(opened.content.rows),
+                Err(StoreError::Unsealable(what)) => {
+                    let request = RequestId::new(row.uuid(0)?);
+                    tracing::error!(%customer, %request, what, "what is kept of a request cannot be opened");
+                    page.unsealable = true;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(last) = kept.last().filter(|_| kept.len() >= BATCH) {
+            page.next = Some(RequestId::new(last.uuid(0)?));
+        }
+        Ok(page)
     }
 
     /// The tasks of a follow-up that waited for its customer's word, and its subject's names.

@@ -52,7 +52,7 @@ pub use epochs::{EpochRow, EpochState};
 pub use error::{StoreError, StoreResult};
 pub use forgetting::{Forgetting, KeyTurn};
 pub use intake::{Intake, IntakeContext, IntakeItem, Said, Taken};
-pub use kept::Kept;
+pub use kept::{Kept, KeptPage};
 pub use keyring::{KeyRing, MaskPseudonyms};
 pub use known_times::KnownTimes;
 pub use lease::{LeaseQuery, LeasedBatch, LeasedTask, ReadyWork};

@@ -9,12 +9,14 @@ use super::{
 use crate::{BatchContext, ConnectorError, MatchSet, MatchedRow, RowFate, SubjectError, SubjectResult};
 
 /// Whether a row's marker is to be set, or cleared where a restriction is lifted. That of two people's row stays as long as it may be the
-/// other's restriction that it says.
+/// other's restriction that it says, and that of a row that an erasure holds as long as it is held.
 pub(super) fn is_concerned(row: &MatchedRow, ctx: &BatchContext) -> bool {
+    let lifting = ctx.action == Action::LiftRestriction;
     match row.fate {
         RowFate::Unpoint => false,
-        RowFate::Redact => !(ctx.action == Action::LiftRestriction && ctx.others_restricted),
-        RowFate::Delete | RowFate::Mask | RowFate::Hold => true,
+        RowFate::Redact => !(lifting && ctx.others_restricted),
+        RowFate::Hold => !lifting,
+        RowFate::Delete | RowFate::Mask => true,
     }
 }
 
@@ -47,8 +49,8 @@ fn none_concerned(set: &MatchSet, ctx: &BatchContext) -> SubjectResult<()> {
         return Ok(());
     }
     Err(SubjectError::Other(
-        "all that is there is somebody else's too, and other people's restrictions stand: it stays restricted. Retry when they are lifted, or lift it \
-         in the data and resolve the task"
+        "all that is there is held by an erasure, or is somebody else's too while other people's restrictions stand: it stays restricted. Retry when \
+         the hold has ended or the others are lifted, or lift what is not held in the data and resolve the task"
             .to_owned(),
     ))
 }

@@ -17,6 +17,7 @@ on_all_engines!(
     fields_that_were_held,
     held_by_nothing_but_an_identifier,
     whose_mark_is_gone,
+    what_is_held_is_not_lifted,
 );
 
 const MAP: &str = "  customer: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: mask}
@@ -321,4 +322,30 @@ async fn whose_mark_is_gone(db: &Db) {
     let confirmed = erased_when_all_holds_have_ended(&c, &subjects, lifted).await;
     assert_eq!(confirmed, [Err(SubjectError::NotYet { rows: 1 })]);
     assert_eq!(db.dump("id", "person").await, ["1", "2"]);
+}
+
+/// What holds it is known to whoever asks for the lifting; a retention that only runs holds nothing.
+async fn what_is_held_is_not_lifted(db: &Db) {
+    seed(db).await;
+    db.sql("ALTER TABLE customer ADD restricted varchar(5); ALTER TABLE line ADD restricted varchar(5); UPDATE customer SET restricted = 'yes'; UPDATE orders SET restricted = 'yes'; UPDATE line SET restricted = 'yes'").await;
+    let c = db.connector(
+        &MAP.replace("erase: mask}", "erase: mask, restriction: {field: restricted, set: 'yes'}}").replace(
+            "{engraving: message}, erase: delete",
+            "{engraving: message}, erase: delete, restriction: {field: restricted, set: 'yes'}",
+        ),
+    );
+    let (ctx, subjects) = (ctx(Action::LiftRestriction), [subject(&[email("a@x.nl")])]);
+    let mut known = sets(&c, &ctx, &subjects).await;
+    assert!(known[0].hold(|name, key| name == "orders" && key == ["2"]));
+    assert!(!known[0].hold(|name, key| name == "orders" && key == ["2"]), "it is known by now");
+    for _ in 0..2 {
+        assert_eq!(c.act(&ctx, &subjects, &known).await.unwrap(), [Ok(())]);
+        let said = read(&c, &ctx, &subjects, &known).await.remove(0).unwrap();
+        assert!(said.contains(&"orders.financial RESTRICTION_LIFTED 2".to_owned()), "{said:?}");
+    }
+    assert_eq!(db.dump("id, restricted", "orders").await, ["1|-", "2|yes", "3|-", "4|yes"]);
+    // Where nothing else is there, nothing is lifted, and nobody is told so.
+    assert!(known[0].hold(|_, _| true));
+    let told = c.act(&ctx, &subjects, &known).await.unwrap().remove(0);
+    assert!(other(&told.unwrap_err()).starts_with("all that is there is held by an erasure"));
 }

@@ -192,3 +192,30 @@ pub async fn what_was_kept_and_does_not_open_keeps_no_other_hold_from_ending(t: 
     assert_eq!(acme.confirm_next(&crm, day(END)).await, made[0]);
     assert!(follow_up(t, &acme, day(END)).await.unwrap().is_empty());
 }
+
+/// Whoever has a restriction lifted is not to lift what is held.
+pub async fn what_is_held_at_a_system_is_read_page_by_page(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let at_crm = async |after| t.kept_at(&acme.id, &crm, after).await.unwrap();
+    let page = at_crm(None).await;
+    assert!(page.rows.is_empty() && page.next.is_none() && !page.unsealable);
+    let first = holding(t, &acme, &crm, "mara").await;
+    // Under whatever key it lies by now, and until its erasure is confirmed.
+    rotate(t, day(31)).await;
+    assert_eq!(follow_up(t, &acme, day(END)).await.unwrap().len(), 1);
+    assert_eq!(at_crm(None).await.rows, [b"held rows"]);
+    assert!(at_crm(Some(first)).await.rows.is_empty());
+    let globex = customer(t, "globex").await;
+    assert!(t.kept_at(&globex.id, &crm, None).await.unwrap().rows.is_empty(), "another customer's");
+    let mut tx = t.raw().await;
+    for n in 0..100_u128 {
+        let copy = "INSERT INTO kept_rows (customer_id, request_id, system_id, map_version, due_us, key_epoch, wrapped_key, sealed)
+                    SELECT customer_id, $1, system_id, map_version, due_us, key_epoch, wrapped_key, sealed FROM kept_rows LIMIT 1";
+        tx.execute(&by_the_case(copy), vec![Uuid::from_u128(n + 1).into()]).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    // What is another's does not open.
+    let page = at_crm(None).await;
+    assert!(page.unsealable && page.rows.is_empty());
+    assert_eq!(at_crm(page.next).await.rows, [b"held rows"]);
+}

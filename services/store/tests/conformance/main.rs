@@ -157,6 +157,7 @@ suite! {
         kept {
             what_is_held_is_erased_on_its_day_though_its_request_is_forgotten,
             what_is_still_held_is_followed_again,
+            what_is_held_at_a_system_is_read_page_by_page,
             nothing_is_kept_of_a_task_that_was_lost,
             a_restriction_holds_what_was_held,
             a_follow_up_is_of_one_system_alone,
