@@ -18,7 +18,7 @@ use super::{
     identify,
     outcomes::{ANY, Tally, line, not_held},
     plan::Plan,
-    schema::Column,
+    schema::{Class, Column},
     spelling::same,
     statements::{values, write},
 };
@@ -417,7 +417,8 @@ pub(super) async fn act(acting: &mut Acting<'_, '_>) -> Result<Vec<SubjectResult
     }
     for (place, rows) in writes {
         let at = place.0;
-        let statement = write(plan.dialect, plan.map_of(at), &plan.collections[at], column(plan, place));
+        let column = column(plan, place);
+        let statement = write(plan.dialect, plan.map_of(at), &plan.collections[at], column);
         let mut batch = acting.batch(at, CHUNK);
         for (i, (s, row, new)) in rows.iter().enumerate() {
             // By key alone: one entry a row, whatever ties it has.
@@ -428,8 +429,41 @@ pub(super) async fn act(acting: &mut Acting<'_, '_>) -> Result<Vec<SubjectResult
             let args = statement.args(acting.ctx.customer_key.as_deref());
             acting.tx.execute_rows(&statement.sql, args, rows).await.map_err(failure)?;
         }
+        // A text that does not fit is refused by the database itself.
+        if column.class != Class::Text {
+            stands_as_written(acting, place, &rows).await?;
+        }
     }
     Ok(results)
+}
+
+/// What the database rounds or cuts is not what the customer has said: nothing of it is committed, and a person is told.
+async fn stands_as_written(
+    acting: &mut Acting<'_, '_>,
+    place: Place,
+    written: &[(usize, &MatchedRow, String)],
+) -> Result<(), ConnectorError> {
+    let (plan, at, column) = (acting.plan, place.0, column(acting.plan, place));
+    let statement = values(plan.dialect, plan.map_of(at), &plan.collections[at], &[column], false, false);
+    let bare: Vec<MatchedRow> = written.iter().map(|(_, row, _)| MatchedRow::new(row.key.clone(), row.fate)).collect();
+    let share = written.iter().zip(&bare).map(|((s, ..), row)| (*s, row)).collect();
+    for rows in acting.keys(at, &share, CHUNK) {
+        let args = statement.args(acting.ctx.customer_key.as_deref());
+        for row in acting.tx.fetch_rows(&statement.sql, args, rows).await.map_err(failure)? {
+            let i = usize::try_from(row.i64(0).map_err(failure)?).unwrap_or(usize::MAX);
+            let Some((_, _, new)) = written.get(i) else { continue };
+            let stands = row.opt_text(2).map_err(failure)?;
+            if !stands.is_some_and(|text| same(plan.dialect.engine, column, &text, new)) {
+                return Err(ConnectorError::Refused(format!(
+                    "{} is of type {}, which would hold another value than the one instructed: nothing was changed. Have the customer instruct \
+                     it as the column can hold it",
+                    text(plan, place),
+                    column.type_name
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The subject under its new names as well: what was carried must be found by them.

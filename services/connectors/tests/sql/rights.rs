@@ -13,6 +13,7 @@ use crate::harness::{Db, carried_out, ctx, email, found, lines, on_all_engines, 
 on_all_engines!(
     replaced,
     replaced_however_it_is_written,
+    a_value_that_the_column_would_round,
     a_wrong_old_value_changes_nothing,
     one_record,
     statements_are_appended_once,
@@ -112,6 +113,53 @@ async fn replaced_however_it_is_written(db: &Db) {
             ["1|5.00|2026-01-02 10:00:00|false|{\"a\": null, \"b\": [1, 2]}", "2|4.25|2026-01-01 10:00:01|false|8"]
         );
     }
+}
+
+/// 5.005 is not 5.01, and nobody has said 5.01.
+async fn a_value_that_the_column_would_round(db: &Db) {
+    let seconds = match db.engine {
+        Engine::Postgres => "timestamp(0)",
+        Engine::MySql => "datetime",
+        Engine::Sqlite => "text",
+    };
+    db.sql(&format!(
+        "CREATE TABLE person (id integer primary key, email varchar(100), score numeric(10,2), name varchar(20), seen {seconds});
+         INSERT INTO person VALUES (1, 'a@x.nl', 4.50, 'A', '2026-01-01 10:00:00'), (2, 'b@x.nl', 4.50, 'B', '2026-01-01 10:00:00');"
+    ))
+    .await;
+    let c = db.connector("  person: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email, score: score, name: display_name, seen: seen}, erase: mask}\n");
+    let ctx = ctx(Action::Rectification);
+    let corrected = |who: &str, field: &str, new: &str| {
+        let target = CorrectionTarget::Record {
+            key: vec![(if who == "a@x.nl" { "1" } else { "2" }).to_owned()],
+            new: new.to_owned(),
+        };
+        let named = Correction { collection: "person".to_owned(), field: field.to_owned(), target };
+        quittance_connectors::Subject {
+            corrections: vec![replace("person", "name", "A", "Anna"), named],
+            ..subject(&[email(who)])
+        }
+    };
+    let mut other = corrected("b@x.nl", "score", "5.000");
+    other.corrections.remove(0);
+    for (field, new) in [("score", "5.005"), ("seen", "2026-01-02 10:00:00.5")] {
+        let subjects = [other.clone(), corrected("a@x.nl", field, new)];
+        let sets = sets(&c, &ctx, &subjects).await;
+        let acted = c.act(&ctx, &subjects, &sets).await;
+        if db.engine == Engine::Sqlite {
+            // It holds what it is given.
+            assert_eq!(acted.unwrap(), [Ok(()), Ok(())]);
+            assert!(read(&c, &ctx, &subjects, &sets).await.iter().all(Result::is_ok));
+            db.sql("UPDATE person SET name = 'A' WHERE id = 1").await;
+            continue;
+        }
+        // Of the batch nothing is done, and whoever called splits it.
+        let why = crate::harness::refused(acted);
+        assert!(why.starts_with(&format!("person.{field} is of type")), "{why}");
+        assert_eq!(db.dump("id, name, score", "person").await, ["1|A|4.50", "2|B|4.50"]);
+    }
+    carried_out(&c, &ctx, &[other]).await;
+    assert_eq!(db.dump("id, name", "person WHERE score = 5").await, ["2|B"]);
 }
 
 async fn a_wrong_old_value_changes_nothing(db: &Db) {
