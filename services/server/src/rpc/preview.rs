@@ -25,7 +25,7 @@ use crate::{
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 /// nor so long for those that ask it already.
 const PLACE_WAIT: Duration = Duration::from_secs(2);
-const BUSY: &str = "not asked: it is busy with other previews; try again shortly";
+const BUSY: &str = "not asked: it takes no more previews now; try again shortly";
 const OUT_OF_TIME: &str = "not asked to the end: the time for one preview was over";
 /// From system to system by what each yields: hardly any chain is longer.
 const ROUNDS_MAX: usize = 4;
@@ -118,7 +118,7 @@ async fn ask(
         return not_asked(OUT_OF_TIME.to_owned());
     }
     let place_by = deadline.min(Instant::now() + PLACE_WAIT);
-    let Ok(_place) = timeout_at(place_by, app.preview_places.take(system)).await else {
+    let Ok(_place) = timeout_at(place_by, app.preview_places.take(system.limits, &system.id)).await else {
         return not_asked(BUSY.to_owned());
     };
     let ctx = BatchContext {
