@@ -170,6 +170,8 @@ async fn an_access_gives_the_customer_a_package_and_nobody_else() {
     let package = format!("{}/package", request.name);
     let request = completed(&s.acme, &request.name).await;
     assert_eq!(request.state(), v1::RequestState::Completed, "{request:#?}");
+    let in_backups = |task: &v1::Task| task.confirmation.as_ref().unwrap().backups_expire_time.is_some();
+    assert!(!request.tasks.iter().any(in_backups), "nothing has left the live data");
     let download = v1::DownloadPackageRequest { name: package.clone(), ..Default::default() };
     let mut stream = s.acme.packages().download_package(download.clone()).await.unwrap().into_inner();
     let (mut records, mut trailer) = (Vec::new(), None);

@@ -526,16 +526,15 @@ impl Execution<'_> {
 
     fn confirmed(&self, task: &LeasedTask, outcomes: Vec<Outcome>, asked_at: Timestamp) -> Report {
         let now = self.clock.now();
-        let backups = Duration::from_secs(self.system.backup_retention_s);
         let evidence =
             Evidence { kind: EvidenceKind::ReadBack, reference: String::new(), sha256: String::new(), at: asked_at };
         let confirmation = Confirmation {
             system: self.system.id.clone(),
+            backups_expire_at: self.system.backups_expire_at(&outcomes, now),
             outcomes,
             evidence,
             by: "connector".to_owned(),
             confirmed_at: now,
-            backups_expire_at: (!backups.is_zero()).then(|| now.checked_add(backups).unwrap_or(Timestamp::MAX)),
         };
         match confirmation.check(self.action) {
             Ok(()) => report(task, ReportResult::Done(confirmation)),

@@ -104,6 +104,24 @@ pub struct Outcome {
     pub until: Option<Timestamp>,
 }
 
+impl Outcome {
+    /// Live data went by it, or an old value: from then on only backups hold them. What is retained or expires later is live still.
+    pub const fn left_live_data(&self) -> bool {
+        match self.outcome {
+            OutcomeKind::Erased | OutcomeKind::Pseudonymised | OutcomeKind::Rectified => {
+                !matches!(self.grade, Grade::ExpiresOn)
+            }
+            OutcomeKind::NotHeld
+            | OutcomeKind::Retained
+            | OutcomeKind::Restricted
+            | OutcomeKind::RestrictionLifted
+            | OutcomeKind::Exported
+            | OutcomeKind::Notified
+            | OutcomeKind::Unconfirmed => false,
+        }
+    }
+}
+
 /// What supports a confirmation: a kind and, where there is a document or receipt, its reference and digest.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Evidence {
@@ -127,7 +145,7 @@ pub struct Confirmation {
     /// The principal that stated it: a connector, a worker, an operator.
     pub by: String,
     pub confirmed_at: Timestamp,
-    /// When the last backup that may hold the data expires, by the system's declaration.
+    /// When the last backup expires that may hold what left the live data by it, by the system's declaration. `None` where nothing did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backups_expire_at: Option<Timestamp>,
 }
@@ -316,5 +334,20 @@ mod tests {
             let reported = matches!(kind, EvidenceKind::ReadBack | EvidenceKind::SystemReport);
             assert_eq!(named.is_ok(), reported, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn only_what_left_the_live_data_is_in_backups_alone() {
+        use OutcomeKind as K;
+        let left = |outcome, grade| {
+            Outcome { outcome, grade, ..erased_by(EvidenceKind::ReadBack, "", "").outcomes.remove(0) }.left_live_data()
+        };
+        for kind in OutcomeKind::ALL {
+            let expected = matches!(kind, K::Erased | K::Pseudonymised | K::Rectified);
+            for grade in [Grade::Executed, Grade::Verified] {
+                assert_eq!(left(*kind, grade), expected, "{kind}");
+            }
+        }
+        assert!(!left(K::Erased, Grade::ExpiresOn) && !left(K::Retained, Grade::RetainedUntil));
     }
 }

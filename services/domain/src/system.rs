@@ -12,6 +12,7 @@ use crate::{
     data_map::DataMap,
     identifier::{Identifier, IdentifierKind},
     ids::{CustomerId, SystemId},
+    outcome::Outcome,
     text_enum,
 };
 
@@ -134,10 +135,12 @@ impl System {
         self.role != SystemRole::Recipient && self.customer_key(customer).is_some()
     }
 
-    /// When the last backup is gone that still holds what is live until then; `None` if it keeps none.
-    pub fn backups_expire_at(&self, from: Timestamp) -> Option<Timestamp> {
+    /// When the last backup is gone that holds what left the live data by these outcomes, confirmed at `at`; `None` if nothing did, or if it
+    /// keeps none.
+    pub fn backups_expire_at(&self, outcomes: &[Outcome], at: Timestamp) -> Option<Timestamp> {
         let retention = std::time::Duration::from_secs(self.backup_retention_s);
-        (!retention.is_zero()).then(|| from.checked_add(retention).unwrap_or(Timestamp::MAX))
+        let in_backups = !retention.is_zero() && outcomes.iter().any(Outcome::left_live_data);
+        in_backups.then(|| at.checked_add(retention).unwrap_or(Timestamp::MAX))
     }
 
     /// Several customers may share it, so every collection must say whose a row is (I8).

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use quittance_domain::{
     action::Action,
-    outcome::{Confirmation, Evidence, Outcome, OutcomeKind},
+    outcome::{Confirmation, Evidence, Outcome},
     system::System,
 };
 
@@ -28,15 +28,13 @@ pub fn confirmation(
     if let Some(i) = outcomes.iter().position(|o| o.until.is_some_and(|until| until <= now)) {
         return Err(ApiError::field(format!("{path}outcomes[{i}].until"), "has passed: say what is so now"));
     }
-    // Where nothing was done, there is nothing that lives on in backups.
-    let anything_done = outcomes.iter().any(|o| o.outcome != OutcomeKind::Unconfirmed);
     let confirmation = Confirmation {
         system: system.id.clone(),
+        backups_expire_at: system.backups_expire_at(&outcomes, now),
         outcomes,
         evidence,
         by,
         confirmed_at: now,
-        backups_expire_at: system.backups_expire_at(now).filter(|_| anything_done),
     };
     let checked = confirmation.check(action).and_then(|()| confirmation.check_role(system.role));
     let checked = checked.and_then(|()| confirmation.check_named());
