@@ -49,7 +49,7 @@ fn describe_store(error: &StoreError) -> (Code, ErrorReason, String) {
     match error {
         StoreError::NotFound(_) => (Code::NotFound, R::NotFound, text),
         StoreError::AlreadyExists(_) => (Code::AlreadyExists, R::AlreadyExists, text),
-        StoreError::RequestIdReused => (Code::AlreadyExists, R::RequestIdReused, text),
+        StoreError::RequestIdReused | StoreError::RequestIdForgotten => (Code::AlreadyExists, R::RequestIdReused, text),
         StoreError::WrongState(_) | StoreError::SubjectBusy => (Code::FailedPrecondition, R::WrongState, text),
         StoreError::Refused(reason) if reason == "NO_SYSTEMS" => (
             Code::FailedPrecondition,
@@ -148,6 +148,7 @@ mod tests {
             (ApiError::LedgerHalted, Code::Unavailable, "LEDGER_HALTED"),
             (ApiError::Store(StoreError::LeaseLost), Code::Aborted, "LEASE_LOST"),
             (ApiError::Store(StoreError::RequestIdReused), Code::AlreadyExists, "REQUEST_ID_REUSED"),
+            (ApiError::Store(StoreError::RequestIdForgotten), Code::AlreadyExists, "REQUEST_ID_REUSED"),
             (ApiError::Store(StoreError::Refused("NO_SYSTEMS".into())), Code::FailedPrecondition, "NO_SYSTEMS"),
             (ApiError::Store(StoreError::Forgotten), Code::FailedPrecondition, "FORGOTTEN"),
             (ApiError::Store(private), Code::Internal, "INTERNAL"),

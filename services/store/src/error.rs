@@ -12,6 +12,8 @@ pub enum StoreError {
     AlreadyExists(&'static str),
     #[error("this request_id was sent before with other content")]
     RequestIdReused,
+    #[error("this request_id was sent before, and what came with it is forgotten: send this under an id of its own")]
+    RequestIdForgotten,
     #[error("{0}")]
     WrongState(String),
     #[error("{0}")]

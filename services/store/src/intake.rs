@@ -344,11 +344,12 @@ impl Store {
         let known: HashMap<_, _> = requests.into_iter().map(|known| (known.idempotency, known)).collect();
         let mut seen: HashMap<IdempotencyId, (RequestId, Vec<u8>)> = HashMap::new();
         prepared.retain(|p| {
-            let content = Said::of(&items[p.at]).content();
+            let said = Said::of(&items[p.at]);
             if let Some(known) = known.get(&p.idempotency.uuid()) {
-                results[p.at] = Some(self.repetition(customer, known, &content));
+                results[p.at] = Some(self.repetition(customer, known, &said));
                 return false;
             }
+            let content = said.content();
             match seen.get(&p.idempotency) {
                 None => {
                     seen.insert(p.idempotency, (p.id, content));
@@ -364,11 +365,15 @@ impl Store {
         });
     }
 
-    fn repetition(&self, customer: &CustomerId, known: &KnownRequest, content: &[u8]) -> IntakeItem {
-        let key = known.wrapped.as_ref();
-        let key = key.and_then(|wrapped| RequestKey::unwrap(self.ring(), customer, known.id, wrapped).ok());
-        // Where the key is destroyed, the content can't be compared any more; the id alone still names the request.
-        let same = key.is_none_or(|key| key.content_mac(content) == known.mac);
+    fn repetition(&self, customer: &CustomerId, known: &KnownRequest, said: &Said<'_>) -> IntakeItem {
+        let Some(wrapped) = &known.wrapped else {
+            // The id of a replay's follow-up is derived from what it says. Anybody else's names nothing but itself: what came with it is
+            // gone, and to call another instruction a repetition would tell of a deletion that nobody did (I5).
+            let derived = said.request.follow_up.is_some();
+            return if derived { Ok(Taken::Repeated(known.id)) } else { Err(StoreError::RequestIdForgotten) };
+        };
+        let key = RequestKey::unwrap(self.ring(), customer, known.id, wrapped)?;
+        let same = key.content_mac(&said.content()) == known.mac;
         if same { Ok(Taken::Repeated(known.id)) } else { Err(StoreError::RequestIdReused) }
     }
 
@@ -386,7 +391,7 @@ impl Store {
             known.insert(request.idempotency, request);
         }
         let answer = |(id, said): &(IdempotencyId, Said<'_>)| {
-            known.get(&id.uuid()).map(|known| self.repetition(customer, known, &said.content()))
+            known.get(&id.uuid()).map(|known| self.repetition(customer, known, said))
         };
         Ok(refused.iter().map(answer).collect())
     }

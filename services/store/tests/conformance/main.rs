@@ -105,7 +105,7 @@ suite! {
         }
         forgetting {
             what_is_over_is_forgotten_and_what_lives_lives_on,
-            a_forgotten_request_is_still_known_by_its_id,
+            what_comes_under_a_forgotten_requests_id_is_no_repetition_of_it,
             an_epoch_ends_by_itself_and_no_sooner,
             the_agreement_in_force_says_how_long_is_kept,
             a_rotation_goes_on_wherever_it_was_interrupted,
@@ -280,6 +280,7 @@ suite! {
         }
         replays {
             an_erasure_is_carried_out_again_by_a_request_of_its_own,
+            a_follow_up_is_one_request_though_it_is_forgotten_before_it_is_noted,
             a_follow_up_that_is_open_is_not_planned_elsewhere,
             only_what_was_confirmed_since_the_snapshot_is_carried_out_again,
             a_person_who_is_found_by_two_names_is_one_request,

@@ -15,7 +15,7 @@ use quittance_domain::{
 use quittance_ledger::{Event, RecordedEvent};
 use quittance_store::{
     FollowUps, Intake, IntakeContext, NewReplay, ReplayFindingKind, ReplayLease, ReplayRow, ReplayShare, ReplayWork,
-    Store, StoreError, StoreResult, SuppressionKeys,
+    Store, StoreError, StoreResult, SuppressionKeys, Taken,
 };
 use uuid::Uuid;
 
@@ -116,6 +116,18 @@ pub async fn instruct(customer: &Customer, lease: &ReplayLease, now: Timestamp) 
 
 async fn shares(t: &Store, lease: &ReplayLease) -> Vec<ReplayShare> {
     t.replay_shares(lease.replay.id).await.unwrap()
+}
+
+/// Its id is derived from what it says, and so names nothing else.
+pub async fn a_follow_up_is_one_request_though_it_is_forgotten_before_it_is_noted(t: &mut TestStore) {
+    let (acme, _, crm) = acme_bolt_and_crm(t).await;
+    done_at(&acme, &crm, day(2), erasure("mara")).await;
+    let lease = matched(t, &asked(&crm, day(1)), &[(&acme, &[email("mara")])], day(3)).await;
+    let follow_ups = instruct(&acme, &lease, day(3)).await;
+    let id = acme.confirm_next(&crm, day(3)).await;
+    rotate(t, day(40)).await;
+    assert!(acme.request(id).await.forgotten_at.is_some());
+    assert_eq!(acme.take(day(40), follow_ups.intakes).await.unwrap(), [Ok(Taken::Repeated(id))]);
 }
 
 /// Follow-ups of the customer, oldest first: action, whom it follows, state.

@@ -28,7 +28,9 @@ use crate::{
 pub const HELP: &str = "\
 The first line of the CSV names the columns: email, phone, user_id, directory_object_id, customer_key, or some of them. Empty fields are
 left out. Every line's request id follows from --batch-id and the line's number: run again with the same ones, a batch resumes where it
-was cut, and nothing is taken in twice. Lines must keep their place for that; a line that changed is refused (REQUEST_ID_REUSED).
+was cut, and nothing is taken in twice. Lines must keep their place for that; a line that changed is refused (REQUEST_ID_REUSED). So is
+every line of a batch whose requests are forgotten, 30 days after they were closed unless agreed otherwise: what comes every year
+needs a --batch-id of its own each time.
 
 Examples:
   quittance requests batch --customer acme --action erasure --file subjects.csv --batch-id leavers-2026-03
