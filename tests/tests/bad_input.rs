@@ -96,6 +96,16 @@ async fn instructions_are_checked_before_anything_is_stored() {
     invalid(create(&s.acme, restriction).await, "request.restriction_ground");
     let lift = by_email(v1::Action::LiftRestriction, email(1));
     invalid(create(&s.acme, lift).await, "request.subject_informed_time");
+    // Told by their number, before each is compared with all others: that would take minutes.
+    let many = (0..150_000).map(|n| identifier(K::UserId, format!("u{n}"))).collect();
+    let asked = Instant::now();
+    invalid(create(&s.acme, v1::Request { identifiers: many, ..erasure(K::Email, "") }).await, "request.identifiers");
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    let same = vec![identifier(K::Email, "a@example.com"); 33];
+    invalid(create(&s.acme, v1::Request { identifiers: same, ..erasure(K::Email, "") }).await, "request.identifiers");
+    let mut corrected = correct("customer", "name");
+    corrected.corrections = vec![v1::Correction::default(); 65];
+    invalid(create(&s.acme, corrected).await, "request.corrections");
     for no_uuid in ["7", "", "00000000-0000-0000-0000-000000000000"] {
         let request = Some(by_email(v1::Action::Erasure, email(1)));
         let sent = v1::CreateRequestRequest { request_id: no_uuid.into(), parent: String::new(), request };

@@ -8,12 +8,13 @@ use std::{
 };
 
 use prost::Message as _;
-use quittance_api::v1::{self, upload_records_request::Part};
+use quittance_api::v1::{self, task_report::Result as TaskResult, upload_records_request::Part};
 use quittance_tests::{
     Deployment, StoreKind,
     deployment::binary,
     scenario::{
-        assert_refused, by_email, completed, create, create_customer, get, lease_one, outcomes, register, remote_files,
+        assert_refused, by_email, completed, create, create_customer, get, identifier, lease_one, outcomes, register,
+        remote_files,
     },
 };
 use tonic::Code;
@@ -127,6 +128,31 @@ async fn a_document_is_recorded_by_its_digest() {
     let evidence = confirmation.evidence.as_ref().unwrap();
     assert_eq!(evidence.kind(), v1::EvidenceKind::DocumentDigest);
     assert_eq!(evidence.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+fn report_of(task: &v1::LeasedTask, result: TaskResult) -> v1::ReportOutcomesRequest {
+    let lease = v1::Lease { task: task.name.clone(), lease: task.lease };
+    let report = v1::TaskReport { lease: Some(lease), result: Some(result) };
+    v1::ReportOutcomesRequest { system: "systems/print".to_owned(), reports: vec![report] }
+}
+
+/// Refused by its field, and nothing of it is recorded: the lease is still the worker's.
+#[tokio::test]
+async fn what_is_not_a_workers_to_say_is_refused() {
+    let deployment = scene_with_lease("60").await;
+    let acme = deployment.client(&deployment.customer_token("acme")).await;
+    let request = create(&acme, by_email(v1::Action::Erasure, "anna@example.com")).await.unwrap();
+    let worker = deployment.client(&deployment.connector_token("print")).await;
+    let task = lease_one(&worker, "print").await;
+    let refused = async |result: TaskResult, field: &str| {
+        let answer = worker.connectors().report_outcomes(report_of(&task, result)).await;
+        assert_refused(answer, Code::InvalidArgument, "INVALID_FIELD", field);
+    };
+    let several = (0..257).map(|n| identifier(v1::IdentifierKind::UserId, format!("u{n}"))).collect();
+    let resolved = TaskResult::Resolved(v1::TaskResolved { identifiers: several });
+    refused(resolved, "reports[0].resolved.identifiers").await;
+    let open = get(&acme, &request.name).await;
+    assert_eq!(open.tasks[0].state(), v1::TaskState::Running);
 }
 
 /// Categories are counted in the log, where nothing is ever forgotten: they are the data map's alone.

@@ -139,6 +139,19 @@ impl FieldError {
 pub const IDENTIFIERS_MAX: usize = 32;
 pub const CORRECTIONS_MAX: usize = 64;
 pub const REFERENCE_BYTES_MAX: usize = 128;
+/// What systems yield of one person, too. More than this are several persons; and each is compared with all others.
+pub const KNOWN_MAX: usize = 256;
+
+/// Asked before any of them is looked at, too: a message may hold hundreds of thousands, and each is compared with all others.
+pub fn check_lengths(identifiers: usize, corrections: usize) -> Result<(), FieldError> {
+    if identifiers > IDENTIFIERS_MAX {
+        return Err(FieldError::new("identifiers", format!("at most {IDENTIFIERS_MAX}")));
+    }
+    if corrections > CORRECTIONS_MAX {
+        return Err(FieldError::new("corrections", format!("at most {CORRECTIONS_MAX}")));
+    }
+    Ok(())
+}
 
 /// All that the subject is known by: what the customer named, and identifiers that a rectification is about to replace.
 pub fn known_identifiers(identifiers: &[Identifier], changes: &[IdentifierChange]) -> Vec<Identifier> {
@@ -172,16 +185,10 @@ impl NewRequest {
 
     /// What each action asks for, beside the identifiers' own rules.
     pub fn check(&self, now: Timestamp) -> Result<(), FieldError> {
-        let identifiers = self.identifiers.len();
-        if identifiers == 0 {
+        if self.identifiers.is_empty() {
             return Err(FieldError::new("identifiers", "at least one is needed"));
         }
-        if identifiers > IDENTIFIERS_MAX {
-            return Err(FieldError::new("identifiers", format!("at most {IDENTIFIERS_MAX}")));
-        }
-        if self.corrections.len() > CORRECTIONS_MAX {
-            return Err(FieldError::new("corrections", format!("at most {CORRECTIONS_MAX}")));
-        }
+        check_lengths(self.identifiers.len(), self.corrections.len())?;
         if self.reference.len() > REFERENCE_BYTES_MAX {
             return Err(FieldError::new("reference", format!("at most {REFERENCE_BYTES_MAX} bytes")));
         }

@@ -7,7 +7,7 @@ use quittance_domain::{
     agreement::Recipient,
     identifier::{Identifier, IdentifierKind},
     ids::{CustomerId, TaskKey, replay_name, request_name},
-    request::NewRequest,
+    request::{NewRequest, check_lengths},
     task::TaskState,
     window,
 };
@@ -38,6 +38,7 @@ pub fn identifier_to(identifier: &Identifier) -> v1::Identifier {
 pub fn new_request(r: &v1::Request, now: Timestamp, field: &str) -> ApiResult<NewRequest> {
     let at = |name: &str| format!("{field}.{name}");
     let action = action_from(r.action, &at("action"))?;
+    check_lengths(r.identifiers.len(), r.corrections.len()).map_err(|e| ApiError::from(e).below(field))?;
     let mut identifiers = Vec::with_capacity(r.identifiers.len());
     for (i, identifier) in r.identifiers.iter().enumerate() {
         let identifier = identifier_from(identifier, &at(&format!("identifiers[{i}]")))?;

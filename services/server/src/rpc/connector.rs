@@ -23,6 +23,7 @@ use quittance_domain::{
     ids::{CustomerId, RequestId, SystemId, TaskKey, parse_replay_name, replay_name},
     outcome::{Confirmation, EvidenceKind, OutcomeKind},
     replay::ReplayState,
+    request::KNOWN_MAX,
     system::System,
     task::Work,
 };
@@ -470,6 +471,9 @@ fn result_from(
         }
         TaskResult::Resolved(resolved) => {
             let field = format!("{field}.resolved.identifiers");
+            if resolved.identifiers.len() > KNOWN_MAX {
+                return Err(ApiError::field(field, format!("at most {KNOWN_MAX}: more than this are several persons")));
+            }
             let yields = system.yields();
             let mut found = Vec::with_capacity(resolved.identifiers.len());
             for (i, identifier) in resolved.identifiers.iter().enumerate() {

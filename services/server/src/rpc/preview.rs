@@ -8,7 +8,7 @@ use quittance_domain::{
     agreement::Agreement,
     identifier::Identifier,
     ids::CustomerId,
-    request::{NewRequest, known_identifiers},
+    request::{KNOWN_MAX, NewRequest, known_identifiers},
     system::{ConnectorKind, SubjectShare, System},
     window,
 };
@@ -29,8 +29,6 @@ const BUSY: &str = "not asked: it takes no more previews now; try again shortly"
 const OUT_OF_TIME: &str = "not asked to the end: the time for one preview was over";
 /// From system to system by what each yields: hardly any chain is longer.
 const ROUNDS_MAX: usize = 4;
-/// Of one person. More than this are several persons.
-const KNOWN_MAX: usize = 256;
 
 pub async fn run(
     app: &App,
