@@ -151,8 +151,35 @@ async fn what_is_not_a_workers_to_say_is_refused() {
     let several = (0..257).map(|n| identifier(v1::IdentifierKind::UserId, format!("u{n}"))).collect();
     let resolved = TaskResult::Resolved(v1::TaskResolved { identifiers: several });
     refused(resolved, "reports[0].resolved.identifiers").await;
+    let erased = v1::Outcome {
+        collection: "files".to_owned(),
+        category: "file".to_owned(),
+        outcome: v1::OutcomeKind::Erased.into(),
+        grade: v1::Grade::Executed.into(),
+        count: 2,
+        ..v1::Outcome::default()
+    };
+    let receipt = v1::Evidence {
+        kind: v1::EvidenceKind::VendorReceipt.into(),
+        reference: "receipt 17".to_owned(),
+        ..v1::Evidence::default()
+    };
+    let done = |outcomes: Vec<v1::Outcome>, evidence: &v1::Evidence| {
+        TaskResult::Done(v1::TaskDone { outcomes, evidence: Some(evidence.clone()) })
+    };
+    // Nobody is certified to have given up who never saw it.
+    let given_up = v1::Outcome {
+        outcome: v1::OutcomeKind::Unconfirmed.into(),
+        grade: v1::Grade::None.into(),
+        count: 0,
+        basis: "the vendor does not answer".to_owned(),
+        ..erased.clone()
+    };
+    refused(done(vec![erased.clone(), given_up], &receipt), "reports[0].done.outcomes[1].outcome").await;
     let open = get(&acme, &request.name).await;
     assert_eq!(open.tasks[0].state(), v1::TaskState::Running);
+    worker.connectors().report_outcomes(report_of(&task, done(vec![erased], &receipt))).await.unwrap();
+    assert_eq!(completed(&acme, &request.name).await.state(), v1::RequestState::Completed);
 }
 
 /// Categories are counted in the log, where nothing is ever forgotten: they are the data map's alone.

@@ -517,6 +517,11 @@ fn done_from(
     let now = app.now();
     let outcomes = outcomes_from(&done.outcomes, &format!("{field}.outcomes"))?;
     for (i, outcome) in outcomes.iter().enumerate() {
+        if outcome.outcome == OutcomeKind::Unconfirmed {
+            // The certificate says that a person did (I3).
+            let message = "only an operator gives up: report needs_attention";
+            return Err(ApiError::field(format!("{field}.outcomes[{i}].outcome"), message));
+        }
         let whole = matches!(outcome.outcome, OutcomeKind::NotHeld | OutcomeKind::Notified);
         let everything = whole && outcome.collection == "*";
         if !everything && !system.map.has_category(&outcome.collection, &outcome.category) {
