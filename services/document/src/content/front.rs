@@ -115,7 +115,7 @@ impl Context<'_> {
             .follow_up
             .as_ref()
             .map(|f| fill(t.follow_up_of, &[("request", &f.follows.to_string()), ("system", f.system.as_str())]));
-        let follow_up = again.unwrap_or_default();
+        let kept = request.follows.map(|first| fill(t.follows_hold_of, &[("request", &first.to_string())]));
         let facts = [
             (t.controller, format!("{controller} (customers/{})", customer.id)),
             (t.representative, customer.representative.clone()),
@@ -128,7 +128,8 @@ impl Context<'_> {
             (t.basis, self.language.instruction(request.instruction).to_owned()),
             (t.restriction_ground, ground.unwrap_or_default()),
             (t.instructed_by, by),
-            (t.follow_up, follow_up),
+            (t.follow_up, again.unwrap_or_default()),
+            (t.follows, kept.unwrap_or_default()),
             (t.person, fill(t.person_commitment, &[("commitment", &commitment)])),
             (t.issued, self.told(&c.issued)),
         ];

@@ -17,7 +17,11 @@ impl Context<'_> {
             flow.paragraph(if is_open { t.no_systems } else { t.no_systems_ended });
             return;
         }
-        flow.note(t.overview_note);
+        let request = &self.certificate.statement.request;
+        match request.follows.or(request.follow_up.as_ref().map(|f| f.follows)) {
+            None => flow.note(t.overview_note),
+            Some(first) => flow.note(&fill(t.overview_note_follows, &[("request", &first.to_string())])),
+        }
         let columns = [
             Column::new(t.system, 25.0),
             Column::new(t.role, 17.0),

@@ -10,8 +10,18 @@ use std::{
 };
 
 use quittance_document::{DocumentError, Language, render};
-use quittance_ledger::certificate::{CertificateFault, CertificateInput, TrustedKey};
+use quittance_domain::{
+    action::Action,
+    ids::{ReplayId, RequestId},
+    outcome::{Grade, OutcomeKind},
+    request::RequestState,
+};
+use quittance_ledger::{
+    Event, FollowedUp,
+    certificate::{CertificateFault, CertificateInput, TrustedKey},
+};
 use sample::{SampleKey, signed};
+use uuid::Uuid;
 
 fn trusted() -> Vec<TrustedKey> {
     vec![SampleKey::new(7).trusted()]
@@ -300,6 +310,41 @@ fn any_name_can_be_printed() {
     let (_, pdf) = rendered(odd, Language::English);
     is_sound(&pdf);
     says(&text(&pdf), &["[U+682A][U+5F0F]", "[U+1F980]", "Ωmega", &"x".repeat(4000)]);
+}
+
+/// What another request had instructed or kept, at one system.
+fn carrying_on(kept: Option<RequestId>, again: Option<FollowedUp>) -> CertificateInput {
+    let mut instructed = sample::instructed(Action::Erasure);
+    if let Event::Instructed { follows, follow_up, .. } = &mut instructed {
+        (*follows, *follow_up) = (kept, again);
+    }
+    let erased = sample::line("contacts", "email", OutcomeKind::Erased, Grade::Verified, 2);
+    let at_us = sample::us("2026-03-02T09:16:12.1Z");
+    let events = [
+        instructed,
+        sample::planned(&["crm"]),
+        Event::Confirmed { confirmation: sample::confirmed("crm", vec![erased]), late: false },
+        Event::Completed { state: RequestState::Completed, at_us, late: false },
+    ];
+    sample::input(sample::openings(&events), &["crm"])
+}
+
+#[test]
+fn what_carries_another_request_on_names_it_and_claims_no_other_systems() {
+    let first = RequestId::new(Uuid::from_u128(7));
+    let again = FollowedUp { follows: first, system: sample::system("crm"), replay: ReplayId::new(Uuid::from_u128(8)) };
+    for (input, told) in [
+        (carrying_on(Some(first), None), format!("Carried on What was kept after request {first}")),
+        (carrying_on(None, Some(again)), format!("Carried out again What request {first} had instructed, at crm")),
+    ] {
+        let (_, pdf) = rendered(input, Language::English);
+        is_sound(&pdf);
+        let text = text(&pdf);
+        says(&text, &[&told, &format!("of the other systems the certificate of request {first} tells")]);
+        assert!(!text.contains("All systems"), "{text}");
+    }
+    let (_, pdf) = rendered(sample::small(), Language::English);
+    says(&text(&pdf), &["All systems of the processor and its sub-processors"]);
 }
 
 #[test]
