@@ -162,8 +162,9 @@ pub static TEXTS: Texts = Texts {
                        entry: it was not written later than that.",
     by_customer_meaning: "A time that the controller stated; the processor only repeats it.",
     commitment_term: "commitment",
-    commitment_meaning: "A salted SHA-256 digest of the person's identifiers. The controller has received its opening, a file of its \
-                         own, and can prove with it whom this document is about; nobody else can find out (GDPR Art. 5(1)(c)).",
+    commitment_meaning: "A salted SHA-256 digest of the person's identifiers. The controller can obtain its opening, a file of its own, \
+                         until the request's data are forgotten, and prove with it whom this document is about; nobody else can find \
+                         out (GDPR Art. 5(1)(c)).",
     backups_meaning: "\u{201c}Verified\u{201d} speaks of live data. Copies in backups are not altered; they expire at the time that is \
                       stated with each system, and whatever is restored from one before must be erased again.",
     check_file: "Signed file",

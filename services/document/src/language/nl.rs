@@ -163,9 +163,9 @@ pub static TEXTS: Texts = Texts {
                        logboek de vermelding al bevatte: zij is niet later geschreven.",
     by_customer_meaning: "Een tijd die de verwerkingsverantwoordelijke heeft opgegeven; de verwerker herhaalt haar slechts.",
     commitment_term: "vastlegging",
-    commitment_meaning: "Een SHA-256-waarde met salt over de identificatiegegevens van de betrokkene. De verwerkingsverantwoordelijke heeft de \
-                         sleutel ertoe ontvangen, een eigen bestand, en kan daarmee aantonen over wie dit document gaat; niemand anders \
-                         kan dat achterhalen (art. 5 lid 1 onder c AVG).",
+    commitment_meaning: "Een SHA-256-waarde met salt over de identificatiegegevens van de betrokkene. De verwerkingsverantwoordelijke kan de \
+                         sleutel ertoe, een eigen bestand, opvragen tot de gegevens van het verzoek zijn vergeten, en daarmee aantonen over \
+                         wie dit document gaat; niemand anders kan dat achterhalen (art. 5 lid 1 onder c AVG).",
     backups_meaning: "\u{201c}Vastgesteld\u{201d} gaat over actuele gegevens. Reservekopie\u{eb}n worden niet gewijzigd; zij vervallen op de \
                       tijd die bij elk systeem staat, en wat eerder uit een kopie wordt teruggezet, moet opnieuw worden gewist.",
     check_file: "Ondertekend bestand",

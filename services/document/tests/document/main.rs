@@ -106,6 +106,7 @@ fn a_small_certificate_prints_its_key_facts() {
             "erased verified absent 2",
             "The last backup that may hold the data expires on 6 April 2026",
             "5. What is kept, and until when None.",
+            "The controller can obtain its opening, a file of its own, until the request's data are forgotten",
             "Page 1 of",
             &digest(&file),
         ],
