@@ -15,8 +15,8 @@ use quittance_tests::{
     AppDatabase, Deployment, StoreKind,
     deployment::binary,
     scenario::{
-        by_email, certificate, completed, create, create_customer, get, new_id, outcomes, rectify, register,
-        remote_files, system,
+        by_email, certificate, completed, create, create_customer, get, identifier, new_id, outcomes, rectify,
+        register, remote_files, system,
     },
 };
 use serde_json::Value;
@@ -360,10 +360,14 @@ struct PrintShop {
 
 impl PrintShop {
     async fn open(settings: &[(&str, &str)]) -> Self {
+        Self::of(remote_files("Print shop"), settings).await
+    }
+
+    async fn of(system: v1::System, settings: &[(&str, &str)]) -> Self {
         let deployment = Deployment::start_with(StoreKind::Sqlite, settings).await;
         let operator = deployment.operator().await;
         create_customer(&operator, "acme").await;
-        register(&operator, "print", remote_files("Print shop")).await.unwrap();
+        register(&operator, "print", system).await.unwrap();
         let worker = deployment.client(&deployment.connector_token("print")).await;
         Self { deployment, operator, worker }
     }
@@ -405,11 +409,15 @@ impl PrintShop {
         self.worker.connectors().lease_tasks(lease).await.unwrap().into_inner().tasks
     }
 
-    async fn upload(&self, task: &v1::LeasedTask, parts: Vec<HeldPart>) -> Result<u64, tonic::Status> {
+    async fn upload(
+        &self,
+        task: &v1::LeasedTask,
+        parts: Vec<HeldPart>,
+    ) -> Result<v1::UploadHeldKeysResponse, tonic::Status> {
         let first = HeldPart::Lease(v1::Lease { task: task.name.clone(), lease: task.lease });
         let parts = std::iter::once(first).chain(parts).map(|p| v1::UploadHeldKeysRequest { part: Some(p) });
         let parts: Vec<_> = parts.collect();
-        self.worker.connectors().upload_held_keys(tokio_stream::iter(parts)).await.map(|a| a.into_inner().key_count)
+        self.worker.connectors().upload_held_keys(tokio_stream::iter(parts)).await.map(|a| a.into_inner())
     }
 
     /// Waits until there is something to erase, and erases it, so much at most. Gives how much that was.
@@ -475,7 +483,52 @@ async fn half_of_what_a_system_holds_is_nothing() {
     assert_eq!(print.upload(&task, vec![end(0)]).await.unwrap_err().code(), Code::Aborted);
     let what_is_no_email = held(["a@example.com".to_owned(), "not an address".to_owned()]);
     let all = held((0..1000).map(email));
-    assert_eq!(print.upload(&again, vec![what_is_no_email, all, end(1002)]).await.unwrap(), 1002);
+    let answer = print.upload(&again, vec![what_is_no_email, all, end(1002)]).await.unwrap();
+    assert_eq!((answer.key_count, answer.left_out_count), (1002, 0), "of a customer of whom nothing is kept");
+    assert_eq!(print.shown(&replay).await.state(), v1::ReplayState::Completed);
+}
+
+fn held_phones(numbers: &[&str]) -> HeldPart {
+    let key = |value: &&str| v1::HeldKey {
+        identifier: Some(identifier(v1::IdentifierKind::Phone, *value)),
+        customer_key: "acme".to_owned(),
+    };
+    HeldPart::Keys(v1::HeldKeys { keys: numbers.iter().map(key).collect() })
+}
+
+/// As a vendor keeps phone numbers; and what nobody can read is not taken for nobody's.
+#[tokio::test]
+async fn keys_are_matched_as_the_system_writes_them_and_a_person_is_told_of_the_others() {
+    let phones = v1::System { accepts: vec![v1::IdentifierKind::Phone.into()], ..remote_files("Print shop") };
+    let print = PrintShop::of(phones, &[]).await;
+    let acme = print.deployment.client(&print.deployment.customer_token("acme")).await;
+    let erasure = |number: &str| v1::Request {
+        action: v1::Action::Erasure.into(),
+        identifiers: vec![identifier(v1::IdentifierKind::Phone, number)],
+        ..v1::Request::default()
+    };
+    let erased = create(&acme, erasure("+31612345678")).await.unwrap();
+    assert_eq!(print.erase(1).await, 1);
+    completed(&acme, &erased.name).await;
+
+    let replay = print.replay(0).await;
+    let task = print.lease(true, 1, 20).await.pop().unwrap();
+    let parts = vec![held_phones(&["31612345678", "0612345678", "n/a"]), end(3)];
+    let answer = print.upload(&task, parts).await.unwrap();
+    assert_eq!((answer.key_count, answer.left_out_count), (3, 1), "in one there is nothing");
+    let waits = print.shown(&replay).await;
+    assert_eq!((waits.state(), waits.keys_matched), (v1::ReplayState::AwaitingApproval, 1));
+    assert!(waits.reason.starts_with("1 of 3 keys are no identifiers of their kind"), "{}", waits.reason);
+    let approve = v1::ApproveReplayRequest { name: replay.name.clone() };
+    print.operator.systems().approve_replay(approve).await.unwrap();
+    assert_eq!(print.erase(1).await, 1, "who was found goes again");
+    print.until(&replay, v1::ReplayState::Completed).await;
+
+    // With all that it holds understood, nobody is asked.
+    let replay = print.replay(0).await;
+    let task = print.lease(true, 1, 20).await.pop().unwrap();
+    let answer = print.upload(&task, vec![held_phones(&["31687654321"]), end(1)]).await.unwrap();
+    assert_eq!(answer.left_out_count, 0);
     assert_eq!(print.shown(&replay).await.state(), v1::ReplayState::Completed);
 }
 
@@ -513,7 +566,7 @@ async fn a_replay_is_guarded_and_rate_limited() {
         let replay = print.replay(matches_max).await;
         let task = print.lease(true, 1, 20).await.pop().unwrap();
         let keys = held((0..ALL as u64).map(email));
-        assert_eq!(print.upload(&task, vec![keys, end(ALL as u64)]).await.unwrap(), ALL as u64);
+        assert_eq!(print.upload(&task, vec![keys, end(ALL as u64)]).await.unwrap().key_count, ALL as u64);
         replay
     };
     // More than was expected is for a person to look at, and one who does not like it ends it.

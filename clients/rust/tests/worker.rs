@@ -121,7 +121,7 @@ impl ConnectorService for Service {
                 Part::Keys(page) => key_count += page.keys.len() as u64,
                 Part::End(end) => {
                     self.log.add(format!("held {key_count} of {}", end.key_count));
-                    return Ok(Response::new(UploadHeldKeysResponse { key_count }));
+                    return Ok(Response::new(UploadHeldKeysResponse { key_count, left_out_count: 0 }));
                 }
                 Part::NeedsAttention(failed) => self.log.add(format!("attention {}", failed.reason)),
             }

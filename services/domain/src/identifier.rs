@@ -74,6 +74,15 @@ impl Identifier {
         Ok(Self::from_normalised(kind, value))
     }
 
+    /// As [`Identifier::normalise`], of what stands in a system: a phone number by its digits, in international form, and often without the plus.
+    pub fn normalise_held(kind: IdentifierKind, stored: &str) -> Result<Self, IdentifierError> {
+        if kind != IdentifierKind::Phone {
+            return Self::normalise(kind, stored);
+        }
+        let digits: String = stored.chars().filter(char::is_ascii_digit).collect();
+        Self::normalise(kind, &format!("+{}", digits.strip_prefix("00").unwrap_or(&digits)))
+    }
+
     /// As [`Identifier::normalise`], for a phone number that may be written as it is dialled inside `region`.
     pub fn normalise_phone(raw: &str, region: Option<Country>) -> Result<Self, IdentifierError> {
         Ok(Self::from_normalised(IdentifierKind::Phone, phone(raw, region)?))
@@ -349,6 +358,17 @@ mod tests {
         ] {
             assert_eq!(normal(Kind::Phone, raw), Err(expected), "{raw:?}");
         }
+    }
+
+    #[test]
+    fn phone_numbers_as_systems_hold_them() {
+        let held = |kind, stored: &str| Identifier::normalise_held(kind, stored).map(|i| i.value().expose().clone());
+        for stored in ["31612345678", "+31 6 1234 5678", "0031-612345678", "+31 (0)6 12345678", "tel:31612345678"] {
+            assert_eq!(held(Kind::Phone, stored), Ok("+31612345678".to_owned()), "{stored}");
+        }
+        assert_eq!(held(Kind::Phone, "0612345678"), Err(IdentifierError::Phone), "of which country nobody says");
+        assert_eq!(held(Kind::Phone, "n/a"), Err(IdentifierError::Empty));
+        assert_eq!(held(Kind::UserId, "0031"), Ok("0031".to_owned()));
     }
 
     #[test]

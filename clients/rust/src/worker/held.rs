@@ -35,7 +35,9 @@ pub(super) async fn tell<B: Backend>(shared: &Shared<B>, task: &LeasedTask) {
     };
     match (answer, produced) {
         (Ok(answer), Ok(())) => {
-            tracing::info!(replay = %task.name, keys = answer.into_inner().key_count, "said what the system holds");
+            let answer = answer.into_inner();
+            let (keys, left_out) = (answer.key_count, answer.left_out_count);
+            tracing::info!(replay = %task.name, keys, left_out, "said what the system holds");
         }
         (Ok(_), Err(reason)) => {
             tracing::warn!(replay = %task.name, reason, "what the system holds cannot be said");

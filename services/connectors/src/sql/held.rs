@@ -71,10 +71,7 @@ pub(super) async fn page(
 /// The identifier by which this value is found, if there is one.
 fn held(engine: Engine, rule: &RulePlan, kind: IdentifierKind, stored: &str) -> Option<Identifier> {
     let identifier = match rule.matching {
-        Matching::Digits => {
-            let digits: String = stored.chars().filter(char::is_ascii_digit).collect();
-            Identifier::normalise(kind, &format!("+{}", digits.strip_prefix("00").unwrap_or(&digits)))
-        }
+        Matching::Digits => Identifier::normalise_held(kind, stored),
         Matching::Exact | Matching::CaseInsensitive => Identifier::normalise(kind, stored),
     };
     identifier.ok().filter(|identifier| is(rule, identifier, stored) && is_sought(engine, rule, stored))

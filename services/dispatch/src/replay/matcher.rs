@@ -7,7 +7,7 @@ use std::{
 };
 
 use quittance_domain::{
-    identifier::{Identifier, IdentifierKind},
+    identifier::{Identifier, IdentifierError, IdentifierKind},
     ids::CustomerId,
     replay::ReplayState,
     system::System,
@@ -43,6 +43,7 @@ pub struct KeyMatcher {
     buffered: usize,
     read: u64,
     matched: u64,
+    left_out: u64,
 }
 
 impl KeyMatcher {
@@ -65,6 +66,7 @@ impl KeyMatcher {
             buffered: 0,
             read: 0,
             matched: 0,
+            left_out: 0,
         };
         for (n, customer) in matcher.store.customers_suppressed(&system.id).await?.into_iter().enumerate() {
             if n % HOLD_EVERY == 0 {
@@ -92,10 +94,9 @@ impl KeyMatcher {
         identifier: Identifier,
     ) -> StoreResult<Result<(), UnknownCustomer>> {
         self.read += 1;
-        let whose: Vec<CustomerId> = match customer_key {
-            Some(key) => self.by_key.get(key).cloned().unwrap_or_default(),
-            None if self.shared => return Ok(Err(UnknownCustomer)),
-            None => self.by_key.values().flatten().cloned().collect(),
+        let whose = match self.whose(customer_key) {
+            Ok(whose) => whose,
+            Err(unknown) => return Ok(Err(unknown)),
         };
         if !self.accepts.contains(&identifier.kind()) {
             return Ok(Ok(()));
@@ -112,6 +113,27 @@ impl KeyMatcher {
             self.match_waiting().await?;
         }
         Ok(Ok(()))
+    }
+
+    /// A key that is no identifier of its kind. Unless there is nothing in it, it may well be somebody's who was erased.
+    pub fn leave_out(
+        &mut self,
+        customer_key: Option<&str>,
+        kind: IdentifierKind,
+        why: IdentifierError,
+    ) -> Result<(), UnknownCustomer> {
+        self.read += 1;
+        let concerns = !self.whose(customer_key)?.is_empty() && self.accepts.contains(&kind);
+        self.left_out += u64::from(concerns && why != IdentifierError::Empty);
+        Ok(())
+    }
+
+    fn whose(&self, customer_key: Option<&str>) -> Result<Vec<CustomerId>, UnknownCustomer> {
+        match customer_key {
+            Some(key) => Ok(self.by_key.get(key).cloned().unwrap_or_default()),
+            None if self.shared => Err(UnknownCustomer),
+            None => Ok(self.by_key.values().flatten().cloned().collect()),
+        }
     }
 
     async fn match_of(&mut self, customer: &CustomerId) -> StoreResult<()> {
@@ -132,7 +154,8 @@ impl KeyMatcher {
         Ok(())
     }
 
-    /// That was all. What is matched is instructed, unless it is too much or only asked about. Gives how many keys were read.
+    /// That was all. What is matched is instructed, unless it is too much, or only asked about, or not all could be matched. Gives how many
+    /// keys were left out.
     pub async fn finish(mut self) -> StoreResult<u64> {
         self.match_waiting().await?;
         let replay = &self.lease.replay;
@@ -144,20 +167,38 @@ impl KeyMatcher {
             acting += self.store.count_matches(customer, &self.lease).await?;
         }
         self.hold().await?;
-        let (to, reason) = if replay.dry_run || acting == 0 {
-            (ReplayState::Completed, String::new())
-        } else if replay.guard.stops(acting, self.read, self.matched) {
-            let reason = format!(
+        let reasons = self.reasons(acting);
+        let to = if replay.dry_run {
+            ReplayState::Completed
+        } else if !reasons.is_empty() {
+            ReplayState::AwaitingApproval
+        } else if acting == 0 {
+            ReplayState::Completed
+        } else {
+            ReplayState::Instructing
+        };
+        tracing::info!(replay = %replay.id, system = %replay.system, read = self.read, acting, left_out = self.left_out, state = %to, "a restored system was matched");
+        let now = self.clock.now();
+        let moved = self.store.move_replay(&self.lease, to, &reasons.join("; "), now, now).await?;
+        if moved { Ok(self.left_out) } else { Err(StoreError::LeaseLost) }
+    }
+
+    /// Why a person must look before anything is instructed, or taken for done. A dry run is about what would be done alone.
+    fn reasons(&self, acting: u64) -> Vec<String> {
+        let replay = &self.lease.replay;
+        let mut reasons = Vec::new();
+        if self.left_out > 0 {
+            reasons.push(format!(
+                "{} of {} keys are no identifiers of their kind, and were matched with nobody: look at them in the system",
+                self.left_out, self.read
+            ));
+        }
+        if !replay.dry_run && replay.guard.stops(acting, self.read, self.matched) {
+            reasons.push(format!(
                 "{acting} identifiers are to be acted upon, of {} keys: more than {}, or than {} percent",
                 self.read, replay.guard.matches_max, replay.guard.share_percent_max
-            );
-            (ReplayState::AwaitingApproval, reason)
-        } else {
-            (ReplayState::Instructing, String::new())
-        };
-        tracing::info!(replay = %replay.id, system = %replay.system, read = self.read, acting, state = %to, "a restored system was matched");
-        let now = self.clock.now();
-        let moved = self.store.move_replay(&self.lease, to, &reason, now, now).await?;
-        if moved { Ok(self.read) } else { Err(StoreError::LeaseLost) }
+            ));
+        }
+        reasons
     }
 }

@@ -361,24 +361,25 @@ async fn upload_held_keys(
                 let reason = required_text(&failed.reason, REASON_BYTES_MAX, "needs_attention.reason")?;
                 let now = app.now();
                 app.store.move_replay(&lease, ReplayState::Failed, &reason, now, now).await?;
-                return Ok(v1::UploadHeldKeysResponse { key_count: sent });
+                return Ok(v1::UploadHeldKeysResponse { key_count: sent, left_out_count: 0 });
             }
             Some(HeldPart::Lease(_)) => return Err(ApiError::field("lease", "comes once")),
             // A stream that is reset ends like one that is through: the end is said.
             None => return Err(ApiError::Unavailable("the stream was cut: the work is leased again".to_owned())),
         }
     }
-    matcher.finish().await?;
-    Ok(v1::UploadHeldKeysResponse { key_count: sent })
+    let left_out_count = matcher.finish().await?;
+    Ok(v1::UploadHeldKeysResponse { key_count: sent, left_out_count })
 }
 
-/// What is no identifier of its kind leads to nobody, and is left out.
 async fn take_key(matcher: &mut KeyMatcher, key: v1::HeldKey, field: &str) -> ApiResult<()> {
     let sent = required(key.identifier.as_ref(), &format!("{field}.identifier"))?;
     let kind = identifier_kind_from(sent.kind, &format!("{field}.identifier.kind"))?;
-    let Ok(identifier) = Identifier::normalise(kind, &sent.value) else { return Ok(()) };
     let whose = Some(key.customer_key.as_str()).filter(|key| !key.is_empty());
-    let known = matcher.take(whose, identifier).await?;
+    let known = match Identifier::normalise_held(kind, &sent.value) {
+        Ok(identifier) => matcher.take(whose, identifier).await?,
+        Err(why) => matcher.leave_out(whose, kind, why),
+    };
     known.map_err(|unknown| ApiError::field(format!("{field}.customer_key"), unknown))
 }
 
