@@ -95,6 +95,32 @@ async fn what_the_customer_declines_is_never_done_postgres() {
 }
 
 /// What a worker of the system is given at once.
+/// Signed, and without a task: that it waits can be shown, too.
+#[tokio::test]
+async fn how_what_waits_for_the_customer_stands_is_signed() {
+    let (s, _crm) = Scene::with_crm(StoreKind::Sqlite, Engine::Sqlite, CRM_MAP).await;
+    let referred = refer(&s.operator, by_email(v1::Action::Erasure, email(2))).await;
+    let unlawful = v1::RestrictionGround::UnlawfulProcessing.into();
+    let restriction = v1::Request { restriction_ground: unlawful, ..by_email(v1::Action::Restriction, email(3)) };
+    completed(&s.acme, &create(&s.acme, restriction).await.unwrap().name).await;
+    let stopped = create(&s.acme, by_email(v1::Action::Erasure, email(3))).await.unwrap();
+    for request in [referred, stopped] {
+        assert_eq!((request.state(), request.tasks.len()), (v1::RequestState::AwaitingCustomer, 0));
+        let until = Instant::now() + Duration::from_secs(20);
+        let file = loop {
+            let ask = v1::GetInterimStatementRequest { name: request.name.clone() };
+            let answer = s.acme.evidence().get_interim_statement(ask).await.unwrap().into_inner();
+            if !answer.statement.is_empty() {
+                break answer.statement;
+            }
+            assert!(Instant::now() < until, "nothing is signed of {request:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        let said = check(&file, &keys(&s.deployment)).statement;
+        assert_eq!((said.state, said.systems.len()), (CertifiedState::Interim, 0));
+    }
+}
+
 async fn leased(worker: &Client) -> Vec<v1::LeasedTask> {
     let lease =
         v1::LeaseTasksRequest { system: "systems/print".to_owned(), worker: "w".to_owned(), ..Default::default() };
