@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    Timestamp,
+    CLOCKS_APART_MAX, Timestamp,
     country::Country,
     ids::{RecipientId, SystemId},
 };
@@ -49,7 +49,7 @@ impl Agreement {
     pub const RETENTION_DAYS_MAX: u16 = 366;
 
     pub fn is_in_force(&self, now: Timestamp) -> bool {
-        self.signed_at <= now
+        self.signed_at.duration_since(now) <= CLOCKS_APART_MAX
     }
 }
 

@@ -21,3 +21,6 @@ pub mod task;
 pub mod window;
 
 pub use jiff::Timestamp;
+
+/// No two clocks agree: somebody else's may be so much ahead of ours or behind it, or ours was just set. What differs more needs a person.
+pub const CLOCKS_APART_MAX: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);

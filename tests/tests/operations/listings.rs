@@ -104,6 +104,45 @@ async fn agreements(client: &Client, parent: &str) -> Result<Vec<v1::Agreement>,
     client.customers().list_agreements(list).await.map(|answer| answer.into_inner().agreements)
 }
 
+/// What is signed tomorrow does not put out of force today what was signed before.
+#[tokio::test]
+async fn an_agreement_of_a_day_to_come_is_refused() {
+    let s = Scene::on(StoreKind::Sqlite, &[]).await;
+    s.register_remote("print").await;
+    let in_s = |seconds: i64| {
+        let at = quittance_domain::Timestamp::now().as_second() + seconds;
+        Some(prost_types::Timestamp { seconds: at, nanos: 0 })
+    };
+    let sign = async |signed_time| {
+        let sign = v1::CreateAgreementRequest {
+            request_id: new_id(),
+            parent: "customers/acme".to_owned(),
+            agreement: Some(v1::Agreement { signed_time, ..agreement() }),
+        };
+        s.operator.customers().create_agreement(sign).await
+    };
+    assert_refused(sign(in_s(86_400)).await, Code::InvalidArgument, "INVALID_FIELD", "agreement.signed_time");
+    assert_eq!(agreements(&s.acme, "customers/acme").await.unwrap().len(), 1);
+    // No two clocks agree; and by either it counts at once.
+    sign(in_s(60)).await.unwrap();
+    create(&s.acme, by_email(v1::Action::Erasure, email(1))).await.unwrap();
+    // A customer may be entered before the day from which it may instruct.
+    let later = v1::CreateCustomerRequest {
+        request_id: new_id(),
+        customer_id: "later".to_owned(),
+        customer: Some(v1::Customer { display_name: "Later BV".to_owned(), ..v1::Customer::default() }),
+        agreement: Some(v1::Agreement { signed_time: in_s(86_400), ..agreement() }),
+    };
+    s.operator.customers().create_customer(later).await.unwrap();
+    let early = v1::CreateRequestRequest {
+        request_id: new_id(),
+        parent: "customers/later".to_owned(),
+        request: Some(by_email(v1::Action::Erasure, email(1))),
+    };
+    let early = s.operator.requests().create_request(early).await;
+    assert_refused(early, Code::FailedPrecondition, "NO_AGREEMENT", "");
+}
+
 async fn versions_of_an_agreement_are_listed_newest_first(store: StoreKind) {
     let s = Scene::on(store, &[]).await;
     s.register_remote("print").await;

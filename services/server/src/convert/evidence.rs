@@ -1,8 +1,9 @@
 //! Outcomes, evidence, confirmations.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use quittance_api::v1;
 use quittance_domain::{
+    CLOCKS_APART_MAX,
     ids::TaskKey,
     outcome::{Confirmation, Evidence, Outcome},
 };
@@ -14,9 +15,6 @@ use super::{
 use crate::error::{ApiError, ApiResult};
 
 const OUTCOMES_MAX: usize = 1000;
-
-/// No two clocks agree: a worker's may be so much ahead of ours, or ours was just set back. What is refused here needs a person.
-const CLOCK_AHEAD_MAX: SignedDuration = SignedDuration::from_mins(5);
 
 pub fn outcomes_from(outcomes: &[v1::Outcome], field: &str) -> ApiResult<Vec<Outcome>> {
     if outcomes.is_empty() || outcomes.len() > OUTCOMES_MAX {
@@ -45,7 +43,7 @@ pub fn evidence_from(evidence: Option<&v1::Evidence>, now: Timestamp, field: &st
         return Err(ApiError::field(at("sha256"), "must be 64 lower-case hex digits"));
     }
     let stated_at = opt_time_from(e.time.as_ref(), &at("time"))?.unwrap_or(now);
-    if stated_at.duration_since(now) > CLOCK_AHEAD_MAX {
+    if stated_at.duration_since(now) > CLOCKS_APART_MAX {
         return Err(ApiError::field(at("time"), "lies in the future"));
     }
     Ok(Evidence {
@@ -89,6 +87,8 @@ fn outcome_out(o: &Outcome) -> v1::Outcome {
 
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
+
     use super::*;
 
     #[test]

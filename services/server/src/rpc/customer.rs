@@ -12,7 +12,7 @@ use crate::{
     app::{App, check_countries},
     auth::{Caller, caller},
     convert::{agreement_from, agreement_to, customer_to, id, idempotency, page_size, required, required_text},
-    error::ApiResult,
+    error::{ApiError, ApiResult},
     page_token,
 };
 
@@ -103,6 +103,10 @@ async fn create_agreement(
     let customer = id(CustomerId::from_resource_name(&r.parent), "parent")?;
     let key = idempotency(&r.request_id, "request_id")?;
     let agreement = agreement_from(required(r.agreement.as_ref(), "agreement")?, "agreement")?;
+    // It is the one in force from now on. A first one may be of a day to come: there is none before it that it would end.
+    if !agreement.is_in_force(app.now()) {
+        return Err(ApiError::field("agreement.signed_time", "lies in the future: record it when it is signed"));
+    }
     check_countries(&customer, &agreement, &*app.topology.refresh().await?)?;
     let agreement = app.store.create_agreement(&customer, key, agreement, app.now()).await?;
     Ok(v1::CreateAgreementResponse { agreement: Some(agreement_to(&agreement)) })
