@@ -185,7 +185,8 @@ impl Store {
         })
     }
 
-    /// The customer's decision about the records with third parties' data; `withheld`: what of them stays out. The first one stands.
+    /// The customer's decision about the records with third parties' data; `withheld`: what of them stays out. The first one stands:
+    /// whoever comes second at the same moment must not think that its own does.
     pub async fn release_package(
         &self,
         customer: &CustomerId,
@@ -207,12 +208,13 @@ impl Store {
                 ],
             )
             .await?;
-        if released == 1 {
-            let mut staging = Staging::new(customer);
-            let withheld = withheld.unwrap_or_default();
-            staging.add(request, &Event::Reviewed { by: by.to_owned(), at_us: us(now), withheld });
-            staging.write(&mut tx).await?;
+        if released == 0 {
+            return Err(StoreError::WrongState("the package is released already".to_owned()));
         }
+        let mut staging = Staging::new(customer);
+        let withheld = withheld.unwrap_or_default();
+        staging.add(request, &Event::Reviewed { by: by.to_owned(), at_us: us(now), withheld });
+        staging.write(&mut tx).await?;
         Ok(tx.commit().await?)
     }
 

@@ -187,7 +187,8 @@ pub async fn the_first_release_stands(t: &TestStore) {
     acme.confirm_next(&crm, at(2)).await;
     let line = Withheld { system: crm.clone(), collection: "chats".to_owned(), category: "text".to_owned(), count: 2 };
     t.release_package(&acme.id, id, "customers/acme", Some(vec![line]), at(3)).await.unwrap();
-    t.release_package(&acme.id, id, "customers/acme", None, at(4)).await.unwrap();
+    let second = t.release_package(&acme.id, id, "customers/acme", None, at(4)).await;
+    assert!(matches!(second, Err(StoreError::WrongState(_))), "its decision does not count, and it is told so");
     let package = t.package(&acme.id, id).await.unwrap();
     assert_eq!((package.released_at, package.third_party_withheld), (Some(at(3)), true));
     // It is on record once, with what it says; and not without the release.
