@@ -80,7 +80,11 @@ async fn what_was_told_on_paper_is_recorded_though_no_worker_ever_came() {
         ..Default::default()
     };
     let resolve = v1::ResolveTaskRequest { name: task.name, outcomes: vec![told], evidence: Some(letter) };
-    // Nothing that is stated is over already.
+    // Nothing that is stated was so before it was instructed, or is over already.
+    let mut early = resolve.clone();
+    early.evidence.as_mut().unwrap().time = Some(prost_types::Timestamp { seconds: 1_600_000_000, nanos: 0 });
+    let refused = operator.requests().resolve_task(early).await.unwrap_err();
+    assert!(refused.message().starts_with("evidence.time"), "{refused}");
     let mut over = resolve.clone();
     over.outcomes[0].until = Some(prost_types::Timestamp { seconds: 1_600_000_000, nanos: 0 });
     let refused = operator.requests().resolve_task(over).await.unwrap_err();

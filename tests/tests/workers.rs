@@ -176,6 +176,9 @@ async fn what_is_not_a_workers_to_say_is_refused() {
         ..erased.clone()
     };
     refused(done(vec![erased.clone(), given_up], &receipt), "reports[0].done.outcomes[1].outcome").await;
+    // What was so before anybody had instructed it.
+    let of_2001 = v1::Evidence { time: Some(prost_types::Timestamp { seconds: 1_000_000_000, nanos: 0 }), ..receipt.clone() };
+    refused(done(vec![erased.clone()], &of_2001), "reports[0].done.evidence.time").await;
     let open = get(&acme, &request.name).await;
     assert_eq!(open.tasks[0].state(), v1::TaskState::Running);
     worker.connectors().report_outcomes(report_of(&task, done(vec![erased], &receipt))).await.unwrap();

@@ -65,7 +65,7 @@ pub use replays::{
     ReplayWork,
 };
 pub use report::{Report, ReportResult};
-pub use requests::{ChangedIdentifier, RequestFilter, RequestRow, TaskRow, TimelinessFilter};
+pub use requests::{ChangedIdentifier, Instructed, RequestFilter, RequestRow, TaskRow, TimelinessFilter};
 pub use retry::Carry;
 pub use subject::SubjectSecrets;
 pub use suppression::Swept;

@@ -23,6 +23,13 @@ use crate::{
     tx::{opt_time, parsed, time, us},
 };
 
+/// What a request says is to be done, and since when.
+#[derive(Clone, Copy, Debug)]
+pub struct Instructed {
+    pub action: Action,
+    pub at: Timestamp,
+}
+
 /// A request as it is now, without what is sealed.
 #[derive(Clone, Debug)]
 pub struct RequestRow {
@@ -230,16 +237,16 @@ impl Store {
         read_with_tasks(&mut self.customer_read(customer).await?, customer, id).await
     }
 
-    /// What each of them instructs, by one query.
-    pub async fn actions(
+    /// What each of them instructs, and since when, by one query.
+    pub async fn instructed(
         &self,
         customer: &CustomerId,
         ids: &BTreeSet<RequestId>,
-    ) -> StoreResult<HashMap<RequestId, Action>> {
+    ) -> StoreResult<HashMap<RequestId, Instructed>> {
         let mut tx = self.customer_read(customer).await?;
         let rows = tx
             .fetch_rows(
-                "WITH v(request_id) AS ({rows}) SELECT r.request_id, r.action FROM v
+                "WITH v(request_id) AS ({rows}) SELECT r.request_id, r.action, r.created_us FROM v
                  JOIN requests r ON r.customer_id = $1 AND r.request_id = v.request_id",
                 vec![customer.as_str().into()],
                 Rows::new(vec![Column::uuids(ids.iter().map(|id| id.uuid()))]),
@@ -248,7 +255,10 @@ impl Store {
         if rows.len() < ids.len() {
             return Err(StoreError::NotFound("the request"));
         }
-        let one = |row: &Row| Ok((RequestId::new(row.uuid(0)?), parsed(row, 1, "requests", Action::parse)?));
+        let one = |row: &Row| {
+            let action = parsed(row, 1, "requests", Action::parse)?;
+            Ok((RequestId::new(row.uuid(0)?), Instructed { action, at: time(row.i64(2)?, "requests")? }))
+        };
         rows.iter().map(one).collect()
     }
 

@@ -27,7 +27,7 @@ use quittance_domain::{
     system::System,
     task::Work,
 };
-use quittance_store::{LeasedBatch, LeasedTask, ReplayLease, Report, ReportResult};
+use quittance_store::{Instructed, LeasedBatch, LeasedTask, ReplayLease, Report, ReportResult};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
@@ -417,17 +417,18 @@ async fn report(app: &App, request: Request<v1::ReportOutcomesRequest>) -> ApiRe
     }
     let mut reports = Vec::new();
     for (customer, sent) in by_customer(sent) {
-        let actions = app.store.actions(&customer, &sent.iter().map(|(request, ..)| *request).collect()).await?;
+        let requests = sent.iter().map(|(request, ..)| *request).collect();
+        let instructed = app.store.instructed(&customer, &requests).await?;
         let mut own = Vec::with_capacity(sent.len());
-        let exports = |request| actions.get(request) == Some(&Action::Access);
+        let exports = |request| instructed.get(request).is_some_and(|said| said.action == Action::Access);
         let exporting: Vec<_> = sent.iter().filter(|(r, ..)| exports(r)).map(|(r, lease, ..)| (*r, *lease)).collect();
         let uploaded = match exporting.is_empty() {
             true => HashMap::new(),
             false => app.store.uploaded(&customer, &system.id, &exporting).await?,
         };
         for (request, lease, result, field) in sent {
-            let action = actions.get(&request).ok_or(ApiError::NotFound("the request"))?;
-            let result = result_from(app, &caller, &system, *action, result, &field)?;
+            let instructed = instructed.get(&request).ok_or(ApiError::NotFound("the request"))?;
+            let result = result_from(app, &caller, &system, *instructed, result, &field)?;
             if let (ReportResult::Done(done), Some(uploaded)) = (&result, uploaded.get(&request)) {
                 check_uploaded(done, *uploaded, &format!("{field}.done.outcomes"))?;
             }
@@ -460,14 +461,14 @@ fn result_from(
     app: &App,
     caller: &Caller,
     system: &System,
-    action: Action,
+    instructed: Instructed,
     result: TaskResult,
     field: &str,
 ) -> ApiResult<ReportResult> {
     let now = app.now();
     match result {
         TaskResult::Done(done) => {
-            let confirmation = done_from(app, caller, system, action, &done, &format!("{field}.done"))?;
+            let confirmation = done_from(app, caller, system, instructed, &done, &format!("{field}.done"))?;
             Ok(ReportResult::Done(confirmation))
         }
         TaskResult::Resolved(resolved) => {
@@ -511,7 +512,7 @@ fn done_from(
     app: &App,
     caller: &Caller,
     system: &System,
-    action: Action,
+    instructed: Instructed,
     done: &v1::TaskDone,
     field: &str,
 ) -> ApiResult<Confirmation> {
@@ -539,5 +540,5 @@ fn done_from(
         return Err(ApiError::field(format!("{field}.evidence.kind"), "is not a worker's to give"));
     }
     let stated = Stated { outcomes, evidence, by: caller.principal() };
-    statement::confirmation(system, action, stated, now, &format!("{field}."))
+    statement::confirmation(system, instructed, stated, now, &format!("{field}."))
 }

@@ -10,7 +10,7 @@ use quittance_domain::{
     outcome::{EvidenceKind, OutcomeKind},
     task::TaskState,
 };
-use quittance_store::{RequestFilter, TimelinessFilter};
+use quittance_store::{Instructed, RequestFilter, TimelinessFilter};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
@@ -383,7 +383,8 @@ async fn resolve_task(app: &App, request: Request<v1::ResolveTaskRequest>) -> Ap
         }
     }
     let stated = Stated { outcomes, evidence, by: caller.principal() };
-    let confirmation = statement::confirmation(system, about.action, stated, now, "")?;
+    let instructed = Instructed { action: about.action, at: about.created_at };
+    let confirmation = statement::confirmation(system, instructed, stated, now, "")?;
     app.store.resolve_task(&key, confirmation, &caller.principal(), now).await?;
     app.dispatch.wake();
     Ok(v1::ResolveTaskResponse { task: Some(one_task(app, &key).await?) })

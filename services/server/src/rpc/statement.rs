@@ -2,10 +2,11 @@
 
 use jiff::Timestamp;
 use quittance_domain::{
-    action::Action,
-    outcome::{Confirmation, Evidence, Outcome},
+    CLOCKS_APART_MAX,
+    outcome::{Confirmation, Evidence, EvidenceKind, Outcome, OutcomeKind},
     system::System,
 };
+use quittance_store::Instructed;
 
 use crate::error::{ApiError, ApiResult};
 
@@ -19,7 +20,7 @@ pub struct Stated {
 /// Refuses what says more than is known (I5). `path` is that of the message it came in, with a dot behind it; empty for the request itself.
 pub fn confirmation(
     system: &System,
-    action: Action,
+    instructed: Instructed,
     stated: Stated,
     now: Timestamp,
     path: &str,
@@ -27,6 +28,16 @@ pub fn confirmation(
     let Stated { outcomes, evidence, by } = stated;
     if let Some(i) = outcomes.iter().position(|o| o.until.is_some_and(|until| until <= now)) {
         return Err(ApiError::field(format!("{path}outcomes[{i}].until"), "has passed: say what is so now"));
+    }
+    let anything_done = outcomes.iter().any(|o| o.outcome != OutcomeKind::Unconfirmed);
+    // A rule of retention may be older than the instruction that it answers; what a system says of its data may not. What is said now is never
+    // too early, whichever of our clocks dated the request.
+    let early = evidence.at < now && instructed.at.duration_since(evidence.at) > CLOCKS_APART_MAX;
+    if early && anything_done && evidence.kind != EvidenceKind::RetentionExpiry {
+        return Err(ApiError::field(
+            format!("{path}evidence.time"),
+            "is before the request came: say what is so since",
+        ));
     }
     let confirmation = Confirmation {
         system: system.id.clone(),
@@ -36,7 +47,7 @@ pub fn confirmation(
         by,
         confirmed_at: now,
     };
-    let checked = confirmation.check(action).and_then(|()| confirmation.check_role(system.role));
+    let checked = confirmation.check(instructed.action).and_then(|()| confirmation.check_role(system.role));
     let checked = checked.and_then(|()| confirmation.check_named());
     checked.map_err(|e| ApiError::field(format!("{path}{}", e.field()), e))?;
     Ok(confirmation)
