@@ -176,8 +176,18 @@ async fn what_is_not_a_workers_to_say_is_refused() {
         ..erased.clone()
     };
     refused(done(vec![erased.clone(), given_up], &receipt), "reports[0].done.outcomes[1].outcome").await;
+    // Half of it would be false, whichever.
+    let nothing = v1::Outcome {
+        collection: "*".to_owned(),
+        category: "*".to_owned(),
+        outcome: v1::OutcomeKind::NotHeld.into(),
+        count: 0,
+        ..erased.clone()
+    };
+    refused(done(vec![erased.clone(), nothing], &receipt), "reports[0].done.outcomes").await;
     // What was so before anybody had instructed it.
-    let of_2001 = v1::Evidence { time: Some(prost_types::Timestamp { seconds: 1_000_000_000, nanos: 0 }), ..receipt.clone() };
+    let of_2001 =
+        v1::Evidence { time: Some(prost_types::Timestamp { seconds: 1_000_000_000, nanos: 0 }), ..receipt.clone() };
     refused(done(vec![erased.clone()], &of_2001), "reports[0].done.evidence.time").await;
     let open = get(&acme, &request.name).await;
     assert_eq!(open.tasks[0].state(), v1::TaskState::Running);

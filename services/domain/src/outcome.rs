@@ -1,6 +1,11 @@
 //! What a system states for a task, and how sure that is (I5). Grades are never rounded up.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::{Timestamp, ids::SystemId, system::SystemRole, text_enum};
+
+/// Stands for all collections, or for all categories.
+const EVERYTHING: &str = "*";
 
 /// What was done with rows of one category in one collection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
@@ -165,6 +170,12 @@ pub enum OutcomeError {
     Action(OutcomeKind),
     #[error("outcome {0} is not for a system of role {1}")]
     Role(OutcomeKind, SystemRole),
+    #[error("outcome {0} counts nothing")]
+    Count(OutcomeKind),
+    #[error("outcome {0} is stated twice alike: one line has the sum")]
+    Twice(OutcomeKind),
+    #[error("outcome {0} is stated of data that is said not to be held")]
+    Contradiction(OutcomeKind),
     #[error("outcome {outcome} cannot rest on {evidence}")]
     Evidence { outcome: OutcomeKind, evidence: EvidenceKind },
     #[error("{0} is the document's digest: it is needed")]
@@ -243,8 +254,41 @@ impl Confirmation {
             if by_word_only || verified_by_paper {
                 return Err(OutcomeError::Evidence { outcome: o.outcome, evidence: self.evidence.kind });
             }
+            if o.outcome == K::NotHeld && o.count > 0 {
+                return Err(OutcomeError::Count(o.outcome));
+            }
         }
-        Ok(())
+        self.check_consistent()
+    }
+
+    /// Whether its lines can all be true at once, and nothing is counted twice.
+    fn check_consistent(&self) -> Result<(), OutcomeError> {
+        if self.outcomes.len() < 2 {
+            return Ok(());
+        }
+        let mut lines = BTreeSet::new();
+        // Where something is, for whoever says that nothing is there: of this category, of this collection, of anything at all.
+        let mut held = BTreeMap::new();
+        for o in &self.outcomes {
+            let (collection, category) = (o.collection.as_str(), o.category.as_str());
+            if !lines.insert((collection, category, o.outcome, o.grade, o.basis.as_str(), o.until)) {
+                return Err(OutcomeError::Twice(o.outcome));
+            }
+            if o.outcome != OutcomeKind::NotHeld {
+                let wider = [
+                    (collection, category),
+                    (collection, EVERYTHING),
+                    (EVERYTHING, category),
+                    (EVERYTHING, EVERYTHING),
+                ];
+                held.extend(wider.map(|place| (place, o.outcome)));
+            }
+        }
+        let mut not_held = self.outcomes.iter().filter(|o| o.outcome == OutcomeKind::NotHeld);
+        match not_held.find_map(|o| held.get(&(o.collection.as_str(), o.category.as_str()))) {
+            Some(outcome) => Err(OutcomeError::Contradiction(*outcome)),
+            None => Ok(()),
+        }
     }
 
     /// Whether anybody could look up what it relies on: a kind alone names nothing (I5). Asked of what comes in; what was confirmed before this
@@ -319,6 +363,45 @@ mod tests {
         for kind in [E::ReadBack, E::SystemReport] {
             assert_eq!(check(kind, "", ""), Ok(()));
         }
+    }
+
+    #[test]
+    fn lines_that_cannot_all_be_true_are_no_confirmation() {
+        let line = |collection: &str, category: &str, outcome, grade, count| Outcome {
+            collection: collection.to_owned(),
+            category: category.to_owned(),
+            outcome,
+            grade,
+            count,
+            basis: String::new(),
+            until: None,
+        };
+        let erased =
+            |collection, category, count| line(collection, category, OutcomeKind::Erased, Grade::Verified, count);
+        let not_held = |collection, category| line(collection, category, OutcomeKind::NotHeld, Grade::Verified, 0);
+        let check = |outcomes: &[Outcome]| {
+            let all = Confirmation { outcomes: outcomes.to_vec(), ..erased_by(EvidenceKind::SystemReport, "", "") };
+            all.check(Action::Erasure)
+        };
+        let erased_too = Err(OutcomeError::Contradiction(OutcomeKind::Erased));
+        for (collection, category) in [("*", "*"), ("contacts", "*"), ("*", "email"), ("contacts", "email")] {
+            assert_eq!(check(&[not_held(collection, category), erased("contacts", "email", 1)]), erased_too);
+            assert_eq!(check(&[erased("contacts", "email", 1), not_held(collection, category)]), erased_too);
+        }
+        let elsewhere = [not_held("orders", "*"), not_held("contacts", "phone"), erased("contacts", "email", 1)];
+        assert_eq!(check(&elsewhere), Ok(()));
+        let seven = line("*", "*", OutcomeKind::NotHeld, Grade::Verified, 7);
+        assert_eq!(check(&[seven]), Err(OutcomeError::Count(OutcomeKind::NotHeld)));
+        let twice = check(&[erased("contacts", "email", 1), erased("contacts", "email", 2)]);
+        assert_eq!(twice, Err(OutcomeError::Twice(OutcomeKind::Erased)));
+        // On two grounds, or until two days, is not the same.
+        let retained = |basis: &str, until: &str| Outcome {
+            basis: basis.to_owned(),
+            until: Some(until.parse().unwrap()),
+            ..line("invoices", "name", OutcomeKind::Retained, Grade::RetainedUntil, 1)
+        };
+        let (day, later) = ("2033-01-01T00:00:00Z", "2034-01-01T00:00:00Z");
+        assert_eq!(check(&[retained("tax", day), retained("claim", day), retained("tax", later)]), Ok(()));
     }
 
     #[test]
