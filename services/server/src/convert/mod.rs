@@ -18,21 +18,31 @@ pub use request::{
 };
 pub use system::{check_reach, map_violations, registration_from, system_to};
 
+use std::ops::RangeInclusive;
+
 use jiff::Timestamp;
 use quittance_domain::ids::{CustomerId, IdError, IdempotencyId};
 
 use crate::error::{ApiError, ApiResult};
 
+/// What `google.protobuf.Timestamp` can say: the years 1 to 9999, and parts of a second that count forward.
+const SECONDS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+const NANOS: RangeInclusive<i32> = 0..=999_999_999;
+
 pub fn time_to(at: Timestamp) -> prost_types::Timestamp {
-    prost_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() }
+    // Before 1970 ours count backward.
+    let borrowed = i64::from(at.subsec_nanosecond() < 0);
+    let nanos = at.subsec_nanosecond().rem_euclid(NANOS.end() + 1);
+    prost_types::Timestamp { seconds: (at.as_second() - borrowed).max(*SECONDS.start()), nanos }
 }
 
 /// Microseconds: what the store keeps.
 pub fn time_from(at: &prost_types::Timestamp, field: &str) -> ApiResult<Timestamp> {
-    Timestamp::new(at.seconds, at.nanos)
-        .ok()
+    Some(at)
+        .filter(|at| SECONDS.contains(&at.seconds) && NANOS.contains(&at.nanos))
+        .and_then(|at| Timestamp::new(at.seconds, at.nanos).ok())
         .and_then(|t| Timestamp::from_microsecond(t.as_microsecond()).ok())
-        .ok_or_else(|| ApiError::field(field, "is out of range"))
+        .ok_or_else(|| ApiError::field(field, "is out of range: of the years 1 to 9999, with 0 to 999,999,999 nanos"))
 }
 
 pub fn opt_time_from(at: Option<&prost_types::Timestamp>, field: &str) -> ApiResult<Option<Timestamp>> {
@@ -80,5 +90,23 @@ pub fn page_size(size: i32) -> ApiResult<u32> {
         0 => Ok(100),
         1..=1000 => Ok(size.unsigned_abs()),
         _ => Err(ApiError::field("page_size", "must be between 0 and 1000")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_one_of_the_contract_both_ways() {
+        let sent = |seconds, nanos| time_from(&prost_types::Timestamp { seconds, nanos }, "t");
+        for (seconds, nanos) in [(*SECONDS.start() - 1, 0), (*SECONDS.end() + 1, 0), (0, -1), (0, 1_000_000_000)] {
+            assert!(sent(seconds, nanos).is_err(), "{seconds} {nanos}");
+        }
+        assert!(sent(*SECONDS.start(), 0).is_ok() && sent(0, 999_999_999).is_ok());
+        for (seconds, nanos) in [(-2, 500_000_000), (-1, 999_999_000), (-1, 0), (0, 0), (1, 500_000_000)] {
+            let back = time_to(sent(seconds, nanos).unwrap());
+            assert_eq!((back.seconds, back.nanos), (seconds, nanos));
+        }
     }
 }
