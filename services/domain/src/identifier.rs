@@ -240,6 +240,10 @@ fn with_trunk(digits: &str) -> Option<String> {
 
 /// The numbering plans of an international number, its country code, and the rest. Country codes are prefix-free: the first that exists is the one.
 fn plans(international: &str) -> Option<(Vec<&'static Metadata>, &str, &str)> {
+    // No country code does: `+0612345678` is a number of some country's own, and was taken for one of +61.
+    if international.starts_with('0') {
+        return None;
+    }
     (1..=3)
         .filter_map(|length| international.split_at_checked(length))
         .find_map(|(code, national)| Some((DATABASE.by_code(&code.parse::<u16>().ok()?)?, code, national)))
@@ -347,6 +351,7 @@ mod tests {
             ("+46 70 CALL", PhoneForm),
             ("+46701234567 ext. 3", PhoneForm),
             ("46+701234567", PhoneForm),
+            ("+0612345678", Phone),
             ("+4670123456٧", PhoneForm),
             ("+46", Phone),
             ("+46 1234567890123", Phone),
