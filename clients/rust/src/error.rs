@@ -151,7 +151,9 @@ impl RpcError {
             Some("UNKNOWN_TOKEN") => "check the token: it is missing, mistyped, or no longer known to the service",
             Some("ROLE_NOT_ALLOWED") => "use a token whose role may do this",
             Some("NOT_FOUND") => "check the name; what belongs to another customer is not found either",
-            Some("REQUEST_ID_REUSED") => "use a new request id for other content, or send the same content again",
+            Some("REQUEST_ID_REUSED") => {
+                "use a new request id; the same content is taken under its old one until that request is forgotten"
+            }
             Some("NO_AGREEMENT") => "add an agreement that is signed, then send this again",
             Some("COUNTRY_NOT_ALLOWED") => {
                 "add the country to the agreements concerned, or keep those customers out of the system"
