@@ -87,7 +87,8 @@ pub struct ConnectOptions {
     pub planner: Planner,
     /// SQLite: make the file if it is not there.
     pub create: bool,
-    /// SQLite: the file is an application's. It keeps its journal's mode, and what is deleted from it is overwritten with zeros.
+    /// The database is an application's. PostgreSQL: rows that a policy hides from us are an error, not absent. SQLite: the file keeps its journal's
+    /// mode, and what is deleted from it is overwritten with zeros.
     pub application: bool,
     /// Refuse a connection over a network without verified TLS, unless the host is this machine. The name is verified, too: the public
     /// authorities are trusted beside the URL's own, so without it anybody's certificate would do.
@@ -208,6 +209,7 @@ impl Pool {
                 ("idle_in_transaction_session_timeout", "60000"),
             ]);
             let c = c.options(o.planner.settings().iter().copied());
+            let c = if o.application { c.options([("row_security", "off")]) } else { c };
             Ok(Self::Postgres(pool_options::<Postgres>(o).connect_lazy_with(c)))
         } else if o.url.starts_with("mysql://") || o.url.starts_with("mariadb://") {
             let c: MySqlConnectOptions = o.url.replacen("mariadb://", "mysql://", 1).parse().map_err(bad_url)?;

@@ -1,5 +1,5 @@
-//! What the live database says beside its columns: indexes, foreign keys, and whether a table can be trusted with a transaction. Read for the check, and
-//! for what a deletion would carry away.
+//! What the live database says beside its columns: indexes, foreign keys, and whether what a table shows can be relied on. Read for the check, whenever a
+//! map is compiled, and for what a deletion would carry away.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ pub(super) struct Part {
 /// A reference from elsewhere to this table.
 #[derive(Clone, Debug)]
 pub(super) struct Reference {
-    /// In the form of [`Catalog::id`].
+    /// In the form of [`Facts::id`].
     pub from: String,
     /// For people.
     pub name: String,
@@ -39,28 +39,84 @@ pub(super) struct Reference {
     pub on_delete: String,
 }
 
+/// Of the table itself.
 #[derive(Debug, Default)]
-pub(super) struct Catalog {
-    /// The table, as its references from elsewhere name it.
+pub(super) struct Facts {
+    /// As its references from elsewhere name it.
     pub id: String,
-    pub indexes: Vec<Index>,
-    pub references: Vec<Reference>,
-    /// MySQL: an engine without transactions.
-    pub engine: Option<String>,
+    /// MySQL: its storage engine.
+    engine: Option<String>,
     pub is_view: bool,
+    /// MariaDB: it keeps what its rows were.
+    versioned: bool,
     /// PostgreSQL: policies hide rows from this connection.
-    pub hides_rows: bool,
+    hides_rows: bool,
     /// PostgreSQL: the right to change, which locking a row needs as well; the right to delete.
     pub lacks_update: bool,
     pub lacks_delete: bool,
 }
 
-pub(super) async fn catalog(tx: &mut Tx, table: &Table) -> Result<Catalog, SqlError> {
-    match tx.engine() {
-        Engine::Postgres => postgres(tx, table).await,
-        Engine::MySql => mysql(tx, table).await,
-        Engine::Sqlite => sqlite(tx, table).await,
+impl Facts {
+    /// Why what is read of it, or done to it, would not be what it looks like. Said of a map at registration, and looked for as long as it is used: an
+    /// application is migrated without asking us.
+    pub fn misleading(&self) -> Vec<String> {
+        let engine = self.engine.as_deref().filter(|engine| !engine.eq_ignore_ascii_case("InnoDB"));
+        let versioned = "is system-versioned: what is deleted or changed stays in its history";
+        let hides = "row-level security hides rows from this user: what it cannot see it would call not held";
+        [
+            self.is_view.then(|| "is a view: name the tables behind it".to_owned()),
+            engine.map(|engine| format!("uses storage engine {engine}, which has no transactions")),
+            self.versioned.then(|| versioned.to_owned()),
+            self.hides_rows.then(|| hides.to_owned()),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Catalog {
+    pub facts: Facts,
+    pub indexes: Vec<Index>,
+    pub references: Vec<Reference>,
+}
+
+pub(super) async fn catalog(tx: &mut Tx, table: &Table) -> Result<Catalog, SqlError> {
+    let (facts, indexes) = (facts(tx, table).await?, indexes_of(tx, table).await?);
+    Ok(Catalog { facts, indexes, references: references_to(tx, table).await? })
+}
+
+pub(super) async fn facts(tx: &mut Tx, table: &Table) -> Result<Facts, SqlError> {
+    match tx.engine() {
+        Engine::Postgres => postgres_facts(tx, table).await,
+        Engine::MySql => mysql_facts(tx, table).await,
+        Engine::Sqlite => sqlite_facts(tx, table).await,
+    }
+}
+
+pub(super) async fn indexes_of(tx: &mut Tx, table: &Table) -> Result<Vec<Index>, SqlError> {
+    match tx.engine() {
+        Engine::Postgres => indexes(&tx.fetch(POSTGRES_INDEXES, postgres_name(table)).await?),
+        Engine::MySql => indexes(&tx.fetch(MYSQL_INDEXES, mysql_name(table)).await?),
+        Engine::Sqlite => sqlite_indexes(tx, table).await,
+    }
+}
+
+fn postgres_name(table: &Table) -> Vec<Val> {
+    vec![Val::from(Dialect { engine: Engine::Postgres }.table(table))]
+}
+
+fn mysql_name(table: &Table) -> Vec<Val> {
+    vec![Val::from(table.schema.clone()), Val::from(table.name.clone())]
+}
+
+fn sqlite_schema(table: &Table) -> String {
+    table.schema.clone().unwrap_or_else(|| "main".to_owned())
+}
+
+fn sqlite_master(table: &Table) -> String {
+    format!("{}.sqlite_schema", Dialect { engine: Engine::Sqlite }.quote(&sqlite_schema(table)))
 }
 
 /// Rows of (index, unique, column, definition), in order.
@@ -154,61 +210,58 @@ fn references(rows: &[Row]) -> Result<Vec<Reference>, SqlError> {
     Ok(found.into_values().collect())
 }
 
-async fn postgres(tx: &mut Tx, table: &Table) -> Result<Catalog, SqlError> {
-    let name = || vec![Val::from(Dialect { engine: Engine::Postgres }.table(table))];
-    let mut catalog = Catalog::default();
-    let facts = "SELECT c.oid::text, (c.relkind NOT IN ('r', 'p'))::int::bigint, row_security_active(c.oid)::int::bigint, \
+async fn postgres_facts(tx: &mut Tx, table: &Table) -> Result<Facts, SqlError> {
+    let sql = "SELECT c.oid::text, (c.relkind NOT IN ('r', 'p'))::int::bigint, row_security_active(c.oid)::int::bigint, \
         (NOT has_any_column_privilege(c.oid, 'UPDATE'))::int::bigint, (NOT has_table_privilege(c.oid, 'DELETE'))::int::bigint \
         FROM pg_class c WHERE c.oid = to_regclass($1)";
-    if let Some(row) = tx.fetch_one(facts, name()).await? {
-        (catalog.id, catalog.is_view, catalog.hides_rows) = (row.text(0)?, row.i64(1)? == 1, row.i64(2)? == 1);
-        (catalog.lacks_update, catalog.lacks_delete) = (row.i64(3)? == 1, row.i64(4)? == 1);
+    let mut facts = Facts::default();
+    if let Some(row) = tx.fetch_one(sql, postgres_name(table)).await? {
+        (facts.id, facts.is_view, facts.hides_rows) = (row.text(0)?, row.i64(1)? == 1, row.i64(2)? == 1);
+        (facts.lacks_update, facts.lacks_delete) = (row.i64(3)? == 1, row.i64(4)? == 1);
     }
-    let sql = "SELECT i.indexrelid::text, i.indisunique::int::bigint, a.attname::text, pg_get_indexdef(i.indexrelid, n, true) \
-        FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam \
-        CROSS JOIN LATERAL generate_series(1, i.indnkeyatts::int) n \
-        LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[n - 1] AND a.attnum > 0 \
-        WHERE i.indrelid = to_regclass($1) AND i.indisvalid AND i.indpred IS NULL AND m.amname IN ('btree', 'hash') ORDER BY i.indexrelid, n";
-    catalog.indexes = indexes(&tx.fetch(sql, name()).await?)?;
-    catalog.references = references_to(tx, table).await?;
-    Ok(catalog)
+    Ok(facts)
 }
 
-async fn mysql(tx: &mut Tx, table: &Table) -> Result<Catalog, SqlError> {
-    let name = || vec![Val::from(table.schema.clone()), Val::from(table.name.clone())];
-    let mut catalog = Catalog::default();
-    let facts = "SELECT CONCAT(TABLE_SCHEMA, '.', TABLE_NAME), CAST(ENGINE AS CHAR), CAST(TABLE_TYPE AS CHAR) \
+const POSTGRES_INDEXES: &str = "SELECT i.indexrelid::text, i.indisunique::int::bigint, a.attname::text, pg_get_indexdef(i.indexrelid, n, true) \
+    FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam \
+    CROSS JOIN LATERAL generate_series(1, i.indnkeyatts::int) n \
+    LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[n - 1] AND a.attnum > 0 \
+    WHERE i.indrelid = to_regclass($1) AND i.indisvalid AND i.indpred IS NULL AND m.amname IN ('btree', 'hash') ORDER BY i.indexrelid, n";
+
+async fn mysql_facts(tx: &mut Tx, table: &Table) -> Result<Facts, SqlError> {
+    let sql = "SELECT CONCAT(TABLE_SCHEMA, '.', TABLE_NAME), CAST(ENGINE AS CHAR), CAST(TABLE_TYPE AS CHAR) \
         FROM information_schema.TABLES WHERE TABLE_SCHEMA = COALESCE($1, DATABASE()) AND TABLE_NAME = $2";
-    if let Some(row) = tx.fetch_one(facts, name()).await? {
-        catalog.id = row.text(0)?;
-        catalog.is_view = row.text(2)?.contains("VIEW");
-        catalog.engine = row.opt_text(1)?;
+    let mut facts = Facts::default();
+    if let Some(row) = tx.fetch_one(sql, mysql_name(table)).await? {
+        let kind = row.text(2)?;
+        (facts.id, facts.engine) = (row.text(0)?, row.opt_text(1)?);
+        (facts.is_view, facts.versioned) = (kind.contains("VIEW"), kind == "SYSTEM VERSIONED");
     }
-    let sql = "SELECT CAST(INDEX_NAME AS CHAR), CAST(1 - NON_UNIQUE AS SIGNED), CAST(COLUMN_NAME AS CHAR), '' \
-        FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE($1, DATABASE()) AND TABLE_NAME = $2 \
-        AND INDEX_TYPE IN ('BTREE', 'HASH') ORDER BY INDEX_NAME, SEQ_IN_INDEX";
-    catalog.indexes = indexes(&tx.fetch(sql, name()).await?)?;
-    catalog.references = references_to(tx, table).await?;
-    Ok(catalog)
+    Ok(facts)
 }
 
-async fn sqlite(tx: &mut Tx, table: &Table) -> Result<Catalog, SqlError> {
-    let schema = table.schema.clone().unwrap_or_else(|| "main".to_owned());
-    let name = || vec![Val::from(table.name.clone()), Val::from(schema.clone())];
-    let master = format!("{}.sqlite_schema", Dialect { engine: Engine::Sqlite }.quote(&schema));
-    let mut catalog = Catalog { id: table.name.to_lowercase(), ..Catalog::default() };
-    let view = format!("SELECT count(*) FROM {master} WHERE type = 'view' AND lower(name) = lower($1)");
-    catalog.is_view =
-        tx.fetch_one(&view, vec![Val::from(table.name.clone())]).await?.map_or(Ok(0), |row| row.i64(0))? > 0;
+const MYSQL_INDEXES: &str = "SELECT CAST(INDEX_NAME AS CHAR), CAST(1 - NON_UNIQUE AS SIGNED), CAST(COLUMN_NAME AS CHAR), '' \
+    FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE($1, DATABASE()) AND TABLE_NAME = $2 \
+    AND INDEX_TYPE IN ('BTREE', 'HASH') ORDER BY INDEX_NAME, SEQ_IN_INDEX";
+
+async fn sqlite_facts(tx: &mut Tx, table: &Table) -> Result<Facts, SqlError> {
+    let sql = format!("SELECT count(*) FROM {} WHERE type = 'view' AND lower(name) = lower($1)", sqlite_master(table));
+    let views = tx.fetch_one(&sql, vec![Val::from(table.name.clone())]).await?;
+    let is_view = views.map_or(Ok(0), |row| row.i64(0))? > 0;
+    Ok(Facts { id: table.name.to_lowercase(), is_view, ..Facts::default() })
+}
+
+async fn sqlite_indexes(tx: &mut Tx, table: &Table) -> Result<Vec<Index>, SqlError> {
+    let name = || vec![Val::from(table.name.clone()), Val::from(sqlite_schema(table))];
     let sql = format!(
         "SELECT l.name, l.\"unique\", x.name, CASE WHEN x.name IS NULL THEN COALESCE(m.sql, '') ELSE COALESCE(x.coll, '') END \
          FROM pragma_index_list($1, $2) l JOIN pragma_index_xinfo(l.name, $2) x ON x.key = 1 \
-         LEFT JOIN {master} m ON m.type = 'index' AND m.name = l.name WHERE l.partial = 0 ORDER BY l.name, x.seqno"
+         LEFT JOIN {} m ON m.type = 'index' AND m.name = l.name WHERE l.partial = 0 ORDER BY l.name, x.seqno",
+        sqlite_master(table)
     );
-    catalog.indexes = indexes(&tx.fetch(&sql, name()).await?)?;
+    let mut found = indexes(&tx.fetch(&sql, name()).await?)?;
     // A rowid's alias is in no list of indexes.
     let sql = "SELECT '', 1, name, 'binary' FROM pragma_table_xinfo($1, $2) WHERE pk > 0 ORDER BY pk";
-    catalog.indexes.extend(indexes(&tx.fetch(sql, name()).await?)?);
-    catalog.references = references_to(tx, table).await?;
-    Ok(catalog)
+    found.extend(indexes(&tx.fetch(sql, name()).await?)?);
+    Ok(found)
 }

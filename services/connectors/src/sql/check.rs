@@ -95,24 +95,15 @@ impl Check<'_> {
 
     fn table(&mut self, at: usize, path: &str) {
         let field = format!("{path}.table");
-        let catalog = &self.catalogs[at];
-        if catalog.is_view {
-            self.error(&field, "is a view: name the tables behind it");
-        }
-        if let Some(engine) = catalog.engine.as_deref().filter(|engine| !engine.eq_ignore_ascii_case("InnoDB")) {
-            self.error(&field, format!("uses storage engine {engine}, which has no transactions"));
+        let facts = &self.catalogs[at].facts;
+        for why in facts.misleading() {
+            self.error(&field, why);
         }
         let deletes = self.map.collections[at].erase == RowErasure::Delete;
-        for (needed, lacks) in [("UPDATE", catalog.lacks_update), ("DELETE", deletes && catalog.lacks_delete)] {
+        for (needed, lacks) in [("UPDATE", facts.lacks_update), ("DELETE", deletes && facts.lacks_delete)] {
             if lacks {
                 self.error(&field, format!("this user may not {needed} it: rows are masked, marked, deleted, and locked before they are deleted"));
             }
-        }
-        if catalog.hides_rows {
-            self.error(
-                &field,
-                "row-level security hides rows from this user: what it cannot see it would call not held",
-            );
         }
     }
 
@@ -203,7 +194,7 @@ impl Check<'_> {
         let in_key =
             |part: &Option<String>| part.as_ref().is_some_and(|name| c.key.iter().any(|k| same(self.engine, k, name)));
         let unique = self.catalogs[at].indexes.iter().any(|i| i.unique && i.parts.iter().all(|p| in_key(&p.column)));
-        if !unique && !self.catalogs[at].is_view {
+        if !unique && !self.catalogs[at].facts.is_view {
             self.error(&format!("{path}.key"), "no unique index says that these columns name one row");
         }
     }
@@ -450,7 +441,7 @@ impl Check<'_> {
         let (engine, catalogs) = (self.engine, self.catalogs);
         let Some(at) = self.map.collections.iter().position(|owner| owner.name == link.collection) else { return };
         let owner = &self.map.collections[at];
-        if self.schema.columns(&owner.table).is_none() || catalogs[at].is_view {
+        if self.schema.columns(&owner.table).is_none() || catalogs[at].facts.is_view {
             return;
         }
         let customers = |column: &str| owner.customer_field.as_ref().is_some_and(|field| same(engine, field, column));
@@ -493,7 +484,7 @@ impl Check<'_> {
             let goes = |r: &&super::catalog::Reference| {
                 self.map.collections.iter().enumerate().any(|(o, other)| {
                     let owned = other.owned_by.iter().any(|link| link.collection == c.name);
-                    catalogs[o].id == r.from && other.erase == RowErasure::Delete && owned
+                    catalogs[o].facts.id == r.from && other.erase == RowErasure::Delete && owned
                 })
             };
             let mut found = catalogs[at].references.iter().filter(|r| r.columns.iter().any(refers) && !goes(r));
@@ -533,7 +524,7 @@ impl Check<'_> {
             let mut covered = false;
             let mut wrong = None;
             for (other, of) in
-                self.map.collections.iter().enumerate().filter(|(o, _)| catalogs[*o].id == reference.from)
+                self.map.collections.iter().enumerate().filter(|(o, _)| catalogs[*o].facts.id == reference.from)
             {
                 if of.owned_by.iter().any(|l| leads_here(&l.collection) && covers(&l.fields)) {
                     covered = true;

@@ -230,6 +230,9 @@ struct Compiler<'a> {
 impl Compiler<'_> {
     fn collection(&self) -> Result<CollectionPlan, ConnectorError> {
         let c = self.c;
+        if let Some(why) = self.schema.misleading(&c.table) {
+            return Err(ConnectorError::Refused(format!("table of collection {}: {why}", c.name)));
+        }
         let key = self.columns(c.key.iter())?;
         let fields = self.columns(c.fields.iter().map(|f| &f.name))?;
         let customer = c.customer_field.as_ref().map(|name| self.column(name)).transpose()?;

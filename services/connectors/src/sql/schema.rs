@@ -6,7 +6,7 @@ use quittance_domain::data_map::{Collection, DataMap, Matching, RowErasure, Tabl
 use quittance_sql::{Engine, Row, SqlError, Tx, Val};
 
 use super::{
-    catalog::{Reference, catalog, references_to},
+    catalog::{Facts, Reference, facts, indexes_of, references_to},
     dialect::Dialect,
 };
 
@@ -103,6 +103,7 @@ fn is_canonical(digits: &str) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct Schema {
     tables: HashMap<Table, Vec<Column>>,
+    facts: HashMap<Table, Facts>,
     /// Foreign keys by which the database itself deletes what refers to a deleted row.
     cascades: HashMap<Table, Vec<Reference>>,
     /// PostgreSQL's `server_version_num`; elsewhere 0.
@@ -138,9 +139,10 @@ impl Schema {
                     folding.tell(tx, column).await?;
                 }
                 schema.tables.insert(c.table.clone(), columns);
+                schema.facts.insert(c.table.clone(), facts(tx, &c.table).await?);
             }
             if !c.yields.is_empty() && !schema.unique.contains_key(&c.table) {
-                let unique = catalog(tx, &c.table).await?.indexes.into_iter().filter(|index| index.unique);
+                let unique = indexes_of(tx, &c.table).await?.into_iter().filter(|index| index.unique);
                 // One with an expression says nothing of a column.
                 let columns = unique.filter_map(|index| index.parts.into_iter().map(|part| part.column).collect());
                 schema.unique.insert(c.table.clone(), columns.collect());
@@ -162,6 +164,11 @@ impl Schema {
 
     pub fn cascades(&self, table: &Table) -> &[Reference] {
         self.cascades.get(table).map_or(&[], Vec::as_slice)
+    }
+
+    /// Why a table is not what it looks like.
+    pub fn misleading(&self, table: &Table) -> Option<String> {
+        self.facts.get(table).and_then(|facts| facts.misleading().into_iter().next())
     }
 
     /// How a yielded column is asked for who else has the same in it; `None` where no two rows of one customer can. Emails and phone numbers have many

@@ -21,7 +21,9 @@ pub struct Db {
     pub engine: Engine,
     pub pool: Pool,
     admin: Option<Pool>,
-    name: String,
+    /// On its server.
+    pub name: String,
+    url: String,
     _dir: Option<tempfile::TempDir>,
 }
 
@@ -63,7 +65,7 @@ impl Db {
                 let mut options = ConnectOptions::new(format!("sqlite:{}", dir.path().join("t.db").display()));
                 options.create = true;
                 let pool = Pool::open(&options).unwrap();
-                return Some(Self { engine, pool, admin: None, name, _dir: Some(dir) });
+                return Some(Self { engine, pool, admin: None, name, url: options.url, _dir: Some(dir) });
             }
         };
         let url = server(variable)?;
@@ -71,8 +73,8 @@ impl Db {
         admin.run_script(&format!("CREATE DATABASE {name} {locale}")).await.unwrap();
         let (base, query) = url.split_once('?').map_or((url.as_str(), String::new()), |(b, q)| (b, format!("?{q}")));
         let authority = base.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
-        let pool = open(&format!("{authority}/{name}{query}"));
-        Some(Self { engine, pool, admin: Some(admin), name, _dir: None })
+        let url = format!("{authority}/{name}{query}");
+        Some(Self { engine, pool: open(&url), admin: Some(admin), name, url, _dir: None })
     }
 
     pub async fn drop(self) {
@@ -82,6 +84,30 @@ impl Db {
             admin.run_script(&format!("DROP DATABASE {}{force}", self.name)).await.unwrap();
             admin.close().await;
         }
+    }
+
+    /// A user of this name, who may do these things and nothing else, as the service connects. Its name is free again with [`Db::without`].
+    pub async fn user(&self, name: &str, rights: &[&str]) -> Pool {
+        let (made, name) = match self.engine {
+            Engine::Postgres => (format!("CREATE ROLE {name} LOGIN PASSWORD 'secret'"), name.to_owned()),
+            _ => (format!("CREATE USER {name} IDENTIFIED BY 'secret'"), format!("'{name}'@'%'")),
+        };
+        self.sql(&made).await;
+        for right in rights {
+            self.sql(&format!("GRANT {right} TO {name}")).await;
+        }
+        let user = name.trim_matches(|c| matches!(c, '\'' | '@' | '%'));
+        let (scheme, host) = self.url.split_once("://").unwrap();
+        let host = host.split_once('@').map_or(host, |(_, host)| host);
+        let mut options = ConnectOptions::new(format!("{scheme}://{user}:secret@{host}"));
+        (options.connections_max, options.application) = (2, true);
+        Pool::open(&options).unwrap()
+    }
+
+    pub async fn without(&self, name: &str, pool: Pool) {
+        pool.close().await;
+        let owned = if self.engine == Engine::Postgres { format!("DROP OWNED BY {name}; ") } else { String::new() };
+        self.sql(&format!("{owned}DROP USER {name}")).await;
     }
 
     /// Runs statements, written for all engines alike.

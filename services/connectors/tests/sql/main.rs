@@ -4,6 +4,7 @@
 //! PostgreSQL that is in recovery. Without them the suite fails, lest it be taken for passed; with `QUITTANCE_TEST_WITHOUT_SERVERS=1` it says
 //! what it leaves out.
 
+mod altered;
 mod checks;
 mod erasure;
 mod harness;
