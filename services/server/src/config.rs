@@ -168,6 +168,9 @@ pub struct ServerLimits {
     pub store_connections: u32,
     /// Connections to one system's database.
     pub system_connections: u32,
+    /// How long what a system's database says of its tables is taken to be so: its application is migrated without a word to us. To look again is a few
+    /// statements for each table of the data map.
+    pub system_schema_s: u64,
     /// How long a caller waits for a store connection before it is told to come back.
     pub store_wait_s: u64,
     /// Watchers at once: each looks at the store now and then.
@@ -197,6 +200,7 @@ impl Default for ServerLimits {
             concurrent_rpcs_per_connection: 256,
             store_connections: 16,
             system_connections: 8,
+            system_schema_s: quittance_connectors::sql::SCHEMA_AGE_MAX.as_secs(),
             store_wait_s: 10,
             watchers_max: 1000,
             watch_poll_ms: 300,

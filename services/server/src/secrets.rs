@@ -20,6 +20,7 @@ pub struct MountedSecrets {
     pub folder: PathBuf,
     pub connections_max: u32,
     pub statement_timeout: Duration,
+    pub schema_age_max: Duration,
 }
 
 impl MountedSecrets {
@@ -52,7 +53,8 @@ impl ConnectorFactory for MountedSecrets {
             "BAD_URL" => refused(format!("secret {name} holds no postgres://, mysql:// or sqlite: URL")),
             _ => ConnectorError::Unavailable(e.to_string()),
         })?;
-        Ok(Arc::new(SqlConnector::open(pool, DataMap::clone(&map))))
+        let connector = SqlConnector::open(pool, DataMap::clone(&map));
+        Ok(Arc::new(connector.with_schema_age_max(self.schema_age_max)))
     }
 
     /// Of the secret as it is now: a rotated password is used with the next batch.

@@ -60,6 +60,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         folder: config.secrets_dir(),
         connections_max: config.limits.system_connections,
         statement_timeout: config.dispatch.target_time_limit(),
+        schema_age_max: Duration::from_secs(config.limits.system_schema_s),
     };
     let connectors = Arc::new(ConnectorRegistry::new(store.clone(), Arc::new(secrets)));
     let worker = format!("quittanced-{}", std::process::id());

@@ -23,7 +23,7 @@ pub(super) struct Part {
 }
 
 /// A reference from elsewhere to this table.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reference {
     /// In the form of [`Facts::id`].
     pub from: String,
@@ -84,7 +84,8 @@ pub(super) struct Catalog {
 
 pub(super) async fn catalog(tx: &mut Tx, table: &Table) -> Result<Catalog, SqlError> {
     let (facts, indexes) = (facts(tx, table).await?, indexes_of(tx, table).await?);
-    Ok(Catalog { facts, indexes, references: references_to(tx, table).await? })
+    let references = references_to(tx, &[table]).await?.pop().unwrap_or_default();
+    Ok(Catalog { facts, indexes, references })
 }
 
 pub(super) async fn facts(tx: &mut Tx, table: &Table) -> Result<Facts, SqlError> {
@@ -131,40 +132,59 @@ fn indexes(rows: &[Row]) -> Result<Vec<Index>, SqlError> {
     Ok(found.into_values().collect())
 }
 
-/// The foreign keys that refer to it.
-pub(super) async fn references_to(tx: &mut Tx, table: &Table) -> Result<Vec<Reference>, SqlError> {
+/// The foreign keys that refer to each of these tables.
+pub(super) async fn references_to(tx: &mut Tx, tables: &[&Table]) -> Result<Vec<Vec<Reference>>, SqlError> {
     let engine = tx.engine();
-    let dialect = Dialect { engine };
-    let (sql, args) = match engine {
-        Engine::Postgres => (POSTGRES_REFERENCES.to_owned(), vec![Val::from(dialect.table(table))]),
-        Engine::MySql => {
-            (MYSQL_REFERENCES.to_owned(), vec![Val::from(table.schema.clone()), Val::from(table.name.clone())])
-        }
-        Engine::Sqlite => {
-            let schema = table.schema.clone().unwrap_or_else(|| "main".to_owned());
-            let sql = sqlite_references(&format!("{}.sqlite_schema", dialect.quote(&schema)));
-            (sql, vec![Val::from(table.name.clone()), Val::from(schema)])
-        }
-    };
-    let mut found = references(&tx.fetch(&sql, args).await?)?;
-    for reference in &mut found {
-        reference.table = match engine {
-            // As `regclass` writes it.
-            Engine::Postgres => reference.name.clone(),
-            Engine::MySql => {
-                let schema = reference.from.strip_suffix(&format!(".{}", reference.name)).unwrap_or_default();
-                format!("{}.{}", dialect.quote(schema), dialect.quote(&reference.name))
-            }
-            Engine::Sqlite => {
-                let schema = table.schema.as_deref().unwrap_or("main");
-                format!("{}.{}", dialect.quote(schema), dialect.quote(&reference.name))
-            }
-        };
+    let rows = tx.fetch_together(references_parts(engine, tables)).await?;
+    let mut found = vec![Vec::new(); tables.len()];
+    for (at, mut reference) in references(&rows)? {
+        let Some(table) = tables.get(at) else { continue };
+        reference.table = named(engine, table, &reference);
+        found[at].push(reference);
     }
     Ok(found)
 }
 
-const POSTGRES_REFERENCES: &str = "SELECT o.oid::text, o.conrelid::text, o.conrelid::regclass::text, f.attname::text, t.attname::text, \
+/// The foreign keys by which the database itself deletes what refers to a deleted row. What refers to its own table goes by the same statement.
+pub(super) async fn cascades_to(tx: &mut Tx, tables: &[&Table]) -> Result<Vec<Vec<Reference>>, SqlError> {
+    let mut found = references_to(tx, tables).await?;
+    for references in &mut found {
+        references.retain(|reference| reference.on_delete == "CASCADE" && !reference.own);
+    }
+    Ok(found)
+}
+
+/// One question a table.
+fn references_parts(engine: Engine, tables: &[&Table]) -> Vec<quittance_sql::Part> {
+    let part = |(at, table): (usize, &&Table)| {
+        let (sql, args) = match engine {
+            Engine::Postgres => (POSTGRES_REFERENCES.to_owned(), postgres_name(table)),
+            Engine::MySql => (MYSQL_REFERENCES.to_owned(), mysql_name(table)),
+            Engine::Sqlite => {
+                let args = vec![Val::from(table.name.clone()), Val::from(sqlite_schema(table))];
+                (sqlite_references(&sqlite_master(table)), args)
+            }
+        };
+        quittance_sql::Part::plain(sql.replace("{at}", &at.to_string()), args)
+    };
+    tables.iter().enumerate().map(part).collect()
+}
+
+/// The table that refers, as a statement names it.
+fn named(engine: Engine, table: &Table, reference: &Reference) -> String {
+    let dialect = Dialect { engine };
+    match engine {
+        // As `regclass` writes it.
+        Engine::Postgres => reference.name.clone(),
+        Engine::MySql => {
+            let schema = reference.from.strip_suffix(&format!(".{}", reference.name)).unwrap_or_default();
+            format!("{}.{}", dialect.quote(schema), dialect.quote(&reference.name))
+        }
+        Engine::Sqlite => format!("{}.{}", dialect.quote(&sqlite_schema(table)), dialect.quote(&reference.name)),
+    }
+}
+
+const POSTGRES_REFERENCES: &str = "SELECT {at}::bigint, o.oid::text, o.conrelid::text, o.conrelid::regclass::text, f.attname::text, t.attname::text, \
     CASE o.confdeltype WHEN 'c' THEN 'CASCADE' WHEN 'n' THEN 'SET NULL' WHEN 'd' THEN 'SET DEFAULT' ELSE 'NO ACTION' END, \
     (o.conrelid = o.confrelid)::int::bigint \
     FROM pg_constraint o CROSS JOIN LATERAL unnest(o.conkey, o.confkey) WITH ORDINALITY k(here, there, n) \
@@ -172,8 +192,8 @@ const POSTGRES_REFERENCES: &str = "SELECT o.oid::text, o.conrelid::text, o.conre
     JOIN pg_attribute t ON t.attrelid = o.confrelid AND t.attnum = k.there \
     WHERE o.contype = 'f' AND o.conparentid = 0 AND o.confrelid = to_regclass($1) ORDER BY o.oid, k.n";
 
-const MYSQL_REFERENCES: &str = "SELECT CAST(k.CONSTRAINT_NAME AS CHAR), CONCAT(k.TABLE_SCHEMA, '.', k.TABLE_NAME), CAST(k.TABLE_NAME AS CHAR), \
-    CAST(k.COLUMN_NAME AS CHAR), CAST(k.REFERENCED_COLUMN_NAME AS CHAR), CAST(r.DELETE_RULE AS CHAR), \
+const MYSQL_REFERENCES: &str = "SELECT CAST({at} AS SIGNED), CAST(k.CONSTRAINT_NAME AS CHAR), CONCAT(k.TABLE_SCHEMA, '.', k.TABLE_NAME), \
+    CAST(k.TABLE_NAME AS CHAR), CAST(k.COLUMN_NAME AS CHAR), CAST(k.REFERENCED_COLUMN_NAME AS CHAR), CAST(r.DELETE_RULE AS CHAR), \
     CAST(k.TABLE_SCHEMA = k.REFERENCED_TABLE_SCHEMA AND k.TABLE_NAME = k.REFERENCED_TABLE_NAME AS SIGNED) \
     FROM information_schema.KEY_COLUMN_USAGE k JOIN information_schema.REFERENTIAL_CONSTRAINTS r \
     ON r.CONSTRAINT_SCHEMA = k.CONSTRAINT_SCHEMA AND r.CONSTRAINT_NAME = k.CONSTRAINT_NAME AND r.TABLE_NAME = k.TABLE_NAME \
@@ -182,22 +202,23 @@ const MYSQL_REFERENCES: &str = "SELECT CAST(k.CONSTRAINT_NAME AS CHAR), CONCAT(k
 
 fn sqlite_references(master: &str) -> String {
     format!(
-        "SELECT CAST(f.id AS TEXT), lower(m.name), m.name, f.\"from\", COALESCE(f.\"to\", p.name), f.on_delete, lower(m.name) = lower($1) \
+        "SELECT {{at}}, CAST(f.id AS TEXT), lower(m.name), m.name, f.\"from\", COALESCE(f.\"to\", p.name), f.on_delete, lower(m.name) = lower($1) \
          FROM {master} m JOIN pragma_foreign_key_list(m.name, $2) f \
          LEFT JOIN pragma_table_xinfo($1, $2) p ON f.\"to\" IS NULL AND p.pk = f.seq + 1 \
          WHERE m.type = 'table' AND lower(f.\"table\") = lower($1) ORDER BY m.name, f.id, f.seq"
     )
 }
 
-/// Rows of (constraint, from, its name, column there, column here, rule, whether it is the table itself), in order.
-fn references(rows: &[Row]) -> Result<Vec<Reference>, SqlError> {
-    let mut found: BTreeMap<(String, String), Reference> = BTreeMap::new();
+/// Rows of (number of the table, constraint, from, its name, column there, column here, rule, whether it is the table itself), in order.
+fn references(rows: &[Row]) -> Result<Vec<(usize, Reference)>, SqlError> {
+    let mut found: BTreeMap<(usize, String, String), Reference> = BTreeMap::new();
     for row in rows {
-        let (constraint, from) = (row.text(0)?, row.text(1)?);
+        let at = usize::try_from(row.i64(0)?).unwrap_or(usize::MAX);
+        let (constraint, from) = (row.text(1)?, row.text(2)?);
         // RESTRICT differs in when it fails, not in that it does.
-        let own = row.i64(6)? == 1;
-        let (name, on_delete) = (row.text(2)?, row.text(5)?.to_uppercase().replace("RESTRICT", "NO ACTION"));
-        let reference = found.entry((from.clone(), constraint)).or_insert_with(|| Reference {
+        let own = row.i64(7)? == 1;
+        let (name, on_delete) = (row.text(3)?, row.text(6)?.to_uppercase().replace("RESTRICT", "NO ACTION"));
+        let reference = found.entry((at, from.clone(), constraint)).or_insert_with(|| Reference {
             from,
             name,
             table: String::new(),
@@ -205,9 +226,9 @@ fn references(rows: &[Row]) -> Result<Vec<Reference>, SqlError> {
             columns: Vec::new(),
             on_delete,
         });
-        reference.columns.push((row.text(3)?, row.text(4)?));
+        reference.columns.push((row.text(4)?, row.text(5)?));
     }
-    Ok(found.into_values().collect())
+    Ok(found.into_iter().map(|((at, ..), reference)| (at, reference)).collect())
 }
 
 async fn postgres_facts(tx: &mut Tx, table: &Table) -> Result<Facts, SqlError> {

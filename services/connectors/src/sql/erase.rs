@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use quittance_domain::Timestamp;
+use quittance_domain::{Timestamp, data_map::Table};
 use quittance_sql::{Column as Values, Rows, Tx};
 
 use super::{
     alone::left_alone,
     batch::{CHUNK, KeyBatch},
+    catalog::cascades_to,
     failure,
     plan::{CollectionPlan, Plan, Statement},
     standing::{strangers, without},
@@ -107,7 +108,23 @@ impl Acting<'_, '_> {
             self.nothing_is_carried_away(at, gone).await?;
             self.run(at, Some(&of.statements.delete), gone, if whole { usize::MAX } else { CHUNK }).await?;
         }
-        Ok(())
+        self.all_was_asked(&to_go).await
+    }
+
+    /// Of the tables behind the foreign keys as they were when rows were deleted: none can be added while our change of the table is not committed. The
+    /// map may have been compiled before a migration of the application's; then nothing of this is kept, and the next attempt asks of all.
+    async fn all_was_asked(&mut self, gone: &[Share<'_>]) -> Result<(), ConnectorError> {
+        let plan = self.plan;
+        let deleted: Vec<usize> = (0..gone.len()).filter(|at| !gone[*at].is_empty()).collect();
+        let tables: Vec<&Table> = deleted.iter().map(|at| &plan.map_of(*at).table).collect();
+        let now = cascades_to(self.tx, &tables).await.map_err(failure)?;
+        match deleted.into_iter().zip(now).find(|(at, now)| plan.collections[*at].cascades != *now) {
+            None => Ok(()),
+            Some((at, _)) => Err(ConnectorError::Unavailable(format!(
+                "foreign keys to the table of collection {} were added or dropped",
+                plan.map_of(at).name
+            ))),
+        }
     }
 
     /// Of the rows that are to go, those that are their subjects' before any link is loosened: what has no owner by itself is not taken for one of

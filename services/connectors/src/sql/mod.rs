@@ -1,7 +1,7 @@
 //! Connectors for PostgreSQL, MySQL/MariaDB and SQLite.
 //!
-//! A data map is compiled against the live schema once (`plan`); every call is then a fixed number of statements for each collection, whatever the
-//! batch's size. `dialect` is the only place that knows how the engines differ.
+//! A data map is compiled against the live schema, once a minute at most (`plan`); every call is then a fixed number of statements for each collection,
+//! whatever the batch's size. `dialect` is the only place that knows how the engines differ.
 
 mod alone;
 mod batch;
@@ -32,14 +32,20 @@ mod walk;
 
 use std::{
     future::Future,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use async_trait::async_trait;
 use quittance_domain::{action::Action, data_map::DataMap, outcome::Outcome, system::SystemScope};
 use quittance_sql::{Engine, Pool, SqlError, SqlErrorKind, Tx};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout_at},
+};
 
 use self::{erase::Acting, plan::Plan, schema::Schema};
 use crate::{
@@ -47,12 +53,25 @@ use crate::{
     SubjectError, SubjectResult,
 };
 
+/// How long a data map that was compiled is good for: an application's migrations tell us nothing. A foreign key that takes more along, or a column that
+/// compares otherwise, would go unseen; to look again is a few statements for each table.
+pub const SCHEMA_AGE_MAX: Duration = Duration::from_secs(60);
+
 /// One database under one version of its data map.
 pub struct SqlConnector {
     pool: Pool,
     map: Arc<DataMap>,
-    /// Compiled on first use, and again after a statement that the schema did not allow.
-    plan: RwLock<Option<Arc<Plan>>>,
+    /// Compiled on first use. Who finds it too old compiles it anew, and others wait for that.
+    compiled: Mutex<Option<Compiled>>,
+    /// Something has failed since it was compiled, and that may be the schema's.
+    doubted: AtomicBool,
+    schema_age_max: Duration,
+}
+
+struct Compiled {
+    plan: Arc<Plan>,
+    /// From before the schema was read.
+    since: Instant,
 }
 
 impl std::fmt::Debug for SqlConnector {
@@ -73,19 +92,28 @@ fn failure(error: SqlError) -> ConnectorError {
 impl SqlConnector {
     /// Opens no connection yet.
     pub fn open(pool: Pool, map: DataMap) -> Self {
-        Self { pool, map: Arc::new(map), plan: RwLock::new(None) }
+        let (compiled, doubted) = (Mutex::new(None), AtomicBool::new(false));
+        Self { pool, map: Arc::new(map), compiled, doubted, schema_age_max: SCHEMA_AGE_MAX }
+    }
+
+    /// Has it look again at a schema that it read longer ago than that, instead of [`SCHEMA_AGE_MAX`].
+    pub fn with_schema_age_max(self, schema_age_max: Duration) -> Self {
+        Self { schema_age_max, ..self }
     }
 
     async fn plan(&self) -> Result<Arc<Plan>, ConnectorError> {
-        // What a panic elsewhere left behind is still a whole plan or none.
-        if let Some(plan) = self.plan.read().unwrap_or_else(PoisonError::into_inner).clone() {
-            return Ok(plan);
+        let mut compiled = self.compiled.lock().await;
+        let doubted = self.doubted.swap(false, Ordering::Relaxed);
+        let fresh = |of: &Compiled| !doubted && of.since.elapsed() < self.schema_age_max;
+        // Where it cannot be made anew, there is none: the old one is not gone back to.
+        if let Some(of) = compiled.take().filter(fresh) {
+            return Ok(Arc::clone(&compiled.insert(of).plan));
         }
+        let since = Instant::now();
         let mut tx = self.pool.begin_read().await.map_err(failure)?;
         let schema = Schema::load(&mut tx, &self.map).await.map_err(failure)?;
         let plan = Arc::new(Plan::compile(&self.map, self.pool.engine(), &schema)?);
-        *self.plan.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&plan));
-        Ok(plan)
+        Ok(Arc::clone(&compiled.insert(Compiled { plan, since }).plan))
     }
 
     /// A transaction that is over, one way or another, within the limit, on the server's side too.
@@ -147,8 +175,8 @@ impl SqlConnector {
         Ok((plan, begun?))
     }
 
-    /// Both within the time that there is: a system in which nothing has begun by then is not there, and another is too slow. After an
-    /// error that may be the schema's, the plan is made anew.
+    /// Both within the time that there is: a system in which nothing has begun by then is not there, and another is too slow. After any other
+    /// error the plan is made anew: it may be the schema's, or the database another one by now.
     async fn bounded<B, T, W: Future<Output = Result<T, ConnectorError>>>(
         &self,
         limit: Duration,
@@ -163,8 +191,8 @@ impl SqlConnector {
             Ok(Err(error)) => Err(error),
             Err(_) => Err(ConnectorError::Unavailable("no transaction began in time".to_owned())),
         };
-        if matches!(done, Err(ConnectorError::Refused(_))) {
-            *self.plan.write().unwrap_or_else(PoisonError::into_inner) = None;
+        if matches!(done, Err(ConnectorError::Refused(_) | ConnectorError::Unavailable(_))) {
+            self.doubted.store(true, Ordering::Relaxed);
         }
         done
     }

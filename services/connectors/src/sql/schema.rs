@@ -6,7 +6,7 @@ use quittance_domain::data_map::{Collection, DataMap, Matching, RowErasure, Tabl
 use quittance_sql::{Engine, Row, SqlError, Tx, Val};
 
 use super::{
-    catalog::{Facts, Reference, facts, indexes_of, references_to},
+    catalog::{Facts, Reference, cascades_to, facts, indexes_of},
     dialect::Dialect,
 };
 
@@ -148,9 +148,7 @@ impl Schema {
                 schema.unique.insert(c.table.clone(), columns.collect());
             }
             if c.erase == RowErasure::Delete && !schema.cascades.contains_key(&c.table) {
-                let mut cascades = references_to(tx, &c.table).await?;
-                // What refers to its own table goes by the same statement.
-                cascades.retain(|reference| reference.on_delete == "CASCADE" && !reference.own);
+                let cascades = cascades_to(tx, &[&c.table]).await?.pop().unwrap_or_default();
                 schema.cascades.insert(c.table.clone(), cascades);
             }
         }
