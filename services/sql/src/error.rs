@@ -43,6 +43,7 @@ const TLS_NAME: &str = "TLS_NAME";
 pub(crate) const TLS_REQUIRED: &str = "TLS_REQUIRED";
 const NO_FILE: &str = "NO_FILE";
 const POOL_TIMED_OUT: &str = "POOL_TIMED_OUT";
+pub(crate) const READ_ONLY_SERVER: &str = "READ_ONLY_SERVER";
 
 fn advice(code: &str) -> &'static str {
     match code {
@@ -76,7 +77,7 @@ fn meaning(code: &str) -> &'static str {
         "3D000" | "1049" => ": there is no such database",
         "42P01" | "1146" => ": a table is not there",
         "42703" | "1054" => ": a column is not there",
-        "25006" | "1290" | "1792" | "SQLITE_READONLY" => ": the database is read-only",
+        "25006" | "1290" | "1792" | "1836" | "SQLITE_READONLY" => ": the database is read-only",
         "53100" | "1021" | "1114" | "SQLITE_FULL" => ": the disk is full",
         "57014" | "55P03" | "1205" | "3024" | "1969" => ": it took too long, or waited too long for somebody's lock",
         "SQLITE_CANTOPEN" => ": the file cannot be opened: is it there, and readable?",
@@ -154,9 +155,9 @@ impl SqlError {
         )
     }
 
-    /// What a PostgreSQL that is in recovery answers to a transaction that might write.
+    /// What a PostgreSQL that is in recovery answers to a transaction that might write, or what we say of a MySQL that is read-only.
     pub fn is_standby(&self) -> bool {
-        self.kind == SqlErrorKind::Unavailable && self.code == "0A000"
+        self.kind == SqlErrorKind::Unavailable && matches!(self.code.as_str(), "0A000" | READ_ONLY_SERVER)
     }
 }
 
@@ -165,7 +166,7 @@ fn kind_of_sqlstate(code: &str) -> SqlErrorKind {
         // Numbers are MySQL's and MariaDB's.
         "40001" | "40P01" | "25P03" | "1213" => SqlErrorKind::Conflict,
         "57014" | "55P03" | "25P04" | "1205" | "3024" | "1969" => SqlErrorKind::Timeout,
-        "53100" | "25006" | "1021" | "1114" => SqlErrorKind::Full,
+        "53100" | "25006" | "1021" | "1114" | "1290" | "1836" => SqlErrorKind::Full,
         "42501" | "28000" | "28P01" | "1044" | "1045" | "1142" => SqlErrorKind::Denied,
         "1048" | "1062" | "1451" | "1452" | "3819" | "4025" => SqlErrorKind::Constraint,
         _ if code.starts_with("08") || code.starts_with("57P") || code.starts_with("53") => SqlErrorKind::Unavailable,

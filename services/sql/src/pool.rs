@@ -21,7 +21,7 @@ use sqlx::{
 
 use crate::{
     Engine, Row, Rows, SqlError, SqlErrorKind, Val,
-    error::{TLS_REQUIRED, is_outdated_plan},
+    error::{READ_ONLY_SERVER, TLS_REQUIRED, is_outdated_plan},
     params::rewrite,
     seam::{self, Ending},
 };
@@ -285,9 +285,13 @@ impl Pool {
         self.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN").await
     }
 
-    /// As [`Pool::begin_read`], and on the primary: a PostgreSQL standby refuses with [`SqlError::is_standby`].
+    /// As [`Pool::begin_read`], and on the primary: a standby is refused with [`SqlError::is_standby`]. PostgreSQL's refuses by itself; MySQL is asked.
     pub async fn begin_read_on_primary(&self) -> Result<Tx, SqlError> {
-        self.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE", "BEGIN").await
+        let mut tx = self.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE", "BEGIN").await?;
+        if tx.engine() == Engine::MySql && tx.is_standby().await? {
+            return Err(SqlError::plain(SqlErrorKind::Unavailable, READ_ONLY_SERVER));
+        }
+        Ok(tx)
     }
 
     /// As [`Pool::begin`], with statements of the caller's run in the same round trip on PostgreSQL.
@@ -412,6 +416,21 @@ impl Tx {
             Self::Sqlite(_) => Engine::Sqlite,
             Self::MySql(_) => Engine::MySql,
         }
+    }
+
+    /// Whether the server only follows another one, for all that it says. MySQL's replicas are known by being read-only, as is a primary that another
+    /// took over from.
+    pub async fn is_standby(&mut self) -> Result<bool, SqlError> {
+        let sql = match self.engine() {
+            Engine::Postgres => "SELECT pg_is_in_recovery()::int::bigint",
+            // A word in some versions, a number in others.
+            Engine::MySql => {
+                "SELECT CAST(CAST(@@global.read_only AS CHAR) NOT IN ('0', 'OFF') \
+                 OR CAST(@@global.innodb_read_only AS CHAR) NOT IN ('0', 'OFF') AS SIGNED)"
+            }
+            Engine::Sqlite => return Ok(false),
+        };
+        self.fetch_one(sql, Vec::new()).await?.map_or(Ok(false), |row| Ok(row.i64(0)? != 0))
     }
 
     /// Says what is about to be sent, to whoever listens.

@@ -3,6 +3,15 @@
 use std::time::{Duration, Instant};
 
 use quittance_api::v1;
+use quittance_connectors::{BatchContext, Connector as _, ConnectorError, MatchSet, Subject, sql::SqlConnector};
+use quittance_domain::{
+    Timestamp,
+    action::Action,
+    data_map::{DataMap, MapKind},
+    identifier::{Identifier, IdentifierKind},
+    ids::CustomerId,
+    system::SystemScope,
+};
 use quittance_sql::{ConnectOptions, Engine, Pool, Val};
 use quittance_tests::{
     AppDatabase, StoreKind,
@@ -188,4 +197,55 @@ async fn a_server_that_is_killed_in_the_middle_of_a_change_loses_and_doubles_not
     speed_up(&fresh).await;
     let crm = AppDatabase { pool: fresh, url: crm.url };
     all_done(&s, &crm, &[names, vec![later]].concat()).await;
+}
+
+/// A replica, or a primary that another took over from: who signed up meanwhile is not in it, and to find nobody needs no right to write.
+#[tokio::test]
+async fn a_server_that_is_read_only_is_not_asked() {
+    let server = OwnServer::mariadb().await;
+    let admin = Pool::open(&ConnectOptions::new(server.url("127.0.0.1", ""))).unwrap();
+    admin
+        .run_script(
+            "CREATE DATABASE crm; CREATE TABLE crm.person (id integer primary key, email varchar(100));
+             CREATE USER app@'%' IDENTIFIED BY 'secret'; GRANT SELECT, UPDATE ON crm.person TO app@'%'; SET GLOBAL read_only = 1",
+        )
+        .await
+        .unwrap();
+    let url = server.database_url("127.0.0.1", "crm", "").replace("root@", "app:secret@");
+    let map = "version: 1\ncollections:\n  person: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: mask}\n";
+    let map = DataMap::parse(map, MapKind::Sql).unwrap();
+    let connector = SqlConnector::open(Pool::open(&ConnectOptions::new(url)).unwrap(), map);
+    let subject = Subject {
+        identifiers: vec![Identifier::normalise(IdentifierKind::Email, "new@example.com").unwrap()],
+        pseudonym: "anon-00000000000000000000000000000000".to_owned(),
+        corrections: Vec::new(),
+        identifier_changes: Vec::new(),
+    };
+    let (subjects, sets) = ([subject], [MatchSet::default()]);
+    for read_only in [true, false] {
+        for action in [Action::Access, Action::Erasure] {
+            let ctx = BatchContext {
+                customer: CustomerId::new("acme").unwrap(),
+                customer_key: None,
+                action,
+                resolving: false,
+                others_restricted: false,
+                now: "2026-06-15T12:00:00Z".parse::<Timestamp>().unwrap(),
+                time_zone: "Europe/Amsterdam".to_owned(),
+                time_limit: Duration::from_secs(10),
+            };
+            let found = connector.find(&ctx, &subjects).await.map(|_| ());
+            let exported = connector.export(&ctx, &subjects[0], &sets[0], None, 10).await.map(|_| ());
+            let read = connector.read_back(&ctx, &subjects, &sets).await.map(|_| ());
+            for answer in [found, exported, read] {
+                match answer {
+                    Err(ConnectorError::Unavailable(why)) => assert!(read_only && why.contains("standby"), "{why}"),
+                    other => assert!(!read_only && other.is_ok(), "{read_only} {other:?}"),
+                }
+            }
+        }
+        let told = connector.check(&SystemScope::AllCustomers).await.unwrap();
+        assert_eq!(told.iter().any(|f| f.message.contains("read-only")), read_only, "{told:?}");
+        admin.run_script("SET GLOBAL read_only = 0").await.unwrap();
+    }
 }

@@ -9,6 +9,7 @@ use quittance_domain::{
 use quittance_sql::{Engine, SqlError, Tx};
 
 use super::{
+    STANDBY,
     catalog::{Catalog, catalog},
     others::{naming_others, owners_part, rivals},
     schema::{Class, Column, Lower, Schema},
@@ -36,11 +37,8 @@ pub(super) async fn check(map: &DataMap, scope: &SystemScope, tx: &mut Tx) -> Re
     }
     let mut check =
         Check { engine: tx.engine(), map, scope, schema: &schema, catalogs: &catalogs, findings: Vec::new() };
-    if check.engine == Engine::Postgres {
-        let standby = tx.fetch_one("SELECT pg_is_in_recovery()::int::bigint", Vec::new()).await?;
-        if standby.map_or(Ok(0), |row| row.i64(0))? != 0 {
-            check.error("", "the connection leads to a standby: read-back needs the primary");
-        }
+    if tx.is_standby().await? {
+        check.error("", format!("{STANDBY}: read-back needs the primary"));
     }
     for at in 0..map.collections.len() {
         check.collection(at);

@@ -57,6 +57,9 @@ use crate::{
 /// compares otherwise, would go unseen; to look again is a few statements for each table.
 pub const SCHEMA_AGE_MAX: Duration = Duration::from_secs(60);
 
+/// A replica would confirm what it has not heard of yet.
+const STANDBY: &str = "the connection leads to a standby, or the server is read-only";
+
 /// One database under one version of its data map.
 pub struct SqlConnector {
     pool: Pool,
@@ -151,26 +154,17 @@ impl SqlConnector {
         }
     }
 
-    async fn reading(&self) -> Result<(Arc<Plan>, Tx), ConnectorError> {
-        let plan = self.plan().await?;
-        Ok((plan, self.pool.begin_read().await.map_err(failure)?))
-    }
-
     async fn changing(&self, limit: Duration) -> Result<(Arc<Plan>, Tx), ConnectorError> {
         let plan = self.plan().await?;
         let tx = self.begin(&plan, limit).await.map_err(failure)?;
         Ok((plan, tx))
     }
 
-    /// To read what is so. A replica would confirm what it has not heard of yet.
-    async fn reading_back(&self) -> Result<(Arc<Plan>, Tx), ConnectorError> {
+    /// To read what is so, on the primary: what is not found is confirmed as not held, too.
+    async fn reading(&self) -> Result<(Arc<Plan>, Tx), ConnectorError> {
         let plan = self.plan().await?;
         let begun = self.pool.begin_read_on_primary().await.map_err(|error| {
-            if error.is_standby() {
-                ConnectorError::Unavailable("the connection leads to a standby".to_owned())
-            } else {
-                failure(error)
-            }
+            if error.is_standby() { ConnectorError::Unavailable(STANDBY.to_owned()) } else { failure(error) }
         });
         Ok((plan, begun?))
     }
@@ -284,7 +278,7 @@ impl Connector for SqlConnector {
         match_sets: &[MatchSet],
     ) -> Result<Vec<SubjectResult<Vec<Outcome>>>, ConnectorError> {
         one_each(subjects, match_sets)?;
-        self.bounded(ctx.time_limit, self.reading_back(), |(plan, mut tx)| async move {
+        self.bounded(ctx.time_limit, self.reading(), |(plan, mut tx)| async move {
             confined(&plan, ctx)?;
             read_back::read_back(&plan, ctx, subjects, match_sets, &mut tx).await
         })
@@ -313,7 +307,7 @@ impl Connector for SqlConnector {
         rows_max: usize,
         time_limit: Duration,
     ) -> Result<HeldPage, ConnectorError> {
-        self.bounded(time_limit, self.reading_back(), |(plan, mut tx)| async move {
+        self.bounded(time_limit, self.reading(), |(plan, mut tx)| async move {
             held::page(&plan, after, rows_max, &mut tx).await
         })
         .await

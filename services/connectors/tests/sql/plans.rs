@@ -20,7 +20,8 @@ async fn round_trips_do_not_grow_with_the_batch(db: &Db) {
         Engine::Postgres => (0, 3, 1),
         Engine::MySql | Engine::Sqlite => (1, 5, 5),
     };
-    // Before a deletion is committed, each table's foreign keys are looked at again.
+    // MySQL is asked whether it is a replica. Before a deletion is committed, each table's foreign keys are looked at again.
+    let primary = u64::from(db.engine == Engine::MySql);
     for (erase, before, behind, one, many) in
         [("mask", 0, 0, &all[..1], &all[1..8]), ("delete", looks.min(2), looks, &all[8..9], &all[9..19])]
     {
@@ -33,9 +34,9 @@ async fn round_trips_do_not_grow_with_the_batch(db: &Db) {
             acted.unwrap();
             let (read, read_back) = round_trips(c.read_back(&ctx, subjects, &rows)).await;
             assert!(read.unwrap().into_iter().all(|back| back.is_ok()));
-            assert_eq!(found, 2 + finds, "{erase}: find");
+            assert_eq!(found, 2 + primary + finds, "{erase}: find");
             assert_eq!(act, 2 + settings + before + 5 + behind, "{erase}: act");
-            let most = 2 + before + looks + finds;
+            let most = 2 + primary + before + looks + finds;
             assert!(read_back <= most, "{erase}: {read_back} round trips to read back");
             if db.engine == Engine::Postgres {
                 assert!(found + act + read_back <= 19 + behind, "{erase}: {found} + {act} + {read_back} round trips");

@@ -1,12 +1,12 @@
 //! Crashes, reruns, and a world that goes on between find and read-back (I4, I5).
 
 use quittance_connectors::{Connector as _, ConnectorError, MatchSet, SubjectError, sql::SqlConnector};
-use quittance_domain::action::Action;
+use quittance_domain::{action::Action, system::SystemScope};
 use quittance_sql::Engine;
 
 use crate::{
     erasure::{dump_w1, w1, w1_map},
-    harness::{Db, carried_out, ctx, email, map, on_all_engines, read, refused, sets, subject, user},
+    harness::{Db, carried_out, ctx, email, findings, map, on_all_engines, read, refused, sets, subject, user},
 };
 
 on_all_engines!(
@@ -263,10 +263,16 @@ async fn a_standby_confirms_nothing() {
             "  feature: {table: information_schema.sql_features, key: [feature_id, sub_feature_id], identifiers: [{kind: user_id, field: feature_id}], fields: {feature_name: user_name}, erase: delete}\n",
         ),
     );
-    let (ctx, subjects) = (ctx(Action::Erasure), [subject(&[user("nobody")])]);
-    let sets = sets(&c, &ctx, &subjects).await;
-    match c.read_back(&ctx, &subjects, &sets).await {
-        Err(ConnectorError::Unavailable(why)) => assert_eq!(why, "the connection leads to a standby"),
-        other => panic!("{other:?}"),
+    let (subjects, sets) = ([subject(&[user("nobody")])], [MatchSet::default()]);
+    let standby =
+        ConnectorError::Unavailable("the connection leads to a standby, or the server is read-only".to_owned());
+    for action in [Action::Access, Action::Erasure] {
+        let ctx = ctx(action);
+        assert_eq!(c.find(&ctx, &subjects).await.err(), Some(standby.clone()), "{action:?}");
+        assert_eq!(c.read_back(&ctx, &subjects, &sets).await.err(), Some(standby.clone()), "{action:?}");
     }
+    let exported = c.export(&ctx(Action::Access), &subjects[0], &sets[0], None, 10).await;
+    assert_eq!(exported.err(), Some(standby));
+    let told = c.check(&SystemScope::AllCustomers).await.unwrap();
+    assert!(findings(&told)[0].contains("leads to a standby"), "{told:?}");
 }
