@@ -251,6 +251,6 @@ async fn mariadb_is_spoken_to_with_verified_tls() {
     admin.run_script("CREATE DATABASE crm").await.unwrap();
     // Without TLS the server would not let this one in.
     admin.run_script("CREATE USER app@'%' IDENTIFIED BY 'secret' REQUIRE SSL").await.unwrap();
-    admin.run_script("GRANT ALL ON crm.* TO app@'%'").await.unwrap();
+    admin.run_script("GRANT ALL ON crm.* TO app@'%'; GRANT PROCESS ON *.* TO app@'%'").await.unwrap();
     a_systems_database_is_verified(&server, "app:secret@").await;
 }

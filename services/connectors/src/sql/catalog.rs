@@ -39,6 +39,14 @@ pub(super) struct Reference {
     pub on_delete: String,
 }
 
+/// All that refer to a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct References {
+    pub known: Vec<Reference>,
+    /// MySQL: there may be more, from tables that this user may not see. The database follows them all the same.
+    pub others_hidden: bool,
+}
+
 /// Of the table itself.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
@@ -79,7 +87,7 @@ impl Facts {
 pub(super) struct Catalog {
     pub facts: Facts,
     pub indexes: Vec<Index>,
-    pub references: Vec<Reference>,
+    pub references: References,
 }
 
 pub(super) async fn catalog(tx: &mut Tx, table: &Table) -> Result<Catalog, SqlError> {
@@ -133,33 +141,38 @@ fn indexes(rows: &[Row]) -> Result<Vec<Index>, SqlError> {
 }
 
 /// The foreign keys that refer to each of these tables.
-pub(super) async fn references_to(tx: &mut Tx, tables: &[&Table]) -> Result<Vec<Vec<Reference>>, SqlError> {
+pub(super) async fn references_to(tx: &mut Tx, tables: &[&Table]) -> Result<Vec<References>, SqlError> {
     let engine = tx.engine();
-    let rows = tx.fetch_together(references_parts(engine, tables)).await?;
-    let mut found = vec![Vec::new(); tables.len()];
+    let (rows, others_hidden) = match tx.fetch_together(references_parts(engine, tables, INNODB_REFERENCES)).await {
+        Err(error) if error.code == LACKS_PROCESS => {
+            (tx.fetch_together(references_parts(engine, tables, MYSQL_REFERENCES)).await?, true)
+        }
+        rows => (rows?, false),
+    };
+    let mut found = vec![References { known: Vec::new(), others_hidden }; tables.len()];
     for (at, mut reference) in references(&rows)? {
         let Some(table) = tables.get(at) else { continue };
         reference.table = named(engine, table, &reference);
-        found[at].push(reference);
+        found[at].known.push(reference);
     }
     Ok(found)
 }
 
 /// The foreign keys by which the database itself deletes what refers to a deleted row. What refers to its own table goes by the same statement.
-pub(super) async fn cascades_to(tx: &mut Tx, tables: &[&Table]) -> Result<Vec<Vec<Reference>>, SqlError> {
+pub(super) async fn cascades_to(tx: &mut Tx, tables: &[&Table]) -> Result<Vec<References>, SqlError> {
     let mut found = references_to(tx, tables).await?;
     for references in &mut found {
-        references.retain(|reference| reference.on_delete == "CASCADE" && !reference.own);
+        references.known.retain(|reference| reference.on_delete == "CASCADE" && !reference.own);
     }
     Ok(found)
 }
 
-/// One question a table.
-fn references_parts(engine: Engine, tables: &[&Table]) -> Vec<quittance_sql::Part> {
+/// One question a table; `mysql`: where those are shown.
+fn references_parts(engine: Engine, tables: &[&Table], mysql: &str) -> Vec<quittance_sql::Part> {
     let part = |(at, table): (usize, &&Table)| {
         let (sql, args) = match engine {
             Engine::Postgres => (POSTGRES_REFERENCES.to_owned(), postgres_name(table)),
-            Engine::MySql => (MYSQL_REFERENCES.to_owned(), mysql_name(table)),
+            Engine::MySql => (mysql.to_owned(), mysql_name(table)),
             Engine::Sqlite => {
                 let args = vec![Val::from(table.name.clone()), Val::from(sqlite_schema(table))];
                 (sqlite_references(&sqlite_master(table)), args)
@@ -184,14 +197,38 @@ fn named(engine: Engine, table: &Table, reference: &Reference) -> String {
     }
 }
 
-const POSTGRES_REFERENCES: &str = "SELECT {at}::bigint, o.oid::text, o.conrelid::text, o.conrelid::regclass::text, f.attname::text, t.attname::text, \
+/// A row of a partition is deleted whatever name it was reached by: those of the tables above it count (of partitions alone: a table that merely
+/// inherits is not referred to with its parent), and those of all below it. What partitions have of a partitioned table's key is that key, once.
+const POSTGRES_REFERENCES: &str = "WITH RECURSIVE above(oid) AS (SELECT to_regclass($1)::oid \
+    UNION SELECT i.inhparent FROM above a JOIN pg_inherits i ON i.inhrelid = a.oid JOIN pg_class c ON c.oid = a.oid AND c.relispartition), \
+    below(oid) AS (SELECT to_regclass($1)::oid UNION SELECT i.inhrelid FROM below b JOIN pg_inherits i ON i.inhparent = b.oid) \
+    SELECT {at}::bigint, o.oid::text, o.conrelid::text, o.conrelid::regclass::text, f.attname::text, t.attname::text, \
     CASE o.confdeltype WHEN 'c' THEN 'CASCADE' WHEN 'n' THEN 'SET NULL' WHEN 'd' THEN 'SET DEFAULT' ELSE 'NO ACTION' END, \
-    (o.conrelid = o.confrelid)::int::bigint \
+    (o.conrelid = o.confrelid AND o.confrelid = to_regclass($1))::int::bigint \
     FROM pg_constraint o CROSS JOIN LATERAL unnest(o.conkey, o.confkey) WITH ORDINALITY k(here, there, n) \
     JOIN pg_attribute f ON f.attrelid = o.conrelid AND f.attnum = k.here \
     JOIN pg_attribute t ON t.attrelid = o.confrelid AND t.attnum = k.there \
-    WHERE o.contype = 'f' AND o.conparentid = 0 AND o.confrelid = to_regclass($1) ORDER BY o.oid, k.n";
+    WHERE o.contype = 'f' AND o.conparentid = 0 AND o.confrelid IN (SELECT oid FROM above UNION SELECT oid FROM below) ORDER BY o.oid, k.n";
 
+/// What the server says to a user without PROCESS of InnoDB's own dictionary.
+const LACKS_PROCESS: &str = "1227";
+
+/// InnoDB's own, whoever asks: the other view of them leaves out those of tables that the user has no right to, and InnoDB follows them without any.
+/// Names stand there as those of files do.
+const INNODB_REFERENCES: &str = "SELECT CAST({at} AS SIGNED), CAST(f.ID AS CHAR), \
+    CONCAT(CONVERT(CONVERT(CAST(SUBSTRING_INDEX(f.FOR_NAME, '/', 1) AS BINARY) USING filename) USING utf8mb4), '.', \
+    CONVERT(CONVERT(CAST(SUBSTRING_INDEX(f.FOR_NAME, '/', -1) AS BINARY) USING filename) USING utf8mb4)), \
+    CONVERT(CONVERT(CAST(SUBSTRING_INDEX(f.FOR_NAME, '/', -1) AS BINARY) USING filename) USING utf8mb4), \
+    CAST(k.FOR_COL_NAME AS CHAR), CAST(k.REF_COL_NAME AS CHAR), \
+    CASE WHEN f.TYPE & 1 <> 0 THEN 'CASCADE' WHEN f.TYPE & 2 <> 0 THEN 'SET NULL' ELSE 'NO ACTION' END, \
+    CAST(f.FOR_NAME = f.REF_NAME AS SIGNED) \
+    FROM information_schema./*!80000 INNODB_FOREIGN *//*M!100000 INNODB_SYS_FOREIGN */ f \
+    JOIN information_schema./*!80000 INNODB_FOREIGN_COLS *//*M!100000 INNODB_SYS_FOREIGN_COLS */ k ON k.ID = f.ID \
+    WHERE CONVERT(f.REF_NAME USING utf8mb4) COLLATE utf8mb4_general_ci = CONCAT(\
+    CONVERT(CAST(CONVERT(COALESCE($1, DATABASE()) USING filename) AS BINARY) USING utf8mb4), '/', \
+    CONVERT(CAST(CONVERT($2 USING filename) AS BINARY) USING utf8mb4)) ORDER BY f.FOR_NAME, f.ID, k.POS";
+
+/// As far as this user is shown them.
 const MYSQL_REFERENCES: &str = "SELECT CAST({at} AS SIGNED), CAST(k.CONSTRAINT_NAME AS CHAR), CONCAT(k.TABLE_SCHEMA, '.', k.TABLE_NAME), \
     CAST(k.TABLE_NAME AS CHAR), CAST(k.COLUMN_NAME AS CHAR), CAST(k.REFERENCED_COLUMN_NAME AS CHAR), CAST(r.DELETE_RULE AS CHAR), \
     CAST(k.TABLE_SCHEMA = k.REFERENCED_TABLE_SCHEMA AND k.TABLE_NAME = k.REFERENCED_TABLE_NAME AS SIGNED) \

@@ -16,6 +16,9 @@ use super::{
 };
 use crate::{Finding, FindingSeverity};
 
+/// InnoDB deletes and changes along foreign keys of tables that this user has no right to, and shows them to nobody without PROCESS.
+pub(super) const UNSEEN_REFERENCES: &str = "this user is not shown the foreign keys by which a deletion would carry rows of other tables away: GRANT PROCESS ON *.* to it";
+
 /// `anon-` and 32 hexadecimal digits.
 const PSEUDONYM_CHARS: u64 = 37;
 
@@ -485,7 +488,7 @@ impl Check<'_> {
                     catalogs[o].facts.id == r.from && other.erase == RowErasure::Delete && owned
                 })
             };
-            let mut found = catalogs[at].references.iter().filter(|r| r.columns.iter().any(refers) && !goes(r));
+            let mut found = catalogs[at].references.known.iter().filter(|r| r.columns.iter().any(refers) && !goes(r));
             let reference = found.next().filter(|_| masked);
             if let Some(reference) = reference {
                 let from = &reference.name;
@@ -508,7 +511,10 @@ impl Check<'_> {
             return;
         }
         let catalogs = self.catalogs;
-        for reference in &catalogs[at].references {
+        if catalogs[at].references.others_hidden {
+            self.error(&format!("{path}.erase"), UNSEEN_REFERENCES);
+        }
+        for reference in &catalogs[at].references.known {
             let column = reference.columns.first().map_or("", |(there, _)| there.as_str());
             let from = format!("{}.{column}", reference.name);
             let place = format!("{path}.erase");

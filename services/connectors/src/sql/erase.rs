@@ -12,6 +12,7 @@ use super::{
     alone::left_alone,
     batch::{CHUNK, KeyBatch},
     catalog::cascades_to,
+    check::UNSEEN_REFERENCES,
     failure,
     plan::{CollectionPlan, Plan, Statement},
     standing::{strangers, without},
@@ -154,6 +155,10 @@ impl Acting<'_, '_> {
             return Ok(());
         }
         let plan = self.plan;
+        if plan.collections[at].cascades.others_hidden {
+            let name = &plan.map_of(at).name;
+            return Err(ConnectorError::Refused(format!("collection {name}: {UNSEEN_REFERENCES}")));
+        }
         for (table, statement) in &plan.collections[at].statements.carried {
             for rows in self.keys(at, gone, CHUNK) {
                 let args = statement.args(self.ctx.customer_key.as_deref());

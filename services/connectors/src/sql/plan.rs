@@ -6,7 +6,7 @@ use quittance_domain::data_map::{Collection, DataMap, FieldErasure, Link, Mask, 
 use quittance_sql::{Engine, Part, Rows, Val};
 
 use super::{
-    catalog::Reference,
+    catalog::References,
     dialect::Dialect,
     others::{LookedUp, owners_part, rivals},
     schema::{Column, Schema},
@@ -52,7 +52,7 @@ impl Width {
 pub(super) struct CollectionPlan {
     pub table: String,
     /// By which the database itself would delete more.
-    pub cascades: Vec<Reference>,
+    pub cascades: References,
     pub key: Vec<Column>,
     pub customer: Option<Column>,
     pub rules: Vec<RulePlan>,
@@ -274,7 +274,7 @@ impl Compiler<'_> {
             || c.points_at.iter().any(|p| p.mask == Mask::Pseudonym);
         Ok(CollectionPlan {
             table: self.dialect.table(&c.table),
-            cascades: self.schema.cascades(&c.table).to_vec(),
+            cascades: self.schema.cascades(&c.table),
             key,
             customer,
             rules,

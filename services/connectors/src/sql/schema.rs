@@ -6,7 +6,7 @@ use quittance_domain::data_map::{Collection, DataMap, Matching, RowErasure, Tabl
 use quittance_sql::{Engine, Row, SqlError, Tx, Val};
 
 use super::{
-    catalog::{Facts, Reference, cascades_to, facts, indexes_of},
+    catalog::{Facts, References, cascades_to, facts, indexes_of},
     dialect::Dialect,
 };
 
@@ -105,7 +105,7 @@ pub(super) struct Schema {
     tables: HashMap<Table, Vec<Column>>,
     facts: HashMap<Table, Facts>,
     /// Foreign keys by which the database itself deletes what refers to a deleted row.
-    cascades: HashMap<Table, Vec<Reference>>,
+    cascades: HashMap<Table, References>,
     /// PostgreSQL's `server_version_num`; elsewhere 0.
     pub version: i64,
     pub maria: bool,
@@ -160,8 +160,8 @@ impl Schema {
         self.tables.get(table).filter(|c| !c.is_empty()).map(Vec::as_slice)
     }
 
-    pub fn cascades(&self, table: &Table) -> &[Reference] {
-        self.cascades.get(table).map_or(&[], Vec::as_slice)
+    pub fn cascades(&self, table: &Table) -> References {
+        self.cascades.get(table).cloned().unwrap_or_default()
     }
 
     /// Why a table is not what it looks like.

@@ -89,7 +89,7 @@ pub(super) fn statements(d: Dialect, c: &Collection, plan: &CollectionPlan, wide
         yielded: plan.repeated.iter().map(|yields| Some(text().yielded(yields.as_ref()?))).collect(),
         mask: text().mask(),
         delete: text().delete(),
-        carried: plan.cascades.iter().map(|r| (r.name.clone(), text().carried(r))).collect(),
+        carried: plan.cascades.known.iter().map(|r| (r.name.clone(), text().carried(r))).collect(),
         unlink: text().unlink(),
         redact: plan
             .rules

@@ -5,6 +5,7 @@
 //! what it leaves out.
 
 mod altered;
+mod carried;
 mod checks;
 mod erasure;
 mod harness;
