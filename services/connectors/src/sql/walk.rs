@@ -162,7 +162,7 @@ impl<'a, 't> Walk<'a, 't> {
         if self.plan.collections[of.0].pseudonym {
             columns.push(Values::texts(pseudonyms));
         }
-        ask.part(of, self.which(find).part(self.customer(), Rows::new(columns)));
+        ask.part(of, self.which(of.0, find).part(self.customer(), Rows::new(columns)));
     }
 
     /// What a level of rows owns, in all collections at once; `chunk`: of each collection's rows.
@@ -173,7 +173,7 @@ impl<'a, 't> Walk<'a, 't> {
             let rows = level[owner].chunks(CHUNK).nth(chunk).unwrap_or_default();
             for (collection, link) in links {
                 let batch = self.owned_by(rows, *collection, *link, &mut ask);
-                let statement = self.which(&plan.collections[*collection].statements.children[*link]);
+                let statement = self.which(*collection, &plan.collections[*collection].statements.children[*link]);
                 ask.part((*collection, *link), statement.part(self.customer(), batch));
             }
         }
@@ -219,8 +219,10 @@ impl<'a, 't> Walk<'a, 't> {
         self.ctx.customer_key.as_deref()
     }
 
-    fn which(&self, find: &'a Find) -> &'a Statement {
-        find.left.as_ref().filter(|_| self.only_left).unwrap_or(&find.all)
+    /// A row on which nothing is left to erase still says by what the person is known elsewhere.
+    fn which(&self, collection: usize, find: &'a Find) -> &'a Statement {
+        let tells = self.ctx.resolving && !self.plan.map_of(collection).yields.is_empty();
+        find.left.as_ref().filter(|_| self.only_left && !tells).unwrap_or(&find.all)
     }
 
     async fn answers(&mut self, ask: Ask) -> Result<Vec<(Asked, (usize, usize), Row)>, ConnectorError> {

@@ -22,6 +22,7 @@ on_all_engines!(
     nothing_is_changed_once_the_lease_is_uncertain,
     what_the_column_cannot_hold,
     yields,
+    yields_of_rows_with_nothing_left,
 );
 
 /// The benchmark's schema, with 20 customers of 14 rows each.
@@ -349,4 +350,28 @@ async fn yields(db: &Db) {
     let yielded: Vec<String> =
         found[0].as_ref().unwrap().yielded.iter().map(|i| format!("{} {}", i.kind(), i.value().expose())).collect();
     assert_eq!(yielded, ["phone +31612345678", "user_id 7", "user_id 8"]);
+}
+
+/// What was masked before, or is never masked, still leads to what has come into other systems.
+async fn yields_of_rows_with_nothing_left(db: &Db) {
+    db.sql(
+        "CREATE TABLE user_map (id integer primary key, customer_key varchar(50)); CREATE INDEX user_map_key ON user_map (customer_key);
+         CREATE TABLE person (id integer primary key, customer_key varchar(50), name varchar(50)); CREATE INDEX person_key ON person (customer_key);
+         INSERT INTO user_map VALUES (7, 'k'), (8, 'l'); INSERT INTO person VALUES (9, 'k', 'Ann'), (10, 'l', 'Bo');",
+    )
+    .await;
+    let c = db.connector(
+        "  user_map: {key: [id], identifiers: [{kind: customer_key, field: customer_key}], yields: {user_id: id}, fields: {customer_key: {category: user_name, erase: keep}}, erase: mask}
+  person: {key: [id], identifiers: [{kind: customer_key, field: customer_key}], yields: {user_id: id}, fields: {customer_key: {category: user_name, erase: keep}, name: display_name}, erase: mask}\n",
+    );
+    let (erasing, subjects) = (ctx(Action::Erasure), [subject(&[(IdentifierKind::CustomerKey, "k")])]);
+    let resolving = BatchContext { resolving: true, ..erasing.clone() };
+    for left in [["person.display_name ERASED 1"].as_slice(), &["*.* NOT_HELD 0"]] {
+        let found = c.find(&resolving, &subjects).await.unwrap().remove(0).unwrap();
+        // Nothing is touched for it.
+        assert_eq!(found.match_set.rows(), usize::from(!left[0].contains("NOT_HELD")));
+        let told: Vec<String> = found.leads_to().unwrap().iter().map(|i| i.value().expose().clone()).collect();
+        assert_eq!(told, ["7", "9"]);
+        assert_eq!(carried_out(&c, &erasing, &subjects).await, [left]);
+    }
 }
