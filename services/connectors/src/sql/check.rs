@@ -12,7 +12,7 @@ use super::{
     STANDBY,
     catalog::{Catalog, catalog},
     others::{naming_others, owners_part, rivals},
-    schema::{Class, Column, Lower, Schema},
+    schema::{Class, Column, Lower, Schema, Spelled},
 };
 use crate::{Finding, FindingSeverity};
 
@@ -166,8 +166,7 @@ impl Check<'_> {
         let Some(column) = c.customer_field.as_ref().and_then(|name| self.column(c, name)).cloned() else { return };
         let (name, kind) = (&column.name, &column.type_name);
         let place = format!("{path}.customer_field");
-        if column.class == Class::Bytes {
-            self.error(&place, format!("{name} is of type {kind}: a customer's key is text"));
+        if !self.is_name(&place, &column, "a customer's key") {
             return;
         }
         match self.scope {
@@ -337,16 +336,18 @@ impl Check<'_> {
         for (i, rule) in c.identifiers.iter().enumerate() {
             let place = format!("{path}.identifiers[{i}].field");
             let Some(column) = self.column(c, &rule.field).cloned() else { continue };
-            if column.class == Class::Bytes {
-                self.error(&place, format!("{} is of type {}: an identifier is text", column.name, column.type_name));
-                continue;
+            if self.is_name(&place, &column, "an identifier") {
+                self.asked_by(at, &place, &column, rule.matching);
             }
-            self.asked_by(at, &place, &column, rule.matching);
         }
         for y in &c.yields {
-            let column = self.column(c, &y.field).cloned();
-            if let (Some(column), Some(matching)) = (column, self.schema.repeats(self.engine, c, y)) {
-                self.asked_by(at, &format!("{path}.yields.{}", y.kind), &column, matching);
+            let place = format!("{path}.yields.{}", y.kind);
+            let Some(column) = self.column(c, &y.field).cloned() else { continue };
+            let repeats = self.schema.repeats(self.engine, c, y);
+            if self.is_name(&place, &column, "an identifier")
+                && let Some(matching) = repeats
+            {
+                self.asked_by(at, &place, &column, matching);
             }
         }
         if c.shared == SharedRows::Redact && !rivals(c).is_empty() {
@@ -365,6 +366,18 @@ impl Check<'_> {
                 ),
             );
         }
+    }
+
+    /// What reads otherwise than people and other systems write it is found by nobody, and the person would be said not to be held.
+    fn is_name(&mut self, place: &str, column: &Column, what: &str) -> bool {
+        let (name, kind) = (&column.name, &column.type_name);
+        let why = match column.spelled {
+            Spelled::Alike => return true,
+            Spelled::WithPoint => " (5 is read as 5.0)",
+            Spelled::Otherwise => "",
+        };
+        self.error(place, format!("{name} is of type {kind}{why}: {what} is text, a whole number or a UUID"));
+        false
     }
 
     /// Rows are looked for by texts in that column.
@@ -433,7 +446,25 @@ impl Check<'_> {
             if !self.indexed(at, usable) {
                 self.warning(&place, format!("no index on {}: every request reads the whole table", names.join(", ")));
             }
+            self.compares(c, &place, link);
             self.leads_to_one(c, &place, link);
+        }
+    }
+
+    /// Both sides must spell a number alike: they are compared as they are read.
+    fn compares(&mut self, c: &Collection, place: &str, link: &Link) {
+        let Some(owner) = self.map.collection(&link.collection) else { return };
+        for (here, there) in &link.fields {
+            let (Some(one), Some(other)) = (self.column(c, here), self.column(owner, there)) else { continue };
+            // Of one type, they are compared as numbers.
+            let apart = (one.spelled == Spelled::WithPoint) != (other.spelled == Spelled::WithPoint);
+            if apart && one.type_name != other.type_name {
+                let message = format!(
+                    "{here} is of type {}, {there} of {} of type {}: one reads 5 as 5.0, and nothing would be found",
+                    one.type_name, owner.name, other.type_name
+                );
+                self.error(place, message);
+            }
         }
     }
 

@@ -27,6 +27,17 @@ pub(super) enum Class {
     Other,
 }
 
+/// What a value's text is to somebody who has the value from elsewhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Spelled {
+    /// As everybody spells it.
+    Alike,
+    /// A whole number is read with a point behind it: `5.0`.
+    WithPoint,
+    /// As the database alone does: lists, documents, bytes, times, numbers that are rounded.
+    Otherwise,
+}
+
 /// What `lower()` makes of a column's text, which on PostgreSQL its collation decides.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lower {
@@ -49,6 +60,7 @@ pub(super) struct Column {
     /// Its own equality lets different texts pass as equal; on MySQL all those that differ in case alone.
     pub folds: bool,
     pub lower: Lower,
+    pub spelled: Spelled,
     pub blank_padded: bool,
     /// As a statement names it; PostgreSQL and MySQL.
     pub collation: String,
@@ -135,6 +147,9 @@ impl Schema {
         for c in &map.collections {
             if !schema.tables.contains_key(&c.table) {
                 let mut columns = columns(tx, &c.table).await?;
+                if schema.maria {
+                    documents(tx, &c.table, &mut columns).await?;
+                }
                 for column in columns.iter_mut().filter(|column| is_folded(map, &c.table, column)) {
                     folding.tell(tx, column).await?;
                 }
@@ -285,7 +300,8 @@ const POSTGRES: &str = "SELECT a.attname::text, format_type(a.atttypid, -1), b.t
     (CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END)::bigint, \
     (CASE WHEN c.collisdeterministic IS FALSE THEN 1 ELSE 0 END)::bigint, \
     (CASE WHEN a.attgenerated <> '' OR a.attidentity = 'a' THEN 1 ELSE 0 END)::bigint, \
-    COALESCE(quote_ident(n.nspname) || '.' || quote_ident(c.collname), 'pg_catalog.\"default\"') \
+    COALESCE(quote_ident(n.nspname) || '.' || quote_ident(c.collname), 'pg_catalog.\"default\"'), \
+    b.typcategory::text, (b.typtype = 'd')::int::bigint \
     FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
     JOIN pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END \
     LEFT JOIN pg_collation c ON c.oid = a.attcollation LEFT JOIN pg_namespace n ON n.oid = c.collnamespace \
@@ -308,6 +324,13 @@ fn postgres(row: &Row) -> Result<Column, SqlError> {
     let (typmod, collation) = (row.i64(4)?, row.text(7)?);
     // Its equality folds by the database's collation, lower() by the column's: where they differ, neither counts.
     let differs = base == "citext" && collation != "pg_catalog.\"default\"";
+    let spelled = match (class, row.text(8)?.as_str()) {
+        (Class::Text | Class::Int { .. } | Class::Uuid, _) | (Class::Other, "S" | "E") => Spelled::Alike,
+        // The scale is the lower half. A domain of a domain does not tell it.
+        (Class::Other, "N") if base == "numeric" && typmod > 4 && (typmod - 4) & 0xffff != 0 => Spelled::WithPoint,
+        (Class::Other, "N") if matches!(base.as_str(), "numeric" | "oid") || row.i64(9)? == 1 => Spelled::Alike,
+        _ => Spelled::Otherwise,
+    };
     Ok(Column {
         name: row.text(0)?,
         cast: comparable.then(|| type_name.clone()),
@@ -315,6 +338,7 @@ fn postgres(row: &Row) -> Result<Column, SqlError> {
         blank_padded: base == "bpchar",
         max_chars: if class == Class::Text && typmod > 4 { u64::try_from(typmod - 4).ok() } else { None },
         lower: if differs { Lower::Other } else { Lower::Same },
+        spelled,
         collation,
         nullable: row.i64(3)? == 1,
         generated: row.i64(6)? == 1,
@@ -361,10 +385,17 @@ fn mysql(row: &Row) -> Result<Column, SqlError> {
     // Pasted into statements: anything but a plain word is done without.
     let plain = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     let cast = cast.filter(|_| class != Class::Text || (plain(&charset) && plain(&collation)));
+    let spelled = match (class, kind.as_str()) {
+        (Class::Text | Class::Int { .. } | Class::Uuid, _) | (_, "enum") => Spelled::Alike,
+        (_, "decimal") if row.i64(8)? == 0 => Spelled::Alike,
+        (_, "decimal") => Spelled::WithPoint,
+        _ => Spelled::Otherwise,
+    };
     Ok(Column {
         name: row.text(0)?,
         folds: !collation.ends_with("_bin") && !collation.ends_with("_cs"),
         lower: Lower::Same,
+        spelled,
         blank_padded: false,
         max_chars: row.opt_i64(4)?.and_then(|n| u64::try_from(n).ok()).filter(|_| class == Class::Text),
         nullable: row.text(3)?.eq_ignore_ascii_case("YES"),
@@ -374,6 +405,17 @@ fn mysql(row: &Row) -> Result<Column, SqlError> {
         collation,
         type_name,
     })
+}
+
+/// MariaDB's JSON is text, under a constraint by the column's own name.
+async fn documents(tx: &mut Tx, table: &Table, columns: &mut [Column]) -> Result<(), SqlError> {
+    let sql = "SELECT CAST(CONSTRAINT_NAME AS CHAR) FROM information_schema.CHECK_CONSTRAINTS \
+        WHERE CONSTRAINT_SCHEMA = COALESCE($1, DATABASE()) AND TABLE_NAME = $2 AND CHECK_CLAUSE LIKE 'json_valid(%'";
+    for row in tx.fetch(sql, vec![Val::from(table.schema.clone()), Val::from(table.name.clone())]).await? {
+        let name = row.text(0)?;
+        columns.iter_mut().filter(|c| c.name == name).for_each(|c| c.spelled = Spelled::Otherwise);
+    }
+    Ok(())
 }
 
 const SQLITE: &str = "SELECT name, type, \"notnull\", hidden IN (2, 3) FROM pragma_table_xinfo($1)";
@@ -395,11 +437,20 @@ fn sqlite(row: &Row) -> Result<Column, SqlError> {
     } else {
         (Class::Other, true)
     };
+    let real = class == Class::Other && ["REAL", "FLOA", "DOUB"].into_iter().any(has) && !has("INT");
+    let spelled = match class {
+        Class::Bytes => Spelled::Otherwise,
+        // Names of types that are nothing to SQLite, and say what the program keeps there.
+        _ if ["JSON", "XML", "[]"].into_iter().any(has) => Spelled::Otherwise,
+        _ if real => Spelled::WithPoint,
+        _ => Spelled::Alike,
+    };
     Ok(Column {
         name: row.text(0)?,
         cast: native.then(String::new),
         folds: false,
         lower: Lower::Ascii,
+        spelled,
         blank_padded: false,
         collation: String::new(),
         nullable: row.i64(2)? == 0,
@@ -420,6 +471,7 @@ impl Column {
             cast: None,
             folds: false,
             lower: Lower::Same,
+            spelled: Spelled::Alike,
             blank_padded: false,
             collation: String::new(),
             nullable: true,

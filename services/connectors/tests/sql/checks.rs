@@ -18,6 +18,8 @@ on_all_engines!(
     indexes_that_fold_otherwise,
     links_that_lead_to_more_than_one,
     markers,
+    names_that_read_otherwise,
+    whole_numbers_with_a_point,
     engines
 );
 
@@ -294,6 +296,65 @@ async fn markers(db: &Db) {
     let told = found(db, map).await;
     has(&told, "W collections.marked.yields.user_id:", "no index on held");
     has(&told, "W collections.note.owned_by:", "needs a person, unless you say shared: delete");
+}
+
+/// Nobody is found by a text in a list, nor by one that is rounded; what is yielded from there names nobody elsewhere.
+async fn names_that_read_otherwise(db: &Db) {
+    let (otherwise, alike): (&[&str], &[&str]) = match db.engine {
+        Engine::Postgres => {
+            db.sql("CREATE TYPE kind AS ENUM ('a'); CREATE TYPE pair AS (a text, b text); CREATE DOMAIN short AS varchar(20); CREATE DOMAIN shorter AS short;").await;
+            (
+                &["text[]", "jsonb", "json", "xml", "pair", "bytea", "float8", "date", "numeric(10,2)"],
+                &["text", "varchar(20)", "citext", "bigint", "uuid", "numeric", "numeric(20)", "kind", "shorter"],
+            )
+        }
+        Engine::MySql => (
+            &["json", "set('a')", "varbinary(16)", "double", "date", "decimal(10,2)"],
+            &["text", "varchar(20)", "bigint unsigned", "uuid", "decimal(20)", "enum('a')"],
+        ),
+        Engine::Sqlite => (
+            &["json", "blob", "real", "float", "double precision"],
+            &["text", "string", "integer", "floating point", "decimal(10,2)", "uuid", ""],
+        ),
+    };
+    if db.engine == Engine::Postgres {
+        db.sql("CREATE EXTENSION IF NOT EXISTS citext;").await;
+    }
+    for (types, refused) in [(otherwise, true), (alike, false)] {
+        for (i, of) in types.iter().enumerate() {
+            let table = format!("t{}{i}", u8::from(refused));
+            db.sql(&format!("CREATE TABLE {table} (id integer primary key, name {of}, tenant {of});")).await;
+            let map = format!(
+                "  {table}: {{key: [id], customer_field: tenant, identifiers: [{{kind: customer_key, field: name}}], yields: {{user_id: name}}, fields: {{name: {{category: user_name, erase: keep}}}}, erase: mask}}\n"
+            );
+            let told = found_for(db, &map, &[]).await;
+            for (place, what) in [
+                ("customer_field:", "a customer's key is text"),
+                ("identifiers[0].field:", "an identifier is text"),
+                ("yields.user_id:", "an identifier is text"),
+            ] {
+                if refused {
+                    has(&told, &format!("E collections.{table}.{place}"), what);
+                }
+            }
+            assert_eq!(errors(&told).len(), if refused { 3 } else { 0 }, "{of}: {told:#?}");
+        }
+    }
+}
+
+/// `5.0` here is not `5` there.
+async fn whole_numbers_with_a_point(db: &Db) {
+    let of = if db.engine == Engine::Sqlite { "float" } else { "decimal(10,2)" };
+    db.sql(&format!(
+        "CREATE TABLE person (id integer primary key, email varchar(100), nr {of} unique); CREATE TABLE orders (id integer primary key, person {of}, again {of}, spare {of});"
+    ))
+    .await;
+    let map = "  person: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: mask}
+  orders: {key: [id], owned_by: [{collection: person, fields: {person: id}}, {collection: person, fields: {again: nr}}], points_at: [{collection: person, fields: {spare: id}}], erase: delete}\n";
+    let told = found(db, map).await;
+    has(&told, "E collections.orders.owned_by[0].fields:", "one reads 5 as 5.0");
+    has(&told, "E collections.orders.points_at[0].fields:", "one reads 5 as 5.0");
+    assert_eq!(errors(&told).len(), 2, "{told:#?}");
 }
 
 async fn engines(db: &Db) {
