@@ -15,6 +15,12 @@ pub(super) struct Dialect {
     pub engine: Engine,
 }
 
+/// What a database does of its own when rows of a table are changed, and is kept from.
+pub(super) struct SideEffects {
+    /// Where a new value stands in another row, it may delete that.
+    pub replaces: bool,
+}
+
 impl Dialect {
     /// A name as it is, whatever it holds.
     pub fn quote(self, name: &str) -> String {
@@ -322,7 +328,14 @@ impl Dialect {
         format!("WITH v({}) AS ({{rows}}) SELECT {} FROM v {join} {table} q ON {on}", batch.join(", "), what.join(", "))
     }
 
-    pub fn update(self, batch: &[String], table: &str, sets: &[(&Column, String)], on: &str) -> String {
+    pub fn update(
+        self,
+        batch: &[String],
+        table: &str,
+        kept_from: &SideEffects,
+        sets: &[(&Column, String)],
+        on: &str,
+    ) -> String {
         let names = batch.join(", ");
         let sets: Vec<String> = sets
             .iter()
@@ -337,7 +350,9 @@ impl Dialect {
                 format!("UPDATE {table} q JOIN (WITH w({names}) AS ({{rows}}) SELECT * FROM w) v ON {on} SET {sets}")
             }
             Engine::Postgres | Engine::Sqlite => {
-                format!("WITH v({names}) AS ({{rows}}) UPDATE {table} AS q SET {sets} FROM v WHERE {on}")
+                // Only where it must: it overrules the table's triggers too, which may well say OR IGNORE.
+                let or = if kept_from.replaces { " OR ABORT" } else { "" };
+                format!("WITH v({names}) AS ({{rows}}) UPDATE{or} {table} AS q SET {sets} FROM v WHERE {on}")
             }
         }
     }

@@ -7,7 +7,7 @@ use quittance_sql::{Engine, Part, Rows, Val};
 
 use super::{
     catalog::References,
-    dialect::Dialect,
+    dialect::{Dialect, SideEffects},
     others::{LookedUp, owners_part, rivals},
     schema::{Column, Schema},
     statements::{Statements, owner, statements},
@@ -51,6 +51,8 @@ impl Width {
 
 pub(super) struct CollectionPlan {
     pub table: String,
+    /// What a change of its rows is not to bring along.
+    pub side_effects: SideEffects,
     /// By which the database itself would delete more.
     pub cascades: References,
     pub key: Vec<Column>,
@@ -274,6 +276,7 @@ impl Compiler<'_> {
             || c.points_at.iter().any(|p| p.mask == Mask::Pseudonym);
         Ok(CollectionPlan {
             table: self.dialect.table(&c.table),
+            side_effects: self.schema.side_effects(&c.table),
             cascades: self.schema.cascades(&c.table),
             key,
             customer,

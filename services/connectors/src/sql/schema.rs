@@ -1,13 +1,13 @@
 //! What the live database says of the mapped tables' columns.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use quittance_domain::data_map::{Collection, DataMap, Matching, RowErasure, Table, Yield};
 use quittance_sql::{Engine, Row, SqlError, Tx, Val};
 
 use super::{
     catalog::{Facts, References, cascades_to, facts, indexes_of},
-    dialect::Dialect,
+    dialect::{Dialect, SideEffects},
 };
 
 /// How values of a column compare, and which texts it can hold at all.
@@ -123,6 +123,8 @@ pub(super) struct Schema {
     pub maria: bool,
     /// Of tables that yield identifiers: their unique indexes, as columns.
     unique: HashMap<Table, Vec<Vec<String>>>,
+    /// SQLite: tables with a constraint that has a way of its own with conflicts (`ON CONFLICT REPLACE`).
+    conflicting: HashSet<Table>,
 }
 
 impl Schema {
@@ -155,6 +157,9 @@ impl Schema {
                 }
                 schema.tables.insert(c.table.clone(), columns);
                 schema.facts.insert(c.table.clone(), facts(tx, &c.table).await?);
+                if tx.engine() == Engine::Sqlite {
+                    schema.sqlite(tx, &c.table).await?;
+                }
             }
             if !c.yields.is_empty() && !schema.unique.contains_key(&c.table) {
                 let unique = indexes_of(tx, &c.table).await?.into_iter().filter(|index| index.unique);
@@ -168,6 +173,19 @@ impl Schema {
             }
         }
         Ok(schema)
+    }
+
+    async fn sqlite(&mut self, tx: &mut Tx, table: &Table) -> Result<(), SqlError> {
+        let schema = table.schema.as_deref().unwrap_or("main");
+        // By the word, wherever it stands: what is taken for one merely has its conflicts told.
+        let sql = format!(
+            "SELECT 1 FROM {}.sqlite_schema WHERE type = 'table' AND lower(name) = lower($1) AND sql LIKE '%conflict%'",
+            Dialect { engine: Engine::Sqlite }.quote(schema)
+        );
+        if tx.fetch_one(&sql, vec![Val::from(table.name.clone())]).await?.is_some() {
+            self.conflicting.insert(table.clone());
+        }
+        Ok(())
     }
 
     /// `None`: no such table.
@@ -196,6 +214,10 @@ impl Schema {
         let same = |a: &str, b: &str| a == b || (engine != Engine::Postgres && a.eq_ignore_ascii_case(b));
         let within = |part: &String| same(part, field) || c.customer_field.as_ref().is_some_and(|f| same(part, f));
         self.unique.get(&c.table).is_some_and(|unique| unique.iter().any(|columns| columns.iter().all(within)))
+    }
+
+    pub fn side_effects(&self, table: &Table) -> SideEffects {
+        SideEffects { replaces: self.conflicting.contains(table) }
     }
 
     pub fn column(&self, engine: Engine, table: &Table, name: &str) -> Option<&Column> {

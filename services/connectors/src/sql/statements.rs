@@ -194,7 +194,7 @@ pub(super) fn write(d: Dialect, c: &Collection, plan: &CollectionPlan, column: &
     let on = t.keys();
     let mut batch = key_batch(plan);
     batch.push("n".to_owned());
-    let sql = d.update(&batch, &plan.table, &[(column, d.written(column, "v.n"))], &on);
+    let sql = d.update(&batch, &plan.table, &plan.side_effects, &[(column, d.written(column, "v.n"))], &on);
     Statement { sql, args: t.args }
 }
 
@@ -414,7 +414,7 @@ impl Text<'_> {
             return None;
         }
         let on = format!("{} AND {}", self.keys(), self.tie(false));
-        let sql = self.d.update(&key_batch(self.plan), &self.plan.table, sets, &on);
+        let sql = self.d.update(&key_batch(self.plan), &self.plan.table, &self.plan.side_effects, sets, &on);
         Some(Statement { sql, args: self.args })
     }
 
@@ -458,7 +458,7 @@ impl Text<'_> {
         let sets: Vec<(&Column, String)> =
             link.here.iter().map(|column| (column, self.masked(column, &mask))).collect();
         let on = format!("{} AND {}", self.keys(), self.linked(link, |j| format!("v.w{j}")));
-        let sql = self.d.update(&batch, &self.plan.table, &sets, &on);
+        let sql = self.d.update(&batch, &self.plan.table, &self.plan.side_effects, &sets, &on);
         Statement { sql, args: self.args }
     }
 
@@ -471,7 +471,8 @@ impl Text<'_> {
             None => "NULL".to_owned(),
         };
         let on = format!("{} AND {}", self.keys(), self.tie(false));
-        let sql = self.d.update(&key_batch(self.plan), &self.plan.table, &[(column, value)], &on);
+        let sql =
+            self.d.update(&key_batch(self.plan), &self.plan.table, &self.plan.side_effects, &[(column, value)], &on);
         Statement { sql, args: self.args }
     }
 

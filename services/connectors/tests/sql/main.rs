@@ -7,6 +7,7 @@
 mod altered;
 mod carried;
 mod checks;
+mod engines;
 mod erasure;
 mod harness;
 mod held;
