@@ -21,6 +21,14 @@ pub(super) struct SideEffects {
     pub replaces: bool,
 }
 
+/// How SQLite itself tells a table's rows apart.
+pub(super) enum StoredBy {
+    /// By a number, under this name.
+    Rowid(&'static str),
+    /// By columns: mostly the primary key, in a table that is `WITHOUT ROWID`.
+    Key(Vec<String>),
+}
+
 impl Dialect {
     /// A name as it is, whatever it holds.
     pub fn quote(self, name: &str) -> String {
@@ -357,21 +365,30 @@ impl Dialect {
         }
     }
 
-    pub fn delete(self, batch: &[String], table: &str, key: &[&Column], on: &str) -> String {
+    pub fn delete(self, batch: &[String], table: &str, stored_by: &StoredBy, on: &str) -> String {
         let names = batch.join(", ");
-        match self.engine {
-            Engine::Postgres => format!("WITH v({names}) AS ({{rows}}) DELETE FROM {table} AS q USING v WHERE {on}"),
-            Engine::MySql => {
+        match (self.engine, stored_by) {
+            (Engine::Postgres, _) => {
+                format!("WITH v({names}) AS ({{rows}}) DELETE FROM {table} AS q USING v WHERE {on}")
+            }
+            (Engine::MySql, _) => {
                 format!("DELETE q FROM {table} q JOIN (WITH w({names}) AS ({{rows}}) SELECT * FROM w) v ON {on}")
             }
-            // No USING here; the key, because not every table has a rowid.
-            Engine::Sqlite => {
-                let bare: Vec<String> = key.iter().map(|c| self.quote(&c.name)).collect();
-                let inner: Vec<String> = key.iter().map(|c| self.column(c)).collect();
+            // No USING here. The rows themselves: a column's collation may take another's key for the same.
+            (Engine::Sqlite, StoredBy::Rowid(rowid)) => format!(
+                "WITH v({names}) AS ({{rows}}) DELETE FROM {table} WHERE {rowid} IN (SELECT q.{rowid} FROM v CROSS JOIN {table} q ON {on})"
+            ),
+            // By the collation of each column, which mostly is that of the key; and exactly.
+            (Engine::Sqlite, StoredBy::Key(key)) => {
+                let bare: Vec<String> = key.iter().map(|name| self.quote(name)).collect();
+                let exact: Vec<String> = bare.iter().map(|name| format!("{name} COLLATE BINARY")).collect();
+                let inner: Vec<String> = bare.iter().map(|name| format!("q.{name}")).collect();
                 format!(
-                    "WITH v({names}) AS ({{rows}}) DELETE FROM {table} WHERE ({}) IN (SELECT {} FROM v CROSS JOIN {table} q ON {on})",
+                    "WITH v({names}) AS ({{rows}}), w AS MATERIALIZED (SELECT {} FROM v CROSS JOIN {table} q ON {on}) \
+                     DELETE FROM {table} WHERE ({}) IN (SELECT * FROM w) AND ({}) IN (SELECT * FROM w)",
+                    inner.join(", "),
                     bare.join(", "),
-                    inner.join(", ")
+                    exact.join(", ")
                 )
             }
         }

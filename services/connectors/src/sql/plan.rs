@@ -7,7 +7,7 @@ use quittance_sql::{Engine, Part, Rows, Val};
 
 use super::{
     catalog::References,
-    dialect::{Dialect, SideEffects},
+    dialect::{Dialect, SideEffects, StoredBy},
     others::{LookedUp, owners_part, rivals},
     schema::{Column, Schema},
     statements::{Statements, owner, statements},
@@ -53,6 +53,7 @@ pub(super) struct CollectionPlan {
     pub table: String,
     /// What a change of its rows is not to bring along.
     pub side_effects: SideEffects,
+    pub stored_by: StoredBy,
     /// By which the database itself would delete more.
     pub cascades: References,
     pub key: Vec<Column>,
@@ -276,6 +277,7 @@ impl Compiler<'_> {
             || c.points_at.iter().any(|p| p.mask == Mask::Pseudonym);
         Ok(CollectionPlan {
             table: self.dialect.table(&c.table),
+            stored_by: self.schema.stored_by(c),
             side_effects: self.schema.side_effects(&c.table),
             cascades: self.schema.cascades(&c.table),
             key,

@@ -7,7 +7,7 @@ use quittance_sql::{Engine, Row, SqlError, Tx, Val};
 
 use super::{
     catalog::{Facts, References, cascades_to, facts, indexes_of},
-    dialect::{Dialect, SideEffects},
+    dialect::{Dialect, SideEffects, StoredBy},
 };
 
 /// How values of a column compare, and which texts it can hold at all.
@@ -125,6 +125,8 @@ pub(super) struct Schema {
     unique: HashMap<Table, Vec<Vec<String>>>,
     /// SQLite: tables with a constraint that has a way of its own with conflicts (`ON CONFLICT REPLACE`).
     conflicting: HashSet<Table>,
+    /// SQLite: the primary keys of tables without rowids.
+    keyed: HashMap<Table, Vec<String>>,
 }
 
 impl Schema {
@@ -185,12 +187,32 @@ impl Schema {
         if tx.fetch_one(&sql, vec![Val::from(table.name.clone())]).await?.is_some() {
             self.conflicting.insert(table.clone());
         }
+        // Of a table with rowids, each index ends in the rowid.
+        let sql = "SELECT x.name FROM pragma_index_list($1, $2) l JOIN pragma_index_xinfo(l.name, $2) x ON x.key = 1 WHERE l.origin = 'pk' \
+            AND NOT EXISTS (SELECT 1 FROM pragma_index_xinfo(l.name, $2) r WHERE r.cid = -1) ORDER BY x.seqno";
+        let key = tx.fetch(sql, vec![Val::from(table.name.clone()), Val::from(schema.to_owned())]).await?;
+        if !key.is_empty() {
+            self.keyed.insert(table.clone(), key.iter().map(|row| row.text(0)).collect::<Result<_, _>>()?);
+        }
         Ok(())
     }
 
     /// `None`: no such table.
     pub fn columns(&self, table: &Table) -> Option<&[Column]> {
         self.tables.get(table).filter(|c| !c.is_empty()).map(Vec::as_slice)
+    }
+
+    pub fn stored_by(&self, c: &Collection) -> StoredBy {
+        let columns = self.columns(&c.table).unwrap_or_default();
+        let taken = |name: &&str| columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+        match self.keyed.get(&c.table) {
+            Some(key) => StoredBy::Key(key.clone()),
+            None => match ["rowid", "oid", "_rowid_"].into_iter().find(|name| !taken(name)) {
+                Some(name) => StoredBy::Rowid(name),
+                // Columns hide all its names.
+                None => StoredBy::Key(c.key.clone()),
+            },
+        }
     }
 
     pub fn cascades(&self, table: &Table) -> References {

@@ -420,8 +420,7 @@ impl Text<'_> {
 
     fn delete(mut self) -> Statement {
         let on = format!("{} AND {}", self.keys(), self.tie(true));
-        let key: Vec<&Column> = self.plan.key.iter().collect();
-        let sql = self.d.delete(&key_batch(self.plan), &self.plan.table, &key, &on);
+        let sql = self.d.delete(&key_batch(self.plan), &self.plan.table, &self.plan.stored_by, &on);
         Statement { sql, args: self.args }
     }
 

@@ -1,6 +1,6 @@
-//! What one engine does of its own beside what it is told: conflicts that it settles.
+//! What one engine does of its own beside what it is told: conflicts that it settles, collations by which it compares.
 
-use quittance_connectors::Connector as _;
+use quittance_connectors::{BatchContext, Connector as _};
 use quittance_domain::action::Action;
 use quittance_sql::Engine;
 
@@ -42,6 +42,63 @@ async fn triggers_keep_their_way_with_conflicts() {
         }
         assert_eq!(db.dump("id, email", "person").await, ["1|-"]);
         assert_eq!(db.dump("id", "changed").await, ["1"]);
+    })
+    .await;
+}
+
+/// The column takes 'abc' and 'ABC' for the same, the index that makes it a key does not.
+#[tokio::test]
+async fn a_key_by_another_collation_than_its_columns() {
+    on(Engine::Sqlite, async |db: &Db| {
+        for (table, code) in [("plain", ""), ("bare", " WITHOUT ROWID")] {
+            db.sql(&format!(
+                "CREATE TABLE {table} (code text collate nocase not null, nr int, tenant text, email text, PRIMARY KEY (nr, code collate binary)){code};
+                 INSERT INTO {table} VALUES ('abc', 1, 'acme', 'a@x.nl'), ('ABC', 1, 'globex', 'b@x.nl'), ('Abc', 1, 'acme', 'c@x.nl'), ('abc', 2, 'acme', 'b@x.nl');"
+            ))
+            .await;
+            let c = db.connector(&format!(
+                "  {table}: {{key: [code, nr], customer_field: tenant, identifiers: [{{kind: email, field: email}}], fields: {{email: email}}, erase: delete}}\n"
+            ));
+            let acme = BatchContext { customer_key: Some("acme".to_owned()), ..ctx(Action::Erasure) };
+            let outcomes = carried_out(&c, &acme, &[subject(&[email("a@x.nl")])]).await;
+            assert_eq!(outcomes, [[format!("{table}.email ERASED 1")]]);
+            let left = ["ABC|1|globex", "Abc|1|acme", "abc|2|acme"];
+            assert_eq!(db.dump("code, nr, tenant", table).await, left);
+        }
+    })
+    .await;
+}
+
+/// What has the same key is still not deleted along, be the key's index gone by now.
+#[tokio::test]
+async fn a_key_that_is_unique_no_more() {
+    on(Engine::Sqlite, async |db: &Db| {
+        db.sql(
+            "CREATE TABLE person (code text, tenant text, email text, rowid text, oid text);
+             INSERT INTO person VALUES ('a', 'acme', 'a@x.nl', 'x', 'x'), ('a', 'globex', 'b@x.nl', 'x', 'x');",
+        )
+        .await;
+        let c = db.connector("  person: {key: [code], customer_field: tenant, identifiers: [{kind: email, field: email}], fields: {email: email}, erase: delete}\n");
+        let acme = BatchContext { customer_key: Some("acme".to_owned()), ..ctx(Action::Erasure) };
+        carried_out(&c, &acme, &[subject(&[email("a@x.nl")])]).await;
+        assert_eq!(db.dump("tenant", "person").await, ["globex"]);
+    })
+    .await;
+}
+
+/// The number by which SQLite knows a row has three names, and columns may have them all.
+#[tokio::test]
+async fn a_rowid_without_a_name() {
+    on(Engine::Sqlite, async |db: &Db| {
+        db.sql(
+            "CREATE TABLE person (code text collate nocase, rowid text, oid text, _rowid_ text, email text);
+             CREATE UNIQUE INDEX person_code ON person (code collate binary);
+             INSERT INTO person VALUES ('a', 'x', 'x', 'x', 'a@x.nl'), ('A', 'x', 'x', 'x', 'b@x.nl');",
+        )
+        .await;
+        let c = db.connector("  person: {key: [code], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: delete}\n");
+        carried_out(&c, &ctx(Action::Erasure), &[subject(&[email("a@x.nl")])]).await;
+        assert_eq!(db.dump("code", "person").await, ["A"]);
     })
     .await;
 }
