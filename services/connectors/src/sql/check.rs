@@ -321,7 +321,13 @@ impl Check<'_> {
             // SQLite has no dates; text is how it keeps them.
             let dated = matches!(column.class, Class::Date | Class::Instant)
                 || (self.engine == Engine::Sqlite && column.class == Class::Text);
-            let (name, kind) = (column.name.clone(), column.type_name.clone());
+            let (name, kind, moves) = (column.name.clone(), column.type_name.clone(), column.moves);
+            if moves {
+                self.warning(
+                    &place,
+                    format!("{name} is ON UPDATE CURRENT_TIMESTAMP: we leave it as it is, but whatever else changes a row begins its period anew"),
+                );
+            }
             if !dated {
                 let from = if retain.counted_from == CountedFrom::EndOfYear { "a year" } else { "a day" };
                 self.error(&place, format!("{name} is of type {kind}: {from} cannot be counted from it"));

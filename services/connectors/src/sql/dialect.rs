@@ -17,6 +17,8 @@ pub(super) struct Dialect {
 
 /// What a database does of its own when rows of a table are changed, and is kept from.
 pub(super) struct SideEffects {
+    /// Anchors that it would set to the present: what is held would be held anew.
+    pub moving: Vec<Column>,
     /// Where a new value stands in another row, it may delete that.
     pub replaces: bool,
 }
@@ -345,8 +347,13 @@ impl Dialect {
         on: &str,
     ) -> String {
         let names = batch.join(", ");
+        // What is set, be it to itself, is not set to the present.
+        let is_set = |column: &Column| sets.iter().any(|(set, _)| set.name == column.name);
+        let kept = kept_from.moving.iter().filter(|column| !is_set(column)).map(|column| (column, self.column(column)));
         let sets: Vec<String> = sets
             .iter()
+            .map(|(column, value)| (*column, value.clone()))
+            .chain(kept)
             .map(|(column, value)| match self.engine {
                 Engine::MySql => format!("{} = {value}", self.column(column)),
                 Engine::Postgres | Engine::Sqlite => format!("{} = {value}", self.quote(&column.name)),

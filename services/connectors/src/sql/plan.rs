@@ -278,7 +278,7 @@ impl Compiler<'_> {
         Ok(CollectionPlan {
             table: self.dialect.table(&c.table),
             stored_by: self.schema.stored_by(c),
-            side_effects: self.schema.side_effects(&c.table),
+            side_effects: self.schema.side_effects(self.dialect.engine, self.map, &c.table),
             cascades: self.schema.cascades(&c.table),
             key,
             customer,

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use quittance_domain::data_map::{Collection, DataMap, Matching, RowErasure, Table, Yield};
+use quittance_domain::data_map::{Collection, DataMap, FieldErasure, Matching, RowErasure, Table, Yield};
 use quittance_sql::{Engine, Row, SqlError, Tx, Val};
 
 use super::{
@@ -67,6 +67,8 @@ pub(super) struct Column {
     pub nullable: bool,
     /// The database makes it of other columns.
     pub generated: bool,
+    /// MySQL sets it to the present whenever a row is changed (`ON UPDATE CURRENT_TIMESTAMP`).
+    pub moves: bool,
     pub max_chars: Option<u64>,
 }
 
@@ -238,8 +240,20 @@ impl Schema {
         self.unique.get(&c.table).is_some_and(|unique| unique.iter().any(|columns| columns.iter().all(within)))
     }
 
-    pub fn side_effects(&self, table: &Table) -> SideEffects {
-        SideEffects { replaces: self.conflicting.contains(table) }
+    /// Whatever collection of the table is changed: another's anchor moves with it.
+    pub fn side_effects(&self, engine: Engine, map: &DataMap, table: &Table) -> SideEffects {
+        let mut moving: Vec<Column> = Vec::new();
+        for c in map.collections.iter().filter(|c| c.table == *table) {
+            let of_fields = c.fields.iter().filter_map(|field| match &field.erase {
+                FieldErasure::Retain(retain) => Some(retain),
+                FieldErasure::Mask(_) | FieldErasure::Keep => None,
+            });
+            for retain in c.retain.iter().chain(of_fields) {
+                let anchor = self.column(engine, table, &retain.anchor);
+                moving.extend(anchor.filter(|column| column.moves && !moving.contains(column)).cloned());
+            }
+        }
+        SideEffects { moving, replaces: self.conflicting.contains(table) }
     }
 
     pub fn column(&self, engine: Engine, table: &Table, name: &str) -> Option<&Column> {
@@ -386,6 +400,7 @@ fn postgres(row: &Row) -> Result<Column, SqlError> {
         collation,
         nullable: row.i64(3)? == 1,
         generated: row.i64(6)? == 1,
+        moves: false,
         class,
         type_name,
     })
@@ -394,7 +409,7 @@ fn postgres(row: &Row) -> Result<Column, SqlError> {
 const MYSQL: &str = "SELECT CAST(COLUMN_NAME AS CHAR), CAST(DATA_TYPE AS CHAR), CAST(COLUMN_TYPE AS CHAR), CAST(IS_NULLABLE AS CHAR), \
     CAST(CHARACTER_MAXIMUM_LENGTH AS SIGNED), CAST(CHARACTER_SET_NAME AS CHAR), CAST(COLLATION_NAME AS CHAR), \
     CAST(COALESCE(NUMERIC_PRECISION, 0) AS SIGNED), CAST(COALESCE(NUMERIC_SCALE, 0) AS SIGNED), \
-    CAST(COALESCE(GENERATION_EXPRESSION, '') <> '' AS SIGNED) \
+    CAST(COALESCE(GENERATION_EXPRESSION, '') <> '' AS SIGNED), CAST(COALESCE(EXTRA, '') LIKE '%on update%' AS SIGNED) \
     FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = COALESCE($1, DATABASE()) AND TABLE_NAME = $2";
 
 /// MySQL's integers, and what a text is cast to for them.
@@ -444,6 +459,7 @@ fn mysql(row: &Row) -> Result<Column, SqlError> {
         max_chars: row.opt_i64(4)?.and_then(|n| u64::try_from(n).ok()).filter(|_| class == Class::Text),
         nullable: row.text(3)?.eq_ignore_ascii_case("YES"),
         generated: row.i64(9)? == 1,
+        moves: row.i64(10)? == 1,
         class,
         cast,
         collation,
@@ -499,6 +515,7 @@ fn sqlite(row: &Row) -> Result<Column, SqlError> {
         collation: String::new(),
         nullable: row.i64(2)? == 0,
         generated: row.i64(3)? == 1,
+        moves: false,
         max_chars: None,
         class,
         type_name,
@@ -520,6 +537,7 @@ impl Column {
             collation: String::new(),
             nullable: true,
             generated: false,
+            moves: false,
             max_chars: None,
         }
     }

@@ -1,10 +1,10 @@
-//! What one engine does of its own beside what it is told: conflicts that it settles, collations by which it compares.
+//! What one engine does of its own beside what it is told: conflicts that it settles, collations by which it compares, columns that it sets.
 
 use quittance_connectors::{BatchContext, Connector as _};
 use quittance_domain::action::Action;
 use quittance_sql::Engine;
 
-use crate::harness::{Db, carried_out, ctx, email, on, refused, replace, sets, subject};
+use crate::harness::{Db, carried_out, ctx, email, findings, on, refused, replace, sets, subject};
 
 #[tokio::test]
 async fn a_constraint_that_would_replace_another_row() {
@@ -99,6 +99,44 @@ async fn a_rowid_without_a_name() {
         let c = db.connector("  person: {key: [code], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: delete}\n");
         carried_out(&c, &ctx(Action::Erasure), &[subject(&[email("a@x.nl")])]).await;
         assert_eq!(db.dump("code", "person").await, ["A"]);
+    })
+    .await;
+}
+
+/// A hold must not begin anew because we have marked what is held.
+#[tokio::test]
+async fn an_anchor_that_moves_with_every_change() {
+    on(Engine::MySql, async |db: &Db| {
+        let moves = "timestamp not null default current_timestamp on update current_timestamp";
+        db.sql(&format!(
+            "CREATE TABLE invoice (id integer primary key, email varchar(100), note varchar(50), paid varchar(50), flag varchar(5), booked_at {moves}, paid_at {moves}, seen_at {moves});
+             INSERT INTO invoice VALUES (1, 'a@x.nl', 'Ann', 'Ann', null, '2019-03-01 10:00:00', '2010-03-01 10:00:00', '2019-03-01 10:00:00'), (2, 'b@x.nl', 'Bo', 'Bo', null, '2024-03-01 10:00:00', '2024-03-01 10:00:00', '2019-03-01 10:00:00');"
+        ))
+        .await;
+        let collection = |name: &str, fields: &str| {
+            format!("  {name}: {{table: invoice, key: [id], identifiers: [{{kind: email, field: email}}], {fields}, restriction: {{field: flag, set: 'yes'}}}}\n")
+        };
+        let by_row = collection("invoice", "fields: {email: email, note: message}, erase: delete, retain: {ground: law, anchor: booked_at, period: P7Y}");
+        let by_field = collection("payment", "fields: {email: {category: email, erase: keep}, paid: {category: financial, erase: {retain: {ground: law, anchor: paid_at, period: P7Y}}}}, erase: mask");
+        let c = db.connector(&format!("{by_row}{by_field}"));
+        let told = findings(&c.check(&quittance_domain::system::SystemScope::AllCustomers).await.unwrap());
+        for place in ["invoice.retain.anchor", "payment.fields.paid.erase.retain.anchor"] {
+            let start = format!("W collections.{place}:");
+            assert!(told.iter().any(|t| t.starts_with(&start) && t.contains("begins its period anew")), "{told:#?}");
+        }
+        let people = [subject(&[email("a@x.nl")]), subject(&[email("b@x.nl")])];
+        carried_out(&c, &ctx(Action::Restriction), &people).await;
+        let anchors = ["1|yes|2019-03-01 10:00:00|2010-03-01 10:00:00", "2|yes|2024-03-01 10:00:00|2024-03-01 10:00:00"];
+        assert_eq!(db.dump("id, flag, booked_at, paid_at", "invoice").await, anchors);
+        // What is no anchor says when the row was changed, as it always has.
+        assert_eq!(db.dump("id", "invoice WHERE seen_at > '2020-01-01'").await, ["1", "2"]);
+        let mut ann = subject(&[email("a@x.nl")]);
+        ann.corrections = vec![replace("invoice", "note", "Ann", "Anna")];
+        carried_out(&c, &ctx(Action::Rectification), &[ann]).await;
+        assert_eq!(db.dump("note, booked_at, paid_at", "invoice WHERE id = 1").await, ["Anna|2019-03-01 10:00:00|2010-03-01 10:00:00"]);
+        let erased = carried_out(&db.connector(&by_row), &ctx(Action::Erasure), &people).await;
+        assert_eq!(erased[0], ["invoice.email ERASED 1", "invoice.message ERASED 1"]);
+        assert_eq!(erased[1], ["invoice.email RETAINED 1 (law) until 2031-03-01T23:00:00Z", "invoice.message RETAINED 1 (law) until 2031-03-01T23:00:00Z"]);
     })
     .await;
 }
