@@ -233,6 +233,7 @@ async fn a_server_that_is_read_only_is_not_asked() {
                 now: "2026-06-15T12:00:00Z".parse::<Timestamp>().unwrap(),
                 time_zone: "Europe/Amsterdam".to_owned(),
                 time_limit: Duration::from_secs(10),
+                commit_before: tokio::time::Instant::now() + Duration::from_secs(60),
             };
             let found = connector.find(&ctx, &subjects).await.map(|_| ());
             let exported = connector.export(&ctx, &subjects[0], &sets[0], None, 10).await.map(|_| ());

@@ -108,7 +108,7 @@ async fn how_what_waits_for_the_customer_stands_is_signed() {
         assert_eq!((request.state(), request.tasks.len()), (v1::RequestState::AwaitingCustomer, 0));
         let until = Instant::now() + Duration::from_secs(20);
         let file = loop {
-            let ask = v1::GetInterimStatementRequest { name: request.name.clone() };
+            let ask = v1::GetInterimStatementRequest { name: request.name.clone(), ..Default::default() };
             let answer = s.acme.evidence().get_interim_statement(ask).await.unwrap().into_inner();
             if !answer.statement.is_empty() {
                 break answer.statement;
