@@ -529,14 +529,19 @@ pub(crate) async fn restrictions(
     customer: &CustomerId,
     prepared: &[Prepared],
 ) -> StoreResult<Restrictions> {
+    grounds(&tx.fetch_together(vec![restrictions_part(customer, prepared)]).await?)
+}
+
+/// Rows of [`restrictions_part`].
+pub(crate) fn grounds(rows: &[Row]) -> StoreResult<Restrictions> {
     let mut found = Restrictions::new();
-    for row in tx.fetch_together(vec![restrictions_part(customer, prepared)]).await? {
+    for row in rows {
         found.entry(row.bytes(4)?).or_default().push(row.text(5)?);
     }
     Ok(found)
 }
 
-fn restrictions_part(customer: &CustomerId, prepared: &[Prepared]) -> Part {
+pub(crate) fn restrictions_part(customer: &CustomerId, prepared: &[Prepared]) -> Part {
     let erasures = prepared.iter().filter(|p| p.request.action == Action::Erasure);
     let pseudonyms: BTreeSet<&Vec<u8>> = erasures.flat_map(|p| &p.pseudonyms).collect();
     Part::new(

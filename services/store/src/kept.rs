@@ -21,7 +21,10 @@ use zeroize::Zeroizing;
 use crate::{
     IntakeContext, Store, StoreError, StoreResult, SubjectSecrets, Topology, changes,
     epochs::hold_epoch,
-    intake::{Prepared, await_customer_where_restricted, insert_requests, named, restrictions, stage},
+    intake::{
+        Prepared, Restricted, await_customer_where_restricted, grounds, insert_requests, named, restrictions,
+        restrictions_part, stage,
+    },
     keyring::{EpochKey, random},
     ledger::Staging,
     log_upkeep::LOG_GOES_ON,
@@ -387,7 +390,12 @@ impl Store {
         writes.extend(staging.parts());
         writes.push(insert_match_sets(customer, &kept, &prepared, match_sets));
         writes.push(take(customer, &kept, &prepared));
-        tx.execute_together(writes).await?;
+        // Who restricted a subject after we looked was before us in its line, and may be done by now.
+        let standing = tx.fetch_with(restrictions_part(customer, &prepared), writes).await?;
+        if await_customer_where_restricted(&grounds(&standing)?, &mut prepared) == Restricted::Waits {
+            // The next sweep asks the customer.
+            return Ok(Vec::new());
+        }
         tx.commit().await?;
         Ok(prepared.iter().map(|p| p.id).collect())
     }

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::{
     forgetting::{rotate, states},
     harness::TestStore,
+    held_up::{HeldUp, in_order},
     statements::by_the_case,
     world::*,
 };
@@ -148,6 +149,37 @@ pub async fn a_restriction_holds_what_was_held(t: &TestStore) {
     t.decline_request(&acme.id, waiting[1], "customers/acme", "the claim is open", day(END)).await.unwrap();
     assert_eq!(kept(t).await, 0);
     assert!(follow_up(t, &acme, day(END + 1)).await.unwrap().is_empty());
+}
+
+/// It is taken in while the sweep is on its way: open still, or done by then.
+pub async fn a_restriction_that_comes_beside_a_sweep_holds_what_was_held(t: &TestStore) {
+    for done in [false, true] {
+        let (acme, crm) = acme_and_crm(t).await;
+        for person in ["mara", "noor"] {
+            holding(t, &acme, &crm, person).await;
+        }
+        let [first, last] = in_order(t, &acme).await;
+        let line = HeldUp::new(t, &acme, &crm, first).await;
+        let sweep = async || follow_up(t, &acme, day(END)).await.unwrap();
+        let meanwhile = async {
+            line.is_waited_for().await;
+            let sent = restriction(last, RestrictionGround::NeededForLegalClaims);
+            let restricts = acme.instruct(at(5), sent).await;
+            if done {
+                assert_eq!(acme.confirm_next(&crm, at(6)).await, restricts);
+            }
+            line.let_go().await;
+        };
+        let (made, ()) = tokio::join!(sweep(), meanwhile);
+        assert!(made.is_empty(), "the next sweep looks at all of it again");
+        for id in sweep().await {
+            let follow_up = acme.request(id).await;
+            let waits = follow_up.state == RequestState::AwaitingCustomer;
+            assert_eq!(waits, follow_up.reference == format!("DSR-{last}"), "{}", follow_up.reference);
+        }
+        assert_eq!(t.count("SELECT count(*) FROM requests WHERE follows_request_id IS NOT NULL").await, 2);
+        t.empty().await;
+    }
 }
 
 /// Systems that were registered since have nothing to do with it.

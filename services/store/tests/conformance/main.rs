@@ -12,6 +12,7 @@ mod engines;
 mod forgetting;
 mod halted;
 mod harness;
+mod held_up;
 mod intake;
 mod isolation;
 mod kept;
@@ -372,6 +373,9 @@ suite! {
         listing {
             a_change_that_commits_late_is_seen_once_it_has,
             a_watch_goes_on_after_the_store_was_moved,
+        }
+        kept {
+            a_restriction_that_comes_beside_a_sweep_holds_what_was_held,
         }
         replays {
             what_is_kept_costs_no_round_trip,
