@@ -105,6 +105,11 @@ impl Prepared {
     fn comes_alone(&self) -> bool {
         self.request.follow_up.is_some() && matches!(self.request.action, Action::Restriction | Action::LiftRestriction)
     }
+
+    /// So does an erasure of somebody who is restricted.
+    fn changes_restrictions(&self) -> bool {
+        matches!(self.request.action, Action::Restriction | Action::LiftRestriction) || !self.renamed.is_empty()
+    }
 }
 
 /// What an instruction says, and a repetition must say again: nothing of what was read into it by the agreement and the data maps of its day.
@@ -177,7 +182,7 @@ impl Store {
         self.take_in(ctx, items, read).await?.ok_or(conflict)
     }
 
-    /// `None`: a restriction was instructed at the same moment, and first, or a new epoch has begun. Nothing is taken in. `read`: the last item, as it stands then.
+    /// `None`: a restriction was instructed meanwhile, and first, or a new epoch has begun. Nothing is taken in. `read`: the last item, as it stands then.
     async fn take_in(&self, ctx: &IntakeContext<'_>, items: &[Intake], read: bool) -> StoreResult<Option<TakenIn>> {
         let mut results: Vec<Option<IntakeItem>> = items.iter().map(|_| None).collect();
         // Sealing is CPU work of some milliseconds a chunk, and must not hold a transaction open.
@@ -225,32 +230,29 @@ impl Store {
             // An instruction about the person came meanwhile.
             return Ok(None);
         }
-        // What they stand behind may be a restriction that was on its way when we looked. Now that they stand there, it is committed.
-        let behind_erases =
-            prepared.iter().any(|p| p.request.action == Action::Erasure && planned.behind.contains(&p.id));
-        if behind_erases {
-            let now_restricted = restrictions(&mut tx, ctx.customer, &prepared).await?;
-            if await_customer_where_restricted(&now_restricted, &mut prepared) == Restricted::Waits {
-                return Ok(None);
-            }
-        }
-        // Nearly every chunk is of erasures for subjects whom nothing restricts: then there is nothing to mark.
-        let unrestricted = restricted == Restricted::No
-            && !behind_erases
-            && prepared.iter().all(|p| p.request.action != Action::LiftRestriction);
-        let started: Vec<_> = prepared.iter().filter(|p| p.state == RequestState::InProgress).collect();
-        let marks: Vec<_> = started.iter().map(|p| (p.id, &p.request, p.pseudonyms.as_slice())).collect();
-        if !unrestricted || prepared.iter().any(|p| p.request.action == Action::Restriction) {
-            mark_restrictions(&mut tx, ctx.customer, &marks).await?;
-        }
-        let renamed: Vec<_> = started.iter().flat_map(|p| p.renamed.iter().cloned()).collect();
-        restrict_new_names(&mut tx, ctx.customer, &renamed).await?;
         let mut staging = Staging::new(ctx.customer);
         for p in &prepared {
             stage(&mut staging, ctx, p);
         }
         let mut writes = planned.writes;
         writes.extend(staging.parts());
+        // Nearly every chunk is of erasures for subjects whom nothing restricts: then there is nothing to mark.
+        let marks = restricted != Restricted::No || prepared.iter().any(Prepared::changes_restrictions);
+        // Who restricted our subjects after we looked was before us in their lines, and may be done by now, so that nobody stands behind it. So all
+        // look once more, now that whoever comes stands behind us: with the last writes, or before the chunk's own marks.
+        let beside = if marks { Vec::new() } else { std::mem::take(&mut writes) };
+        let standing = tx.fetch_with(restrictions_part(ctx.customer, &prepared), beside).await?;
+        let now_restricted = await_customer_where_restricted(&grounds(&standing)?, &mut prepared);
+        if now_restricted == Restricted::Waits || (now_restricted == Restricted::Noted && !marks) {
+            return Ok(None);
+        }
+        if marks {
+            let started: Vec<_> = prepared.iter().filter(|p| p.state == RequestState::InProgress).collect();
+            let marked: Vec<_> = started.iter().map(|p| (p.id, &p.request, p.pseudonyms.as_slice())).collect();
+            mark_restrictions(&mut tx, ctx.customer, &marked).await?;
+            let renamed: Vec<_> = started.iter().flat_map(|p| p.renamed.iter().cloned()).collect();
+            restrict_new_names(&mut tx, ctx.customer, &renamed).await?;
+        }
         tx.execute_together(writes).await?;
         for p in &prepared {
             results[p.at] = Some(Ok(Taken::Created(p.id)));

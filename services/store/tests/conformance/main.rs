@@ -380,6 +380,9 @@ suite! {
         replays {
             what_is_kept_costs_no_round_trip,
         }
+        restrictions {
+            an_erasure_sees_a_restriction_that_was_done_while_it_came_in,
+        }
         isolation {
             a_connection_without_settings_sees_no_row,
             the_distributing_migration_names_every_table,

@@ -10,7 +10,11 @@ use quittance_domain::{
 };
 use tokio::task::JoinSet;
 
-use crate::{harness::TestStore, world::*};
+use crate::{
+    harness::TestStore,
+    held_up::{HeldUp, in_order},
+    world::*,
+};
 
 pub async fn an_erasure_waits_for_the_customer_where_the_data_was_to_be_kept(t: &TestStore) {
     let (acme, crm) = acme_and_crm(t).await;
@@ -95,6 +99,24 @@ pub async fn a_restriction_and_an_erasure_that_come_at_once_are_in_an_order(t: &
         }
         assert_eq!(acme.confirm_next(&crm, at(2)).await, restricts);
     }
+}
+
+/// Nothing is left of the restriction that the erasure would stand behind.
+pub async fn an_erasure_sees_a_restriction_that_was_done_while_it_came_in(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let [first, last] = in_order(t, &acme).await;
+    let line = HeldUp::new(t, &acme, &crm, first).await;
+    let comes_in = {
+        let (acme, chunk) = (acme.clone(), vec![access(first), erasure(last)]);
+        tokio::spawn(async move { acme.instruct_all(at(2), chunk).await })
+    };
+    line.is_waited_for().await;
+    let restricts = acme.instruct(at(3), restriction(last, UnlawfulProcessing)).await;
+    assert_eq!(acme.confirm_next(&crm, at(4)).await, restricts);
+    line.let_go().await;
+    let ids = comes_in.await.unwrap();
+    assert_eq!(acme.state(ids[0]).await, RequestState::InProgress);
+    assert_eq!(acme.state(ids[1]).await, RequestState::AwaitingCustomer);
 }
 
 pub async fn a_lifting_ends_a_restriction(t: &TestStore) {
