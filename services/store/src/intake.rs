@@ -26,6 +26,7 @@ use crate::{
     ledger::Staging,
     rekey::{carry_over, forget_left_heads},
     replan::{Insertion, insert_tasks},
+    replays::Redoing,
     requests::{ChangedIdentifier, list_text, read_with_tasks},
     seal::{KeyOf, RequestKey, WrappedKey},
     subject_keys::SubjectKeys,
@@ -74,6 +75,15 @@ impl Taken {
 
 pub type IntakeItem = Result<Taken, StoreError>;
 
+/// What a chunk is taken in for.
+#[derive(Clone, Copy)]
+pub(crate) enum Purpose<'a> {
+    Instructed,
+    /// The last of it is given as it stands then.
+    InstructedAndRead,
+    FollowUps(&'a Redoing<'a>),
+}
+
 /// What became of a chunk; and the last of it, where that was asked for.
 type TakenIn = (Vec<IntakeItem>, Option<(RequestRow, Vec<TaskRow>)>);
 
@@ -102,7 +112,7 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     /// To restrict again, or to lift again, undoes what was instructed meanwhile. So it comes when nothing else about the person is open.
-    fn comes_alone(&self) -> bool {
+    pub fn comes_alone(&self) -> bool {
         self.request.follow_up.is_some() && matches!(self.request.action, Action::Restriction | Action::LiftRestriction)
     }
 
@@ -154,7 +164,7 @@ impl Store {
     /// `StoreError::WrongState` for the whole chunk means that systems changed meanwhile: take it again with the new topology; and
     /// `StoreError::AgreementChanged`: with the agreement that is in force now.
     pub async fn create_requests(&self, ctx: &IntakeContext<'_>, items: &[Intake]) -> StoreResult<Vec<IntakeItem>> {
-        Ok(self.take_in_at_last(ctx, items, false).await?.0)
+        Ok(self.take_in_at_last(ctx, items, Purpose::Instructed).await?.0)
     }
 
     /// As [`Store::create_requests`] of one, and gives it as it stands when it is durable.
@@ -163,14 +173,20 @@ impl Store {
         ctx: &IntakeContext<'_>,
         item: &Intake,
     ) -> StoreResult<(RequestRow, Vec<TaskRow>)> {
-        let (mut results, read) = self.take_in_at_last(ctx, std::slice::from_ref(item), true).await?;
+        let (mut results, read) =
+            self.take_in_at_last(ctx, std::slice::from_ref(item), Purpose::InstructedAndRead).await?;
         results.pop().unwrap_or(Err(UNANSWERED))?;
         read.ok_or(UNANSWERED)
     }
 
-    async fn take_in_at_last(&self, ctx: &IntakeContext<'_>, items: &[Intake], read: bool) -> StoreResult<TakenIn> {
+    pub(crate) async fn take_in_at_last(
+        &self,
+        ctx: &IntakeContext<'_>,
+        items: &[Intake],
+        purpose: Purpose<'_>,
+    ) -> StoreResult<TakenIn> {
         for _ in 1..TAKE_IN_TRIES {
-            match self.take_in(ctx, items, read).await {
+            match self.take_in(ctx, items, purpose).await {
                 // The same `request_id` came at the same moment by another way, and was first: now it is known.
                 Err(e) if e.is_constraint() => {}
                 Ok(None) => {}
@@ -179,11 +195,21 @@ impl Store {
             }
         }
         let conflict = StoreError::Inconsistent { table: "requests", what: "a chunk meets another at every try" };
-        self.take_in(ctx, items, read).await?.ok_or(conflict)
+        self.take_in(ctx, items, purpose).await?.ok_or(conflict)
     }
 
-    /// `None`: a restriction was instructed meanwhile, and first, or a new epoch has begun. Nothing is taken in. `read`: the last item, as it stands then.
-    async fn take_in(&self, ctx: &IntakeContext<'_>, items: &[Intake], read: bool) -> StoreResult<Option<TakenIn>> {
+    /// `None`: what counts for the chunk was instructed meanwhile, and first, or a new epoch has begun. Nothing is taken in.
+    async fn take_in(
+        &self,
+        ctx: &IntakeContext<'_>,
+        items: &[Intake],
+        purpose: Purpose<'_>,
+    ) -> StoreResult<Option<TakenIn>> {
+        let (read, redoing) = match purpose {
+            Purpose::Instructed => (false, None),
+            Purpose::InstructedAndRead => (true, None),
+            Purpose::FollowUps(redoing) => (false, Some(redoing)),
+        };
         let mut results: Vec<Option<IntakeItem>> = items.iter().map(|_| None).collect();
         // Sealing is CPU work of some milliseconds a chunk, and must not hold a transaction open.
         let epoch = self.sealing_epoch().await?;
@@ -207,6 +233,9 @@ impl Store {
         if known.agreement != Some(i64::from(ctx.agreement.version)) {
             return Err(StoreError::AgreementChanged);
         }
+        if let Some(redoing) = redoing {
+            redoing.hold(&mut tx).await?;
+        }
         self.drop_repeated(ctx.customer, items, std::mem::take(&mut known.requests), &mut prepared, &mut results);
         // Only while an earlier epoch is turned over.
         if subjects.has_earlier() {
@@ -214,9 +243,10 @@ impl Store {
             // Always: what was restricted by an old name when we looked may have been covered anew by another since.
             known.restrictions = restrictions(&mut tx, ctx.customer, &prepared).await?;
         }
-        let alone = prepared.iter().any(Prepared::comes_alone);
-        if alone {
+        if let Some(redoing) = redoing {
             put_off_behind_open(&mut tx, ctx.customer, &mut prepared, &mut results).await?;
+            let overtaken = redoing.overtaken(&mut tx, ctx.customer, &prepared).await?;
+            put_off(&mut prepared, &mut results, |p| overtaken.contains(&p.id));
         }
         let restricted = await_customer_where_restricted(&known.restrictions, &mut prepared);
         let requests = insert_requests(ctx, changes::seq(&tx), &prepared)?;
@@ -226,9 +256,12 @@ impl Store {
             .collect();
         let generation = ctx.topology.generation;
         let planned = insert_tasks(&mut tx, ctx.customer, ctx.now, generation, &insertions, vec![requests]).await?;
-        if alone && prepared.iter().any(|p| p.comes_alone() && planned.behind.contains(&p.id)) {
-            // An instruction about the person came meanwhile.
-            return Ok(None);
+        if let Some(redoing) = redoing {
+            // An instruction about the person came meanwhile. It is open, or done by now.
+            let behind = prepared.iter().any(|p| p.comes_alone() && planned.behind.contains(&p.id));
+            if behind || !redoing.overtaken(&mut tx, ctx.customer, &prepared).await?.is_empty() {
+                return Ok(None);
+            }
         }
         let mut staging = Staging::new(ctx.customer);
         for p in &prepared {
@@ -263,6 +296,9 @@ impl Store {
             (Some(Ok(Taken::Repeated(id))), _) if read => Some(read_with_tasks(&mut tx, ctx.customer, *id).await?),
             _ => None,
         };
+        if let Some(redoing) = redoing {
+            redoing.note(&mut tx, ctx.customer, &results).await?;
+        }
         tx.commit().await?;
         self.grown(prepared.iter().map(|p| p.tasks.len()).sum()).await;
         Ok(Some((results, read)))
@@ -423,17 +459,30 @@ async fn put_off_behind_open(
         )
         .await?;
     let mut open = rows.iter().map(|row| row.bytes(0)).collect::<Result<HashSet<Vec<u8>>, _>>()?;
-    prepared.retain(|p| {
+    put_off(prepared, results, |p| {
         let waits = p.comes_alone() && p.pseudonyms.iter().any(|pseudonym| open.contains(pseudonym));
-        if waits {
-            results[p.at] = Some(Err(StoreError::SubjectBusy));
-        } else {
+        if !waits {
             // Those of this chunk come before it, too.
             open.extend(p.pseudonyms.iter().cloned());
         }
-        !waits
+        waits
     });
     Ok(())
+}
+
+/// Leaves out those that are looked at again later.
+fn put_off(
+    prepared: &mut Vec<Prepared>,
+    results: &mut [Option<IntakeItem>],
+    mut is_later: impl FnMut(&Prepared) -> bool,
+) {
+    prepared.retain(|p| {
+        let later = is_later(p);
+        if later {
+            results[p.at] = Some(Err(StoreError::SubjectBusy));
+        }
+        !later
+    });
 }
 
 pub(crate) fn refusal(error: PlanError) -> StoreError {

@@ -243,19 +243,18 @@ impl Replays {
             return Err(Stop::Failed(why));
         }
         let mut tries = 1;
-        let taken = loop {
+        let made = loop {
             let topology = self.topology.get().await?;
             let by = &lease.replay.asked_by;
             let ctx = IntakeContext { customer, by, now, agreement: &agreement, topology: &topology };
-            match self.store.create_requests(&ctx, &follow_ups.intakes).await {
+            match self.store.instruct_follow_ups(&ctx, lease, &follow_ups, self.after(SOON)).await {
                 Err(StoreError::WrongState(_)) if tries < TOPOLOGY_TRIES => {
                     self.topology.refresh().await?;
                     tries += 1;
                 }
-                taken => break taken?,
+                made => break made?,
             }
         };
-        let made = self.store.note_follow_ups(lease, customer, &follow_ups, &taken, self.after(SOON)).await?;
         tracing::info!(replay = %lease.replay.id, %customer, requests = made, "follow-up requests of a replay were made");
         Ok(looked_at)
     }

@@ -1,6 +1,6 @@
 //! What was matched becomes requests: each carries out again, at the restored system alone, what an earlier one had instructed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use aws_lc_rs::digest;
 use quittance_domain::{
@@ -10,7 +10,7 @@ use quittance_domain::{
     ids::{CustomerId, IdempotencyId, ReplayId, RequestId},
     request::{FollowUp, IDENTIFIERS_MAX, NewRequest},
 };
-use quittance_sql::{Column, Rows, Tx};
+use quittance_sql::{Column, Engine, Rows, Tx};
 use uuid::Uuid;
 
 use super::{
@@ -18,8 +18,9 @@ use super::{
     matching::{PastOf, open, past_of},
 };
 use crate::{
-    Intake, Store, StoreError, StoreResult, Taken,
-    intake::IntakeItem,
+    Intake, IntakeContext, Store, StoreError, StoreResult, Taken,
+    intake::{IntakeItem, Prepared, Purpose},
+    suppression_keys::SuppressionPseudonyms,
     tx::{opt_time, parsed, us},
 };
 
@@ -98,31 +99,72 @@ impl Store {
         Ok(follow_ups)
     }
 
-    /// What became of them. Gives how many are requests now. `later`: when those are looked at again for whose person something is open.
-    pub async fn note_follow_ups(
+    /// Takes them in, if the replay is still ours, and notes what became of them. Gives how many are requests now. `later`: when those are looked
+    /// at again for whose person something is open, or was done since they were drafted.
+    pub async fn instruct_follow_ups(
         &self,
+        ctx: &IntakeContext<'_>,
         lease: &ReplayLease,
-        customer: &CustomerId,
         follow_ups: &FollowUps,
-        taken: &[IntakeItem],
         later: Timestamp,
-    ) -> StoreResult<u64> {
-        let (mut instructed, mut done, mut busy) = (0, Vec::new(), Vec::new());
-        for (matches, taken) in follow_ups.matches.iter().zip(taken) {
+    ) -> StoreResult<usize> {
+        let pseudonyms = self.inner.suppression_keys.pseudonyms(ctx.customer, &lease.replay.system);
+        let redoing = Redoing { lease, follow_ups, pseudonyms, later };
+        let (taken, _) = self.take_in_at_last(ctx, &follow_ups.intakes, Purpose::FollowUps(&redoing)).await?;
+        Ok(taken.iter().filter(|taken| taken.is_ok()).count())
+    }
+}
+
+/// Follow-ups on their way in (`intake.rs`), under the lease of their replay.
+pub(crate) struct Redoing<'a> {
+    lease: &'a ReplayLease,
+    follow_ups: &'a FollowUps,
+    pseudonyms: SuppressionPseudonyms,
+    later: Timestamp,
+}
+
+impl Redoing<'_> {
+    /// Until the transaction ends, nobody cancels the replay, or takes it over.
+    pub async fn hold(&self, tx: &mut Tx) -> StoreResult<()> {
+        let lock = if tx.engine() == Engine::Postgres { "FOR SHARE" } else { "" };
+        let sql = format!("SELECT 1 FROM replays WHERE replay_id = $1 AND epoch = $2 AND ended_us IS NULL {lock}");
+        let held = tx.fetch_one(&sql, vec![self.lease.replay.id.uuid().into(), self.lease.epoch.into()]).await?;
+        held.map(drop).ok_or(StoreError::LeaseLost)
+    }
+
+    /// Of those that come alone, whose net state is not what it was when they were drafted.
+    pub async fn overtaken(
+        &self,
+        tx: &mut Tx,
+        customer: &CustomerId,
+        prepared: &[Prepared],
+    ) -> StoreResult<HashSet<RequestId>> {
+        let replay = &self.lease.replay;
+        let alone = prepared.iter().filter(|p| p.comes_alone());
+        let (of, identifiers): (Vec<&Prepared>, Vec<Identifier>) =
+            alone.flat_map(|p| p.request.identifiers.iter().map(move |identifier| (p, identifier.clone()))).unzip();
+        let past = past_of(tx, customer, &replay.system, replay.id, &self.pseudonyms, &identifiers).await?;
+        let is_overtaken = |(p, past): &(&Prepared, &PastOf)| {
+            let drafted = p.request.follow_up.as_ref().map(|f| (p.request.action, f.follows));
+            to_do(replay, past) != drafted
+        };
+        Ok(of.into_iter().zip(&past).filter(is_overtaken).map(|(p, _)| p.id).collect())
+    }
+
+    /// In the transaction that takes them in: a match is a request, or is still to be one.
+    pub async fn note(&self, tx: &mut Tx, customer: &CustomerId, taken: &[IntakeItem]) -> StoreResult<()> {
+        let (mut done, mut busy) = (Vec::new(), Vec::new());
+        for (matches, taken) in self.follow_ups.matches.iter().zip(taken) {
             match taken {
                 Ok(Taken::Created(id) | Taken::Repeated(id)) => {
                     done.extend(matches.iter().map(|found| (found, Some(*id))));
-                    instructed += 1;
                 }
                 Err(StoreError::SubjectBusy) => busy.extend(matches),
                 Err(e) => return Err(e.clone()),
             }
         }
-        let mut tx = self.customer_tx(customer).await?;
-        mark(&mut tx, customer, lease.replay.id, &done, "INSTRUCTED").await?;
-        put_off(&mut tx, customer, lease.replay.id, &busy, later).await?;
-        tx.commit().await?;
-        Ok(instructed)
+        mark(tx, customer, self.lease.replay.id, &done, "INSTRUCTED").await?;
+        put_off(tx, customer, self.lease.replay.id, &busy, self.later).await
     }
 }
 

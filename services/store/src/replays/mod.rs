@@ -6,6 +6,7 @@ mod matching;
 mod record;
 
 pub use follow_ups::FollowUps;
+pub(crate) use follow_ups::Redoing;
 pub use record::{FindingPlace, ReplayFinding, ReplayFindingKind, ReplayShare};
 
 use quittance_domain::{

@@ -288,6 +288,7 @@ suite! {
             a_restriction_is_carried_out_again_and_a_lifted_one_is_not,
             a_lifting_of_what_the_snapshot_has_restricted_is_carried_out_again,
             a_restriction_is_not_redone_behind_what_is_instructed_meanwhile,
+            a_restriction_is_not_redone_behind_what_was_done_meanwhile,
             an_erasure_again_waits_for_the_customer_where_a_restriction_stands,
             rectifications_are_listed_for_the_customer,
             what_was_instructed_under_a_new_name_is_carried_out_under_the_old_one,
@@ -379,6 +380,8 @@ suite! {
         }
         replays {
             what_is_kept_costs_no_round_trip,
+            a_restriction_is_not_redone_behind_what_is_done_while_it_comes_in,
+            a_cancellation_waits_for_follow_ups_that_are_on_their_way_in,
         }
         restrictions {
             an_erasure_sees_a_restriction_that_was_done_while_it_came_in,

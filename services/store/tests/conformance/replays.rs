@@ -19,7 +19,12 @@ use quittance_store::{
 };
 use uuid::Uuid;
 
-use crate::{forgetting::rotate, harness::TestStore, world::*};
+use crate::{
+    forgetting::rotate,
+    harness::TestStore,
+    held_up::{HeldUp, in_order, lock_is_waited_for},
+    world::*,
+};
 
 /// Days that the backups of `crm` live.
 const BACKUPS: i64 = 30;
@@ -100,7 +105,17 @@ async fn count(t: &Store, lease: &ReplayLease) {
 
 pub async fn instruct(customer: &Customer, lease: &ReplayLease, now: Timestamp) -> FollowUps {
     let follow_ups = customer.store.next_follow_ups(lease, &customer.id, 100, now).await.unwrap();
-    let topology = customer.store.topology().await.unwrap();
+    take_in(customer, lease, &follow_ups, now).await.unwrap();
+    follow_ups
+}
+
+async fn take_in(
+    customer: &Customer,
+    lease: &ReplayLease,
+    follow_ups: &FollowUps,
+    now: Timestamp,
+) -> StoreResult<usize> {
+    let topology = customer.store.topology().await?;
     let ctx = IntakeContext {
         customer: &customer.id,
         by: "operator/ops",
@@ -108,10 +123,8 @@ pub async fn instruct(customer: &Customer, lease: &ReplayLease, now: Timestamp) 
         agreement: &customer.agreement,
         topology: &topology,
     };
-    let taken = customer.store.create_requests(&ctx, &follow_ups.intakes).await.unwrap();
     let later = now.checked_add(Duration::from_secs(5)).unwrap();
-    customer.store.note_follow_ups(lease, &customer.id, &follow_ups, &taken, later).await.unwrap();
-    follow_ups
+    customer.store.instruct_follow_ups(&ctx, lease, follow_ups, later).await
 }
 
 async fn shares(t: &Store, lease: &ReplayLease) -> Vec<ReplayShare> {
@@ -241,6 +254,63 @@ pub async fn a_restriction_is_not_redone_behind_what_is_instructed_meanwhile(t: 
     instruct(&acme, &lease, at(30)).await;
     assert!(follow_ups(&acme).await.is_empty());
     assert_eq!(t.replay_remains(lease.replay.id).await.unwrap(), (0, 0), "nothing is left to do");
+}
+
+/// It was lifted after the follow-up was drafted, and nothing about the person is open any more.
+pub async fn a_restriction_is_not_redone_behind_what_was_done_meanwhile(t: &mut TestStore) {
+    let (acme, _, crm) = acme_bolt_and_crm(t).await;
+    done_at(&acme, &crm, at(10), restriction("mara", RestrictionGround::AccuracyContested)).await;
+    let lease = matched(t, &asked(&crm, at(5)), &[(&acme, &[email("mara")])], at(20)).await;
+    let drafted = t.next_follow_ups(&lease, &acme.id, 100, at(21)).await.unwrap();
+    assert_eq!(drafted.intakes.len(), 1);
+    done_at(&acme, &crm, at(22), lifting("mara")).await;
+    assert_eq!(take_in(&acme, &lease, &drafted, at(23)).await.unwrap(), 0);
+    instruct(&acme, &lease, at(30)).await;
+    assert!(follow_ups(&acme).await.is_empty());
+    assert_eq!(t.replay_remains(lease.replay.id).await.unwrap(), (0, 0), "nothing is left to do");
+}
+
+/// The lifting is taken in and done while the follow-up is on its way in.
+pub async fn a_restriction_is_not_redone_behind_what_is_done_while_it_comes_in(t: &mut TestStore) {
+    let (acme, _, crm) = acme_bolt_and_crm(t).await;
+    let [first, last] = in_order(t, &acme).await;
+    done_at(&acme, &crm, at(10), erasure(first)).await;
+    done_at(&acme, &crm, at(10), restriction(last, RestrictionGround::AccuracyContested)).await;
+    let line = HeldUp::new(t, &acme, &crm, first).await;
+    let held = [email(first), email(last)];
+    let lease = matched(t, &asked(&crm, at(5)), &[(&acme, &held)], at(20)).await;
+    let meanwhile = async {
+        line.is_waited_for().await;
+        done_at(&acme, &crm, at(21), lifting(last)).await;
+        line.let_go().await;
+    };
+    let (drafted, ()) = tokio::join!(instruct(&acme, &lease, at(21)), meanwhile);
+    assert_eq!(drafted.intakes.len(), 2);
+    instruct(&acme, &lease, at(30)).await;
+    let actions: Vec<_> = follow_ups(&acme).await.into_iter().map(|(action, ..)| action).collect();
+    assert_eq!(actions, [Action::Erasure]);
+}
+
+/// Once it is cancelled, nothing more is instructed: what is on its way in is waited for.
+pub async fn a_cancellation_waits_for_follow_ups_that_are_on_their_way_in(t: &mut TestStore) {
+    let (acme, _, crm) = acme_bolt_and_crm(t).await;
+    done_at(&acme, &crm, at(10), erasure("mara")).await;
+    let line = HeldUp::new(t, &acme, &crm, "mara").await;
+    let lease = matched(t, &asked(&crm, at(5)), &[(&acme, &[email("mara")])], at(20)).await;
+    let comes_in = {
+        let (acme, lease) = (acme.clone(), lease.clone());
+        tokio::spawn(async move { instruct(&acme, &lease, at(21)).await })
+    };
+    line.is_waited_for().await;
+    let cancelled = {
+        let (store, crm) = ((**t).clone(), crm.clone());
+        tokio::spawn(async move { store.cancel_replay(&crm, lease.replay.id, "operator/ops", at(22)).await })
+    };
+    lock_is_waited_for(t, 2).await;
+    line.let_go().await;
+    assert_eq!(comes_in.await.unwrap().intakes.len(), 1);
+    assert_eq!(cancelled.await.unwrap().unwrap().state, ReplayState::Cancelled);
+    assert_eq!(follow_ups(&acme).await.len(), 1);
 }
 
 pub async fn an_erasure_again_waits_for_the_customer_where_a_restriction_stands(t: &mut TestStore) {
@@ -393,20 +463,15 @@ pub async fn a_replay_that_is_run_again_instructs_nothing_twice(t: &mut TestStor
     }
     let new = asked(&crm, at(5));
     let lease = matched(t, &new, &[(&acme, &names)], at(20)).await;
-    // It dies after the requests were made, and before that was noted.
-    let topology = t.topology().await.unwrap();
+    // It dies when some requests were made.
     let drafted = t.next_follow_ups(&lease, &acme.id, 3, at(21)).await.unwrap();
-    let ctx = IntakeContext {
-        customer: &acme.id,
-        by: "operator/ops",
-        now: at(21),
-        agreement: &acme.agreement,
-        topology: &topology,
-    };
-    t.create_requests(&ctx, &drafted.intakes).await.unwrap();
+    assert_eq!(take_in(&acme, &lease, &drafted, at(21)).await.unwrap(), 3);
+    assert_eq!(take_in(&acme, &lease, &drafted, at(21)).await.unwrap(), 3, "the same again");
     acme.confirm_next(&crm, at(22)).await;
+    let drafted = t.next_follow_ups(&lease, &acme.id, 3, at(23)).await.unwrap();
     let other = self::lease(t, &crm, at(20 + LEASE_S)).await.unwrap();
     assert!(!t.hold_replay(&lease, at(90), None).await.unwrap(), "the first one has lost it");
+    assert_eq!(take_in(&acme, &lease, &drafted, at(90)).await, Err(StoreError::LeaseLost));
     let lost = t.match_held(&lease, &acme.id, &names).await;
     assert!(matches!(lost, Err(StoreError::LeaseLost)), "{lost:?}");
     begin(t, &other).await;
@@ -513,7 +578,10 @@ pub async fn a_cancelled_replay_instructs_nothing_more(t: &mut TestStore) {
     let (acme, _, crm) = acme_bolt_and_crm(t).await;
     done_at(&acme, &crm, at(10), erasure("mara")).await;
     let lease = matched(t, &asked(&crm, at(5)), &[(&acme, &[email("mara")])], at(20)).await;
+    let drafted = t.next_follow_ups(&lease, &acme.id, 100, at(20)).await.unwrap();
     t.cancel_replay(&crm, lease.replay.id, "operator/ops", at(21)).await.unwrap();
+    assert_eq!(take_in(&acme, &lease, &drafted, at(21)).await, Err(StoreError::LeaseLost));
+    assert!(follow_ups(&acme).await.is_empty());
     assert!(!t.move_replay(&lease, ReplayState::Instructing, "", at(22), at(22)).await.unwrap());
     let lease = self::lease(t, &crm, at(22)).await.expect("it is put on record");
     assert_eq!(lease.replay.state, ReplayState::Cancelled);
