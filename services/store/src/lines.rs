@@ -246,9 +246,9 @@ impl Closed {
     }
 }
 
-/// That it may be passed by: nobody who comes before it is open. Otherwise it keeps its place in that line until it is forgotten, for those
+/// That `p` may be passed by: nobody who comes before it is open. Otherwise it keeps its place in that line until it is forgotten, for those
 /// who come next may have to wait for them where it had no task.
-const NOBODY_BEFORE: &str = "NOT EXISTS (
+pub(crate) const NOBODY_BEFORE: &str = "NOT EXISTS (
      WITH RECURSIVE back(request_id) AS (
        SELECT l.after_request_id FROM subject_lines l
        WHERE l.customer_id = $1 AND l.request_id = p.request_id AND l.pseudonym = p.pseudonym

@@ -13,6 +13,7 @@ use quittance_sql::{Column, Engine, Rows, Tx, Val};
 use crate::{
     Store, StoreError, StoreResult,
     epochs::{EpochRow, hold_epoch},
+    lines::NOBODY_BEFORE,
     subject_keys::{NamesOf, SubjectForm, SubjectKeys},
 };
 
@@ -110,22 +111,20 @@ async fn cover_anew(tx: &mut Tx, customer: &CustomerId, names: &BTreeMap<Vec<u8>
     Ok(())
 }
 
-/// Who closes the newest request about a person while somebody covers its head anew leaves the head to him, and he may not see that it is closed.
+/// Heads that closed requests have kept, though nobody about the person is open any more: who closes while somebody covers the head anew leaves it
+/// to him, and he may not see that it is closed; and of whom a request kept its place behind an open one, that one has closed since.
 pub(crate) async fn forget_left_heads(
     tx: &mut Tx,
     customer: &CustomerId,
     names: impl Iterator<Item = Vec<u8>>,
 ) -> StoreResult<()> {
-    tx.execute_rows(
-        "WITH v(pseudonym) AS ({rows}) DELETE FROM subject_heads WHERE customer_id = $1 AND pseudonym IN (SELECT pseudonym FROM v)
-           AND request_id IN (SELECT r.request_id FROM requests r WHERE r.customer_id = $1 AND r.closed_us IS NOT NULL
-             AND r.request_id = subject_heads.request_id)
-           AND NOT EXISTS (SELECT 1 FROM subject_lines l WHERE l.customer_id = $1
-             AND l.request_id = subject_heads.request_id AND l.pseudonym = subject_heads.pseudonym)",
-        vec![customer.as_str().into()],
-        Rows::new(vec![Column::bytes(names)]),
-    )
-    .await?;
+    let sql = format!(
+        "WITH v(pseudonym) AS ({{rows}}) DELETE FROM subject_heads AS p WHERE p.customer_id = $1 AND p.pseudonym IN (SELECT pseudonym FROM v)
+           AND p.request_id IN (SELECT r.request_id FROM requests r WHERE r.customer_id = $1 AND r.closed_us IS NOT NULL
+             AND r.request_id = p.request_id)
+           AND {NOBODY_BEFORE}"
+    );
+    tx.execute_rows(&sql, vec![customer.as_str().into()], Rows::new(vec![Column::bytes(names)])).await?;
     Ok(())
 }
 

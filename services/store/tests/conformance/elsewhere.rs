@@ -1,7 +1,7 @@
 //! The order of one person's instructions (I4) among requests that have no task at every system: recipients are told of some alone.
 
 use quittance_domain::{
-    action::Action,
+    action::{Action, RestrictionGround::NeededForLegalClaims},
     ids::{RecipientId, RequestId, SystemId},
     outcome::OutcomeKind,
     request::{Notice, RequestState},
@@ -10,7 +10,18 @@ use quittance_domain::{
 };
 use quittance_store::Intake;
 
-use crate::{forgetting::rotate, harness::TestStore, world::*};
+use crate::{
+    forgetting::rotate,
+    harness::TestStore,
+    replays::{asked, instruct, matched, registered, with_backups},
+    world::*,
+};
+
+async fn bank(t: &TestStore) -> SystemId {
+    let mut bank = system("bank", &[Email], &[]);
+    bank.registration.role = SystemRole::Recipient;
+    registered(t, bank).await
+}
 
 struct Scene {
     acme: Customer,
@@ -21,10 +32,7 @@ struct Scene {
 impl Scene {
     async fn new(t: &TestStore) -> Self {
         let (acme, crm) = acme_and_crm(t).await;
-        let mut bank = system("bank", &[Email], &[]);
-        bank.registration.role = SystemRole::Recipient;
-        t.register_system(&bank, "version: 1", new_id(), at(0)).await.unwrap();
-        Self { acme, crm, bank: bank.id.clone() }
+        Self { acme, crm, bank: bank(t).await }
     }
 
     fn telling(&self, intake: Intake) -> Intake {
@@ -156,6 +164,27 @@ pub async fn what_will_not_be_planned_is_not_waited_for_behind_another(t: &TestS
     for id in [first, between, last] {
         assert_eq!(s.acme.state(id).await, RequestState::Completed);
     }
+}
+
+/// The second was done before the first, and kept its place; now nobody about the person is open.
+pub async fn a_person_is_restricted_again_though_a_closed_request_has_kept_its_place(t: &TestStore) {
+    let acme = customer(t, "acme").await;
+    let crm = registered(t, with_backups("crm")).await;
+    let s = Scene { bank: bank(t).await, acme, crm };
+    let first = s.acme.instruct(at(1), s.telling(restriction("mara", NeededForLegalClaims))).await;
+    s.confirm(first, 2).await;
+    let second = s.acme.instruct(at(3), access("mara")).await;
+    s.confirm(second, 4).await;
+    let lease = matched(t, &asked(&s.crm, at(1)), &[(&s.acme, &[email("mara")])], at(5)).await;
+    instruct(&s.acme, &lease, at(5)).await;
+    let remains = async || t.replay_remains(lease.replay.id).await.unwrap();
+    assert_eq!(remains().await, (1, 0), "the bank is not told yet");
+    assert_eq!(s.acme.confirm_next(&s.bank, at(6)).await, first);
+    assert_eq!(s.acme.state(first).await, RequestState::Completed);
+    instruct(&s.acme, &lease, at(20)).await;
+    assert_eq!(remains().await, (0, 1));
+    let again = s.acme.confirm_next(&s.crm, at(21)).await;
+    assert_eq!(s.acme.request(again).await.follow_up.unwrap().follows, first);
 }
 
 /// A completed request keeps its place only as long as it must.

@@ -260,6 +260,7 @@ suite! {
             nobody_overtakes_where_the_one_between_is_done,
             what_will_not_be_planned_is_not_waited_for,
             what_will_not_be_planned_is_not_waited_for_behind_another,
+            a_person_is_restricted_again_though_a_closed_request_has_kept_its_place,
             a_place_that_is_kept_is_given_up_when_it_is_forgotten,
         }
         packages {
