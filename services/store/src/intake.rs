@@ -17,7 +17,7 @@ use quittance_domain::{
     window,
 };
 use quittance_ledger::{Event, FollowedUp, Hex, PlannedSystem, subject_commitment};
-use quittance_sql::{Column, Part, Row, Rows, Tx, Val};
+use quittance_sql::{Column, Engine, Part, Row, Rows, Tx, Val};
 use uuid::Uuid;
 
 use crate::{
@@ -682,6 +682,14 @@ pub(crate) async fn restrict_new_names(
     customer: &CustomerId,
     renamed: &[(Vec<u8>, Vec<u8>)],
 ) -> StoreResult<()> {
+    if tx.engine() == Engine::Postgres {
+        // Whoever is ending one of them holds the request that ends it: it is ended before we copy, or sees our copy.
+        let enders = "WITH v(was) AS ({rows}) SELECT r.request_id FROM requests r WHERE r.customer_id = $1 AND r.request_id IN (
+                        SELECT s.ended_by_request_id FROM v JOIN restrictions s ON s.customer_id = $1 AND s.pseudonym = v.was)
+                      ORDER BY r.request_id FOR SHARE OF r";
+        let was = Rows::new(vec![Column::bytes(renamed.iter().map(|(old, _)| old.clone()))]);
+        tx.fetch_rows(enders, vec![customer.as_str().into()], was).await?;
+    }
     tx.execute_rows(
         "WITH v(was, becomes) AS ({rows})
          INSERT INTO restrictions (customer_id, pseudonym, request_id, ground, ended_by_request_id)

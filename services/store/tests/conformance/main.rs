@@ -379,6 +379,9 @@ suite! {
         kept {
             a_restriction_that_comes_beside_a_sweep_holds_what_was_held,
         }
+        renaming {
+            a_restriction_that_is_being_ended_does_not_stand_under_the_new_name,
+        }
         replays {
             what_is_kept_costs_no_round_trip,
             a_restriction_is_not_redone_behind_what_is_done_while_it_comes_in,

@@ -1,6 +1,6 @@
 //! Rectifications that change an identifier.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use quittance_domain::{
     action::{
@@ -13,7 +13,12 @@ use quittance_domain::{
 };
 use quittance_store::{ChangedIdentifier, Intake};
 
-use crate::{harness::TestStore, world::*};
+use crate::{
+    harness::TestStore,
+    held_up::{WAITING, lock_is_waited_for},
+    statements::by_the_case,
+    world::*,
+};
 
 /// Known by the user id alone; the old email comes with the correction.
 pub fn change(old: &str, new: &str, named_at: &SystemId) -> Intake {
@@ -82,4 +87,37 @@ pub async fn a_restriction_stands_under_the_new_name(t: &TestStore) {
         let erasure = acme.instruct(at(3), erasure(&new)).await;
         assert_eq!(acme.state(erasure).await, state, "{ground}");
     }
+}
+
+/// The lifting is done at the moment at which the change is taken in, and does not see what is copied under the new name.
+pub async fn a_restriction_that_is_being_ended_does_not_stand_under_the_new_name(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    acme.instruct(at(1), restriction("mara", UnlawfulProcessing)).await;
+    acme.confirm_next(&crm, at(2)).await;
+    acme.instruct(at(3), lifting("mara")).await;
+    let task = claim_one(t, &crm, at(4)).await;
+    let behind = acme.instruct(at(5), access("mara")).await;
+    // The last that the lifting's confirmation does is to free who waits for it.
+    let mut freed = t.raw().await;
+    let sql = by_the_case("SELECT state FROM tasks WHERE request_id = $1 FOR UPDATE");
+    assert_eq!(freed.fetch(&sql, vec![behind.uuid().into()]).await.unwrap().len(), 1);
+    let lifts = {
+        let (acme, crm) = (acme.clone(), crm.clone());
+        tokio::spawn(async move { acme.report(&task, at(6), done(&crm)).await })
+    };
+    lock_is_waited_for(t, 1).await;
+    let renames = {
+        let (acme, change) = (acme.clone(), change("mara", "m.lind", &crm));
+        tokio::spawn(async move { acme.instruct(at(6), change).await })
+    };
+    let either = tokio::time::timeout(Duration::from_secs(20), async {
+        while !renames.is_finished() && t.count(WAITING).await < 2 {}
+    });
+    either.await.expect("it is taken in, or waits for the lifting");
+    freed.commit().await.unwrap();
+    assert!(lifts.await.unwrap().is_empty());
+    renames.await.unwrap();
+    assert_eq!(t.count("SELECT count(*) FROM restrictions").await, 0, "under neither name");
+    let free = acme.instruct(at(7), erasure("m.lind")).await;
+    assert_eq!(acme.state(free).await, RequestState::InProgress);
 }
