@@ -267,6 +267,9 @@ async fn a_bulk_makes_room_beside_single_instructions() {
     }
     let single = deployment.client(&deployment.customer_token("single")).await;
     let bulk = deployment.client(&deployment.customer_token("bulk")).await;
+    // The schema is read before the table is locked: while one reads it, the others wait for that.
+    let first = create(&bulk, by_email(v1::Action::Erasure, "nobody@example.com")).await.unwrap();
+    completed(&bulk, &first.name).await;
     let mut lock = crm.pool.begin().await.unwrap();
     lock.execute_script("SET idle_in_transaction_session_timeout = 0").await.unwrap();
     lock.execute_script("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();

@@ -148,7 +148,7 @@ mod tests {
         let (sql, args) = as_one(None, parts());
         assert_eq!(
             sql,
-            "WITH w0 AS (WITH v(n) AS (SELECT * FROM unnest($2::bigint[])) INSERT INTO a (c, n) SELECT $1, n FROM v), \
+            "WITH w0 AS (WITH v(n) AS (SELECT unnest($2::bigint[])) INSERT INTO a (c, n) SELECT $1, n FROM v), \
              w1 AS (UPDATE b SET c = $4 WHERE d = $3 AND e = '$1') SELECT 1 WHERE false"
         );
         let batch = Val::I64Array(vec![Some(1), Some(2)]);

@@ -810,6 +810,15 @@ impl Play {
                 }
                 a.answer = Answer::Refused(why);
             }
+            // Taken in once, done, and forgotten: nothing tells any more whether this is the same.
+            Err(StoreError::RequestIdForgotten) => {
+                let Answer::Acknowledged(id) = a.answer.clone() else { return };
+                drop(asked);
+                let open = self.scene.seen().snapshot.requests.iter().any(|(rid, r)| rid.1 == id && r.is_open());
+                if open {
+                    self.world.violate("I2", format!("instruction {number} is open, and called forgotten"));
+                }
+            }
             Err(error) => {
                 drop(asked);
                 self.world.violate("unexpected", format!("instruction {number}: {error}"));
