@@ -228,6 +228,18 @@ async fn a_record_with_a_category_of_the_workers_own_or_too_long_is_refused() {
     // Nor what the customer's client could not take: a record is one message of the package.
     let long = "x".repeat((3 << 20) + 1);
     assert_refused(upload_text("files", &["file"], &long).await, Code::InvalidArgument, "INVALID_FIELD", "record[0]");
+    let named = async |key: &str, name: &str| {
+        let field = v1::RecordField { name: name.to_owned(), category: "file".to_owned(), value: None };
+        let (collection, key) = ("files".to_owned(), vec![key.to_owned()]);
+        let record = v1::PackageRecord { collection, key, fields: vec![field], ..v1::PackageRecord::default() };
+        let lease = v1::Lease { task: task.name.clone(), lease: task.lease };
+        let parts =
+            [Part::Lease(lease), Part::Record(record)].map(|part| v1::UploadRecordsRequest { part: Some(part) });
+        worker.connectors().upload_records(tokio_stream::iter(parts)).await
+    };
+    let (short, long) = ("1.txt", "n".repeat(20_000));
+    assert_refused(named(&long, short).await, Code::InvalidArgument, "INVALID_FIELD", "record[0].key");
+    assert_refused(named(short, &long).await, Code::InvalidArgument, "INVALID_FIELD", "record[0].fields[0].name");
     assert_eq!(upload("files", &["file"]).await.unwrap().into_inner().record_count, 1);
 }
 

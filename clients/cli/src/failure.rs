@@ -53,6 +53,16 @@ pub enum End {
     StillOpen,
 }
 
+impl End {
+    /// It counts, though nobody has read on to it: who pipes our output through `head` goes by how we end.
+    pub fn after(self, shown: Result<(), Failure>) -> Done {
+        match shown {
+            Ok(()) | Err(Failure::OutputClosed) => Ok(self),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
 impl From<End> for ExitCode {
     fn from(end: End) -> Self {
         Self::from(match end {

@@ -12,7 +12,7 @@ use std::{
     io::{BufRead as _, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     sync::{Arc, Mutex},
 };
 
@@ -127,6 +127,20 @@ fn what_is_altered_cut_or_by_another_key_is_refused_with_the_reason() {
     for args in [vec![&*good], vec![&*good, "--key", "no+such+key"], vec!["absent", "--key", &vkey(7)]] {
         let output = quittance(&[&["verify"], &args[..]].concat());
         assert_eq!(output.status.code(), Some(2), "{}{}", out(&output), err(&output));
+    }
+}
+
+/// `quittance verify … | head`: who pipes it goes by how it ends.
+#[test]
+fn what_is_refused_is_refused_though_nobody_reads_on() {
+    let folder = Folder::new();
+    let file = folder.put("certificate.json", &proven::file(sample::small()));
+    for (key, code) in [(vkey(6), 1), (vkey(7), 0)] {
+        let mut quittance = Command::new(env!("CARGO_BIN_EXE_quittance"));
+        let verify = ["verify", &file, "--key", &key];
+        let mut running = quittance.args(verify).env_clear().stdout(Stdio::piped()).spawn().unwrap();
+        drop(running.stdout.take());
+        assert_eq!(running.wait().unwrap().code(), Some(code));
     }
 }
 

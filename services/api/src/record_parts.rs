@@ -41,7 +41,8 @@ impl Cut {
             cut.push(RecordField { name, category, value: Some(text.to_owned()) }, named + text.len());
         };
         // What fits into a part of its own is not cut, but where this one has room for a good deal of it.
-        while rest.len() + named > self.left {
+        // What is no more than a long name has a part to itself.
+        while !rest.is_empty() && rest.len() + named > self.left {
             let fits = rest.floor_char_boundary(self.left.saturating_sub(named));
             if fits < VALUE_BYTES_MIN && self.is_begun() {
                 self.end();
@@ -153,6 +154,13 @@ mod tests {
             assert!(parts.len() <= 4 * whole.encoded_len() / MAX + 1, "{} parts", parts.len());
             assert_eq!(joined(parts), [whole]);
         }
+    }
+
+    #[test]
+    fn a_name_that_fills_a_message_keeps_nothing_from_coming_out() {
+        let mut long_name = record(&[Some("v".repeat(10)), Some("w".repeat(20_000)), None]);
+        long_name.fields[1].name = "n".repeat(100_000);
+        assert_eq!(joined(record_parts(long_name.clone(), MAX)), [long_name]);
     }
 
     #[test]

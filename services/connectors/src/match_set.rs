@@ -177,17 +177,29 @@ impl MatchSet {
         Some((held, ends.into_iter().min()?))
     }
 
-    /// Rows that an erasure holds, said of a lifting's match set: they stay as they are. Answers whether any was not known to be.
+    /// Rows that an erasure holds now, said of a lifting's match set: they stay as they are, and what was held and is not any more does not.
+    /// Answers whether that was news.
     pub fn hold(&mut self, is_held: impl Fn(&str, &[String]) -> bool) -> bool {
-        let mut added = false;
+        let mut changed = false;
         for (name, rows) in &mut self.collections {
-            let free = |row: &&mut MatchedRow| !matches!(row.fate, RowFate::Hold | RowFate::Unpoint);
-            for row in rows.iter_mut().filter(free).filter(|row| is_held(name, &row.key)) {
-                row.then = Some(std::mem::replace(&mut row.fate, RowFate::Hold));
-                added = true;
+            for row in rows.iter_mut().filter(|row| row.fate != RowFate::Unpoint) {
+                // An erasure's own hold has its end.
+                let was_held = row.fate == RowFate::Hold && row.held_until.is_none();
+                match (was_held, is_held(name, &row.key)) {
+                    (true, false) => {
+                        if let Some(then) = row.then.take() {
+                            (row.fate, changed) = (then, true);
+                        }
+                    }
+                    (false, true) if row.fate != RowFate::Hold => {
+                        row.then = Some(std::mem::replace(&mut row.fate, RowFate::Hold));
+                        changed = true;
+                    }
+                    _ => {}
+                }
             }
         }
-        added
+        changed
     }
 
     /// Adds what a later find saw. A row that both hold keeps what was known first: it was whole then. But one that was shared, and is
@@ -268,6 +280,20 @@ mod tests {
         let mut known = set(held(RowFate::Mask));
         assert!(known.absorb(set(held(RowFate::Redact))));
         assert_eq!(known.collections["m"][0].then, Some(RowFate::Redact));
+    }
+
+    /// A lifting that is tried again when the hold has ended.
+    #[test]
+    fn what_was_held_when_a_lifting_came_is_lifted_when_it_is_held_no_more() {
+        let rows = vec![MatchedRow::new(vec!["1".to_owned()], RowFate::Mask)];
+        let mut set = MatchSet { collections: [("m".to_owned(), rows)].into(), ..MatchSet::default() };
+        let found = set.clone();
+        assert!(set.hold(|name, key| name == "m" && key == ["1"]));
+        assert!(!set.hold(|_, _| true), "known");
+        assert_eq!(set.collections["m"][0].fate, RowFate::Hold);
+        assert!(!set.absorb(found.clone()));
+        assert!(set.hold(|_, _| false));
+        assert_eq!(set, found);
     }
 
     #[test]

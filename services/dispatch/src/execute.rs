@@ -253,8 +253,8 @@ impl Execution<'_> {
         })
     }
 
-    /// A session in the target that stands still ends by itself after the time limit: what begins to commit before this is committed while
-    /// the lease is ours, or never.
+    /// A session in the target that stands still ends by itself after the time limit (with MySQL, which has no such bound, it does not): what
+    /// begins to commit before this is committed while the lease is ours, or never.
     fn commit_before(&self) -> Instant {
         let certain = self.hold.until().saturating_sub(self.clock.steady());
         Instant::now() + certain.saturating_sub(self.limits.target_time_limit())
@@ -536,7 +536,7 @@ impl Execution<'_> {
             by: "connector".to_owned(),
             confirmed_at: now,
         };
-        match confirmation.check(self.action) {
+        match confirmation.check(self.action).and_then(|()| confirmation.check_consistent()) {
             Ok(()) => report(task, ReportResult::Done(confirmation)),
             // Our own connector said more than it may: a defect, and never a confirmation.
             Err(error) => report(task, ReportResult::Attention { reason: error.to_string() }),

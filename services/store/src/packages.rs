@@ -37,6 +37,9 @@ pub struct PackageSummary {
 /// A page of records ends with the one that fills it: however large they are, memory holds this much and one record.
 const PAGE_BYTES: i64 = 8 << 20;
 
+/// Records of one statement that makes an upload whole: well within a statement's time.
+const MOVED_AT_ONCE: i64 = 50_000;
+
 // Only what a confirmed task's last lease wrote is part of the package.
 const CONFIRMED: &str = "FROM package_records p JOIN tasks t ON t.customer_id = $1 AND t.request_id = p.request_id
      AND t.system_id = p.system_id AND t.state = 'CONFIRMED' AND t.lease = p.lease
@@ -87,15 +90,20 @@ impl Store {
     pub async fn finish_upload(&self, key: &TaskKey, lease: i64, now: Timestamp) -> StoreResult<()> {
         let mut tx = self.customer_tx(&key.customer).await?;
         hold_lease(&mut tx, key, lease, now).await?;
-        let mut args = place_of(key);
-        args.push(lease.into());
-        tx.execute(
-            "UPDATE package_records SET lease = $4
-             WHERE customer_id = $1 AND request_id = $2 AND system_id = $3 AND lease = -$4",
-            args,
-        )
-        .await?;
-        Ok(tx.commit().await?)
+        let mut from = 0;
+        loop {
+            let mut args = place_of(key);
+            args.extend([lease.into(), from.into(), (from + MOVED_AT_ONCE).into()]);
+            let moved = tx.execute(
+                "UPDATE package_records SET lease = $4 WHERE customer_id = $1 AND request_id = $2 AND system_id = $3
+                   AND lease = -$4 AND number >= $5 AND number < $6",
+                args,
+            );
+            if moved.await? == 0 {
+                return Ok(tx.commit().await?);
+            }
+            from += MOVED_AT_ONCE;
+        }
     }
 
     /// Of the tasks that are under these leases: whether records have been uploaded whole.

@@ -87,8 +87,7 @@ pub fn run(verify: &Verify, out: &mut Output) -> Done {
         None => Ok(report),
     });
     let end = if verified.is_ok() { End::Fine } else { End::Wrong };
-    show(&verified.into(), out)?;
-    Ok(end)
+    end.after(show(&verified.into(), out))
 }
 
 fn show(verdict: &Verdict, out: &mut Output) -> Result<(), Failure> {

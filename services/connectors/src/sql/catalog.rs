@@ -214,19 +214,19 @@ const POSTGRES_REFERENCES: &str = "WITH RECURSIVE above(oid) AS (SELECT to_regcl
 const LACKS_PROCESS: &str = "1227";
 
 /// InnoDB's own, whoever asks: the other view of them leaves out those of tables that the user has no right to, and InnoDB follows them without any.
-/// Names stand there as those of files do.
+/// In MariaDB's names stand as those of files do; MySQL's view has them as they are.
 const INNODB_REFERENCES: &str = "SELECT CAST({at} AS SIGNED), CAST(f.ID AS CHAR), \
-    CONCAT(CONVERT(CONVERT(CAST(SUBSTRING_INDEX(f.FOR_NAME, '/', 1) AS BINARY) USING filename) USING utf8mb4), '.', \
-    CONVERT(CONVERT(CAST(SUBSTRING_INDEX(f.FOR_NAME, '/', -1) AS BINARY) USING filename) USING utf8mb4)), \
-    CONVERT(CONVERT(CAST(SUBSTRING_INDEX(f.FOR_NAME, '/', -1) AS BINARY) USING filename) USING utf8mb4), \
+    CONCAT(/*M!100000 CONVERT(CONVERT(CAST( */ SUBSTRING_INDEX(f.FOR_NAME, '/', 1) /*M!100000 AS BINARY) USING filename) USING utf8mb4) */, '.', \
+    /*M!100000 CONVERT(CONVERT(CAST( */ SUBSTRING_INDEX(f.FOR_NAME, '/', -1) /*M!100000 AS BINARY) USING filename) USING utf8mb4) */), \
+    CAST(/*M!100000 CONVERT(CONVERT(CAST( */ SUBSTRING_INDEX(f.FOR_NAME, '/', -1) /*M!100000 AS BINARY) USING filename) USING utf8mb4) */ AS CHAR), \
     CAST(k.FOR_COL_NAME AS CHAR), CAST(k.REF_COL_NAME AS CHAR), \
     CASE WHEN f.TYPE & 1 <> 0 THEN 'CASCADE' WHEN f.TYPE & 2 <> 0 THEN 'SET NULL' ELSE 'NO ACTION' END, \
     CAST(f.FOR_NAME = f.REF_NAME AS SIGNED) \
     FROM information_schema./*!80000 INNODB_FOREIGN *//*M!100000 INNODB_SYS_FOREIGN */ f \
     JOIN information_schema./*!80000 INNODB_FOREIGN_COLS *//*M!100000 INNODB_SYS_FOREIGN_COLS */ k ON k.ID = f.ID \
     WHERE CONVERT(f.REF_NAME USING utf8mb4) COLLATE utf8mb4_general_ci = CONCAT(\
-    CONVERT(CAST(CONVERT(COALESCE($1, DATABASE()) USING filename) AS BINARY) USING utf8mb4), '/', \
-    CONVERT(CAST(CONVERT($2 USING filename) AS BINARY) USING utf8mb4)) ORDER BY f.FOR_NAME, f.ID, k.POS";
+    /*M!100000 CONVERT(CAST(CONVERT( */ COALESCE($1, DATABASE()) /*M!100000 USING filename) AS BINARY) USING utf8mb4) */, '/', \
+    /*M!100000 CONVERT(CAST(CONVERT( */ $2 /*M!100000 USING filename) AS BINARY) USING utf8mb4) */) ORDER BY f.FOR_NAME, f.ID, k.POS";
 
 /// As far as this user is shown them.
 const MYSQL_REFERENCES: &str = "SELECT CAST({at} AS SIGNED), CAST(k.CONSTRAINT_NAME AS CHAR), CONCAT(k.TABLE_SCHEMA, '.', k.TABLE_NAME), \

@@ -71,6 +71,19 @@ fn erase(
             map.name
         )));
     }
+    // To redact it would leave the field behind, neither held nor erased, and nobody would be told.
+    let retained = |f: &&usize| matches!(map.fields[**f].erase, FieldErasure::Retain(_)) && row.filled.has(**f);
+    if let Some(field) = of.rest.iter().find(retained).filter(|_| row.rest) {
+        return Err(SubjectError::Other(format!(
+            "a row of collection {} is the subject's, names somebody else as well, and its field {} is to be retained: it stays as it is. If such \
+             rows are the owner's alone, say shared: delete in the map, and retry; otherwise decide in the data",
+            map.name, map.fields[*field].name
+        )));
+    }
+    // Fetched for what it yields alone.
+    if of.leaf && own == RowFate::Mask && todo(map, row).is_empty() {
+        return Ok(None);
+    }
     if let Some(held) = held {
         let mut kept = matched(set, row, RowFate::Hold, row.filled.fields(), plan);
         kept.held_until = Some(held.until);

@@ -138,7 +138,11 @@ impl SqlConnector {
             Engine::MySql => {
                 let mut tx = self.pool.begin().await?;
                 let s = limit.as_secs().max(1);
-                let bound = if plan.maria { format!(", SESSION max_statement_time = {s}") } else { String::new() };
+                let bound = if plan.maria {
+                    format!(", SESSION max_statement_time = {s}, SESSION idle_write_transaction_timeout = {s}")
+                } else {
+                    String::new()
+                };
                 // Strict: a text that does not fit is an error, not cut.
                 let settings = format!(
                     "SET SESSION innodb_lock_wait_timeout = {s}, SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'){bound}"

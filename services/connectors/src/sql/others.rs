@@ -253,7 +253,8 @@ fn is_strangers(
     Ok(strange)
 }
 
-fn is_mask(map: &Collection, field: Option<usize>, text: &str) -> bool {
+/// What an erasure has put there, whoever's it was.
+pub(super) fn is_mask(map: &Collection, field: Option<usize>, text: &str) -> bool {
     match field.map(|f| &map.fields[f].erase) {
         Some(FieldErasure::Mask(Mask::Constant(constant))) => text == constant,
         Some(FieldErasure::Mask(Mask::Pseudonym)) => text.starts_with("anon-"),

@@ -7,7 +7,7 @@ use super::{
     batch::{CHUNK, ForColumn},
     failure,
     identify::{PATTERN, is_of, sought},
-    others::{sharing_counts, tells_parties_apart},
+    others::{is_mask, sharing_counts, tells_parties_apart},
     plan::{Plan, Shape, Statement},
     seen::{Bits, Rowset, Seen},
     statements::{FIND_LIMIT, Find},
@@ -402,5 +402,7 @@ fn is_shared(plan: &Plan, row: &Seen<'_>, subject: &Subject) -> bool {
             && !own_name(&rule.field)
             && (parties || kinds.contains(&rule.kind))
             && stored.is_some_and(|text| !is_of(&of.rules[r], rule.kind, subject, text))
+            // What we have put there names nobody.
+            && !(row.rules.is_empty() && stored.is_some_and(|text| is_mask(map, of.rules[r].field, text)))
     })
 }

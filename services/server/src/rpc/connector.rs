@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     app::App,
-    auth::{Caller, caller},
+    auth::{Caller, caller, standing},
     convert::{
         action_to, correction_to, evidence_from, id, identifier_from, identifier_kind_from, identifier_to,
         outcomes_from, required, required_text, text_within, time_to, work_to,
@@ -58,6 +58,9 @@ const ANSWER_BYTES: usize = 2 << 20;
 const UPLOAD_PAGE_BYTES: usize = 8 << 20;
 const CHECK_AFTER_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
 const REASON_BYTES_MAX: usize = 512;
+/// What stands in each part of a record that goes out in several: its key's values together, and a field's name.
+const RECORD_KEY_BYTES_MAX: usize = 16 << 10;
+const FIELD_NAME_BYTES_MAX: usize = 1 << 10;
 /// First wait of a remote retry; the worker has its own backoff beside it.
 const RETRY_WAIT: SignedDuration = SignedDuration::from_secs(2);
 
@@ -276,7 +279,7 @@ async fn upload(
     app: &App,
     request: Request<Streaming<v1::UploadRecordsRequest>>,
 ) -> ApiResult<v1::UploadRecordsResponse> {
-    let caller = caller(&request)?;
+    let (caller, standing) = (caller(&request)?, standing(&request)?);
     let mut stream = request.into_inner();
     let cut = |_| ApiError::Unavailable("the stream was cut: upload again from the start".to_owned());
     let first = stream.message().await.map_err(cut)?.and_then(|m| m.part);
@@ -302,10 +305,12 @@ async fn upload(
         records.push(record_from(&system, record, number)?);
         bytes += size;
         if records.len() == page || bytes >= UPLOAD_PAGE_BYTES {
+            standing.check()?;
             store_page(app, &key, lease, &mut stored, &mut records).await?;
             bytes = 0;
         }
     }
+    standing.check()?;
     if !records.is_empty() || stored == 0 {
         store_page(app, &key, lease, &mut stored, &mut records).await?;
     }
@@ -387,6 +392,14 @@ fn record_from(system: &System, r: v1::PackageRecord, number: i64) -> ApiResult<
     if system.map.collection(&r.collection).is_none() {
         return Err(ApiError::field(format!("record[{number}].collection"), "is not in the system's data map"));
     }
+    if r.key.iter().map(String::len).sum::<usize>() > RECORD_KEY_BYTES_MAX {
+        let message = format!("is longer than {RECORD_KEY_BYTES_MAX} bytes");
+        return Err(ApiError::field(format!("record[{number}].key"), message));
+    }
+    if let Some(i) = r.fields.iter().position(|field| field.name.len() > FIELD_NAME_BYTES_MAX) {
+        let message = format!("is longer than {FIELD_NAME_BYTES_MAX} bytes");
+        return Err(ApiError::field(format!("record[{number}].fields[{i}].name"), message));
+    }
     // Categories are counted in the log, where nothing is ever forgotten: they are the data map's.
     if let Some(i) = r.fields.iter().position(|field| !system.map.has_category(&r.collection, &field.category)) {
         let field = format!("record[{number}].fields[{i}].category");
@@ -450,7 +463,8 @@ fn check_uploaded(done: &Confirmation, uploaded: bool, field: &str) -> ApiResult
     let exported = done.outcomes.iter().any(|outcome| outcome.outcome == OutcomeKind::Exported);
     match (exported, uploaded) {
         (true, false) => {
-            Err(ApiError::field(field, "EXPORTED, and no upload of records was finished under this lease"))
+            let why = "EXPORTED, and no records were uploaded whole under this lease: upload them, or say NOT_HELD";
+            Err(ApiError::field(field, why))
         }
         (false, true) => Err(ApiError::field(field, "records were uploaded under this lease, and none is EXPORTED")),
         _ => Ok(()),

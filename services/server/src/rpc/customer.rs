@@ -103,7 +103,7 @@ async fn create_agreement(
     let customer = id(CustomerId::from_resource_name(&r.parent), "parent")?;
     let key = idempotency(&r.request_id, "request_id")?;
     let agreement = agreement_from(required(r.agreement.as_ref(), "agreement")?, "agreement")?;
-    // It is the one in force from now on. A first one may be of a day to come: there is none before it that it would end.
+    // It is the one in force from now on. (CreateCustomer's may be of a day to come: there is none before it that it would end.)
     if !agreement.is_in_force(app.now()) {
         return Err(ApiError::field("agreement.signed_time", "lies in the future: record it when it is signed"));
     }

@@ -25,7 +25,7 @@ use tonic::{Request, Response, Status};
 use super::answer;
 use crate::{
     app::App,
-    auth::{Caller, caller},
+    auth::{Caller, Standing, caller, standing},
     convert::{id, time_to},
     error::{ApiError, ApiResult},
     status::to_status,
@@ -176,6 +176,7 @@ fn counted(map: Option<&DataMap>, record: Record) -> (String, BTreeSet<String>) 
 
 async fn download(app: &Arc<App>, request: Request<v1::DownloadPackageRequest>) -> ApiResult<DownloadStream> {
     let (customer, id) = own(&caller(&request)?, &request.get_ref().name)?;
+    let standing = standing(&request)?;
     let bytes_max = match usize::try_from(request.get_ref().record_bytes_max) {
         Ok(0) => usize::MAX,
         Ok(bytes @ PART_BYTES_MIN..) => bytes,
@@ -196,7 +197,8 @@ async fn download(app: &Arc<App>, request: Request<v1::DownloadPackageRequest>) 
     let (sender, stream) = mpsc::channel(UNREAD_MAX);
     let app = app.clone();
     tokio::spawn(async move {
-        if let Err(error) = stream_out(&app, &customer, id, package, facts, bytes_max, &sender).await {
+        let what = (package, facts);
+        if let Err(error) = stream_out(&app, &standing, (&customer, id), what, bytes_max, &sender).await {
             // Nobody there to hear it: the client is gone.
             let _ = sender.send(Err(to_status(error))).await;
         }
@@ -206,10 +208,9 @@ async fn download(app: &Arc<App>, request: Request<v1::DownloadPackageRequest>) 
 
 async fn stream_out(
     app: &App,
-    customer: &CustomerId,
-    id: RequestId,
-    package: v1::Package,
-    facts: ProcessingFacts,
+    standing: &Standing,
+    (customer, id): (&CustomerId, RequestId),
+    (package, facts): (v1::Package, ProcessingFacts),
     bytes_max: usize,
     sender: &mpsc::Sender<Result<v1::DownloadPackageResponse, Status>>,
 ) -> ApiResult<()> {
@@ -229,6 +230,7 @@ async fn stream_out(
     let page = app.limits.package_page;
     let (mut after, mut sent) = ((String::new(), -1_i64), 0_u64);
     loop {
+        standing.check()?;
         let records = app.store.package_records(customer, id, (&after.0, after.1), with_third_party, page).await?;
         if records.is_empty() {
             break;

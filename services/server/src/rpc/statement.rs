@@ -48,7 +48,7 @@ pub fn confirmation(
         confirmed_at: now,
     };
     let checked = confirmation.check(instructed.action).and_then(|()| confirmation.check_role(system.role));
-    let checked = checked.and_then(|()| confirmation.check_named());
+    let checked = checked.and_then(|()| confirmation.check_consistent()).and_then(|()| confirmation.check_named());
     checked.map_err(|e| ApiError::field(format!("{path}{}", e.field()), e))?;
     Ok(confirmation)
 }

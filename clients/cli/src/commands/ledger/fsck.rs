@@ -62,8 +62,8 @@ pub async fn run(fsck: Fsck, ca_file: Option<&Path>, out: &mut Output) -> Done {
     }
     let found = audit(&log, &signed.head, |entries| bar.set_position(entries)).await.map_err(|fault| other(&fault))?;
     bar.finish_and_clear();
-    tell(&found, out)?;
-    Ok(if found.is_whole() { End::Fine } else { End::Wrong })
+    let end = if found.is_whole() { End::Fine } else { End::Wrong };
+    end.after(tell(&found, out))
 }
 
 fn tell(found: &Findings, out: &mut Output) -> Result<(), Failure> {

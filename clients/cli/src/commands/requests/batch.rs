@@ -254,18 +254,16 @@ pub async fn run(batch: Batch, global: &Global, out: &mut Output) -> Done {
         requests: counts,
         errors,
     };
+    end.after(tell(&report, out))
+}
+
+fn tell(report: &Report<'_>, out: &mut Output) -> Result<(), Failure> {
     if out.is_json() {
-        out.document(&report)?;
-    } else {
-        out.line(&format!(
-            "taken in: {} new, {} known from before, {failed} refused",
-            report.created, report.repeated
-        ))?;
-        if let Some(counts) = &report.requests {
-            out.table(&counts.table())?;
-        }
+        return out.document(report);
     }
-    Ok(end)
+    let Report { created, repeated, failed, .. } = report;
+    out.line(&format!("taken in: {created} new, {repeated} known from before, {failed} refused"))?;
+    report.requests.as_ref().map_or(Ok(()), |counts| out.table(&counts.table()))
 }
 
 #[cfg(test)]

@@ -67,6 +67,5 @@ pub async fn run(create: Create, global: &Global, out: &mut Output) -> Done {
     note(&format!("taken in: {}", created.name));
     let closed = wait::until_closed(&client, &created.name, global.timeout).await?;
     let end = wait::end_of(&closed);
-    show(Some(closed), out)?;
-    Ok(end)
+    end.after(show(Some(closed), out))
 }
