@@ -96,6 +96,18 @@ pub fn system(customer: &str, connector: v1::ConnectorKind, secret: &str, map: &
 /// What a system somewhere else has of a subject: files. `quittance-file-worker` works it, or the test does, or nobody.
 pub const FILES_MAP: &str = "version: 1\ncollections:\n  files:\n    fields:\n      content: file\n";
 
+/// What a worker of such a system says that has done it.
+pub fn two_files_erased() -> v1::Outcome {
+    v1::Outcome {
+        collection: "files".to_owned(),
+        category: "file".to_owned(),
+        outcome: v1::OutcomeKind::Erased.into(),
+        grade: v1::Grade::Executed.into(),
+        count: 2,
+        ..v1::Outcome::default()
+    }
+}
+
 /// Such a system of acme's, asked by email.
 pub fn remote_files(display_name: &str) -> v1::System {
     v1::System {

@@ -14,7 +14,7 @@ use quittance_tests::{
     deployment::binary,
     scenario::{
         assert_refused, by_email, completed, create, create_customer, get, identifier, lease_one, outcomes, register,
-        remote_files,
+        remote_files, two_files_erased,
     },
 };
 use tonic::Code;
@@ -151,14 +151,7 @@ async fn what_is_not_a_workers_to_say_is_refused() {
     let several = (0..257).map(|n| identifier(v1::IdentifierKind::UserId, format!("u{n}"))).collect();
     let resolved = TaskResult::Resolved(v1::TaskResolved { identifiers: several });
     refused(resolved, "reports[0].resolved.identifiers").await;
-    let erased = v1::Outcome {
-        collection: "files".to_owned(),
-        category: "file".to_owned(),
-        outcome: v1::OutcomeKind::Erased.into(),
-        grade: v1::Grade::Executed.into(),
-        count: 2,
-        ..v1::Outcome::default()
-    };
+    let erased = two_files_erased();
     let receipt = v1::Evidence {
         kind: v1::EvidenceKind::VendorReceipt.into(),
         reference: "receipt 17".to_owned(),

@@ -75,7 +75,7 @@ pub(crate) const fn held_generation(engine: Engine) -> &'static str {
     }
 }
 
-/// How often a change of systems is tried that [`hold_deployment`] did not let through: with its two seconds, within a call's time.
+/// So often is it tried: with the two seconds of each, within a call's time.
 const HOLD_TRIES: u32 = 4;
 
 pub(crate) const NO_GENERATION: StoreError = StoreError::Inconsistent { table: "deployment", what: "it has no row" };
@@ -88,6 +88,17 @@ pub(crate) async fn hold_deployment(tx: &mut Tx) -> StoreResult<()> {
         tx.execute("LOCK TABLE deployment IN EXCLUSIVE MODE", vec![]).await?;
     }
     Ok(())
+}
+
+/// A change of systems, again where [`hold_deployment`] was not let through.
+async fn let_through<F: Future<Output = StoreResult<()>>>(change: impl Fn() -> F) -> StoreResult<()> {
+    for _ in 1..HOLD_TRIES {
+        match change().await {
+            Err(error) if error.is_timeout() => {}
+            done => return done,
+        }
+    }
+    change().await
 }
 
 async fn raise_generation(tx: &mut Tx) -> StoreResult<()> {
@@ -189,13 +200,7 @@ impl Store {
         idempotency: IdempotencyId,
         now: Timestamp,
     ) -> StoreResult<()> {
-        for _ in 1..HOLD_TRIES {
-            match self.try_register(system, yaml, idempotency, now).await {
-                Err(error) if error.is_timeout() => {}
-                done => return done,
-            }
-        }
-        self.try_register(system, yaml, idempotency, now).await
+        let_through(|| self.try_register(system, yaml, idempotency, now)).await
     }
 
     async fn try_register(
@@ -242,13 +247,7 @@ impl Store {
         idempotency: IdempotencyId,
         now: Timestamp,
     ) -> StoreResult<()> {
-        for _ in 1..HOLD_TRIES {
-            match self.try_update_map(system, yaml, map, idempotency, now).await {
-                Err(error) if error.is_timeout() => {}
-                done => return done,
-            }
-        }
-        self.try_update_map(system, yaml, map, idempotency, now).await
+        let_through(|| self.try_update_map(system, yaml, map, idempotency, now)).await
     }
 
     async fn try_update_map(

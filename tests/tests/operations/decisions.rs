@@ -15,7 +15,7 @@ use quittance_tests::{
     app_database::{CRM_MAP, email},
     certificates::{check, keys},
     deployment::binary,
-    scenario::{assert_refused, by_email, completed, create, get, lease_one, new_id},
+    scenario::{assert_refused, by_email, completed, create, get, lease_one, new_id, two_files_erased},
 };
 use tonic::{Code, Status};
 
@@ -248,14 +248,7 @@ async fn what_ended_before_its_end_is_stated_postgres() {
 }
 
 async fn confirm(worker: &Client, system: &str, task: v1::LeasedTask) {
-    let outcome = v1::Outcome {
-        collection: "files".to_owned(),
-        category: "file".to_owned(),
-        outcome: v1::OutcomeKind::Erased.into(),
-        grade: v1::Grade::Executed.into(),
-        count: 2,
-        ..v1::Outcome::default()
-    };
+    let outcome = two_files_erased();
     let evidence = v1::Evidence {
         kind: v1::EvidenceKind::SystemReport.into(),
         time: Some(SystemTime::now().into()),

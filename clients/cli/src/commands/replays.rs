@@ -261,25 +261,29 @@ struct Shown {
 async fn show(client: &Client, replay: v1::Replay, out: &mut Output) -> Done {
     let state = replay.state();
     let shown = Shown { findings: findings(client, &replay.name).await?, replay: replay.into() };
-    if out.is_json() {
-        out.document(&shown)?;
-    } else {
-        out.table(&shown.replay.fields())?;
-        if !shown.replay.shares.is_empty() {
-            out.line("")?;
-            out.table(&Share::table(&shown.replay.shares))?;
-        }
-        if !shown.findings.is_empty() {
-            out.line("")?;
-            out.table(&Finding::table(&shown.findings))?;
-        }
-    }
-    Ok(match state {
+    let end = match state {
         v1::ReplayState::Completed if shown.findings.is_empty() => End::Fine,
         v1::ReplayState::Completed => End::WithExceptions,
         v1::ReplayState::Cancelled | v1::ReplayState::Failed => End::Wrong,
         _ => End::StillOpen,
-    })
+    };
+    end.after(tell(&shown, out))
+}
+
+fn tell(shown: &Shown, out: &mut Output) -> Result<(), Failure> {
+    if out.is_json() {
+        return out.document(shown);
+    }
+    out.table(&shown.replay.fields())?;
+    if !shown.replay.shares.is_empty() {
+        out.line("")?;
+        out.table(&Share::table(&shown.replay.shares))?;
+    }
+    if !shown.findings.is_empty() {
+        out.line("")?;
+        out.table(&Finding::table(&shown.findings))?;
+    }
+    Ok(())
 }
 
 fn goes_on(state: v1::ReplayState) -> bool {

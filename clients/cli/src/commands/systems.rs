@@ -271,14 +271,12 @@ pub async fn run(command: Command, global: &Global, out: &mut Output) -> Done {
             let request = v1::TestSystemRequest { name: resource::system(&system) };
             let answer = client.systems().test_system(request).await?.into_inner();
             let findings: Vec<_> = answer.findings.into_iter().map(view::Finding::from).collect();
-            if findings.is_empty() && !out.is_json() {
-                out.line("all well")?;
+            let end = if findings.iter().any(|finding| finding.error) { End::Wrong } else { End::Fine };
+            return end.after(if findings.is_empty() && !out.is_json() {
+                out.line("all well")
             } else {
-                out.list(&findings, view::Finding::table)?;
-            }
-            if findings.iter().any(|finding| finding.error) {
-                return Ok(End::Wrong);
-            }
+                out.list(&findings, view::Finding::table)
+            });
         }
         Command::UpdateMap(update) => {
             let request = v1::UpdateDataMapRequest {
