@@ -237,8 +237,11 @@ impl Store {
     ) -> StoreResult<()> {
         let mut tx = self.customer_tx(customer).await?;
         lines::hold(&mut tx, customer, id).await?;
+        hold_tasks(&mut tx, customer, id).await?;
+        let state = locked_state(&mut tx, customer, id).await?;
+        // Again: a system may have been added before we held the request, and its task be leased by now.
         let ran = hold_tasks(&mut tx, customer, id).await?;
-        let state = transition(locked_state(&mut tx, customer, id).await?, RequestEvent::Cancel { ran })?;
+        let state = transition(state, RequestEvent::Cancel { ran })?;
         close(&mut tx, customer, id, state, by, reason, now).await?;
         Ok(tx.commit().await?)
     }
