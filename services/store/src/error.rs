@@ -53,6 +53,11 @@ impl StoreError {
         }
     }
 
+    /// PostgreSQL ended this transaction so that another could go on: at once it may succeed.
+    pub(crate) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Sql(e) if e.kind == SqlErrorKind::Conflict)
+    }
+
     pub(crate) fn is_timeout(&self) -> bool {
         matches!(self, Self::Sql(e) if e.kind == SqlErrorKind::Timeout)
     }

@@ -189,6 +189,7 @@ impl Store {
             match self.take_in(ctx, items, purpose).await {
                 // The same `request_id` came at the same moment by another way, and was first: now it is known.
                 Err(e) if e.is_constraint() => {}
+                Err(e) if e.is_conflict() => {}
                 Ok(None) => {}
                 Ok(Some(taken)) => return Ok(taken),
                 Err(e) => return Err(e),

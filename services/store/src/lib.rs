@@ -71,6 +71,7 @@ pub use subject::SubjectSecrets;
 pub use suppression::Swept;
 pub use suppression_keys::SuppressionKeys;
 pub use systems::Topology;
+pub use tx::despite_conflicts;
 pub use waits::TaskWait;
 
 use std::{fs, path::Path, sync::Arc, time::Duration};

@@ -58,7 +58,7 @@ pub enum ReportResult {
     },
 }
 
-/// How often a report is made again that met a new epoch.
+/// How often a report is made that meets a new epoch, or is ended so that another transaction can go on.
 const REPORT_TRIES: u32 = 3;
 
 /// A task of the batch's system that is done.
@@ -189,8 +189,12 @@ impl Store {
         });
         let kept: Vec<(RequestId, &Kept)> = kept.collect();
         for _ in 1..REPORT_TRIES {
-            if let Some(lost) = self.report_once(customer, system, &clock, reports, &kept).await? {
-                return Ok(lost);
+            match self.report_once(customer, system, &clock, reports, &kept).await {
+                Ok(Some(lost)) => return Ok(lost),
+                Ok(None) => {}
+                // Somebody decided about one of the requests at the same moment.
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error),
             }
         }
         let moved = StoreError::Inconsistent { table: "deployment", what: "a new epoch begins at every try" };

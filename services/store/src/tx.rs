@@ -5,6 +5,21 @@ use quittance_sql::{Engine, Row, Tx};
 
 use crate::{Store, StoreError, StoreResult};
 
+/// The second time the other one is done, mostly. Each takes PostgreSQL's `deadlock_timeout` (1 s) to be seen.
+const CONFLICT_TRIES: u32 = 4;
+
+/// What somebody decides, begun anew where its transaction was ended so that another could go on: a report locks its task, then the request,
+/// then those that waited for it, and whoever decides about the whole request cannot lock all of them in that order.
+pub async fn despite_conflicts<T, F: Future<Output = StoreResult<T>>>(decision: impl Fn() -> F) -> StoreResult<T> {
+    for _ in 1..CONFLICT_TRIES {
+        match decision().await {
+            Err(error) if error.is_conflict() => {}
+            done => return done,
+        }
+    }
+    decision().await
+}
+
 impl Store {
     /// Writes, of one customer. On PostgreSQL row-level security sees the setting.
     pub(crate) async fn customer_tx(&self, customer: &CustomerId) -> StoreResult<Tx> {

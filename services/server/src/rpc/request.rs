@@ -10,7 +10,7 @@ use quittance_domain::{
     outcome::{EvidenceKind, OutcomeKind},
     task::TaskState,
 };
-use quittance_store::{Instructed, RequestFilter, TimelinessFilter};
+use quittance_store::{Instructed, RequestFilter, TimelinessFilter, despite_conflicts};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
@@ -293,7 +293,7 @@ async fn authorise(
     let topology = app.topology.refresh().await?;
     crate::app::check_countries(&customer, &agreement, &topology)?;
     let by = caller.principal();
-    app.store.authorise_request(&customer, id, &agreement, &topology, &by, app.now()).await?;
+    despite_conflicts(|| app.store.authorise_request(&customer, id, &agreement, &topology, &by, app.now())).await?;
     app.dispatch.wake();
     Ok(v1::AuthoriseRequestResponse { request: Some(app.request(&customer, id).await?) })
 }
@@ -303,7 +303,8 @@ async fn decline(app: &App, request: Request<v1::DeclineRequestRequest>) -> ApiR
     let r = request.get_ref();
     let (customer, id) = own(&caller, &r.name)?;
     let reason = required_text(&r.reason, REASON_BYTES_MAX, "reason")?;
-    app.store.decline_request(&customer, id, &caller.principal(), &reason, app.now()).await?;
+    let by = caller.principal();
+    despite_conflicts(|| app.store.decline_request(&customer, id, &by, &reason, app.now())).await?;
     Ok(v1::DeclineRequestResponse { request: Some(app.request(&customer, id).await?) })
 }
 
@@ -313,7 +314,8 @@ async fn object(app: &App, request: Request<v1::ObjectToRequestRequest>) -> ApiR
     let r = request.get_ref();
     let (customer, id) = visible(&caller, &r.name, "name")?;
     let reason = required_text(&r.reason, REASON_BYTES_MAX, "reason")?;
-    app.store.object_to_request(&customer, id, &caller.principal(), &reason, app.now()).await?;
+    let by = caller.principal();
+    despite_conflicts(|| app.store.object_to_request(&customer, id, &by, &reason, app.now())).await?;
     Ok(v1::ObjectToRequestResponse { request: Some(app.request(&customer, id).await?) })
 }
 
@@ -322,7 +324,8 @@ async fn cancel(app: &App, request: Request<v1::CancelRequestRequest>) -> ApiRes
     let r = request.get_ref();
     let (customer, id) = own(&caller, &r.name)?;
     let reason = text_within(&r.reason, REASON_BYTES_MAX, "reason")?;
-    app.store.cancel_request(&customer, id, &caller.principal(), &reason, app.now()).await?;
+    let by = caller.principal();
+    despite_conflicts(|| app.store.cancel_request(&customer, id, &by, &reason, app.now())).await?;
     Ok(v1::CancelRequestResponse { request: Some(app.request(&customer, id).await?) })
 }
 
@@ -332,7 +335,8 @@ async fn extend(app: &App, request: Request<v1::ExtendRequestRequest>) -> ApiRes
     let (customer, id) = own(&caller, &r.name)?;
     let due = time_from(required(r.due_time.as_ref(), "due_time")?, "due_time")?;
     let reason = required_text(&r.reason, REASON_BYTES_MAX, "reason")?;
-    app.store.extend_request(&customer, id, due, &caller.principal(), &reason, app.now()).await?;
+    let by = caller.principal();
+    despite_conflicts(|| app.store.extend_request(&customer, id, due, &by, &reason, app.now())).await?;
     Ok(v1::ExtendRequestResponse { request: Some(app.request(&customer, id).await?) })
 }
 
@@ -352,7 +356,8 @@ async fn retry_task(app: &App, request: Request<v1::RetryTaskRequest>) -> ApiRes
     let caller = caller(&request)?;
     let key = operated(&caller, &request.get_ref().name)?;
     let carried = |stored: &[u8], from: &DataMap, to: &DataMap| carry(stored, from, to).map_err(|e| e.to_string());
-    app.store.retry_task(&key, &caller.principal(), app.now(), &carried).await?;
+    let by = caller.principal();
+    despite_conflicts(|| app.store.retry_task(&key, &by, app.now(), &carried)).await?;
     app.dispatch.wake();
     Ok(v1::RetryTaskResponse { task: Some(one_task(app, &key).await?) })
 }
@@ -382,10 +387,11 @@ async fn resolve_task(app: &App, request: Request<v1::ResolveTaskRequest>) -> Ap
             return Err(ApiError::field(format!("outcomes[{i}]"), message));
         }
     }
-    let stated = Stated { outcomes, evidence, by: caller.principal() };
+    let by = caller.principal();
+    let stated = Stated { outcomes, evidence, by: by.clone() };
     let instructed = Instructed { action: about.action, at: about.created_at };
     let confirmation = statement::confirmation(system, instructed, stated, now, "")?;
-    app.store.resolve_task(&key, confirmation, &caller.principal(), now).await?;
+    despite_conflicts(|| app.store.resolve_task(&key, confirmation.clone(), &by, now)).await?;
     app.dispatch.wake();
     Ok(v1::ResolveTaskResponse { task: Some(one_task(app, &key).await?) })
 }

@@ -4,14 +4,15 @@ use std::time::{Duration, Instant};
 
 use quittance_domain::{
     action::{Action, RestrictionGround},
-    ids::RequestId,
+    ids::{RequestId, SystemId},
     outcome::OutcomeKind,
     request::RequestState,
     task::{TaskState, Work},
 };
-use quittance_store::{ReportResult, StoreError, StoreResult};
+use quittance_sql::Tx;
+use quittance_store::{Report, ReportResult, StoreError, StoreResult, despite_conflicts};
 
-use crate::{harness::TestStore, world::*};
+use crate::{harness::TestStore, held_up::lock_is_waited_for, statements::by_the_case, world::*};
 
 async fn refer(acme: &Customer, person: &str) -> RequestId {
     let mut intake = erasure(person);
@@ -248,6 +249,49 @@ pub async fn an_objection_survives_an_operators_retry(t: &TestStore) {
     t.retry_task(&key, "operators/kim", at(6), &as_is).await.unwrap();
     assert_eq!(work_off(&acme, &[crm, pbx], at(7)).await.len(), 2);
     assert_eq!(acme.state(id).await, RequestState::Completed);
+}
+
+async fn lock_task(tx: &mut Tx, id: RequestId, system: &SystemId) {
+    let sql = "SELECT lease FROM tasks WHERE request_id = $1 AND system_id = $2 FOR UPDATE";
+    tx.fetch(&by_the_case(sql), vec![id.uuid().into(), system.as_str().into()]).await.unwrap();
+}
+
+/// PostgreSQL: each has a task that the other wants next. One of them is ended; nobody is told, neither the operator nor the worker.
+pub async fn who_objects_and_who_reports_may_lock_each_other_out(t: &TestStore) {
+    if !t.is_postgres() {
+        return;
+    }
+    let acme = customer(t, "acme").await;
+    let [shop, crm] = [register(t, "a-shop", &[UserId], &[]).await, register(t, "crm", &[Email], &[UserId]).await];
+    let id = acme.instruct(at(1), erasure("mara")).await;
+    let found = claim(t, &crm, at(2)).await.unwrap();
+    // As a report does: its own task first, then those that waited for it.
+    let mut report = t.raw().await;
+    lock_task(&mut report, id, &crm).await;
+    let objects = despite_conflicts(|| t.object_to_request(&acme.id, id, "operators/kim", "unlawful", at(3)));
+    let meanwhile = async {
+        lock_is_waited_for(t, 1).await;
+        lock_task(&mut report, id, &shop).await;
+        report.commit().await.unwrap();
+    };
+    let (objected, ()) = tokio::join!(objects, meanwhile);
+    objected.unwrap();
+    assert_eq!(acme.state(id).await, RequestState::AwaitingCustomer);
+    // As an objection does.
+    let mut objects = t.raw().await;
+    lock_task(&mut objects, id, &shop).await;
+    let result = ReportResult::Resolved(vec![user("U-7")]);
+    let resolved = [Report { request: id, lease: found.tasks[0].lease, result }];
+    let reports = t.report(&acme.id, &crm, || at(4), &resolved);
+    let meanwhile = async {
+        lock_is_waited_for(t, 1).await;
+        lock_task(&mut objects, id, &crm).await;
+        objects.commit().await.unwrap();
+    };
+    let (lost, ()) = tokio::join!(reports, meanwhile);
+    assert!(lost.unwrap().is_empty());
+    acme.authorise(id, at(5)).await.unwrap();
+    assert_eq!(work_off(&acme, &[shop, crm], at(6)).await.len(), 2);
 }
 
 /// Everything that had begun was confirmed while the customer thought about it.

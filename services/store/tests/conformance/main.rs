@@ -213,6 +213,7 @@ suite! {
             an_objection_holds_the_act_of_what_is_being_resolved,
             an_objection_survives_an_operators_retry,
             a_request_completes_that_was_finished_before_it_was_authorised,
+            who_objects_and_who_reports_may_lock_each_other_out,
             a_declined_request_is_not_begun_again,
             what_was_done_before_a_request_was_declined_is_recorded,
             the_first_due_date_never_changes,
