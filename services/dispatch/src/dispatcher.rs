@@ -215,6 +215,10 @@ impl Dispatcher {
                 continue;
             }
             let Some(system) = topology.system(&work.system) else { continue };
+            if system.customer_key(&work.customer).is_none() {
+                // Added a moment ago: whose rows are meant is known at the next look.
+                continue;
+            }
             let Some(slot) = self.slot(&work.system) else {
                 later.push(work);
                 continue;

@@ -62,6 +62,10 @@ impl RemoteDesk {
         let until = Instant::now() + wait;
         loop {
             for work in self.store.ready_work(self.clock.now(), std::slice::from_ref(&system.id)).await? {
+                if system.customer_key(&work.customer).is_none() {
+                    // Added a moment ago: the worker is told its key at the next call.
+                    continue;
+                }
                 let (now, expires_at) = (self.clock.now(), self.lease_expiry());
                 let query = LeaseQuery { worker, now, expires_at, tasks_max: bounds.tasks_max };
                 let batch = match self.store.lease_within(&work, &query, bounds.bytes_max).await {

@@ -9,7 +9,7 @@ use crate::{
     Timestamp,
     action::{Correction, IdentifierChange},
     country::Country,
-    data_map::DataMap,
+    data_map::{Collection, DataMap},
     identifier::{Identifier, IdentifierKind},
     ids::{CustomerId, SystemId},
     outcome::Outcome,
@@ -52,6 +52,43 @@ pub enum SystemScope {
     Customers(BTreeMap<CustomerId, String>),
 }
 
+/// Why customers cannot be added to those of a system.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ScopeError {
+    #[error("the system holds every customer's data already")]
+    AllCustomers,
+    #[error("{0:?} is at the system under another key already, which its rows carry: it cannot be changed")]
+    KeyChanged(CustomerId),
+    #[error("{0:?} is at the system under this key already: each would be shown, and erase, the other's rows")]
+    KeyTaken(CustomerId),
+}
+
+impl SystemScope {
+    /// Those of before, and these. None is ever taken out: its rows would be forgotten (I3).
+    pub fn with(&self, added: &BTreeMap<CustomerId, String>) -> Result<Self, ScopeError> {
+        let Self::Customers(keys) = self else { return Err(ScopeError::AllCustomers) };
+        let mut keys = keys.clone();
+        for (customer, key) in added {
+            if keys.get(customer).is_some_and(|known| known != key) {
+                return Err(ScopeError::KeyChanged(customer.clone()));
+            }
+            if let Some((other, _)) = keys.iter().find(|(other, known)| *known == key && *other != customer) {
+                return Err(ScopeError::KeyTaken(other.clone()));
+            }
+            keys.insert(customer.clone(), key.clone());
+        }
+        Ok(Self::Customers(keys))
+    }
+
+    /// Several customers may share it.
+    pub fn is_shared(&self) -> bool {
+        match self {
+            Self::AllCustomers => true,
+            Self::Customers(keys) => keys.len() > 1,
+        }
+    }
+}
+
 /// How hard it is worked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct SystemLimits {
@@ -92,6 +129,25 @@ pub struct Registration {
     pub backup_retention_s: u64,
     pub grace_period_s: u64,
     pub limits: SystemLimits,
+}
+
+impl Registration {
+    /// Whether it is what was sent, bar customers that were added since.
+    pub fn began_as(&self, sent: &Self) -> bool {
+        let grown = match (&self.scope, &sent.scope) {
+            (SystemScope::Customers(now), SystemScope::Customers(then)) => {
+                then.iter().all(|(customer, key)| now.get(customer) == Some(key))
+            }
+            (now, then) => now == then,
+        };
+        grown && Self { scope: sent.scope.clone(), ..self.clone() } == *sent
+    }
+
+    /// Collections of the map that do not say whose a row is, though several customers may share the system (I8).
+    pub fn unconfined<'m>(&self, map: &'m DataMap) -> impl Iterator<Item = &'m Collection> {
+        let is_shared = self.connector == ConnectorKind::Sql && self.scope.is_shared();
+        map.collections.iter().filter(move |c| is_shared && !c.identifiers.is_empty() && c.customer_field.is_none())
+    }
 }
 
 /// A subject, as far as one system is concerned.
@@ -141,14 +197,6 @@ impl System {
         let retention = std::time::Duration::from_secs(self.backup_retention_s);
         let in_backups = !retention.is_zero() && outcomes.iter().any(Outcome::left_live_data);
         in_backups.then(|| at.checked_add(retention).unwrap_or(Timestamp::MAX))
-    }
-
-    /// Several customers may share it, so every collection must say whose a row is (I8).
-    pub fn is_shared(&self) -> bool {
-        match &self.scope {
-            SystemScope::AllCustomers => true,
-            SystemScope::Customers(keys) => keys.len() > 1,
-        }
     }
 
     pub fn accepts(&self) -> BTreeSet<IdentifierKind> {

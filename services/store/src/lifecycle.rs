@@ -295,7 +295,7 @@ impl Store {
         Ok(tx.commit().await?)
     }
 
-    /// Moves the due date; the first one stays.
+    /// Moves the due date, while it has not passed; the first one stays.
     pub async fn extend_request(
         &self,
         customer: &CustomerId,
@@ -312,6 +312,11 @@ impl Store {
         let request = read_request(&mut tx, customer, id).await?;
         if due <= request.due_at {
             return Err(StoreError::WrongState("an extension is later than the present due time".to_owned()));
+        }
+        // What is late stays late: moved now, the date that passed would be nobody's any more.
+        if now > request.due_at {
+            let text = "the due time has passed: an extension is instructed before it (Art. 12(3)), and late is recorded as late";
+            return Err(StoreError::WrongState(text.to_owned()));
         }
         let mut args = key(customer, id);
         args.extend([us(due).into(), reason.into(), us(now).into()]);

@@ -1,13 +1,16 @@
 //! Systems and their data maps. Deployment-wide; few; kept in memory as a [`Topology`].
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use quittance_domain::{
     Timestamp,
-    data_map::DataMap,
+    data_map::{Collection, DataMap},
     ids::{CustomerId, IdempotencyId, SystemId},
     plan::SystemFacts,
-    system::{Registration, System, SystemRole},
+    system::{Registration, System, SystemRole, SystemScope},
 };
 use quittance_sql::{Column, Engine, Row, Rows, Tx, Val};
 
@@ -113,7 +116,11 @@ async fn is_known(tx: &mut Tx, system: &System, yaml: &str, idempotency: Idempot
                WHERE s.idempotency_id = $1";
     let Some(row) = tx.fetch_one(sql, vec![idempotency.uuid().into()]).await? else { return Ok(false) };
     let known: Registration = serde_json::from_str(&row.text(0)?).map_err(broken)?;
-    if known == system.registration && row.text(1)? == yaml { Ok(true) } else { Err(StoreError::RequestIdReused) }
+    if known.began_as(&system.registration) && row.text(1)? == yaml {
+        Ok(true)
+    } else {
+        Err(StoreError::RequestIdReused)
+    }
 }
 
 async fn insert_map(
@@ -172,6 +179,31 @@ pub(crate) async fn data_map(tx: &mut Tx, system: &SystemId, version: i64) -> St
     let sql = "SELECT body FROM data_maps WHERE system_id = $1 AND version = $2";
     let row = tx.fetch_one(sql, vec![system.as_str().into(), version.into()]).await?;
     serde_json::from_str(&row.ok_or(StoreError::NotFound("the data map"))?.text(0)?).map_err(broken)
+}
+
+fn unconfined(c: &Collection) -> StoreError {
+    StoreError::WrongState(format!(
+        "several customers share the system, and collection {} does not say whose a row is: name its `customer_field`",
+        c.name
+    ))
+}
+
+/// What was planned while nobody shared the system would be done to everybody's rows.
+async fn no_task_is_unconfined(tx: &mut Tx, customer: &CustomerId, system: &Registration) -> StoreResult<()> {
+    let sql = "SELECT DISTINCT map_version FROM tasks
+               WHERE customer_id = $1 AND system_id = $2 AND coalesce(state, '') <> 'CONFIRMED'";
+    for row in tx.fetch(sql, vec![customer.as_str().into(), system.id.as_str().into()]).await? {
+        let version = row.i64(0)?;
+        let map = data_map(tx, &system.id, version).await?;
+        if let Some(c) = system.unconfined(&map).next() {
+            return Err(StoreError::WrongState(format!(
+                "tasks of {customer:?} are open at the system by version {version} of its data map, whose collection {} does not say whose a row \
+                 is: add customers when they are done, or retry or resolve those that need attention",
+                c.name
+            )));
+        }
+    }
+    Ok(())
 }
 
 impl Store {
@@ -238,6 +270,38 @@ impl Store {
         Ok(tx.commit().await?)
     }
 
+    /// Adds customers to those whose data it may hold. Their open requests are planned for it by the sweep.
+    pub async fn add_customers(&self, system: &SystemId, added: &BTreeMap<CustomerId, String>) -> StoreResult<()> {
+        let_through(|| self.try_add_customers(system, added)).await
+    }
+
+    async fn try_add_customers(&self, system: &SystemId, added: &BTreeMap<CustomerId, String>) -> StoreResult<()> {
+        let mut tx = self.deployment_tx().await?;
+        let lock = "UPDATE systems SET body = body WHERE system_id = $1";
+        tx.execute(lock, vec![system.as_str().into()]).await?;
+        let before = in_force(&mut tx, system).await?;
+        let scope = before.scope.with(added).map_err(|e| StoreError::WrongState(e.to_string()))?;
+        if scope == before.scope {
+            return Ok(());
+        }
+        let after = Registration { scope, ..before.registration.clone() };
+        if let Some(c) = after.unconfined(&before.map).next() {
+            return Err(unconfined(c));
+        }
+        if let SystemScope::Customers(keys) = &before.scope
+            && !before.scope.is_shared()
+        {
+            for customer in keys.keys() {
+                no_task_is_unconfined(&mut tx, customer, &after).await?;
+            }
+        }
+        let body = serde_json::to_string(&after).map_err(broken)?;
+        let args = vec![system.as_str().into(), body.into()];
+        tx.execute("UPDATE systems SET body = $2 WHERE system_id = $1", args).await?;
+        raise_generation(&mut tx).await?;
+        Ok(tx.commit().await?)
+    }
+
     /// Adds a version of the map. Tasks planned before keep theirs.
     pub async fn update_data_map(
         &self,
@@ -259,14 +323,20 @@ impl Store {
         now: Timestamp,
     ) -> StoreResult<()> {
         let mut tx = self.deployment_tx().await?;
-        let bump = "UPDATE systems SET map_version = map_version + 1 WHERE system_id = $1 RETURNING map_version";
+        let bump = "UPDATE systems SET map_version = map_version + 1 WHERE system_id = $1 RETURNING map_version, body";
         let row = tx.fetch_one(bump, vec![system.as_str().into()]).await?;
-        let version = row.ok_or(StoreError::NotFound("the system"))?.i64(0)?;
+        let row = row.ok_or(StoreError::NotFound("the system"))?;
+        let version = row.i64(0)?;
         // Under the system's lock: the same id sent twice at once is one version. What was raised is rolled back.
         let known = "SELECT yaml FROM data_maps WHERE system_id = $1 AND idempotency_id = $2";
         let args = vec![system.as_str().into(), idempotency.uuid().into()];
-        if let Some(row) = tx.fetch_one(known, args).await? {
-            return if row.text(0)? == yaml { Ok(()) } else { Err(StoreError::RequestIdReused) };
+        if let Some(known) = tx.fetch_one(known, args).await? {
+            return if known.text(0)? == yaml { Ok(()) } else { Err(StoreError::RequestIdReused) };
+        }
+        // It was checked for the customers of a moment ago.
+        let registered: Registration = serde_json::from_str(&row.text(1)?).map_err(broken)?;
+        if let Some(c) = registered.unconfined(map).next() {
+            return Err(unconfined(c));
         }
         insert_map(&mut tx, system, version, idempotency, yaml, map, now).await?;
         raise_generation(&mut tx).await?;

@@ -8,7 +8,9 @@ use quittance_sql::Engine;
 use quittance_tests::{
     StoreKind,
     app_database::CRM_MAP,
-    scenario::{assert_refused, by_email, completed, create, create_customer, new_id, outcomes, register, system},
+    scenario::{
+        assert_refused, by_email, completed, create, create_customer, new_id, outcomes, register, system, wait_for,
+    },
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -264,4 +266,59 @@ async fn a_shared_system_stays_one_whose_rows_say_whose_they_are() {
     assert!(outcomes(&done).contains(&"shared message message ERASED VERIFIED 3".to_owned()), "{done:#?}");
     let request = create(&bolt, by_email(v1::Action::Erasure, "subject6@example.com")).await.unwrap();
     assert_eq!(outcomes(&completed(&bolt, &request.name).await), ["shared * * NOT_HELD VERIFIED 0"]);
+}
+
+/// As customers sign up.
+#[tokio::test]
+async fn a_customer_is_added_to_a_system_with_its_key() {
+    let (s, crm) = Scene::with_crm(StoreKind::Postgres, Engine::Postgres, CRM_MAP).await;
+    create_customer(&s.operator, "bolt").await;
+    let at = |customer: &str, key: &str| v1::SystemCustomer {
+        customer: format!("customers/{customer}"),
+        key: key.to_owned(),
+    };
+    let add = async |client: &Client, system: &str, customer: v1::SystemCustomer| {
+        let add = v1::AddSystemCustomersRequest { name: system.to_owned(), customers: vec![customer] };
+        client.systems().add_system_customers(add).await.map(|answer| answer.into_inner().system.unwrap().customers)
+    };
+    // One customer's own database, whose rows do not say whose they are.
+    let refused = add(&s.operator, "systems/crm", at("bolt", "")).await;
+    let field = "data_map_yaml.collections.customer.customer_field";
+    assert_refused(refused, Code::InvalidArgument, "INVALID_DATA_MAP", field);
+
+    s.deployment.secret("shared", &crm.url);
+    crm.pool.run_script("ALTER TABLE customer ADD COLUMN tenant INTEGER").await.unwrap();
+    crm.pool.run_script("ALTER TABLE message ADD COLUMN tenant INTEGER").await.unwrap();
+    crm.pool.run_script("UPDATE customer SET tenant = 22 WHERE id = 5").await.unwrap();
+    crm.pool.run_script("UPDATE message SET tenant = 22 WHERE id BETWEEN 15 AND 17").await.unwrap();
+    let whose = CRM_MAP.replace("    key: [id]\n", "    key: [id]\n    customer_field: tenant\n");
+    let shared =
+        v1::System { customers: vec![at("acme", "11")], ..system("acme", v1::ConnectorKind::Sql, "shared", &whose) };
+    register(&s.operator, "shared", shared).await.unwrap();
+    let files = v1::System { all_customers: true, customers: Vec::new(), ..remote("files") };
+    register(&s.operator, "files", files).await.unwrap();
+    let bolt = s.deployment.client(&s.deployment.customer_token("bolt")).await;
+    let open = create(&bolt, by_email(v1::Action::Erasure, "subject5@example.com")).await.unwrap();
+    assert_eq!(open.tasks.len(), 1);
+
+    let refused = add(&s.operator, "systems/shared", at("bolt", "")).await;
+    assert_refused(refused, Code::InvalidArgument, "INVALID_DATA_MAP", field);
+    let refused = add(&s.operator, "systems/shared", at("bolt", "11")).await;
+    assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE", "");
+    let refused = add(&s.operator, "systems/shared", at("nobody", "33")).await;
+    assert_refused(refused, Code::NotFound, "NOT_FOUND", "");
+    let refused = add(&s.operator, "systems/files", at("bolt", "")).await;
+    assert_refused(refused, Code::FailedPrecondition, "WRONG_STATE", "");
+    let refused = add(&bolt, "systems/shared", at("bolt", "22")).await;
+    assert_refused(refused, Code::PermissionDenied, "ROLE_NOT_ALLOWED", "");
+    for _ in 0..2 {
+        let customers = add(&s.operator, "systems/shared", at("bolt", "22")).await.unwrap();
+        assert_eq!(customers, [at("acme", "11"), at("bolt", "22")]);
+    }
+    let done = |request: &v1::Request| {
+        let shared = request.tasks.iter().find(|task| task.name.ends_with("/shared"));
+        shared.is_some_and(|task| task.state() == v1::TaskState::Confirmed)
+    };
+    let erased = wait_for(&bolt, &open.name, done).await;
+    assert!(outcomes(&erased).contains(&"shared message message ERASED VERIFIED 3".to_owned()), "{erased:#?}");
 }

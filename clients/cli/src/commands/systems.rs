@@ -31,6 +31,9 @@ pub enum Command {
     Test { system: String },
     /// Adds a version of the data map. Requests that are under way keep theirs.
     UpdateMap(UpdateMap),
+    /// Adds customers to those whose data the system may hold.
+    #[command(after_help = ADD_CUSTOMERS_HELP)]
+    AddCustomers(AddCustomers),
     /// After the system was restored from a backup, or moved: carries out again what was confirmed there since the snapshot.
     #[command(after_help = REPLAY_HELP)]
     Replay(replays::Start),
@@ -93,6 +96,31 @@ pub struct UpdateMap {
     file: PathBuf,
     #[command(flatten)]
     request_id: RequestId,
+}
+
+const ADD_CUSTOMERS_HELP: &str = "\
+Open requests of theirs get a task at the system before they complete. May be run again; no key is changed, and nobody taken out.
+
+Examples:
+  quittance systems add-customers crm-nl acme
+  quittance systems add-customers crm-nl globex=4711 initech=4712";
+
+#[derive(Args)]
+pub struct AddCustomers {
+    system: String,
+    /// A customer, or with `=` and what the system's rows carry for it (`customer_field`); without: the customer's id.
+    #[arg(required = true, value_name = "CUSTOMER[=KEY]")]
+    customers: Vec<String>,
+}
+
+impl From<AddCustomers> for v1::AddSystemCustomersRequest {
+    fn from(add: AddCustomers) -> Self {
+        let customers = add.customers.iter().map(|text| {
+            let (customer, key) = text.split_once('=').unwrap_or((text, ""));
+            v1::SystemCustomer { customer: resource::customer(customer), key: key.to_owned() }
+        });
+        Self { name: resource::system(&add.system), customers: customers.collect() }
+    }
 }
 
 #[derive(Deserialize)]
@@ -287,6 +315,15 @@ pub async fn run(command: Command, global: &Global, out: &mut Output) -> Done {
             let client = global.connect().await?;
             let answer = retrying(3, || async {
                 client.systems().update_data_map(request.clone()).await.map_err(ClientError::from)
+            });
+            let answer = answer.await?.into_inner();
+            show(answer.system, answer.findings, out)?;
+        }
+        Command::AddCustomers(add) => {
+            let request = v1::AddSystemCustomersRequest::from(add);
+            let client = global.connect().await?;
+            let answer = retrying(3, || async {
+                client.systems().add_system_customers(request.clone()).await.map_err(ClientError::from)
             });
             let answer = answer.await?.into_inner();
             show(answer.system, answer.findings, out)?;

@@ -60,7 +60,7 @@ impl KeyMatcher {
             lease_for,
             lease,
             accepts: system.accepts(),
-            shared: system.is_shared(),
+            shared: system.scope.is_shared(),
             by_key: BTreeMap::new(),
             waiting: HashMap::new(),
             buffered: 0,

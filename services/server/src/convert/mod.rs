@@ -16,7 +16,7 @@ pub use request::{
     correction_to, identifier_change_to, identifier_from, identifier_to, new_request, recipients_to, request_to,
     task_to, wait_to,
 };
-pub use system::{check_reach, map_violations, registration_from, system_to};
+pub use system::{check_reach, keys_from, map_violations, registration_from, system_to};
 
 use std::ops::RangeInclusive;
 

@@ -81,22 +81,15 @@ pub fn check_reach(system: &System, accepts: &str) -> ApiResult<()> {
             "the system can be reached by no identifier: name the kinds that it accepts",
         ));
     }
-    if system.connector == ConnectorKind::Sql && system.is_shared() {
-        let whose =
-            |c: &&quittance_domain::data_map::Collection| !c.identifiers.is_empty() && c.customer_field.is_none();
-        let message = "several customers share this system: name the column that says whose a row is";
-        let missing = system.map.collections.iter().filter(whose);
-        let violations: Vec<_> = missing
-            .map(|c| Violation {
-                field: format!("data_map_yaml.collections.{}.customer_field", c.name),
-                message: message.to_owned(),
-            })
-            .collect();
-        if !violations.is_empty() {
-            return Err(ApiError::InvalidDataMap(violations));
-        }
-    }
-    Ok(())
+    let message = "several customers share this system: name the column that says whose a row is";
+    let violations: Vec<_> = system
+        .unconfined(&system.map)
+        .map(|c| Violation {
+            field: format!("data_map_yaml.collections.{}.customer_field", c.name),
+            message: message.to_owned(),
+        })
+        .collect();
+    if violations.is_empty() { Ok(()) } else { Err(ApiError::InvalidDataMap(violations)) }
 }
 
 fn secret(connector: ConnectorKind, name: &str, field: &str) -> ApiResult<Option<String>> {
@@ -118,24 +111,27 @@ fn scope(s: &v1::System) -> ApiResult<SystemScope> {
         (false, []) => {
             Err(ApiError::field("system.customers", "name the customers whose data it may hold, or set all_customers"))
         }
-        (false, customers) => {
-            let (mut keys, mut whose) = (BTreeMap::new(), BTreeMap::new());
-            for (i, c) in customers.iter().enumerate() {
-                let field = format!("system.customers[{i}].customer");
-                let customer = id(CustomerId::from_resource_name(&c.customer), &field)?;
-                let key = text_within(&c.key, 256, &format!("system.customers[{i}].key"))?;
-                let key = if key.is_empty() { customer.as_str().to_owned() } else { key };
-                if keys.insert(customer.clone(), key.clone()).is_some() {
-                    return Err(ApiError::field(field, "stands here twice"));
-                }
-                if let Some(other) = whose.insert(key, customer) {
-                    let message = format!("is {other}'s key as well: each would be shown, and erase, the other's rows");
-                    return Err(ApiError::field(format!("system.customers[{i}].key"), message));
-                }
-            }
-            Ok(SystemScope::Customers(keys))
+        (false, customers) => Ok(SystemScope::Customers(keys_from(customers, "system.customers")?)),
+    }
+}
+
+/// Customers with what the system's rows carry for each.
+pub fn keys_from(customers: &[v1::SystemCustomer], field: &str) -> ApiResult<BTreeMap<CustomerId, String>> {
+    let (mut keys, mut whose) = (BTreeMap::new(), BTreeMap::new());
+    for (i, c) in customers.iter().enumerate() {
+        let at = format!("{field}[{i}].customer");
+        let customer = id(CustomerId::from_resource_name(&c.customer), &at)?;
+        let key = text_within(&c.key, 256, &format!("{field}[{i}].key"))?;
+        let key = if key.is_empty() { customer.as_str().to_owned() } else { key };
+        if keys.insert(customer.clone(), key.clone()).is_some() {
+            return Err(ApiError::field(at, "stands here twice"));
+        }
+        if let Some(other) = whose.insert(key, customer) {
+            let message = format!("is {other}'s key as well: each would be shown, and erase, the other's rows");
+            return Err(ApiError::field(format!("{field}[{i}].key"), message));
         }
     }
+    Ok(keys)
 }
 
 fn kinds(kinds: &[i32], field: &str) -> ApiResult<BTreeSet<IdentifierKind>> {

@@ -15,7 +15,9 @@ use super::{answer, replay};
 use crate::{
     app::{App, check_country},
     auth::caller,
-    convert::{check_reach, id, idempotency, map_violations, page_size, registration_from, required, system_to},
+    convert::{
+        check_reach, id, idempotency, keys_from, map_violations, page_size, registration_from, required, system_to,
+    },
     error::{ApiError, ApiResult, Violation},
     numbering::numbered_apart,
     page_token,
@@ -58,6 +60,13 @@ impl SystemService for Systems {
         request: Request<v1::UpdateDataMapRequest>,
     ) -> Result<Response<v1::UpdateDataMapResponse>, Status> {
         answer(update_map(&self.0, request).await)
+    }
+
+    async fn add_system_customers(
+        &self,
+        request: Request<v1::AddSystemCustomersRequest>,
+    ) -> Result<Response<v1::AddSystemCustomersResponse>, Status> {
+        answer(add_customers(&self.0, request).await)
     }
 
     async fn replay_erasures(
@@ -247,4 +256,30 @@ async fn update_map(app: &App, request: Request<v1::UpdateDataMapRequest>) -> Ap
     app.store.update_data_map(&system.id, &r.data_map_yaml, &system.map, key, app.now()).await?;
     app.topology.refresh().await?;
     Ok(v1::UpdateDataMapResponse { system: Some(read(app, &system.id).await?), findings: findings_to(&findings) })
+}
+
+/// Added at once.
+const CUSTOMERS_MAX: usize = 1_000;
+
+async fn add_customers(
+    app: &App,
+    request: Request<v1::AddSystemCustomersRequest>,
+) -> ApiResult<v1::AddSystemCustomersResponse> {
+    caller(&request)?.operator()?;
+    let r = request.into_inner();
+    let (mut system, yaml, _) = app.store.system(&id(SystemId::from_resource_name(&r.name), "name")?).await?;
+    if r.customers.is_empty() || r.customers.len() > CUSTOMERS_MAX {
+        return Err(ApiError::field("customers", format!("1 to {CUSTOMERS_MAX}")));
+    }
+    let added = keys_from(&r.customers, "customers")?;
+    system.registration.scope = system.scope.with(&added).map_err(|e| ApiError::WrongState(e.to_string()))?;
+    check_agreements(app, &system).await?;
+    check_reach(&system, "name")?;
+    let refused = |why| ApiError::WrongState(format!("the system cannot be checked: {why}"));
+    let findings = check_live(app, &system).await.map_err(|error| unchecked(error, refused))?;
+    refuse_errors(&findings, &yaml)?;
+    app.store.add_customers(&system.id, &added).await?;
+    app.topology.refresh().await?;
+    app.dispatch.wake();
+    Ok(v1::AddSystemCustomersResponse { system: Some(read(app, &system.id).await?), findings: findings_to(&findings) })
 }

@@ -1,14 +1,18 @@
 //! Intake: what is acknowledged is there once, whole, and planned with the systems of the moment (I1, I2, I3).
 
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use quittance_domain::{
     action::{Action, IdentifierChange, RestrictionGround},
     agreement::Agreement,
+    data_map::{DataMap, MapKind},
     identifier::IdentifierKind::{Email, UserId},
-    ids::RecipientId,
+    ids::{CustomerId, RecipientId},
     request::{Notice, RequestState},
-    system::SystemRole,
+    system::{ConnectorKind, SystemRole, SystemScope},
     task::{TaskState, Work},
 };
 use quittance_store::{Intake, IntakeContext, StoreError, Taken, Topology};
@@ -313,8 +317,7 @@ pub async fn a_request_has_exactly_one_task_for_every_system(t: &TestStore) {
     // A system that holds nothing of this customer's is no part of it.
     let mut foreign = system("foreign", &[Email], &[]);
     let bolt = customer(t, "bolt").await;
-    foreign.registration.scope =
-        quittance_domain::system::SystemScope::Customers([(bolt.id.clone(), "bolt".to_owned())].into());
+    foreign.registration.scope = SystemScope::Customers([(bolt.id.clone(), "bolt".to_owned())].into());
     t.register_system(&foreign, "version: 1", new_id(), at(0)).await.unwrap();
     let id = acme.instruct(at(1), erasure("mara")).await;
     let tasks: Vec<(String, TaskState)> =
@@ -324,6 +327,68 @@ pub async fn a_request_has_exactly_one_task_for_every_system(t: &TestStore) {
     assert_eq!(tasks, expected);
     assert_eq!(bolt.tasks(bolt.instruct(at(1), erasure("mara")).await).await.len(), 9);
     assert_eq!(acme.state(id).await, RequestState::InProgress);
+}
+
+fn at_keys<const N: usize>(customers: [&Customer; N]) -> BTreeMap<CustomerId, String> {
+    customers.map(|c| (c.id.clone(), format!("tenant-{}", c.id))).into()
+}
+
+/// Signed up later: what is open of theirs gets its task, and the system's registration, sent again, is still the same.
+pub async fn customers_are_added_to_a_system(t: &TestStore) {
+    let (acme, bolt) = (customer(t, "acme").await, customer(t, "bolt").await);
+    register(t, "mail", &[Email], &[]).await;
+    let mut crm = system("crm", &[Email], &[]);
+    crm.registration.scope = SystemScope::Customers(at_keys([&acme]));
+    let key = new_id();
+    t.register_system(&crm, "version: 1", key, at(0)).await.unwrap();
+    let id = bolt.instruct(at(1), erasure("mara")).await;
+    assert_eq!(bolt.tasks(id).await.len(), 1);
+    let generation = t.generation().await.unwrap();
+    t.add_customers(&crm.id, &at_keys([&acme, &bolt])).await.unwrap();
+    assert_eq!(t.generation().await.unwrap(), generation + 1);
+    t.add_customers(&crm.id, &at_keys([&bolt])).await.unwrap();
+    assert_eq!(t.generation().await.unwrap(), generation + 1, "nothing is new");
+    t.register_system(&crm, "version: 1", key, at(0)).await.unwrap();
+    bolt.replan(at(2)).await;
+    assert_eq!(bolt.tasks(id).await.len(), 2);
+    let topology = t.topology().await.unwrap();
+    assert_eq!(topology.system(&crm.id).unwrap().customer_key(&bolt.id).as_deref(), Some("tenant-bolt"));
+    let others = [(bolt.id.clone(), "tenant-acme".to_owned())].into();
+    assert!(matches!(t.add_customers(&crm.id, &others).await, Err(StoreError::WrongState(_))));
+    let taken = [(CustomerId::new("cargo").unwrap(), "tenant-acme".to_owned())].into();
+    assert!(matches!(t.add_customers(&crm.id, &taken).await, Err(StoreError::WrongState(_))));
+    let everybodys = t.add_customers(&system_id("mail"), &at_keys([&bolt])).await;
+    assert!(matches!(everybodys, Err(StoreError::WrongState(_))));
+    let nowhere = t.add_customers(&system_id("nowhere"), &at_keys([&bolt])).await;
+    assert!(matches!(nowhere, Err(StoreError::NotFound(_))));
+}
+
+/// What was planned for one customer's own database would be done to everybody's rows.
+pub async fn a_system_is_not_shared_while_a_task_would_not_tell_whose_rows_are_meant(t: &TestStore) {
+    let (acme, bolt) = (customer(t, "acme").await, customer(t, "bolt").await);
+    let own = "version: 1\ncollections: {people: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: delete}}";
+    let shared = own.replace("key: [id]", "key: [id], customer_field: tenant");
+    let mut crm = system("crm", &[], &[]);
+    crm.registration.connector = ConnectorKind::Sql;
+    crm.registration.scope = SystemScope::Customers(at_keys([&acme]));
+    crm.map = Arc::new(DataMap::parse(own, MapKind::Sql).unwrap());
+    t.register_system(&crm, own, new_id(), at(0)).await.unwrap();
+    let open = acme.instruct(at(1), erasure("mara")).await;
+    let refused = async |what: &str| match t.add_customers(&crm.id, &at_keys([&bolt])).await {
+        Err(StoreError::WrongState(why)) => assert!(why.contains(what), "{why}"),
+        other => panic!("{other:?}"),
+    };
+    refused("customer_field").await;
+    let map = DataMap::parse(&shared, MapKind::Sql).unwrap();
+    t.update_data_map(&crm.id, &shared, &map, new_id(), at(2)).await.unwrap();
+    refused("by version 1 of its data map").await;
+    assert_eq!(acme.confirm_next(&crm.id, at(3)).await, open);
+    t.add_customers(&crm.id, &at_keys([&bolt])).await.unwrap();
+    let back = t.update_data_map(&crm.id, own, &crm.map, new_id(), at(4)).await;
+    assert!(
+        matches!(back, Err(StoreError::WrongState(_))),
+        "checked for one customer, and it comes when there are two"
+    );
 }
 
 /// A task works with the map of the day on which it was planned.

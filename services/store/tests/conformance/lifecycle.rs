@@ -370,6 +370,8 @@ pub async fn the_first_due_date_never_changes(t: &TestStore) {
     }
     t.object_to_request(&acme.id, id, "operators/kim", "looks unlawful", day(5)).await.unwrap();
     acme.authorise(id, day(6)).await.unwrap();
+    let too_late = t.extend_request(&acme.id, id, day(99), "customers/acme", "complex still", day(81)).await;
+    assert!(is_wrong_state(too_late), "late is recorded as late");
     let row = acme.request(id).await;
     assert_eq!((row.first_due_at, row.due_at), (first, day(80)));
     let extensions: Vec<_> =

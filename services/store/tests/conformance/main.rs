@@ -144,6 +144,8 @@ suite! {
             an_agreement_signed_meanwhile_leaves_open_requests_their_dates,
             a_customer_is_created_once,
             a_request_has_exactly_one_task_for_every_system,
+            customers_are_added_to_a_system,
+            a_system_is_not_shared_while_a_task_would_not_tell_whose_rows_are_meant,
             a_task_pins_the_version_of_its_map,
             a_recipient_has_a_task_only_where_it_is_to_be_told,
         }
