@@ -151,7 +151,7 @@ async fn scene(postgres: bool) -> Scene {
     let system = System { registration, map_version: 1, map: Arc::new(map) };
     store.register_system(&system, MAP, new_id(), now).await.unwrap();
     let topology = Arc::new(TopologyCache::new(store.clone(), Duration::from_millis(100)));
-    let connectors = Arc::new(ConnectorRegistry::new(store.clone(), Arc::new(Target(target))));
+    let connectors = Arc::new(ConnectorRegistry::new(Arc::new(Target(target))));
     let drain = CancellationToken::new();
     let limits = DispatchLimits { poll_ms: 50, ..DispatchLimits::default() };
     let dispatcher =

@@ -1,7 +1,8 @@
 //! A leased batch, from the lease to the report.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
+use quittance_connectors::{Connector, ConnectorError};
 use quittance_domain::{
     ids::{CustomerId, RequestId},
     system::System,
@@ -13,7 +14,7 @@ use crate::{
     Clock, DispatchLimits,
     execute::{Execution, Ran, hand_back, retry},
     heartbeat::{self, Hold},
-    registry::ConnectorRegistry,
+    registry::{ConnectorRegistry, as_planned},
 };
 
 /// What batches share.
@@ -84,6 +85,18 @@ impl Workshop {
         tasks.iter().map(|task| retry(self.clock.as_ref(), &self.limits, task, reason)).collect()
     }
 
+    /// What of a subject is the system's is told by the map that a task was planned with, and so is what is done.
+    async fn planned<'s>(
+        &self,
+        system: &'s System,
+        version: i64,
+    ) -> Result<(Cow<'s, System>, Arc<dyn Connector>), ConnectorError> {
+        let system = as_planned(&self.store, system, version).await;
+        let system = system.map_err(|e| ConnectorError::Unavailable(e.to_string()))?;
+        let connector = self.connectors.get(&system).await?;
+        Ok((system, connector))
+    }
+
     async fn execute_version(
         &self,
         (system, batch, hold): (&System, &LeasedBatch, &Hold),
@@ -91,8 +104,8 @@ impl Workshop {
         tasks: &[LeasedTask],
         ran: &mut Ran,
     ) {
-        let connector = match self.connectors.get(system, version).await {
-            Ok(connector) => connector,
+        let (system, connector) = match self.planned(system, version).await {
+            Ok(planned) => planned,
             Err(error) => {
                 tracing::warn!(system = %system.id, %error, "no connector");
                 // A secret that is none, say: whatever it is, no batch fares better.
@@ -106,7 +119,7 @@ impl Workshop {
             clock: self.clock.as_ref(),
             limits: &self.limits,
             connector: connector.as_ref(),
-            system,
+            system: &system,
             customer: &batch.customer,
             customer_key: system.customer_key(&batch.customer),
             time_zone: batch.time_zone.clone(),

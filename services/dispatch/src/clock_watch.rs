@@ -1,5 +1,5 @@
 //! Whether this machine's clock can be right. Where it cannot, what is done by the calendar and never undone is left undone: holds do not end,
-//! keys are not turned over, suppressions are kept. What can be repeated goes on.
+//! keys are not turned over, suppressions are kept; deadlines are not told of, since each is told of once. What can be repeated goes on.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -85,8 +85,8 @@ impl ClockWatch {
         let before = self.trust.compared().replace(compared);
         match found {
             Some(doubt) => tracing::error!(
-                "the clock cannot be right: {doubt}. Holds do not end, no keys are turned over and suppressions are kept until it is: see to \
-                 this machine's time service (docs/operating.md, Clocks)"
+                "the clock cannot be right: {doubt}. Holds do not end, no keys are turned over, suppressions are kept and no deadline is told of \
+                 until it is: see to this machine's time service (docs/operating.md, Clocks)"
             ),
             None if before.is_some_and(|before| before.doubted) => tracing::info!("the clock is right again"),
             None => {}

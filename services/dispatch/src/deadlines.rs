@@ -7,7 +7,7 @@ use quittance_domain::{ids::CustomerId, window::Timeliness};
 use quittance_store::{RunningLate, Store, StoreResult};
 use tokio_util::sync::CancellationToken;
 
-use crate::Clock;
+use crate::{Clock, ClockTrust};
 
 pub struct Deadlines {
     store: Store,
@@ -15,17 +15,21 @@ pub struct Deadlines {
     /// How long before its due time a request is at risk.
     at_risk: Duration,
     every: Duration,
+    trust: ClockTrust,
 }
 
 impl Deadlines {
-    pub fn new(store: Store, clock: Arc<dyn Clock>, at_risk: Duration, every: Duration) -> Self {
-        Self { store, clock, at_risk, every }
+    pub fn new(store: Store, clock: Arc<dyn Clock>, at_risk: Duration, every: Duration, trust: ClockTrust) -> Self {
+        Self { store, clock, at_risk, every, trust }
     }
 
     /// Looks now and then, until `drain` is cancelled.
     pub async fn run(self, drain: CancellationToken) {
         while !drain.is_cancelled() {
-            if let Err(error) = self.sweep(&drain).await {
+            // What is told is told once: a clock that is ahead would leave the real deadline in silence.
+            if self.trust.holds(self.clock.as_ref())
+                && let Err(error) = self.sweep(&drain).await
+            {
                 tracing::warn!(%error, "the store could not be asked for deadlines: asked again soon");
             }
             tokio::select! {

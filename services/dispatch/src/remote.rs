@@ -1,16 +1,22 @@
 //! The desk where remote workers lease: the same leases, heartbeats and reports as the workers in this process.
 
 use std::{
+    collections::{HashMap, hash_map::Entry},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use quittance_domain::{Timestamp, ids::SystemId, plan::NO_USABLE_IDENTIFIER, system::System};
+use quittance_domain::{
+    Timestamp,
+    ids::SystemId,
+    plan::NO_USABLE_IDENTIFIER,
+    system::{SubjectShare, System},
+};
 use quittance_store::{
     LeaseQuery, LeasedBatch, LeasedTask, ReplayLease, ReplayWork, Report, ReportResult, Store, StoreResult,
 };
 
-use crate::{Clock, DispatchLimits};
+use crate::{Clock, DispatchLimits, registry::as_planned};
 
 #[derive(Clone)]
 pub struct RemoteDesk {
@@ -51,14 +57,14 @@ impl RemoteDesk {
         self.store.lease_replay(work, worker, self.clock.now(), self.lease_expiry()).await
     }
 
-    /// Leases a batch, or waits for one; `None` when the wait is over.
+    /// Leases a batch, or waits for one, with what the system gets of each task's subject; `None` when the wait is over.
     pub async fn lease(
         &self,
         system: &System,
         worker: &str,
         bounds: AnswerBounds,
         wait: Duration,
-    ) -> StoreResult<Option<LeasedBatch>> {
+    ) -> StoreResult<Option<(LeasedBatch, Vec<SubjectShare>)>> {
         let until = Instant::now() + wait;
         loop {
             for work in self.store.ready_work(self.clock.now(), std::slice::from_ref(&system.id)).await? {
@@ -76,9 +82,9 @@ impl RemoteDesk {
                     }
                     leased => leased?,
                 };
-                let batch = self.without_nobodies(system, batch).await?;
-                if !batch.tasks.is_empty() {
-                    return Ok(Some(batch));
+                let shared = self.without_nobodies(system, batch).await?;
+                if !shared.0.tasks.is_empty() {
+                    return Ok(Some(shared));
                 }
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -90,14 +96,28 @@ impl RemoteDesk {
     }
 
     /// Keeps back what names nobody whom the system could know: its worker would find nothing, and say that nothing is held (I5).
-    async fn without_nobodies(&self, system: &System, mut batch: LeasedBatch) -> StoreResult<LeasedBatch> {
-        let names_somebody = |task: &LeasedTask| {
+    async fn without_nobodies(
+        &self,
+        system: &System,
+        mut batch: LeasedBatch,
+    ) -> StoreResult<(LeasedBatch, Vec<SubjectShare>)> {
+        let (mut shares, mut nobodies) = (Vec::with_capacity(batch.tasks.len()), Vec::new());
+        let mut by_version = HashMap::new();
+        for task in std::mem::take(&mut batch.tasks) {
+            // The map may have been changed since, or while the worker waited.
+            let planned = match by_version.entry(task.map_version) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(as_planned(&self.store, system, task.map_version).await?),
+            };
             let subject = &task.subject;
-            let share = system.share(&subject.identifiers, &subject.corrections, &subject.identifier_changes);
-            task.follows.is_some() || !share.identifiers.is_empty()
-        };
-        let (going, nobodies): (Vec<_>, Vec<_>) = batch.tasks.into_iter().partition(names_somebody);
-        batch.tasks = going;
+            let share = planned.share(&subject.identifiers, &subject.corrections, &subject.identifier_changes);
+            if task.follows.is_some() || !share.identifiers.is_empty() {
+                shares.push(share);
+                batch.tasks.push(task);
+            } else {
+                nobodies.push(task);
+            }
+        }
         if !nobodies.is_empty() {
             let attention = |task: &LeasedTask| Report {
                 request: task.key.request,
@@ -107,6 +127,6 @@ impl RemoteDesk {
             let reports: Vec<Report> = nobodies.iter().map(attention).collect();
             self.store.report(&batch.customer, &system.id, || self.clock.now(), &reports).await?;
         }
-        Ok(batch)
+        Ok((batch, shares))
     }
 }

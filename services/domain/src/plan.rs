@@ -86,11 +86,21 @@ pub fn plan(
     if systems.is_empty() {
         return Err(PlanError::NoSystems);
     }
-    let rounds = rounds(known, systems);
-    if rounds.is_empty() {
+    if rounds(known, systems).is_empty() {
         return Err(PlanError::NoUsableIdentifier);
     }
-    Ok(systems.iter().map(|s| plan_one(action, s, systems, &rounds, due)).collect())
+    Ok(plan_anyhow(action, known, systems, due))
+}
+
+/// As [`plan`], of a request that was taken in: what none of its identifiers leads to needs attention, even where that is every system (I3).
+pub fn plan_anyhow(
+    action: Action,
+    known: &BTreeSet<IdentifierKind>,
+    systems: &[SystemFacts],
+    due: Timestamp,
+) -> Vec<PlannedTask> {
+    let rounds = rounds(known, systems);
+    systems.iter().map(|s| plan_one(action, s, systems, &rounds, due)).collect()
 }
 
 /// A changed identifier goes to the systems that are keyed by it once those where the customer named it are done. They themselves wait

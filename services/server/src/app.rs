@@ -18,6 +18,7 @@ use crate::{
     error::{ApiError, ApiResult, Violation},
     evidence::EvidenceDesk,
     preview_places::PreviewPlaces,
+    seats::Seats,
 };
 
 pub struct App {
@@ -34,7 +35,8 @@ pub struct App {
     pub halted: watch::Receiver<bool>,
     /// Cancelled when the process drains: streams end then.
     pub drain: CancellationToken,
-    pub watchers: Arc<tokio::sync::Semaphore>,
+    pub watches: Arc<Seats>,
+    pub bulk_streams: Arc<Seats>,
     pub preview_places: PreviewPlaces,
 }
 

@@ -175,6 +175,12 @@ pub struct ServerLimits {
     pub store_wait_s: u64,
     /// Watchers at once: each looks at the store now and then.
     pub watchers_max: usize,
+    /// Streams of requests at once: each holds a chunk or two.
+    pub bulk_streams_max: usize,
+    /// Watches, and streams of requests, of one customer at once: it does not keep the others out.
+    pub streams_per_customer_max: usize,
+    /// How long a stream waits for a reader that does not read.
+    pub unread_s: u64,
     pub watch_poll_ms: u64,
     /// Previews that ask one system at once: batches need its connections, too. Never more than the system's own `limits.concurrency`.
     pub previews_per_system: usize,
@@ -203,6 +209,9 @@ impl Default for ServerLimits {
             system_schema_s: quittance_connectors::sql::SCHEMA_AGE_MAX.as_secs(),
             store_wait_s: 10,
             watchers_max: 1000,
+            bulk_streams_max: 256,
+            streams_per_customer_max: 64,
+            unread_s: 300,
             watch_poll_ms: 300,
             previews_per_system: 2,
             preview_s: 45,
@@ -272,6 +281,10 @@ impl Config {
         if self.dispatch.lease_s < 3 || self.ledger.lease_s < 2 {
             let message =
                 "dispatch.lease_s is at least 3, and ledger.lease_s at least 2: a heartbeat needs a part of it";
+            return Err(ConfigError(message.to_owned()));
+        }
+        if self.limits.package_page == 0 {
+            let message = "limits.package_page is at least 1: without records a package would look empty";
             return Err(ConfigError(message.to_owned()));
         }
         if self.roles.is_empty() {

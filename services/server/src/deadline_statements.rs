@@ -2,15 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
+use quittance_dispatch::ClockTrust;
 use quittance_domain::ids::{CustomerId, RequestId};
 use quittance_store::DeadlineStatement;
 
 use crate::{app::App, error::ApiResult, evidence};
 
 /// Looks now and then, until the process drains.
-pub async fn run(app: Arc<App>, every: Duration) {
+pub async fn run(app: Arc<App>, every: Duration, trust: ClockTrust) {
     while !app.drain.is_cancelled() {
-        if let Err(error) = sweep(&app).await {
+        // Issued once, and never again: not by a clock that cannot be right.
+        if trust.holds(app.clock.as_ref())
+            && let Err(error) = sweep(&app).await
+        {
             tracing::warn!(%error, "statements of overdue requests could not be issued: tried again soon");
         }
         tokio::select! {
@@ -42,6 +46,10 @@ async fn issue_some(app: &App, customer: &CustomerId) -> ApiResult<bool> {
 
 async fn issue(app: &App, customer: &CustomerId, id: RequestId) -> ApiResult<bool> {
     let (request, tasks) = app.store.request(customer, id).await?;
+    // By the clock of whoever marked it; a statement by ours would say that it is not late.
+    if app.now() <= request.due_at {
+        return Ok(false);
+    }
     // While the log does not cover its entries, nothing can be proven: the next look finds it again.
     let Some(content) = evidence::sign(app, customer, &request, &tasks, request.closed_at).await? else {
         return Ok(false);

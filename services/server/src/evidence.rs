@@ -215,7 +215,7 @@ async fn openings(
 
 /// All that were planned, by the log: of a request that was declined or cancelled, what had not begun is no task any more.
 async fn systems(app: &App, entries: &[EntryOpening]) -> ApiResult<BTreeMap<SystemId, SystemDescription>> {
-    let topology = app.topology.get().await?;
+    let mut topology = app.topology.get().await?;
     let mut systems = BTreeMap::new();
     for entry in entries.iter().filter(|entry| entry.kind == Event::PLANNED) {
         let read = RecordedEvent::read(entry.payload.as_bytes());
@@ -225,6 +225,10 @@ async fn systems(app: &App, entries: &[EntryOpening]) -> ApiResult<BTreeMap<Syst
             continue;
         };
         for planned in planned {
+            if topology.system(&planned.system).is_none() {
+                // Registered a moment ago, by another replica.
+                topology = app.topology.present().await?;
+            }
             let system = topology.system(&planned.system).ok_or(ApiError::NotFound("a planned system"))?;
             systems.insert(planned.system, SystemDescription::from(&system.registration));
         }

@@ -20,6 +20,7 @@ mod numbering;
 mod page_token;
 mod preview_places;
 mod rpc;
+mod seats;
 mod secrets;
 mod serve;
 mod status;

@@ -38,6 +38,7 @@ use crate::{
         connector::Connectors, customer::Customers, evidence::Evidence, key::Keys, package::Packages,
         request::Requests, system::Systems,
     },
+    seats::Seats,
     secrets::MountedSecrets,
     status::with_reason,
     tokens::TokenTable,
@@ -62,7 +63,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         statement_timeout: config.dispatch.target_time_limit(),
         schema_age_max: Duration::from_secs(config.limits.system_schema_s),
     };
-    let connectors = Arc::new(ConnectorRegistry::new(store.clone(), Arc::new(secrets)));
+    let connectors = Arc::new(ConnectorRegistry::new(Arc::new(secrets)));
     let worker = format!("quittanced-{}", std::process::id());
     let dispatcher = Dispatcher::new(
         store.clone(),
@@ -88,7 +89,12 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         topology,
         agreements: AgreementCache::default(),
         connectors,
-        watchers: Arc::new(tokio::sync::Semaphore::new(config.limits.watchers_max)),
+        watches: Seats::new("watches", config.limits.watchers_max, config.limits.streams_per_customer_max),
+        bulk_streams: Seats::new(
+            "streams of requests",
+            config.limits.bulk_streams_max,
+            config.limits.streams_per_customer_max,
+        ),
         preview_places: PreviewPlaces::new(config.limits.previews_per_system),
         limits: config.limits.clone(),
         evidence: EvidenceDesk {
@@ -128,11 +134,12 @@ pub async fn run(config: Config) -> Result<(), Failure> {
             worker,
         );
         let replays = replays.run(drain.clone());
-        let deadlines = Deadlines::new(store, clock, app.at_risk().unsigned_abs(), every).run(drain.clone());
-        let holds = EndsOfHolds::new(app.store.clone(), app.clock.clone(), app.topology.clone(), every, trust)
+        let at_risk = app.at_risk().unsigned_abs();
+        let deadlines = Deadlines::new(store, clock, at_risk, every, trust.clone()).run(drain.clone());
+        let holds = EndsOfHolds::new(app.store.clone(), app.clock.clone(), app.topology.clone(), every, trust.clone())
             .run(drain.clone());
         let dispatching = dispatcher.run(drain.clone());
-        let statements = deadline_statements::run(app.clone(), every);
+        let statements = deadline_statements::run(app.clone(), every, trust);
         let forgetting = keeper.forget(Uuid::new_v4().to_string(), config.keys.epoch(), drain.clone());
         tokio::spawn(async move { tokio::join!(dispatching, deadlines, holds, statements, forgetting, swept, replays) })
     });

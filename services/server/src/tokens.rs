@@ -57,7 +57,9 @@ pub enum TokenError {
     Digest(String),
     #[error("a {0} token needs {1}")]
     Missing(&'static str, &'static str),
-    #[error("{0} is for {1} token: one of another role would not be confined by it. Say --role {2}, or leave it out")]
+    #[error("token {0} has the sha256 of one before it: whose it is would be a matter of luck")]
+    Twice(String),
+    #[error("a {0} is for {1} token: one of another role would not be confined by it. Say role {2}, or leave it out")]
     Unconfined(&'static str, &'static str, &'static str),
 }
 
@@ -82,6 +84,12 @@ fn caller(entry: &TokenEntry) -> Result<Caller, TokenError> {
     // Anything else lets nobody in, and its owner would look for the reason in vain.
     if entry.sha256.len() != 64 || !entry.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
         return Err(TokenError::Digest(entry.name.clone()));
+    }
+    if entry.customer.is_some() && entry.role != RoleName::Customer {
+        return Err(TokenError::Unconfined("customer", "a customer's", "customer"));
+    }
+    if !entry.systems.is_empty() && entry.role != RoleName::Connector {
+        return Err(TokenError::Unconfined("system", "a connector's", "connector"));
     }
     let role = match entry.role {
         RoleName::Operator => Role::Operator,
@@ -120,7 +128,9 @@ impl TokenTable {
         let at = modified(&self.path);
         let mut callers = BTreeMap::new();
         for entry in read(&self.path)?.token {
-            callers.insert(entry.sha256.clone(), caller(&entry)?);
+            if callers.insert(entry.sha256.clone(), caller(&entry)?).is_some() {
+                return Err(TokenError::Twice(entry.name));
+            }
         }
         *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = (at, callers);
         Ok(())
@@ -142,12 +152,6 @@ impl TokenTable {
 
     /// Adds a token and gives it, this once.
     pub fn add(path: &Path, new: NewToken) -> Result<String, TokenError> {
-        if new.customer.is_some() && new.role != RoleName::Customer {
-            return Err(TokenError::Unconfined("--customer", "a customer's", "customer"));
-        }
-        if !new.systems.is_empty() && new.role != RoleName::Connector {
-            return Err(TokenError::Unconfined("--system", "a connector's", "connector"));
-        }
         let mut random = [0_u8; 32];
         let file_error = |e: &dyn ToString| TokenError::File(path.to_owned(), e.to_string());
         SystemRandom::new().fill(&mut random).map_err(|_| file_error(&"no randomness"))?;
@@ -216,6 +220,28 @@ mod tests {
             let error = TokenTable::open(&path).err().unwrap().to_string();
             assert!(error.contains("ops") && error.contains("64"), "{error}");
         }
+    }
+
+    /// As by hand, or by a template of the deployment's.
+    #[test]
+    fn a_written_file_confines_as_an_added_token_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokens.toml");
+        let token = |role: &str, of: &str| {
+            format!("[[token]]\nname = \"ops\"\n{role}\nsha256 = \"{}\"\n{of}\n", "0".repeat(64))
+        };
+        for (role, of, word) in [
+            ("role = \"operator\"", "customer = \"acme\"", "customer"),
+            ("role = \"operator\"", "systems = [\"crm\"]", "system"),
+            ("role = \"connector\"", "systems = [\"crm\"]\ncustomer = \"acme\"", "customer"),
+        ] {
+            fs::write(&path, token(role, of)).unwrap();
+            let error = TokenTable::open(&path).err().unwrap().to_string();
+            assert!(error.contains(word) && error.contains("confined"), "{error}");
+        }
+        let operator = token("role = \"operator\"", "");
+        fs::write(&path, format!("{operator}{operator}")).unwrap();
+        assert!(TokenTable::open(&path).err().unwrap().to_string().contains("of one before it"));
     }
 
     #[test]

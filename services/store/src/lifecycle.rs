@@ -20,6 +20,7 @@ use crate::{
     kept::release,
     ledger::Staging,
     lines::{self, Closed, forget_closed},
+    log::has_room,
     rekey::{alone, carry_over},
     replan::{Insertion, insert_tasks},
     report::release_free,
@@ -258,6 +259,7 @@ impl Store {
         let mut tx = self.customer_tx(customer).await?;
         hold_tasks(&mut tx, customer, id).await?;
         let state = transition(locked_state(&mut tx, customer, id).await?, RequestEvent::Object)?;
+        has_room(&mut tx, customer, id).await?;
         let mut args = key(customer, id);
         args.push(CUSTOMERS_WORD.into());
         tx.execute(
@@ -309,6 +311,7 @@ impl Store {
         if locked_state(&mut tx, customer, id).await?.is_closed() {
             return Err(StoreError::WrongState("a closed request has no date to move".to_owned()));
         }
+        has_room(&mut tx, customer, id).await?;
         let request = read_request(&mut tx, customer, id).await?;
         if due <= request.due_at {
             return Err(StoreError::WrongState("an extension is later than the present due time".to_owned()));

@@ -269,8 +269,13 @@ impl Store {
         let sql = "SELECT e.kind, e.payload, e.salt, e.leaf, b.first_index + e.batch_offset FROM ledger_entries e
                    JOIN ledger_batches b ON b.customer_id = $1 AND b.batch_id = e.batch_id
                    WHERE e.customer_id = $1 AND e.request_id = $2 ORDER BY e.entry_id LIMIT $3";
-        let args = vec![customer.as_str().into(), request.uuid().into(), ENTRIES_MAX.into()];
+        let args = vec![customer.as_str().into(), request.uuid().into(), (ENTRIES_MAX + 1).into()];
         let rows = tx.fetch(sql, args).await?;
+        if i64::try_from(rows.len()).is_ok_and(|rows| rows > ENTRIES_MAX) {
+            return Err(StoreError::WrongState(format!(
+                "the request has more than {ENTRIES_MAX} entries in the log, and a certificate holds no more"
+            )));
+        }
         let one = |row: &Row| {
             Ok(LedgerEntryRow {
                 kind: row.text(0)?,
@@ -392,8 +397,23 @@ async fn keep(tx: &mut Tx, epoch: i64, checkpoint: &LogCheckpoint, cosigned: usi
     Ok(())
 }
 
-/// A request has a handful: one instruction and a few of each system.
+/// A request has a handful: one instruction and a few of each system. As many as a certificate holds.
 const ENTRIES_MAX: i64 = 10_000;
+/// From here on nothing is decided about it that may be decided again and again: what completes it has room.
+const ENTRIES_DECIDED_MAX: i64 = 5_000;
+
+/// Before what may be decided any number of times (another try, an objection, an extension): a script that never stops must not keep the request from
+/// its certificate.
+pub(crate) async fn has_room(tx: &mut Tx, customer: &CustomerId, request: RequestId) -> StoreResult<()> {
+    let sql = "SELECT count(*) FROM ledger_entries WHERE customer_id = $1 AND request_id = $2";
+    let row = tx.fetch_one(sql, vec![customer.as_str().into(), request.uuid().into()]).await?;
+    if row.map_or(Ok(0), |row| row.i64(0))? >= ENTRIES_DECIDED_MAX {
+        return Err(StoreError::WrongState(format!(
+            "more than {ENTRIES_DECIDED_MAX} things were recorded of the request: complete, decline or resolve what is open of it"
+        )));
+    }
+    Ok(())
+}
 
 impl LogAppend {
     /// Gives the places, writes the tiles, and moves the head, all or nothing.

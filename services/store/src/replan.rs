@@ -6,7 +6,7 @@ use quittance_domain::{
     Timestamp,
     action::Action,
     ids::{CustomerId, RequestId, SystemId},
-    plan::{PlannedTask, carry_after_named, concerned, plan},
+    plan::{PlannedTask, carry_after_named, concerned, plan_anyhow},
     request::{Notice, RequestEvent, RequestState},
     task::{TaskState, Work},
 };
@@ -230,7 +230,7 @@ impl Store {
             // What is planned stays as it was planned; only what is missing is added.
             let only = row.opt_text(9)?.map(|id| system_id(&id)).transpose()?;
             let systems = concerned(&all, &read_list::<Notice>(&row.text(8)?)?, only.as_ref());
-            let mut added = plan(action, &kinds, &systems, due).unwrap_or_default();
+            let mut added = plan_anyhow(action, &kinds, &systems, due);
             carry_after_named(&mut added, &systems, &secrets.identifier_changes);
             // Where a hold has ended, no other system is concerned.
             let follows = row.opt_uuid(10)?.is_some();

@@ -15,6 +15,7 @@ use crate::{
     Store, StoreError, StoreResult,
     ledger::Staging,
     lifecycle::locked_state,
+    log::has_room,
     report::{not_resolvable, operated, release_free, task_args},
     seal::{RequestKey, SealedColumn, WrappedKey},
     systems::{data_map, in_force},
@@ -32,6 +33,7 @@ impl Store {
         if state != RequestState::InProgress {
             return Err(StoreError::WrongState(format!("the request is {state}")));
         }
+        has_room(&mut tx, &key.customer, key.request).await?;
         let retried = tx
             .fetch_one(
                 "UPDATE tasks SET state = 'WAITING', attempts = 0, reason = ''

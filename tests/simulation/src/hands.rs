@@ -243,7 +243,7 @@ impl RemoteWorker {
         // So few bytes that now and then not all that is due fits.
         let bounds = AnswerBounds { tasks_max: self.system.limits.batch_size, bytes_max: 2000 };
         let leased = self.desk.lease(&self.system, "remote", bounds, Duration::ZERO).await;
-        let Ok(Some(batch)) = leased else { return };
+        let Ok(Some((batch, _))) = leased else { return };
         let reports = match self.carry_out(&batch).await {
             Ok(reports) => reports,
             Err(reason) => {

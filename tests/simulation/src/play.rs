@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use quittance_dispatch::{Clock as _, Deadlines, remote::RemoteDesk};
+use quittance_dispatch::{Clock as _, ClockTrust, Deadlines, remote::RemoteDesk};
 use quittance_domain::ids::RequestId;
 use quittance_sequencer::Sequencer;
 use quittance_store::{Forgetting, IntakeItem, Store, StoreError, StoreResult, Taken};
@@ -667,7 +667,7 @@ impl Play {
                 })
             }
             Op::Sweep => {
-                let deadlines = Deadlines::new(hand.store, hand.clock.clone(), AT_RISK, AT_RISK);
+                let deadlines = Deadlines::new(hand.store, hand.clock.clone(), AT_RISK, AT_RISK, ClockTrust::default());
                 Box::pin(async move {
                     let now = hand.clock.now().as_microsecond();
                     Ended::Swept(deadlines.sweep(&CancellationToken::new()).await.is_ok(), now)

@@ -65,7 +65,7 @@ impl Replica {
         let max_age = if scenario.fresh_topology { Duration::ZERO } else { Duration::MAX };
         let topology = Arc::new(TopologyCache::new(store.clone(), max_age));
         let factory = Arc::new(Factory { scene: scene.clone() });
-        let connectors = Arc::new(ConnectorRegistry::new(store.clone(), factory));
+        let connectors = Arc::new(ConnectorRegistry::new(factory));
         let name = format!("replica-{id}-{life}");
         let dispatcher =
             Dispatcher::new(store.clone(), clock.clone(), limits.clone(), topology.clone(), connectors, name.clone());

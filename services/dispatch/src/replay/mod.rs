@@ -158,7 +158,7 @@ impl Replays {
         let system = topology.system(&lease.replay.system).ok_or_else(gone)?;
         let (store, clock) = (self.store.clone(), self.clock.clone());
         let mut matcher = KeyMatcher::begin(store, clock, self.limits.lease(), lease.clone(), system).await?;
-        let connector = self.connectors.get(system, i64::from(system.map_version)).await.map_err(of_connector)?;
+        let connector = self.connectors.get(system).await.map_err(of_connector)?;
         let mut after: Option<HeldPlace> = None;
         loop {
             let page = self.page(connector.as_ref(), after.as_ref(), &matcher).await?;

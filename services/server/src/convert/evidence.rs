@@ -15,6 +15,8 @@ use super::{
 use crate::error::{ApiError, ApiResult};
 
 const OUTCOMES_MAX: usize = 1000;
+/// Where every reader of a certificate's JSON still counts exactly; a larger one could never be certified.
+const COUNT_MAX: u64 = (1 << 53) - 1;
 
 pub fn outcomes_from(outcomes: &[v1::Outcome], field: &str) -> ApiResult<Vec<Outcome>> {
     if outcomes.is_empty() || outcomes.len() > OUTCOMES_MAX {
@@ -22,6 +24,9 @@ pub fn outcomes_from(outcomes: &[v1::Outcome], field: &str) -> ApiResult<Vec<Out
     }
     let one = |(i, o): (usize, &v1::Outcome)| {
         let at = |name: &str| format!("{field}[{i}].{name}");
+        if o.count > COUNT_MAX {
+            return Err(ApiError::field(at("count"), format!("at most {COUNT_MAX}")));
+        }
         Ok(Outcome {
             collection: required_text(&o.collection, 128, &at("collection"))?,
             category: required_text(&o.category, 64, &at("category"))?,

@@ -4,6 +4,7 @@ use std::{
     collections::{HashSet, VecDeque},
     hash::{BuildHasher as _, RandomState},
     sync::Arc,
+    time::Duration,
 };
 
 use futures::{StreamExt as _, stream::FuturesOrdered};
@@ -19,6 +20,7 @@ use crate::{
     auth::{Caller, Standing},
     convert::parent,
     error::{ApiError, ApiResult},
+    seats::Seat,
     status::{describe, to_status, violations},
 };
 
@@ -48,7 +50,7 @@ async fn serve(
     acks: &mpsc::Sender<Result<v1::BatchCreateRequestsResponse, Status>>,
 ) -> ApiResult<()> {
     let hasher = RandomState::new();
-    let mut desk: Option<Arc<Desk>> = None;
+    let mut desk: Option<(Arc<Desk>, Seat)> = None;
     // Tasks of their own: a transaction that has begun does not wait for whoever is slow to read acknowledgements.
     let mut under_way = FuturesOrdered::new();
     let mut names: VecDeque<Names> = VecDeque::new();
@@ -77,7 +79,8 @@ async fn serve(
             Some(taken) = under_way.next() => {
                 names.pop_front();
                 let ack = taken.map_err(|_| ApiError::Internal("a chunk's task has ended without a result".to_owned()))??;
-                if acks.send(Ok(ack)).await.is_err() {
+                // Gone, or it does not read: what was taken in is durable, and is told again to whoever sends it again.
+                if acks.send_timeout(Ok(ack), Duration::from_secs(app.limits.unread_s)).await.is_err() {
                     return Ok(());
                 }
             }
@@ -112,18 +115,19 @@ async fn read_chunk(
     app: &App,
     caller: &Caller,
     hasher: &RandomState,
-    desk: &mut Option<Arc<Desk>>,
+    desk: &mut Option<(Arc<Desk>, Seat)>,
     chunk: v1::BatchCreateRequestsRequest,
 ) -> ApiResult<Option<(ReadChunk, Names)>> {
     let named = parent(&chunk.parent, "parent")?;
     let desk = match desk {
-        Some(open) if named.as_ref().is_none_or(|named| *named == open.customer) => &*open,
+        Some((open, _)) if named.as_ref().is_none_or(|named| *named == open.customer) => &*open,
         Some(_) => return Err(ApiError::field("parent", "one stream is for one customer")),
         None => {
             let customer = caller.customer(named, "parent")?;
             // Of a customer that is not there, or has no agreement in force, it is said at once.
             app.known_agreement(&customer).await?;
-            &*desk.insert(Arc::new(Desk { customer, by: caller.principal() }))
+            let seat = app.bulk_streams.take(&customer)?;
+            &desk.insert((Arc::new(Desk { customer, by: caller.principal() }), seat)).0
         }
     };
     if chunk.items.is_empty() {

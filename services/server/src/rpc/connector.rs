@@ -24,7 +24,7 @@ use quittance_domain::{
     outcome::{Confirmation, EvidenceKind, OutcomeKind},
     replay::ReplayState,
     request::KNOWN_MAX,
-    system::System,
+    system::{SubjectShare, System},
     task::Work,
 };
 use quittance_store::{Instructed, LeasedBatch, LeasedTask, ReplayLease, Report, ReportResult};
@@ -183,7 +183,7 @@ async fn lease(app: &App, request: Request<v1::LeaseTasksRequest>) -> ApiResult<
             () = app.drain.cancelled() => return Ok(v1::LeaseTasksResponse::default()),
         };
         match leased {
-            Some(batch) => return Ok(hand_out(&system, batch)),
+            Some((batch, shares)) => return Ok(hand_out(&system, batch, shares)),
             None if wait == left => return Ok(v1::LeaseTasksResponse::default()),
             None => {}
         }
@@ -201,18 +201,16 @@ fn replay_task(app: &App, lease: &ReplayLease) -> v1::LeaseTasksResponse {
     v1::LeaseTasksResponse { tasks: vec![task], lease_expire_time: Some(time_to(app.remote.lease_expiry())) }
 }
 
-fn hand_out(system: &System, batch: LeasedBatch) -> v1::LeaseTasksResponse {
+fn hand_out(system: &System, batch: LeasedBatch, shares: Vec<SubjectShare>) -> v1::LeaseTasksResponse {
     let customer_key = system.customer_key(&batch.customer).unwrap_or_default();
-    let out = |task| task_out(system, &customer_key, batch.work, batch.action, task);
+    let out = |(task, share)| task_out(share, &customer_key, batch.work, batch.action, task);
     v1::LeaseTasksResponse {
-        tasks: batch.tasks.into_iter().map(out).collect(),
+        tasks: batch.tasks.into_iter().zip(shares).map(out).collect(),
         lease_expire_time: Some(time_to(batch.expires_at)),
     }
 }
 
-fn task_out(system: &System, customer_key: &str, work: Work, action: Action, task: LeasedTask) -> v1::LeasedTask {
-    let subject = &task.subject;
-    let share = system.share(&subject.identifiers, &subject.corrections, &subject.identifier_changes);
+fn task_out(share: SubjectShare, customer_key: &str, work: Work, action: Action, task: LeasedTask) -> v1::LeasedTask {
     let replacement = |change: &IdentifierChange| {
         let (old, new) = (identifier_to(change.old.as_ref()?), identifier_to(&change.new));
         Some(v1::IdentifierReplacement { old_identifier: Some(old), new_identifier: Some(new) })
@@ -337,6 +335,7 @@ async fn upload_held_keys(
     request: Request<Streaming<v1::UploadHeldKeysRequest>>,
 ) -> ApiResult<v1::UploadHeldKeysResponse> {
     let caller = caller(&request)?;
+    let standing = standing(&request)?;
     let mut stream = request.into_inner();
     let cut = |_| ApiError::Unavailable("the stream was cut: the work is leased again".to_owned());
     let first = stream.message().await.map_err(cut)?.and_then(|m| m.part);
@@ -349,7 +348,9 @@ async fn upload_held_keys(
     let mut matcher = KeyMatcher::begin(store, clock, lease_for, lease.clone(), &system).await?;
     let mut sent = 0_u64;
     loop {
-        match stream.message().await.map_err(cut)?.and_then(|m| m.part) {
+        let part = stream.message().await.map_err(cut)?.and_then(|m| m.part);
+        standing.check()?;
+        match part {
             Some(HeldPart::Keys(page)) => {
                 bounded(&page.keys, "keys.keys")?;
                 for (i, key) in page.keys.into_iter().enumerate() {

@@ -132,7 +132,7 @@ async fn ask(
         commit_before: Instant::now(),
     };
     let subject = Subject { identifiers, pseudonym: String::new(), corrections, identifier_changes };
-    let connector = match app.connectors.get(system, i64::from(system.map_version)).await {
+    let connector = match app.connectors.get(system).await {
         Ok(connector) => connector,
         Err(error) => return not_asked(error.to_string()),
     };

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use quittance_api::v1;
 use quittance_domain::ids::CustomerId;
 use quittance_store::ChangeCursor;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::SendTimeoutError};
 use tonic::Status;
 
 use crate::{
@@ -43,16 +43,14 @@ pub fn run(
     customer: CustomerId,
     from: Option<ChangeCursor>,
 ) -> ApiResult<WatchStream> {
-    let permit = app.watchers.clone().try_acquire_owned();
-    let permit =
-        permit.map_err(|_| ApiError::LimitExceeded("too many watchers: use one stream for all requests".into()))?;
+    let seat = app.watches.take(&customer)?;
     let (sender, stream) = mpsc::channel(UNREAD_MAX);
     tokio::spawn(async move {
         if let Err(error) = serve(&app, &standing, &customer, from, &sender).await {
-            // Nobody there to hear it: the client is gone.
-            let _ = sender.send(Err(to_status(error))).await;
+            // Nobody there to hear it: the client is gone, or does not read.
+            let _ = sender.try_send(Err(to_status(error)));
         }
-        drop(permit);
+        drop(seat);
     });
     Ok(WatchStream::new(stream))
 }
@@ -82,7 +80,7 @@ async fn serve(
         }
         if spoke.elapsed() >= SILENCE_MAX {
             let alive = v1::WatchRequestsResponse { request: None, resume_token: token(&seen) };
-            if sender.send(Ok(alive)).await.is_err() {
+            if !tell(app, sender, alive).await? {
                 return Ok(());
             }
             spoke = tokio::time::Instant::now();
@@ -93,6 +91,21 @@ async fn serve(
             () = app.drain.cancelled() => {
                 return Err(ApiError::Unavailable("the server is stopping: resume with the last token".to_owned()));
             }
+        }
+    }
+}
+
+/// `false`: nobody listens any more. Whoever does not read gives its place up.
+async fn tell(
+    app: &App,
+    sender: &mpsc::Sender<Result<v1::WatchRequestsResponse, Status>>,
+    change: v1::WatchRequestsResponse,
+) -> ApiResult<bool> {
+    match sender.send_timeout(Ok(change), Duration::from_secs(app.limits.unread_s)).await {
+        Ok(()) => Ok(true),
+        Err(SendTimeoutError::Closed(_)) => Ok(false),
+        Err(SendTimeoutError::Timeout(_)) => {
+            Err(ApiError::Unavailable("nothing was read for too long: resume with the last token".to_owned()))
         }
     }
 }
@@ -119,7 +132,7 @@ async fn send_between(
             // With the last one, all of them are told: until then, a cut begins from before the first.
             let last = !full && n + 1 == page.len();
             let resume_token = token(if last { now } else { seen });
-            if sender.send(Ok(v1::WatchRequestsResponse { request, resume_token })).await.is_err() {
+            if !tell(app, sender, v1::WatchRequestsResponse { request, resume_token }).await? {
                 return Ok(Sent::NobodyListens);
             }
             (sent, after) = (Sent::Some, Some(*place));

@@ -1,8 +1,13 @@
 //! A request completes when every task bears a confirmation, with today's systems, and not otherwise (I3, I5).
 
+use std::sync::Arc;
+
 use quittance_domain::{
+    data_map::{DataMap, MapKind},
+    identifier::IdentifierKind::{Email, UserId},
     outcome::OutcomeKind,
     request::RequestState,
+    system::System,
     task::{TaskState, Work},
 };
 use quittance_store::{ReportResult, StoreError};
@@ -84,6 +89,30 @@ pub async fn a_request_that_lacks_nothing_after_a_change_completes(t: &TestStore
     assert_eq!(acme.state(flawed).await, RequestState::CompletedWithExceptions);
     assert_eq!(acme.request(plain).await.closed_at, Some(at(4)));
     assert_eq!(t.count("SELECT count(*) FROM subject_heads").await, 0, "a closed request stands in nobody's way");
+}
+
+/// Its only system is found by other identifiers since, and so is a new one: nothing leads there, and that is told.
+pub async fn a_system_that_nothing_leads_to_any_more_is_not_left_out(t: &TestStore) {
+    let acme = customer(t, "acme").await;
+    let found_by = |kind: &str| {
+        format!(
+            "version: 1\ncollections: {{people: {{key: [id], identifiers: [{{kind: {kind}, field: f}}], erase: delete}}}}"
+        )
+    };
+    let map = |kind: &str| Arc::new(DataMap::parse(&found_by(kind), MapKind::Sql).unwrap());
+    let crm = System { map: map("email"), ..system("crm", &[], &[]) };
+    t.register_system(&crm, &found_by("email"), new_id(), at(0)).await.unwrap();
+    let [before, after] = ["mara", "noor"].map(|person| acme.instruct(at(1), erasure(person)));
+    let (before, after) = (before.await, after.await);
+    t.update_data_map(&crm.id, &found_by("user_id"), &map("user_id"), new_id(), at(2)).await.unwrap();
+    let shop = register(t, "shop", &[UserId], &[]).await;
+    assert_eq!(acme.confirm_next(&crm.id, at(3)).await, before);
+    acme.replan(at(4)).await;
+    assert_eq!(acme.confirm_next(&crm.id, at(5)).await, after);
+    for id in [before, after] {
+        assert_eq!(acme.state(id).await, RequestState::InProgress);
+        assert_eq!(acme.task_state(id, &shop).await, TaskState::NeedsAttention);
+    }
 }
 
 pub async fn a_replan_with_old_systems_does_nothing(t: &TestStore) {

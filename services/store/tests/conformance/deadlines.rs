@@ -5,7 +5,7 @@ use std::time::Duration;
 use quittance_domain::{
     Timestamp, action::RestrictionGround, ids::RequestId, request::RequestState, task::TaskState, window::Timeliness,
 };
-use quittance_store::{DeadlineStatement, Intake, RequestFilter, RunningLate, TimelinessFilter};
+use quittance_store::{DeadlineStatement, Intake, RequestFilter, RunningLate, StoreError, TimelinessFilter};
 use tokio::task::JoinSet;
 
 use crate::{harness::TestStore, world::*};
@@ -63,10 +63,15 @@ pub async fn who_runs_late_is_told_of_once_and_once_more_when_the_time_is_over(t
 pub async fn a_moved_due_time_is_told_of_anew(t: &TestStore) {
     let (acme, _) = acme_and_crm(t).await;
     let id = acme.instruct(at(0), due("mara", day(8))).await;
-    assert_eq!(told(&acme, day(9)).await, [(id, Timeliness::Overdue)]);
-    t.extend_request(&acme.id, id, day(30), "customers/acme", "many systems", day(9)).await.unwrap();
+    assert_eq!(told(&acme, day(7)).await, [(id, Timeliness::AtRisk)]);
+    t.extend_request(&acme.id, id, day(30), "customers/acme", "many systems", day(8)).await.unwrap();
     assert_eq!(told(&acme, day(10)).await, []);
     assert_eq!(told(&acme, day(24)).await, [(id, Timeliness::AtRisk)]);
+    assert_eq!(told(&acme, day(31)).await, [(id, Timeliness::Overdue)]);
+    // What is late stays late, and has been told of.
+    let moved = t.extend_request(&acme.id, id, day(60), "customers/acme", "many systems", day(31)).await;
+    assert!(matches!(moved, Err(StoreError::WrongState(_))));
+    assert_eq!(acme.request(id).await.due_at, day(30));
 }
 
 pub async fn of_sweeps_that_race_one_tells(t: &TestStore) {
@@ -110,6 +115,8 @@ pub async fn a_deadline_statement_is_kept_once_for_each_due_time_that_passed(t: 
     let (acme, crm) = acme_and_crm(t).await;
     let id = acme.instruct(at(0), due("mara", day(8))).await;
     let closed = acme.instruct(at(0), due("closed", day(8))).await;
+    let moved = acme.instruct(at(0), due("moved", day(8))).await;
+    t.extend_request(&acme.id, moved, day(30), "customers/acme", "many systems", day(2)).await.unwrap();
     let statement =
         |due_at, issued_at, text: &str| DeadlineStatement { due_at, content: text.as_bytes().to_vec(), issued_at };
     let early = statement(day(8), day(7), "too early");
@@ -127,12 +134,12 @@ pub async fn a_deadline_statement_is_kept_once_for_each_due_time_that_passed(t: 
     assert_eq!(t.deadline_statement(&acme.id, id).await.unwrap(), Some(first));
     assert!(t.customers_without_deadline_statement().await.unwrap().is_empty());
 
-    t.extend_request(&acme.id, id, day(30), "customers/acme", "many systems", day(10)).await.unwrap();
-    assert!(t.customers_without_deadline_statement().await.unwrap().is_empty());
-    assert_eq!(told(&acme, day(31)).await, [(id, Timeliness::Overdue)]);
+    assert_eq!(told(&acme, day(31)).await, [(moved, Timeliness::Overdue)]);
+    let of_the_first_date = statement(day(8), day(31), "of a date that was moved in time");
+    assert!(!t.keep_deadline_statement(&acme.id, moved, &of_the_first_date).await.unwrap());
     let second = statement(day(30), day(31), "second");
-    assert!(t.keep_deadline_statement(&acme.id, id, &second).await.unwrap());
-    assert_eq!(t.deadline_statement(&acme.id, id).await.unwrap(), Some(second));
+    assert!(t.keep_deadline_statement(&acme.id, moved, &second).await.unwrap());
+    assert_eq!(t.deadline_statement(&acme.id, moved).await.unwrap(), Some(second));
     assert_eq!(t.deadline_statement(&acme.id, closed).await.unwrap(), None);
 }
 

@@ -7,10 +7,11 @@ use quittance_domain::{
     action::{Action, RestrictionGround},
     ids::RequestId,
     outcome::OutcomeKind,
+    request::RequestState,
 };
 use quittance_ledger::RecordedEvent;
 use quittance_sql::Val;
-use quittance_store::ReportResult;
+use quittance_store::{ReportResult, StoreError, StoreResult};
 use serde_json::Value;
 
 use crate::{harness::TestStore, world::*};
@@ -157,6 +158,32 @@ pub async fn what_is_refused_is_not_staged(t: &TestStore) {
     assert!(t.resolve_task(&acme.key(id, &crm), erased, "operators/kim", at(3)).await.is_err());
     assert_eq!(acme.report(&task, at(2 + LEASE_S), done(&crm)).await, [id]);
     assert_eq!(t.count("SELECT count(*) FROM ledger_entries").await, before);
+}
+
+/// A script that tries again for ever keeps no request from its certificate, which holds so many entries and no more.
+pub async fn a_request_is_not_decided_about_without_end(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let id = acme.instruct(at(1), erasure("mara")).await;
+    let task = claim_one(t, &crm, at(2)).await;
+    acme.report(&task, at(3), attention()).await;
+    let new_id = if t.is_postgres() { "gen_random_uuid()" } else { "randomblob(16)" };
+    for _ in 0..12 {
+        t.change(&format!(
+            "INSERT INTO ledger_entries (customer_id, entry_id, request_id, kind, payload, salt, leaf)
+             SELECT customer_id, {new_id}, request_id, 'operated', payload, salt, leaf FROM ledger_entries"
+        ))
+        .await;
+    }
+    let refused = |done: StoreResult<()>| match done {
+        Err(StoreError::WrongState(why)) => assert!(why.contains("more than 5000"), "{why}"),
+        other => panic!("{other:?}"),
+    };
+    refused(t.retry_task(&acme.key(id, &crm), "operators/kim", at(4), &as_is).await);
+    refused(t.object_to_request(&acme.id, id, "operators/kim", "unlawful", at(4)).await);
+    refused(t.extend_request(&acme.id, id, day(60), "customers/acme", "complex", at(4)).await);
+    assert_eq!(t.ledger_entries(&acme.id, id).await.unwrap().len(), 8192);
+    t.resolve_task(&acme.key(id, &crm), confirmation(&crm, OutcomeKind::Erased), "operators/kim", at(5)).await.unwrap();
+    assert_eq!(acme.state(id).await, RequestState::Completed);
 }
 
 /// A failure after the entry was staged takes the entry with it, and the other way round.
