@@ -213,7 +213,10 @@ impl Check<'_> {
                 _ => {}
             }
         }
-        if c.erase == RowErasure::Delete && c.shared == SharedRows::Redact && c.identifiers.len() > 1 {
+        if c.erase == RowErasure::Delete
+            && c.shared == SharedRows::Redact
+            && (c.identifiers.len() > 1 || naming_others(c).next().is_some())
+        {
             for (i, rule) in c.identifiers.iter().enumerate().filter(|(_, rule)| c.field(&rule.field).is_none()) {
                 self.mask(at, &format!("{path}.identifiers[{i}].field"), &rule.field, &Mask::SetNull);
             }

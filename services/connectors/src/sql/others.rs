@@ -15,9 +15,13 @@ use super::{
     identify::{PATTERN, is_of, sought_by},
     plan::{LinkPlan, Plan, Statement},
     seen::Rowset,
+    waiting::OwnersRow,
     walk::{Walk, index},
 };
 use crate::{ConnectorError, Subject, SubjectError};
+
+/// How every pseudonym begins.
+pub(super) const PSEUDONYM: &str = "anon-";
 
 /// A link whose owner is looked up, where it has not led to the row.
 pub(super) struct LookedUp {
@@ -26,6 +30,8 @@ pub(super) struct LookedUp {
     pub is_rival: bool,
     /// The owner is kept for a while, with what hangs on it.
     pub keeps: bool,
+    /// Who is named by an identifier of the row may be another than who owns it.
+    pub shares: bool,
     /// Positions in the shape.
     pub here: Vec<usize>,
 }
@@ -73,7 +79,8 @@ pub(super) async fn second_owners(walk: &mut Walk<'_, '_>) -> Result<BySubject, 
     let mut found = BySubject::new();
     let counts = |at: usize| sharing_counts(plan.map_of(at), walk.ctx.action);
     for (at, of) in plan.collections.iter().enumerate().filter(|(at, _)| counts(*at)) {
-        for (rival, statement) in of.looked_up.iter().zip(&of.statements.owners).filter(|(link, _)| link.is_rival) {
+        for rival in of.looked_up.iter().filter(|link| link.is_rival) {
+            let statement = &of.statements.owners[rival.link];
             let link = &of.links[rival.link];
             let mut asked: Vec<Asked> = Vec::new();
             for (s, set) in walk.sets.iter().enumerate().filter(|(_, set)| set.error.is_none()) {
@@ -113,10 +120,9 @@ pub(super) async fn strange_owners(
         }
         for row in walk.fetch(statement, Rows::new(batch)).await? {
             let Some(((s, r), _)) = asked_for(&row, chunk)? else { continue };
-            let key = texts(&row, 1, owner.key_len())?;
-            if walk.sets[*s].position(link.owner, owner, key.iter().map(String::as_str)).is_none() {
-                let anchor = owner.shape.anchor.map(|_| row.opt_text(1 + owner.key_len()).map_err(failure));
-                found.push(((*s, *r), anchor.transpose()?.flatten()));
+            let seen = OwnersRow::read(&row, owner)?;
+            if walk.sets[*s].position(link.owner, owner, seen.key.iter().map(String::as_str)).is_none() {
+                found.push(((*s, *r), seen.anchor));
             }
         }
     }
@@ -257,7 +263,7 @@ fn is_strangers(
 pub(super) fn is_mask(map: &Collection, field: Option<usize>, text: &str) -> bool {
     match field.map(|f| &map.fields[f].erase) {
         Some(FieldErasure::Mask(Mask::Constant(constant))) => text == constant,
-        Some(FieldErasure::Mask(Mask::Pseudonym)) => text.starts_with("anon-"),
+        Some(FieldErasure::Mask(Mask::Pseudonym)) => text.starts_with(PSEUDONYM),
         _ => false,
     }
 }
@@ -285,6 +291,6 @@ fn asked_for<'a, T>(row: &Row, chunk: &'a [T]) -> Result<Option<&'a T>, Connecto
     Ok(usize::try_from(i).ok().and_then(|i| chunk.get(i)))
 }
 
-fn texts(row: &Row, from: usize, count: usize) -> Result<Vec<String>, ConnectorError> {
+pub(super) fn texts(row: &Row, from: usize, count: usize) -> Result<Vec<String>, ConnectorError> {
     (from..from + count).map(|at| row.text(at)).collect::<Result<_, _>>().map_err(failure)
 }
