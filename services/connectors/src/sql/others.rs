@@ -63,6 +63,12 @@ pub(super) fn naming_others(c: &Collection) -> impl Iterator<Item = &IdentifierR
     c.identifiers.iter().filter(|_| !c.owned_by.is_empty()).filter(others)
 }
 
+/// Columns by which a row may name somebody who is not its owner: where a link goes by the same one, it names the owner.
+pub(super) fn may_be_anothers(c: &Collection) -> impl Iterator<Item = &IdentifierRule> {
+    let links = |field: &String| c.owned_by.iter().flat_map(|link| &link.fields).any(|(here, _)| here == field);
+    naming_others(c).filter(move |rule| !links(&rule.field))
+}
+
 /// The links of a collection that may lead to two people.
 pub(super) fn rivals(c: &Collection) -> Vec<usize> {
     let owner = |l: usize| &c.owned_by[l].collection;

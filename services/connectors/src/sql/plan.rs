@@ -8,7 +8,7 @@ use quittance_sql::{Engine, Part, Rows, Val};
 use super::{
     catalog::References,
     dialect::{Dialect, SideEffects, StoredBy},
-    others::{LookedUp, naming_others, owners_part, rivals},
+    others::{LookedUp, may_be_anothers, owners_part, rivals},
     schema::{Column, Schema},
     statements::{Statements, owner, statements},
 };
@@ -263,7 +263,7 @@ impl Compiler<'_> {
             let is_rival = rivals.contains(&link);
             let keeps =
                 to.collection != c.name && self.map.collection(&to.collection).is_some_and(|o| o.retain.is_some());
-            let shares = naming_others(c).next().is_some();
+            let shares = may_be_anothers(c).next().is_some();
             if is_rival || keeps || shares {
                 let here =
                     links[link].here.iter().map(|column: &Column| shape.want(self.dialect.text(column))).collect();

@@ -13,7 +13,7 @@ use super::{
     batch::CHUNK,
     failure,
     identify::is_of,
-    others::{LookedUp, is_mask, naming_others, sharing_counts, texts},
+    others::{LookedUp, is_mask, may_be_anothers, sharing_counts, texts},
     plan::{CollectionPlan, Plan},
     seen::Rowset,
     walk::{Walk, index},
@@ -99,18 +99,14 @@ impl OwnersRow {
     }
 }
 
-/// The links whose owner may be another than whom these rules have found: not by the very column that named the subject. Where the row yields what
-/// it is found by, that is its owner's name.
+/// The links whose owner may be another than whom these rules have found. Where they found the row by the column of a link, or by what it yields, that
+/// is its owner's own name.
 pub(super) fn links_of_others<'p>(plan: &'p Plan, at: usize, rules: &[u16]) -> impl Iterator<Item = &'p LookedUp> {
     let (of, map) = (&plan.collections[at], plan.map_of(at));
-    let found_by: Vec<&str> =
-        rules.iter().filter_map(|r| map.identifiers.get(usize::from(*r))).map(|rule| rule.field.as_str()).collect();
-    let named =
-        !found_by.is_empty() && found_by.iter().all(|field| naming_others(map).any(|rule| rule.field == *field));
-    of.looked_up.iter().filter(move |looked_up| {
-        let here = &map.owned_by[looked_up.link].fields;
-        looked_up.shares && named && !here.iter().any(|(here, _)| found_by.contains(&here.as_str()))
-    })
+    let found_by = rules.iter().filter_map(|r| map.identifiers.get(usize::from(*r)));
+    let names_owner = |field: &String| !may_be_anothers(map).any(|rule| rule.field == *field);
+    let owned = rules.is_empty() || found_by.map(|rule| &rule.field).any(names_owner);
+    of.looked_up.iter().filter(move |looked_up| looked_up.shares && !owned)
 }
 
 /// Whether one of these owners is somebody else.

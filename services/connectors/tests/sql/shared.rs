@@ -24,7 +24,9 @@ on_all_engines!(
     about_one_and_by_another,
     by_one_and_about_another,
     by_one_and_about_another_in_one_batch,
+    by_one_and_kept_for_a_while,
     by_one_below_what_is_anothers,
+    by_one_with_a_field_that_is_retained,
     owned_under_another_name,
     restricted_by_one_and_about_another,
     about_one_and_kept_for_a_while,
@@ -450,6 +452,27 @@ async fn about_one_and_kept_for_a_while(db: &Db) {
     assert_eq!(db.dump("id, author, author_name, body", "note").await, left);
 }
 
+/// And so it is for who is named, and who by then is known by what the row was found by.
+async fn by_one_and_kept_for_a_while(db: &Db) {
+    notes(db).await;
+    let retained = "body: message}, erase: delete, retain: {ground: Wwft, anchor: booked_on, period: P5Y}";
+    let c = db.connector(&NOTES.replacen("body: message}, erase: delete", retained, 1));
+    let (mut ctx, ann) = (ctx(Action::Erasure), [subject(&[email("ann@x.nl")])]);
+    let known = sets(&c, &ctx, &ann).await;
+    c.act(&ctx, &ann, &known).await.unwrap()[0].clone().unwrap();
+    let said = read(&c, &ctx, &ann, &known).await.remove(0).unwrap();
+    assert_eq!(said[0], "note.display_name RETAINED 1 (Wwft) until 2029-06-14T22:00:00Z");
+    let held = [known[0].held_at(ctx.now).unwrap().0];
+    let nobody = [Subject { identifiers: Vec::new(), ..ann[0].clone() }];
+    ctx.now = "2040-01-01T00:00:00Z".parse().unwrap();
+    for _ in 0..2 {
+        assert_eq!(c.act(&ctx, &nobody, &held).await.unwrap(), [Ok(())]);
+        let said = read(&c, &ctx, &nobody, &held).await.remove(0).unwrap();
+        assert_eq!(said, ["note.display_name ERASED 1", "note.email ERASED 1"]);
+    }
+    assert_eq!(db.dump("id, author, author_name, body", "note WHERE id = 4").await, ["4|-|-|his"]);
+}
+
 /// An address book, or one's own second address: nothing in the row says that any of it is the owner's.
 async fn owned_and_named_by_nothing_of_ones_own(db: &Db) {
     db.sql(
@@ -579,10 +602,10 @@ async fn by_one_and_about_another_in_one_batch(db: &Db) {
 /// A post's owner owns what hangs on it, by however many steps; and whose the steps between are, their owners tell.
 async fn by_one_below_what_is_anothers(db: &Db) {
     db.sql(
-        "CREATE TABLE person (id integer primary key, email varchar(100), name varchar(20));
+        "CREATE TABLE person (id integer primary key, email varchar(100), name varchar(20), login varchar(40));
          CREATE TABLE post (id integer primary key, person_id integer, title varchar(20));
          CREATE TABLE reply (id integer primary key, post_id integer, parent integer, author varchar(100), body varchar(20));
-         INSERT INTO person VALUES (1, 'lea@x.nl', 'Lea'), (2, 'tom@x.nl', 'Tom'), (3, null, '[erased]');
+         INSERT INTO person VALUES (1, 'lea@x.nl', 'Lea', 'lea'), (2, 'tom@x.nl', 'Tom', 'tom'), (3, null, '[erased]', 'anon-0123');
          INSERT INTO post VALUES (1, 1, 'hers'), (2, 2, 'his'), (3, 3, 'old'), (4, null, 'none');
          INSERT INTO reply VALUES (1, 1, null, 'tom@x.nl', 'x'), (2, null, 1, 'tom@x.nl', 'x'), (3, 2, null, 'tom@x.nl', 'x'),
            (4, null, 3, 'tom@x.nl', 'x'), (5, 3, null, 'tom@x.nl', 'x'), (6, null, 5, 'tom@x.nl', 'x'), (7, 4, null, null, 'x'), (8, null, 7, 'tom@x.nl', 'x'),
@@ -590,7 +613,7 @@ async fn by_one_below_what_is_anothers(db: &Db) {
            (13, null, 14, 'tom@x.nl', 'x'), (14, null, 13, 'ann@x.nl', 'x'), (15, null, 12, 'tom@x.nl', 'x'), (16, 99, 99, 'tom@x.nl', 'x');",
     )
     .await;
-    let map = "  person: {key: [id], identifiers: [{kind: email, field: email}, {kind: user_id, field: id}], fields: {id: {category: user_name, erase: keep}, email: email, name: {category: display_name, erase: {constant: '[erased]'}}}, erase: mask}
+    let map = "  person: {key: [id], identifiers: [{kind: email, field: email}, {kind: user_id, field: id}], fields: {id: {category: user_name, erase: keep}, email: email, name: {category: display_name, erase: {constant: '[erased]'}}, login: {category: title, erase: pseudonym}}, erase: mask}
   post: {key: [id], owned_by: [{collection: person, fields: {person_id: id}}], fields: {title: message}, erase: delete}
   reply: {key: [id], identifiers: [{kind: email, field: author}], owned_by: [{collection: post, fields: {post_id: id}}, {collection: reply, fields: {parent: id}}], fields: {author: email, body: message}, erase: delete}\n";
     let c = db.connector(map);
@@ -601,6 +624,7 @@ async fn by_one_below_what_is_anothers(db: &Db) {
         [[
             "person.display_name ERASED 1",
             "person.email ERASED 1",
+            "person.title PSEUDONYMISED 1",
             "post.message ERASED 1",
             "reply.email ERASED 13",
             "reply.message ERASED 8"
@@ -635,6 +659,26 @@ async fn owned_under_another_name(db: &Db) {
     let outcomes = carried_out(&c, &ctx(Action::Erasure), &[subject(&[user("7"), email("a2@x.nl")])]).await;
     assert_eq!(outcomes, [["address.email ERASED 1", "visit.cookie ERASED 1"]]);
     assert_eq!((db.dump("id", "visit").await.len(), db.dump("id", "address").await.len()), (0, 0));
+}
+
+/// What is to be retained of one's own part would be neither held nor erased.
+async fn by_one_with_a_field_that_is_retained(db: &Db) {
+    db.sql(
+        "CREATE TABLE account (id integer primary key, email varchar(100));
+         CREATE TABLE person (id integer primary key, account integer, email varchar(100), name varchar(20), iban varchar(20), closed_on date);
+         INSERT INTO account VALUES (1, 'lea@x.nl');
+         INSERT INTO person VALUES (1, 1, 'tom@x.nl', 'Tom', 'NL01', '2025-01-01'), (2, 1, 'ann@x.nl', 'Ann', null, '2025-01-01'), (3, 1, 'lea@x.nl', 'Lea', 'NL03', '2025-01-01')",
+    )
+    .await;
+    let c = db.connector(
+        "  account: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: mask}
+  person: {key: [id], identifiers: [{kind: email, field: email, redacts: [email, name, iban]}], owned_by: [{collection: account, fields: {account: id}}], fields: {email: email, name: display_name, iban: {category: financial, erase: {retain: {ground: Wwft, anchor: closed_on, period: P5Y}}}}, erase: mask}\n",
+    );
+    let people = [subject(&[email("tom@x.nl")]), subject(&[email("ann@x.nl")]), subject(&[email("lea@x.nl")])];
+    let told = found(&c, &ctx(Action::Erasure), &people).await;
+    assert!(other(told[0].as_ref().unwrap_err()).contains("iban is to be retained"), "{told:?}");
+    let outcomes = carried_out(&c, &ctx(Action::Erasure), &people[1..2]).await;
+    assert_eq!(outcomes, [["person.display_name ERASED 1", "person.email ERASED 1"]]);
 }
 
 /// What is said of another's restriction stays said.
