@@ -366,11 +366,13 @@ impl Check<'_> {
             );
         }
         let naming: Vec<&str> = naming_others(c).map(|rule| rule.field.as_str()).collect();
-        if c.erase == RowErasure::Delete && c.shared == SharedRows::Redact && !naming.is_empty() {
+        if c.shared == SharedRows::Redact && !naming.is_empty() {
+            let stops =
+                if c.erase == RowErasure::Delete { ", and a foreign key then stops the owner's deletion" } else { "" };
             self.warning(
                 &format!("{path}.owned_by"),
                 format!(
-                    "a row that names somebody else in {} is redacted when its owner goes, or who is named, unless you say shared: delete, and a foreign key then stops the owner's deletion",
+                    "a row that names somebody else in {} is redacted when its owner goes, or who is named, unless you say shared: delete{stops}",
                     naming.join(", ")
                 ),
             );

@@ -573,11 +573,14 @@ async fn by_one_and_about_another_in_one_batch(db: &Db) {
     db.sql("CREATE TABLE customer (id integer primary key, email varchar(100)); CREATE TABLE note (id integer primary key, customer_id integer, author varchar(100), author_name varchar(20), body varchar(50)); CREATE TABLE scan (id integer primary key, note_id integer, name varchar(20));").await;
     let (tom, lea) = (subject(&[email("tom@x.nl")]), subject(&[email("lea@x.nl")]));
     let erasure = ctx(Action::Erasure);
+    let reset = async |db: &Db| {
+        db.sql("DELETE FROM scan; DELETE FROM note; DELETE FROM customer; INSERT INTO customer VALUES (1, 'lea@x.nl'), (2, 'tom@x.nl'); INSERT INTO note VALUES (1, 1, 'tom@x.nl', 'Tom', 'rude'); INSERT INTO scan VALUES (1, 1, 'one')").await;
+    };
     for erase in ["mask", "delete"] {
         for (subjects, left) in
             [([tom.clone(), lea.clone()], "1|-|-|rude"), ([lea.clone(), tom.clone()], "1|tom@x.nl|Tom|-")]
         {
-            db.sql("DELETE FROM scan; DELETE FROM note; DELETE FROM customer; INSERT INTO customer VALUES (1, 'lea@x.nl'), (2, 'tom@x.nl'); INSERT INTO note VALUES (1, 1, 'tom@x.nl', 'Tom', 'rude'); INSERT INTO scan VALUES (1, 1, 'one')").await;
+            reset(db).await;
             let c = db.connector(&NOTES.replacen("erase: mask", &format!("erase: {erase}"), 1));
             let first = sets(&c, &erasure, &subjects).await;
             assert_eq!(c.act(&erasure, &subjects, &first).await.unwrap(), [Ok(()), Err(SubjectError::FindAgain)]);
@@ -595,6 +598,13 @@ async fn by_one_and_about_another_in_one_batch(db: &Db) {
             }
             assert_eq!(db.dump("id", "note").await, [""; 0]);
             assert_eq!(c.act(&erasure, &subjects, &[first[0].clone(), then]).await.unwrap(), [Ok(()), Ok(())]);
+            // One of them went between the other's find and act, in a batch of its own.
+            reset(db).await;
+            let known = sets(&c, &erasure, &subjects[1..]).await;
+            carried_out(&c, &erasure, &subjects[..1]).await;
+            assert_eq!(c.act(&erasure, &subjects[1..], &known).await.unwrap(), [Err(SubjectError::FindAgain)]);
+            carried_out(&c, &erasure, &subjects[1..]).await;
+            assert_eq!(db.dump("id", "note").await, [""; 0]);
         }
     }
 }
