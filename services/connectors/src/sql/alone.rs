@@ -5,26 +5,30 @@
 
 use std::collections::{HashMap, HashSet};
 
-use quittance_domain::data_map::{FieldErasure, Mask, RowErasure, SharedRows};
+use quittance_domain::data_map::{Collection, FieldErasure, Mask, RowErasure, SharedRows};
 
 use super::{
     batch::CHUNK,
     erase::{Acting, Share, of_fate, shares},
     failure,
     identify::is_of,
+    others::is_mask,
     plan::{CollectionPlan, Plan},
     schema::Column,
     statements::values,
+    waiting::{Question, is_another, links_of_others},
+    walk::Walk,
 };
 use crate::{ConnectorError, RowFate};
 
-/// A shared row: which of its identifier columns hold somebody's, and what each subject of the batch has in it.
+/// A shared row: which of its identifier columns hold somebody's, and behind them whether its owner is somebody; and what each subject of the batch
+/// has in it.
 struct Shared {
     held: Vec<bool>,
     parts: HashMap<usize, Part>,
 }
 
-/// The columns that hold the subject's own, and those that its redaction empties.
+/// The places that hold the subject's own, and those that its redaction empties.
 struct Part {
     own: Vec<usize>,
     goes: Vec<usize>,
@@ -75,34 +79,76 @@ async fn read(acting: &mut Acting<'_, '_>, at: usize, share: &Share<'_>) -> Resu
         return Ok(Vec::new());
     }
     let plan = acting.plan;
-    let of = &plan.collections[at];
-    let columns: Vec<&Column> = of.rules.iter().map(|rule| &rule.column).collect();
-    let statement = values(plan.dialect, plan.map_of(at), of, &columns, false, true);
+    let (of, map) = (&plan.collections[at], plan.map_of(at));
+    let columns = of.rules.iter().map(|rule| &rule.column).chain(of.links.iter().flat_map(|link| &link.here));
+    let columns: Vec<&Column> = columns.chain(of.rest.iter().map(|f| &of.fields[*f])).collect();
+    let statement = values(plan.dialect, map, of, &columns, false, true);
+    let owner = of.rules.len();
     let mut rows: HashMap<&[String], Shared> = HashMap::new();
+    let (mut asking, mut questions) = (Vec::new(), Vec::new());
     for batch in acting.keys(at, share, CHUNK) {
         let args = statement.args(acting.ctx.customer_key.as_deref());
         for read in acting.tx.fetch_rows(&statement.sql, args, batch).await.map_err(failure)? {
             let i = usize::try_from(read.i64(0).map_err(failure)?).unwrap_or(usize::MAX);
             let Some((s, row)) = share.get(i) else { continue };
-            let stored: Vec<Option<String>> =
+            let tied = read.i64(1).map_err(failure)? == 1;
+            let mut stored: Vec<Option<String>> =
                 (0..columns.len()).map(|c| read.opt_text(2 + c)).collect::<Result<_, _>>().map_err(failure)?;
+            let mut links = stored.split_off(owner);
+            let rest = links.split_off(links.len() - of.rest.len());
             let filled = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.trim().is_empty());
-            let shared = rows
-                .entry(row.key.as_slice())
-                .or_insert_with(|| Shared { held: stored.iter().map(filled).collect(), parts: HashMap::new() });
+            let shared = rows.entry(row.key.as_slice()).or_insert_with(|| Shared {
+                held: stored.iter().map(filled).chain([false]).collect(),
+                parts: HashMap::new(),
+            });
             let own = row.rules.iter().map(|r| usize::from(*r)).filter(|r| {
-                let kind = plan.map_of(at).identifiers.get(*r).map(|rule| rule.kind);
+                let kind = map.identifiers.get(*r).map(|rule| rule.kind);
                 let text = stored.get(*r).cloned().flatten();
                 matches!((kind, text), (Some(kind), Some(text)) if is_of(&of.rules[*r], kind, &acting.subjects[*s], &text))
             });
-            let own: Vec<usize> = own.collect();
+            let mut own: Vec<usize> = own.collect();
+            let mut goes: Vec<usize> = own.iter().flat_map(|r| cleared(plan, at, of, *r)).collect();
+            // Without identifiers, as on the day a hold ends, another find would see nothing of it.
+            if row.rest && tied && !acting.subjects[*s].identifiers.is_empty() && has_a_rest(map, of, &rest) {
+                shared.held[owner] = true;
+                own.push(owner);
+                goes.push(owner);
+            } else if row.via.is_none() && !own.is_empty() {
+                for looked_up in links_of_others(plan, at, &row.rules) {
+                    let from: usize = of.links[..looked_up.link].iter().map(|link| link.here.len()).sum();
+                    let here = &links[from..from + of.links[looked_up.link].here.len()];
+                    if let Some(values) = here.iter().cloned().collect() {
+                        questions.push(Question { subject: *s, collection: at, link: looked_up.link, values });
+                        asking.push((*s, row.key.as_slice()));
+                    }
+                }
+            }
             if !own.is_empty() {
-                let goes = own.iter().flat_map(|r| cleared(plan, at, of, *r)).collect();
                 shared.parts.insert(*s, Part { own, goes });
             }
         }
     }
+    if !questions.is_empty() {
+        let mut walk = Walk::new(plan, acting.ctx, acting.subjects, &mut *acting.tx, false);
+        for (s, set) in acting.sets.iter().enumerate() {
+            walk.seed(s, set, |_, _| false);
+        }
+        let owners = walk.owners(questions, plan.dialect.as_it_stands()).await?;
+        for ((s, key), owners) in asking.into_iter().zip(owners) {
+            if let Some(shared) = rows.get_mut(key).filter(|_| is_another(plan, &walk.sets[s], &owners)) {
+                shared.held[owner] = true;
+            }
+        }
+    }
     Ok(rows.into_values().collect())
+}
+
+/// Whether something is left of what no identifier redacts.
+fn has_a_rest(map: &Collection, of: &CollectionPlan, stored: &[Option<String>]) -> bool {
+    of.rest.iter().zip(stored).any(|(f, text)| {
+        let masked = matches!(map.fields[*f].erase, FieldErasure::Mask(_));
+        masked && text.as_ref().is_some_and(|text| !is_mask(map, Some(*f), text))
+    })
 }
 
 /// The identifier columns that hold nothing any more once this rule's part of a row is redacted. What a constant or pseudonym takes the place

@@ -11,7 +11,7 @@ use quittance_sql::{Engine, SqlError, Tx};
 use super::{
     STANDBY,
     catalog::{Catalog, catalog},
-    others::{naming_others, owners_part, rivals},
+    others::{may_be_anothers, naming_others, owners_part, rivals},
     schema::{Class, Column, Lower, Schema, Spelled},
 };
 use crate::{Finding, FindingSeverity};
@@ -213,7 +213,10 @@ impl Check<'_> {
                 _ => {}
             }
         }
-        if c.erase == RowErasure::Delete && c.shared == SharedRows::Redact && c.identifiers.len() > 1 {
+        if c.erase == RowErasure::Delete
+            && c.shared == SharedRows::Redact
+            && (c.identifiers.len() > 1 || may_be_anothers(c).next().is_some())
+        {
             for (i, rule) in c.identifiers.iter().enumerate().filter(|(_, rule)| c.field(&rule.field).is_none()) {
                 self.mask(at, &format!("{path}.identifiers[{i}].field"), &rule.field, &Mask::SetNull);
             }
@@ -363,11 +366,13 @@ impl Check<'_> {
             );
         }
         let naming: Vec<&str> = naming_others(c).map(|rule| rule.field.as_str()).collect();
-        if c.erase == RowErasure::Delete && c.shared == SharedRows::Redact && !naming.is_empty() {
+        if c.shared == SharedRows::Redact && !naming.is_empty() {
+            let stops =
+                if c.erase == RowErasure::Delete { ", and a foreign key then stops the owner's deletion" } else { "" };
             self.warning(
                 &format!("{path}.owned_by"),
                 format!(
-                    "a row that names somebody else in {} is redacted when its owner goes, unless you say shared: delete, and a foreign key then stops the owner's deletion",
+                    "a row that names somebody else in {} is redacted when its owner goes, or who is named, unless you say shared: delete{stops}",
                     naming.join(", ")
                 ),
             );

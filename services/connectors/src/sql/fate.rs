@@ -72,12 +72,13 @@ fn erase(
         )));
     }
     // To redact it would leave the field behind, neither held nor erased, and nobody would be told.
-    let retained = |f: &&usize| matches!(map.fields[**f].erase, FieldErasure::Retain(_)) && row.filled.has(**f);
-    if let Some(field) = of.rest.iter().find(retained).filter(|_| row.rest) {
+    let retained = |f: &usize| matches!(map.fields[*f].erase, FieldErasure::Retain(_)) && row.filled.has(*f);
+    let (part, _) = redacted(of, &row.rules, row.rest);
+    if let Some(field) = part.into_iter().map(usize::from).find(retained).filter(|_| row.shared) {
         return Err(SubjectError::Other(format!(
-            "a row of collection {} is the subject's, names somebody else as well, and its field {} is to be retained: it stays as it is. If such \
-             rows are the owner's alone, say shared: delete in the map, and retry; otherwise decide in the data",
-            map.name, map.fields[*field].name
+            "a row of collection {} is the subject's and somebody else's as well, and its field {} is to be retained: it stays as it is. If such \
+             rows are the subject's alone, say shared: delete in the map, and retry; otherwise decide in the data",
+            map.name, map.fields[field].name
         )));
     }
     // Fetched for what it yields alone.

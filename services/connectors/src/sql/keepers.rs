@@ -23,7 +23,8 @@ pub(super) async fn kept_by_others(
     let (plan, now) = (walk.plan, walk.ctx.now);
     let mut found: HashMap<usize, KeptByOthers> = HashMap::new();
     for (at, of) in plan.collections.iter().enumerate() {
-        for (looked_up, statement) in of.looked_up.iter().zip(&of.statements.owners).filter(|(l, _)| l.keeps) {
+        for looked_up in of.looked_up.iter().filter(|l| l.keeps) {
+            let statement = &of.statements.owners[looked_up.link];
             let link = &of.links[looked_up.link];
             let map = plan.map_of(link.owner);
             let Some(retention) = &map.retain else { continue };

@@ -28,6 +28,7 @@ mod seen;
 mod spelling;
 mod standing;
 mod statements;
+mod waiting;
 mod walk;
 
 use std::{

@@ -15,9 +15,13 @@ use super::{
     identify::{PATTERN, is_of, sought_by},
     plan::{LinkPlan, Plan, Statement},
     seen::Rowset,
+    waiting::OwnersRow,
     walk::{Walk, index},
 };
 use crate::{ConnectorError, Subject, SubjectError};
+
+/// How every pseudonym begins.
+pub(super) const PSEUDONYM: &str = "anon-";
 
 /// A link whose owner is looked up, where it has not led to the row.
 pub(super) struct LookedUp {
@@ -26,6 +30,8 @@ pub(super) struct LookedUp {
     pub is_rival: bool,
     /// The owner is kept for a while, with what hangs on it.
     pub keeps: bool,
+    /// Who is named by an identifier of the row may be another than who owns it.
+    pub shares: bool,
     /// Positions in the shape.
     pub here: Vec<usize>,
 }
@@ -57,6 +63,12 @@ pub(super) fn naming_others(c: &Collection) -> impl Iterator<Item = &IdentifierR
     c.identifiers.iter().filter(|_| !c.owned_by.is_empty()).filter(others)
 }
 
+/// Columns by which a row may name somebody who is not its owner: where a link goes by the same one, it names the owner.
+pub(super) fn may_be_anothers(c: &Collection) -> impl Iterator<Item = &IdentifierRule> {
+    let links = |field: &String| c.owned_by.iter().flat_map(|link| &link.fields).any(|(here, _)| here == field);
+    naming_others(c).filter(move |rule| !links(&rule.field))
+}
+
 /// The links of a collection that may lead to two people.
 pub(super) fn rivals(c: &Collection) -> Vec<usize> {
     let owner = |l: usize| &c.owned_by[l].collection;
@@ -73,7 +85,8 @@ pub(super) async fn second_owners(walk: &mut Walk<'_, '_>) -> Result<BySubject, 
     let mut found = BySubject::new();
     let counts = |at: usize| sharing_counts(plan.map_of(at), walk.ctx.action);
     for (at, of) in plan.collections.iter().enumerate().filter(|(at, _)| counts(*at)) {
-        for (rival, statement) in of.looked_up.iter().zip(&of.statements.owners).filter(|(link, _)| link.is_rival) {
+        for rival in of.looked_up.iter().filter(|link| link.is_rival) {
+            let statement = &of.statements.owners[rival.link];
             let link = &of.links[rival.link];
             let mut asked: Vec<Asked> = Vec::new();
             for (s, set) in walk.sets.iter().enumerate().filter(|(_, set)| set.error.is_none()) {
@@ -113,10 +126,9 @@ pub(super) async fn strange_owners(
         }
         for row in walk.fetch(statement, Rows::new(batch)).await? {
             let Some(((s, r), _)) = asked_for(&row, chunk)? else { continue };
-            let key = texts(&row, 1, owner.key_len())?;
-            if walk.sets[*s].position(link.owner, owner, key.iter().map(String::as_str)).is_none() {
-                let anchor = owner.shape.anchor.map(|_| row.opt_text(1 + owner.key_len()).map_err(failure));
-                found.push(((*s, *r), anchor.transpose()?.flatten()));
+            let seen = OwnersRow::read(&row, owner)?;
+            if walk.sets[*s].position(link.owner, owner, seen.key.iter().map(String::as_str)).is_none() {
+                found.push(((*s, *r), seen.anchor));
             }
         }
     }
@@ -257,7 +269,7 @@ fn is_strangers(
 pub(super) fn is_mask(map: &Collection, field: Option<usize>, text: &str) -> bool {
     match field.map(|f| &map.fields[f].erase) {
         Some(FieldErasure::Mask(Mask::Constant(constant))) => text == constant,
-        Some(FieldErasure::Mask(Mask::Pseudonym)) => text.starts_with("anon-"),
+        Some(FieldErasure::Mask(Mask::Pseudonym)) => text.starts_with(PSEUDONYM),
         _ => false,
     }
 }
@@ -285,6 +297,6 @@ fn asked_for<'a, T>(row: &Row, chunk: &'a [T]) -> Result<Option<&'a T>, Connecto
     Ok(usize::try_from(i).ok().and_then(|i| chunk.get(i)))
 }
 
-fn texts(row: &Row, from: usize, count: usize) -> Result<Vec<String>, ConnectorError> {
+pub(super) fn texts(row: &Row, from: usize, count: usize) -> Result<Vec<String>, ConnectorError> {
     (from..from + count).map(|at| row.text(at)).collect::<Result<_, _>>().map_err(failure)
 }

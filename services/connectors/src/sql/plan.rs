@@ -8,7 +8,7 @@ use quittance_sql::{Engine, Part, Rows, Val};
 use super::{
     catalog::References,
     dialect::{Dialect, SideEffects, StoredBy},
-    others::{LookedUp, owners_part, rivals},
+    others::{LookedUp, may_be_anothers, owners_part, rivals},
     schema::{Column, Schema},
     statements::{Statements, owner, statements},
 };
@@ -142,7 +142,7 @@ pub(super) enum Arg {
     Text(String),
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Statement {
     pub sql: String,
     pub args: Vec<Arg>,
@@ -190,11 +190,12 @@ impl Plan {
         }
         for at in 0..collections.len() {
             let of = &collections[at];
-            let links = of.looked_up.iter().map(|looked_up| &of.links[looked_up.link]);
             // Where the row itself is confined, so are its owners: ids may be other people's elsewhere.
             let confined = of.customer.is_some();
-            let owners = links
-                .map(|link| owner(dialect, &map.collections[link.owner], &collections[link.owner], link, confined));
+            let owner = |link: &LinkPlan| {
+                owner(dialect, &map.collections[link.owner], &collections[link.owner], link, confined)
+            };
+            let owners = of.links.iter().map(owner);
             collections[at].statements.owners = owners.collect();
         }
         let (version, maria) = (schema.version, schema.maria);
@@ -262,10 +263,11 @@ impl Compiler<'_> {
             let is_rival = rivals.contains(&link);
             let keeps =
                 to.collection != c.name && self.map.collection(&to.collection).is_some_and(|o| o.retain.is_some());
-            if is_rival || keeps {
+            let shares = may_be_anothers(c).next().is_some();
+            if is_rival || keeps || shares {
                 let here =
                     links[link].here.iter().map(|column: &Column| shape.want(self.dialect.text(column))).collect();
-                looked_up.push(LookedUp { link, is_rival, keeps, here });
+                looked_up.push(LookedUp { link, is_rival, keeps, shares, here });
             }
         }
         let repeated = c.yields.iter().map(|y| {

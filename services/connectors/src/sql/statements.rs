@@ -9,6 +9,7 @@ use super::{
     batch::CHUNK,
     catalog::Reference,
     dialect::Dialect,
+    others::PSEUDONYM,
     plan::{Arg, CollectionPlan, LinkPlan, RulePlan, Statement, WORD, Width},
     schema::{Class, Column},
 };
@@ -26,7 +27,7 @@ pub(super) struct Statements {
     pub children: Vec<Find>,
     /// Per `points_at`: the keys of the rows that point at given values.
     pub pointers: Vec<Statement>,
-    /// Per link that is looked up: the owners that it leads to.
+    /// Per `owned_by` link: the owners that it leads to.
     pub owners: Vec<Statement>,
     /// Per `yields` that is not unique: who else has the same in it.
     pub yielded: Vec<Option<Statement>>,
@@ -131,13 +132,18 @@ fn find<'a>(
     Find { all: finish(false), left: (t.plan.leaf && t.c.erase == RowErasure::Mask).then(|| finish(true)) }
 }
 
-/// The keys of a collection's rows that given values of a link lead to, and what they are kept from, where they are.
+/// A collection's rows that given values of a link lead to: keys, identifiers, links of their own, whether an erasure would still find something in
+/// them, and what they are kept from, where they are.
 pub(super) fn owner(d: Dialect, c: &Collection, plan: &CollectionPlan, link: &LinkPlan, confined: bool) -> Statement {
     let mut t = Text { d, c, plan, args: Vec::new() };
     let mut batch = vec!["i".to_owned()];
     batch.extend((0..link.here.len()).map(|j| format!("a{j}")));
     let mut what = vec!["v.i".to_owned()];
-    what.extend(plan.key.iter().map(|column| d.text(column)));
+    let columns = plan.key.iter().chain(plan.rules.iter().map(|rule| &rule.column));
+    let columns = columns.chain(plan.links.iter().flat_map(|link| &link.here));
+    what.extend(columns.map(|column| d.text(column)));
+    let unmasked = t.unmasked();
+    what.push(d.bits(&[(0, unmasked)]));
     what.extend(plan.shape.anchor.map(|anchor| plan.shape.texts[anchor].clone()));
     let one = |(j, column): (usize, &Column)| {
         let value = format!("v.a{j}");
@@ -341,6 +347,26 @@ impl Text<'_> {
             }
         }
         conditions
+    }
+
+    /// Whether erasure has left anything in a row, whoever's it was. What is masked nowhere is never empty.
+    fn unmasked(&mut self) -> String {
+        let masks = self.c.fields.iter().enumerate().filter_map(|(f, field)| match &field.erase {
+            FieldErasure::Mask(mask) => Some((f, mask.clone())),
+            FieldErasure::Retain(_) => Some((f, Mask::SetNull)),
+            FieldErasure::Keep => None,
+        });
+        let masks: Vec<(usize, Mask)> = masks.filter(|_| self.c.erase == RowErasure::Mask).collect();
+        let left = masks.into_iter().map(|(f, mask)| {
+            let column = &self.plan.fields[f];
+            match mask {
+                // Each person has another one.
+                Mask::Pseudonym => format!("SUBSTR({}, 1, {}) <> '{PSEUDONYM}'", self.d.text(column), PSEUDONYM.len()),
+                mask => self.unlike(column, &mask),
+            }
+        });
+        let left: Vec<String> = left.collect();
+        if left.is_empty() { "1 = 1".to_owned() } else { format!("({})", left.join(" OR ")) }
     }
 
     fn keys(&mut self) -> String {

@@ -11,6 +11,7 @@ use super::{
     plan::{Plan, Shape, Statement},
     seen::{Bits, Rowset, Seen},
     statements::{FIND_LIMIT, Find},
+    waiting::Waiting,
 };
 use crate::{BatchContext, ConnectorError, MatchSet, MatchedRow, RowFate, Subject, SubjectError};
 
@@ -26,7 +27,9 @@ pub(super) struct Walk<'a, 't> {
     pub only_left: bool,
     pub sets: Vec<Rowset<'a>>,
     /// Per collection, the (subject, row) whose owned rows are still to be looked for.
-    frontier: Vec<Vec<(usize, usize)>>,
+    pub frontier: Vec<Vec<(usize, usize)>>,
+    /// Rows of which it is not told yet whether they are somebody else's too.
+    pub waiting: Vec<Waiting>,
 }
 
 /// Questions that travel together.
@@ -70,7 +73,7 @@ impl<'a, 't> Walk<'a, 't> {
     ) -> Self {
         let sets = subjects.iter().map(|_| Rowset::default()).collect();
         let frontier = vec![Vec::new(); plan.collections.len()];
-        Self { plan, ctx, subjects, tx, only_left, sets, frontier }
+        Self { plan, ctx, subjects, tx, only_left, sets, frontier, waiting: Vec::new() }
     }
 
     /// Rows of a match set whose owned rows are looked for whether or not they are still there.
@@ -108,19 +111,22 @@ impl<'a, 't> Walk<'a, 't> {
     pub async fn run(&mut self) -> Result<(), ConnectorError> {
         self.roots().await?;
         self.tell_shared();
-        for _ in 0..DEPTH_MAX {
+        self.set_aside();
+        let mut depth = 0;
+        while self.frontier.iter().any(|rows| !rows.is_empty()) || self.settle().await? {
+            if depth == DEPTH_MAX {
+                for (subject, _) in self.frontier.iter().flatten() {
+                    let message = format!("its rows own one another through more than {DEPTH_MAX} levels");
+                    self.sets[*subject].error.get_or_insert(SubjectError::Other(message));
+                }
+                return Ok(());
+            }
+            depth += 1;
             let level = std::mem::replace(&mut self.frontier, vec![Vec::new(); self.plan.collections.len()]);
             let longest = level.iter().map(Vec::len).max().unwrap_or_default();
             for chunk in 0..longest.div_ceil(CHUNK) {
                 self.children(&level, chunk).await?;
             }
-            if self.frontier.iter().all(Vec::is_empty) {
-                return Ok(());
-            }
-        }
-        for (subject, _) in self.frontier.iter().flatten() {
-            let message = format!("its rows own one another through more than {DEPTH_MAX} levels");
-            self.sets[*subject].error.get_or_insert(SubjectError::Other(message));
         }
         Ok(())
     }

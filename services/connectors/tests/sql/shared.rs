@@ -10,7 +10,7 @@ use quittance_domain::{
 use quittance_sql::Engine;
 
 use crate::harness::{
-    Db, carried_out, ctx, email, findings, found, on_all_engines, other, phone, read, replace, sets, subject,
+    Db, carried_out, ctx, email, findings, found, on_all_engines, other, phone, read, replace, sets, subject, user,
 };
 
 on_all_engines!(
@@ -22,6 +22,13 @@ on_all_engines!(
     another_identifier_is_not_another_person,
     one_rule_at_a_time,
     about_one_and_by_another,
+    by_one_and_about_another,
+    by_one_and_about_another_in_one_batch,
+    by_one_and_kept_for_a_while,
+    by_one_below_what_is_anothers,
+    by_one_with_a_field_that_is_retained,
+    owned_under_another_name,
+    restricted_by_one_and_about_another,
     about_one_and_kept_for_a_while,
     owned_and_named_by_nothing_of_ones_own,
     corrected_for_one,
@@ -370,8 +377,8 @@ async fn about_one_and_by_another(db: &Db) {
             ("note", "2", false),
             ("note", "1", true),
             ("note", "3", false),
-            ("scan", "2", false),
-            ("scan", "1", true)
+            ("scan", "1", true),
+            ("scan", "2", false)
         ]
     );
     // What is about her she may correct, and not the other's name.
@@ -445,6 +452,27 @@ async fn about_one_and_kept_for_a_while(db: &Db) {
     assert_eq!(db.dump("id, author, author_name, body", "note").await, left);
 }
 
+/// And so it is for who is named, and who by then is known by what the row was found by.
+async fn by_one_and_kept_for_a_while(db: &Db) {
+    notes(db).await;
+    let retained = "body: message}, erase: delete, retain: {ground: Wwft, anchor: booked_on, period: P5Y}";
+    let c = db.connector(&NOTES.replacen("body: message}, erase: delete", retained, 1));
+    let (mut ctx, ann) = (ctx(Action::Erasure), [subject(&[email("ann@x.nl")])]);
+    let known = sets(&c, &ctx, &ann).await;
+    c.act(&ctx, &ann, &known).await.unwrap()[0].clone().unwrap();
+    let said = read(&c, &ctx, &ann, &known).await.remove(0).unwrap();
+    assert_eq!(said[0], "note.display_name RETAINED 1 (Wwft) until 2029-06-14T22:00:00Z");
+    let held = [known[0].held_at(ctx.now).unwrap().0];
+    let nobody = [Subject { identifiers: Vec::new(), ..ann[0].clone() }];
+    ctx.now = "2040-01-01T00:00:00Z".parse().unwrap();
+    for _ in 0..2 {
+        assert_eq!(c.act(&ctx, &nobody, &held).await.unwrap(), [Ok(())]);
+        let said = read(&c, &ctx, &nobody, &held).await.remove(0).unwrap();
+        assert_eq!(said, ["note.display_name ERASED 1", "note.email ERASED 1"]);
+    }
+    assert_eq!(db.dump("id, author, author_name, body", "note WHERE id = 4").await, ["4|-|-|his"]);
+}
+
 /// An address book, or one's own second address: nothing in the row says that any of it is the owner's.
 async fn owned_and_named_by_nothing_of_ones_own(db: &Db) {
     db.sql(
@@ -478,4 +506,204 @@ async fn owned_and_named_by_nothing_of_ones_own(db: &Db) {
                 .all(|f| !f.contains("names somebody else"))
         );
     }
+}
+
+/// The same the other way round: what names the subject goes, and the row stays for whom it is about.
+async fn by_one_and_about_another(db: &Db) {
+    notes(db).await;
+    db.sql("INSERT INTO note VALUES (5, null, 'tom@x.nl', 'Tom', 'nobody', '2024-06-14'), (7, 2, 'tom@x.nl', 'Tom', 'own', '2024-06-14')").await;
+    db.sql("INSERT INTO scan VALUES (7, 7, 'seven')").await;
+    let c = db.connector(NOTES);
+    let (tom, lea) = ([subject(&[email("tom@x.nl")])], [subject(&[email("lea@x.nl")])]);
+    let shown = sets(&c, &ctx(Action::Access), &tom).await;
+    let (exported, _) = c.export(&ctx(Action::Access), &tom[0], &shown[0], None, 100).await.unwrap().unwrap();
+    let mut marks: Vec<_> =
+        exported.records.iter().map(|r| format!("{} {} {}", r.collection, r.key[0], r.third_party)).collect();
+    marks.sort();
+    assert_eq!(
+        marks,
+        [
+            "customer 2 false",
+            "note 1 true",
+            "note 4 true",
+            "note 5 false",
+            "note 7 false",
+            "scan 1 true",
+            "scan 7 false"
+        ]
+    );
+    // His name he may correct, and not what is said of her.
+    let corrected = |target, field| corrected_by(&tom[0], target, field);
+    carried_out(&c, &ctx(Action::Rectification), &[corrected(record("1", "Thomas"), "author_name")]).await;
+    let told = found(&c, &ctx(Action::Rectification), &[corrected(record("1", "polite"), "body")]).await;
+    assert!(other(told[0].as_ref().unwrap_err()).starts_with("note.body"), "{told:?}");
+
+    let erasure = ctx(Action::Erasure);
+    let known = sets(&c, &erasure, &tom).await;
+    // And again, as after a crash.
+    for _ in 0..2 {
+        assert_eq!(c.act(&erasure, &tom, &known).await.unwrap(), [Ok(())]);
+        let said = read(&c, &erasure, &tom, &known).await.remove(0).unwrap();
+        assert_eq!(
+            said,
+            [
+                "customer.email ERASED 1",
+                "note.display_name ERASED 3",
+                "note.email ERASED 3",
+                "note.message ERASED 3",
+                "scan.media ERASED 1"
+            ]
+        );
+        let left = ["1|1|-|-|rude", "2|1|Lea@x.nl|Lea|own", "3|1| |-|nobody", "4|2|ann@x.nl|Ann|-"];
+        assert_eq!(db.dump("id, customer_id, author, author_name, body", "note").await, left);
+        assert_eq!(db.dump("id", "scan").await, ["1", "2"], "what hangs on a shared row is shared");
+    }
+    assert!(sets(&c, &erasure, &tom).await[0].is_empty(), "nothing leads to him any more");
+    // The last one takes the rows along.
+    carried_out(&c, &erasure, &lea).await;
+    assert_eq!(db.dump("id, author, body", "note").await, ["4|ann@x.nl|-"]);
+    assert_eq!(db.dump("id", "scan").await, [""; 0]);
+    // Whom erasure has left nothing of is nobody.
+    carried_out(&c, &erasure, &[subject(&[email("ann@x.nl")])]).await;
+    assert_eq!(db.dump("id", "note").await, [""; 0]);
+}
+
+/// Author and customer at once, whoever comes first: the second one is told to look again, and takes the row along.
+async fn by_one_and_about_another_in_one_batch(db: &Db) {
+    db.sql("CREATE TABLE customer (id integer primary key, email varchar(100)); CREATE TABLE note (id integer primary key, customer_id integer, author varchar(100), author_name varchar(20), body varchar(50)); CREATE TABLE scan (id integer primary key, note_id integer, name varchar(20));").await;
+    let (tom, lea) = (subject(&[email("tom@x.nl")]), subject(&[email("lea@x.nl")]));
+    let erasure = ctx(Action::Erasure);
+    let reset = async |db: &Db| {
+        db.sql("DELETE FROM scan; DELETE FROM note; DELETE FROM customer; INSERT INTO customer VALUES (1, 'lea@x.nl'), (2, 'tom@x.nl'); INSERT INTO note VALUES (1, 1, 'tom@x.nl', 'Tom', 'rude'); INSERT INTO scan VALUES (1, 1, 'one')").await;
+    };
+    for erase in ["mask", "delete"] {
+        for (subjects, left) in
+            [([tom.clone(), lea.clone()], "1|-|-|rude"), ([lea.clone(), tom.clone()], "1|tom@x.nl|Tom|-")]
+        {
+            reset(db).await;
+            let c = db.connector(&NOTES.replacen("erase: mask", &format!("erase: {erase}"), 1));
+            let first = sets(&c, &erasure, &subjects).await;
+            assert_eq!(c.act(&erasure, &subjects, &first).await.unwrap(), [Ok(()), Err(SubjectError::FindAgain)]);
+            assert_eq!(db.dump("id, author, author_name, body", "note").await, [left]);
+            assert!(read(&c, &erasure, &subjects[..1], &first[..1]).await[0].is_ok());
+            // A rerun of what was done before is none of this.
+            assert_eq!(c.act(&erasure, &subjects[..1], &first[..1]).await.unwrap(), [Ok(())]);
+            let mut then = first[1].clone();
+            assert!(then.absorb(sets(&c, &erasure, &subjects[1..]).await.remove(0)));
+            for _ in 0..2 {
+                let then = std::slice::from_ref(&then);
+                assert_eq!(c.act(&erasure, &subjects[1..], then).await.unwrap(), [Ok(())]);
+                let said = read(&c, &erasure, &subjects[1..], then).await.remove(0).unwrap();
+                assert!(said.contains(&"scan.media ERASED 1".to_owned()), "{said:?}");
+            }
+            assert_eq!(db.dump("id", "note").await, [""; 0]);
+            assert_eq!(c.act(&erasure, &subjects, &[first[0].clone(), then]).await.unwrap(), [Ok(()), Ok(())]);
+            // One of them went between the other's find and act, in a batch of its own.
+            reset(db).await;
+            let known = sets(&c, &erasure, &subjects[1..]).await;
+            carried_out(&c, &erasure, &subjects[..1]).await;
+            assert_eq!(c.act(&erasure, &subjects[1..], &known).await.unwrap(), [Err(SubjectError::FindAgain)]);
+            carried_out(&c, &erasure, &subjects[1..]).await;
+            assert_eq!(db.dump("id", "note").await, [""; 0]);
+        }
+    }
+}
+
+/// A post's owner owns what hangs on it, by however many steps; and whose the steps between are, their owners tell.
+async fn by_one_below_what_is_anothers(db: &Db) {
+    db.sql(
+        "CREATE TABLE person (id integer primary key, email varchar(100), name varchar(20), login varchar(40));
+         CREATE TABLE post (id integer primary key, person_id integer, title varchar(20));
+         CREATE TABLE reply (id integer primary key, post_id integer, parent integer, author varchar(100), body varchar(20));
+         INSERT INTO person VALUES (1, 'lea@x.nl', 'Lea', 'lea'), (2, 'tom@x.nl', 'Tom', 'tom'), (3, null, '[erased]', 'anon-0123');
+         INSERT INTO post VALUES (1, 1, 'hers'), (2, 2, 'his'), (3, 3, 'old'), (4, null, 'none');
+         INSERT INTO reply VALUES (1, 1, null, 'tom@x.nl', 'x'), (2, null, 1, 'tom@x.nl', 'x'), (3, 2, null, 'tom@x.nl', 'x'),
+           (4, null, 3, 'tom@x.nl', 'x'), (5, 3, null, 'tom@x.nl', 'x'), (6, null, 5, 'tom@x.nl', 'x'), (7, 4, null, null, 'x'), (8, null, 7, 'tom@x.nl', 'x'),
+           (9, null, 10, 'tom@x.nl', 'x'), (10, null, 9, 'tom@x.nl', 'x'), (11, 1, null, null, 'x'), (12, null, 11, 'tom@x.nl', 'x'),
+           (13, null, 14, 'tom@x.nl', 'x'), (14, null, 13, 'ann@x.nl', 'x'), (15, null, 12, 'tom@x.nl', 'x'), (16, 99, 99, 'tom@x.nl', 'x');",
+    )
+    .await;
+    let map = "  person: {key: [id], identifiers: [{kind: email, field: email}, {kind: user_id, field: id}], fields: {id: {category: user_name, erase: keep}, email: email, name: {category: display_name, erase: {constant: '[erased]'}}, login: {category: title, erase: pseudonym}}, erase: mask}
+  post: {key: [id], owned_by: [{collection: person, fields: {person_id: id}}], fields: {title: message}, erase: delete}
+  reply: {key: [id], identifiers: [{kind: email, field: author}], owned_by: [{collection: post, fields: {post_id: id}}, {collection: reply, fields: {parent: id}}], fields: {author: email, body: message}, erase: delete}\n";
+    let c = db.connector(map);
+    let tom = [subject(&[email("tom@x.nl")])];
+    let outcomes = carried_out(&c, &ctx(Action::Erasure), &tom).await;
+    assert_eq!(
+        outcomes,
+        [[
+            "person.display_name ERASED 1",
+            "person.email ERASED 1",
+            "person.title PSEUDONYMISED 1",
+            "post.message ERASED 1",
+            "reply.email ERASED 13",
+            "reply.message ERASED 8"
+        ]]
+    );
+    assert_eq!(
+        db.dump("id, author", "reply").await,
+        ["11|-", "12|-", "13|-", "14|ann@x.nl", "15|-", "1|-", "2|-", "7|-"]
+    );
+    // Where the map says so, it goes with whoever wrote it.
+    db.sql("UPDATE reply SET author = 'tom@x.nl' WHERE id IN (1, 2)").await;
+    let c =
+        db.connector(&map.replace("author: email, body: message}", "author: email, body: message}, shared: delete"));
+    carried_out(&c, &ctx(Action::Erasure), &tom).await;
+    assert_eq!(db.dump("id", "reply").await, ["11", "12", "13", "14", "15", "7"]);
+}
+
+/// The owner is the subject under another name: by the very column that the row was found by, or by what the row yields.
+async fn owned_under_another_name(db: &Db) {
+    db.sql(
+        "CREATE TABLE person (id integer primary key, email varchar(100));
+         CREATE TABLE visit (id integer primary key, person integer, page varchar(20));
+         CREATE TABLE address (id integer primary key, person integer, email varchar(100));
+         INSERT INTO person VALUES (7, 'a@x.nl'); INSERT INTO visit VALUES (1, 7, 'p'); INSERT INTO address VALUES (1, 7, 'a2@x.nl');",
+    )
+    .await;
+    let c = db.connector(
+        "  person: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: delete}
+  visit: {key: [id], identifiers: [{kind: user_id, field: person}], owned_by: [{collection: person, fields: {person: id}}], fields: {page: cookie}, erase: delete}
+  address: {key: [id], identifiers: [{kind: email, field: email}], yields: {email: email}, owned_by: [{collection: person, fields: {person: id}}], fields: {email: email}, erase: delete}\n",
+    );
+    let outcomes = carried_out(&c, &ctx(Action::Erasure), &[subject(&[user("7"), email("a2@x.nl")])]).await;
+    assert_eq!(outcomes, [["address.email ERASED 1", "visit.cookie ERASED 1"]]);
+    assert_eq!((db.dump("id", "visit").await.len(), db.dump("id", "address").await.len()), (0, 0));
+}
+
+/// What is to be retained of one's own part would be neither held nor erased.
+async fn by_one_with_a_field_that_is_retained(db: &Db) {
+    db.sql(
+        "CREATE TABLE account (id integer primary key, email varchar(100));
+         CREATE TABLE person (id integer primary key, account integer, email varchar(100), name varchar(20), iban varchar(20), closed_on date);
+         INSERT INTO account VALUES (1, 'lea@x.nl');
+         INSERT INTO person VALUES (1, 1, 'tom@x.nl', 'Tom', 'NL01', '2025-01-01'), (2, 1, 'ann@x.nl', 'Ann', null, '2025-01-01'), (3, 1, 'lea@x.nl', 'Lea', 'NL03', '2025-01-01')",
+    )
+    .await;
+    let c = db.connector(
+        "  account: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: mask}
+  person: {key: [id], identifiers: [{kind: email, field: email, redacts: [email, name, iban]}], owned_by: [{collection: account, fields: {account: id}}], fields: {email: email, name: display_name, iban: {category: financial, erase: {retain: {ground: Wwft, anchor: closed_on, period: P5Y}}}}, erase: mask}\n",
+    );
+    let people = [subject(&[email("tom@x.nl")]), subject(&[email("ann@x.nl")]), subject(&[email("lea@x.nl")])];
+    let told = found(&c, &ctx(Action::Erasure), &people).await;
+    assert!(other(told[0].as_ref().unwrap_err()).contains("iban is to be retained"), "{told:?}");
+    let outcomes = carried_out(&c, &ctx(Action::Erasure), &people[1..2]).await;
+    assert_eq!(outcomes, [["person.display_name ERASED 1", "person.email ERASED 1"]]);
+}
+
+/// What is said of another's restriction stays said.
+async fn restricted_by_one_and_about_another(db: &Db) {
+    notes(db).await;
+    db.sql("ALTER TABLE note ADD restricted varchar(5); ALTER TABLE customer ADD restricted varchar(5); ALTER TABLE scan ADD restricted varchar(5)").await;
+    let marked = "restriction: {field: restricted, set: 'yes'}, erase:";
+    let c = db.connector(&NOTES.replace("erase:", marked));
+    let tom = [subject(&[email("tom@x.nl")])];
+    carried_out(&c, &ctx(Action::Restriction), &tom).await;
+    assert_eq!(db.dump("id, restricted", "note").await, ["1|yes", "2|-", "3|-", "4|yes"]);
+    let beside_others = BatchContext { others_restricted: true, ..ctx(Action::LiftRestriction) };
+    let lifted = carried_out(&c, &beside_others, &tom).await;
+    assert_eq!(lifted, [["customer.email RESTRICTION_LIFTED 1"]]);
+    assert_eq!(db.dump("id, restricted", "note").await, ["1|yes", "2|-", "3|-", "4|yes"]);
+    carried_out(&c, &ctx(Action::LiftRestriction), &tom).await;
+    assert_eq!(db.dump("id, restricted", "note").await, ["1|-", "2|-", "3|-", "4|-"]);
 }
