@@ -30,6 +30,7 @@ mod log_upkeep;
 mod migrate;
 mod packages;
 mod rekey;
+mod renames;
 mod replan;
 mod replays;
 mod report;

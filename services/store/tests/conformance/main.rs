@@ -280,6 +280,9 @@ suite! {
             a_changed_identifier_is_carried_after_it_was_changed_where_it_was_named,
             what_is_instructed_under_the_new_name_waits_for_the_change,
             a_restriction_stands_under_the_new_name,
+            a_restriction_stands_under_the_new_names_of_its_chunk,
+            what_is_only_referred_renames_nobody,
+            a_lifting_by_a_new_name_of_its_chunk_ends_what_stands_under_it,
         }
         replays {
             an_erasure_is_carried_out_again_by_a_request_of_its_own,
