@@ -48,7 +48,7 @@ mod waits;
 
 pub use changes::{ChangeCursor, ChangePlace};
 pub use customers::{CustomerRow, NewCustomer};
-pub use deadlines::{DeadlineStatement, RunningLate};
+pub use deadlines::{DeadlineStatement, RunningLate, ToTell};
 pub use epochs::{EpochRow, EpochState};
 pub use error::{StoreError, StoreResult};
 pub use forgetting::{Forgetting, KeyTurn};

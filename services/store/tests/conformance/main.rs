@@ -92,6 +92,7 @@ suite! {
         }
         deadlines {
             who_runs_late_is_told_of_once_and_once_more_when_the_time_is_over,
+            who_is_not_told_of_to_the_end_is_told_of_again,
             a_moved_due_time_is_told_of_anew,
             of_sweeps_that_race_one_tells,
             a_deadline_statement_is_kept_once_for_each_due_time_that_passed,
