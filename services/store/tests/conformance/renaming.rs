@@ -122,6 +122,10 @@ pub async fn a_restriction_stands_under_the_new_names_of_its_chunk(t: &TestStore
         assert_eq!(acme.state(ids[5]).await, RequestState::InProgress);
         let later = acme.instruct(at(3), erasure(&newest)).await;
         assert_eq!(acme.state(later).await, state, "{ground}");
+        // The changes are open, and go on.
+        let last = format!("last{n}");
+        let ids = acme.instruct_all(at(4), vec![change(&newest, &last, &crm), erasure(&last)]).await;
+        assert_eq!(acme.state(ids[1]).await, state, "{ground}");
     }
 }
 
