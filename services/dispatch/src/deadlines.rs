@@ -43,9 +43,12 @@ impl Deadlines {
     pub async fn sweep(&self, drain: &CancellationToken) -> StoreResult<()> {
         for customer in self.store.customers_running_late(self.clock.now(), self.at_risk).await? {
             loop {
-                let late = self.store.running_late(&customer, self.clock.now(), self.at_risk).await?;
-                late.iter().for_each(|request| tell(&customer, request));
-                if late.is_empty() || drain.is_cancelled() {
+                let to_tell = self.store.running_late(&customer, self.clock.now(), self.at_risk).await?;
+                to_tell.late.iter().for_each(|request| tell(&customer, request));
+                let nobody = to_tell.late.is_empty();
+                // Not before: a crash in between has them told of twice, and not never.
+                to_tell.told().await?;
+                if nobody || drain.is_cancelled() {
                     break;
                 }
             }

@@ -1,4 +1,5 @@
-//! No deadline passes in silence: an open request whose time runs out, or is over, is told of once each, whichever replica looks.
+//! No deadline passes in silence: an open request whose time runs out, or is over, is told of once each, whichever replica looks. Who is killed,
+//! or loses the store, while it tells has not told: then it is told of again.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -28,6 +29,20 @@ pub struct RunningLate {
     pub due_at: Timestamp,
     /// Systems that have not confirmed.
     pub open: Vec<(SystemId, TaskState)>,
+}
+
+/// Requests that nobody else tells of until this is done with, or dropped.
+#[derive(Debug)]
+pub struct ToTell {
+    pub late: Vec<RunningLate>,
+    tx: Tx,
+}
+
+impl ToTell {
+    /// They were told of, and are not given again.
+    pub async fn told(self) -> StoreResult<()> {
+        Ok(self.tx.commit().await?)
+    }
 }
 
 /// An interim statement that was issued by itself, signed, and the due time that had passed.
@@ -147,14 +162,9 @@ impl Store {
         }))
     }
 
-    /// Those that became late since it was last asked, a bounded number of them; call it until there are none. Whoever watches sees them
-    /// as changed.
-    pub async fn running_late(
-        &self,
-        customer: &CustomerId,
-        now: Timestamp,
-        at_risk: Duration,
-    ) -> StoreResult<Vec<RunningLate>> {
+    /// Those that became late since they were last told of, a bounded number of them; call it until there are none. Whoever watches sees them
+    /// as changed, once they are told of.
+    pub async fn running_late(&self, customer: &CustomerId, now: Timestamp, at_risk: Duration) -> StoreResult<ToTell> {
         let mut tx = self.customer_tx(customer).await?;
         let mut late = Vec::new();
         // `due` itself is still in time.
@@ -185,8 +195,7 @@ impl Store {
         for l in &mut late {
             l.open = open.remove(&l.request.uuid()).unwrap_or_default();
         }
-        tx.commit().await?;
-        Ok(late)
+        Ok(ToTell { late, tx })
     }
 }
 

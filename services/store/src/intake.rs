@@ -25,6 +25,7 @@ use crate::{
     keyring::{EpochKey, random},
     ledger::Staging,
     rekey::{carry_over, forget_left_heads},
+    renames::Renames,
     replan::{Insertion, insert_tasks},
     replays::Redoing,
     requests::{ChangedIdentifier, list_text, read_with_tasks},
@@ -284,8 +285,9 @@ impl Store {
             let started: Vec<_> = prepared.iter().filter(|p| p.state == RequestState::InProgress).collect();
             let marked: Vec<_> = started.iter().map(|p| (p.id, &p.request, p.pseudonyms.as_slice())).collect();
             mark_restrictions(&mut tx, ctx.customer, &marked).await?;
-            let renamed: Vec<_> = started.iter().flat_map(|p| p.renamed.iter().cloned()).collect();
-            restrict_new_names(&mut tx, ctx.customer, &renamed).await?;
+            let mut renames = Renames::default();
+            started.iter().for_each(|p| renames.add(p));
+            restrict_new_names(&mut tx, ctx.customer, &renames).await?;
         }
         tx.execute_together(writes).await?;
         for p in &prepared {
@@ -575,7 +577,8 @@ async fn look(tx: &mut Tx, customer: &CustomerId, prepared: &[Prepared]) -> Stor
     Ok(Known { generation, epoch, agreement, requests, restrictions })
 }
 
-/// What restricts the subjects of the erasures among them.
+/// What restricts the subjects of the erasures among them, under the names that they have had in this chunk, too: what stands under an old
+/// one is noted under the new one only when the change is taken in.
 pub(crate) async fn restrictions(
     tx: &mut Tx,
     customer: &CustomerId,
@@ -594,36 +597,43 @@ pub(crate) fn grounds(rows: &[Row]) -> StoreResult<Restrictions> {
 }
 
 pub(crate) fn restrictions_part(customer: &CustomerId, prepared: &[Prepared]) -> Part {
-    let erasures = prepared.iter().filter(|p| p.request.action == Action::Erasure);
-    let pseudonyms: BTreeSet<&Vec<u8>> = erasures.flat_map(|p| &p.pseudonyms).collect();
+    let (mut renames, mut pseudonyms) = (Renames::default(), BTreeSet::new());
+    for p in prepared {
+        if p.request.action == Action::Erasure {
+            pseudonyms.extend(renames.and_before(&p.pseudonyms));
+        }
+        renames.add(p);
+    }
     Part::new(
         "WITH v(pseudonym) AS ({rows})
          SELECT 'restriction', CAST(0 AS BIGINT), NULL, NULL, v.pseudonym, r.ground, NULL
          FROM v JOIN restrictions r ON r.customer_id = $1 AND r.pseudonym = v.pseudonym",
         vec![customer.as_str().into()],
-        Rows::new(vec![Column::bytes(pseudonyms.into_iter().cloned())]),
+        Rows::new(vec![Column::bytes(pseudonyms.into_iter().map(<[u8]>::to_vec))]),
     )
 }
 
 /// An erasure waits for the customer where the subject had asked for its data to be kept (Art. 18(1)(b), (c)).
 pub(crate) fn await_customer_where_restricted(restrictions: &Restrictions, prepared: &mut [Prepared]) -> Restricted {
-    let mut restricted_here: HashSet<Vec<u8>> = HashSet::new();
+    // Before it in the same chunk is before it, too.
+    let (mut restricted_here, mut renames): (HashSet<Vec<u8>>, _) = (HashSet::new(), Renames::default());
     let (mut noted, mut waits) = (false, false);
     for p in prepared.iter_mut().filter(|p| p.state == RequestState::InProgress) {
         if p.request.restriction_ground.is_some_and(RestrictionGround::blocks_erasure) {
-            // Before it in the same chunk is before it, too.
             restricted_here.extend(p.pseudonyms.iter().cloned());
         }
-        if p.request.action != Action::Erasure {
-            continue;
+        if p.request.action == Action::Erasure {
+            let names = renames.and_before(&p.pseudonyms);
+            let standing: Vec<&String> = names.iter().filter_map(|name| restrictions.get(*name)).flatten().collect();
+            noted |= !standing.is_empty();
+            let blocks =
+                |ground: &String| RestrictionGround::parse(ground).is_none_or(RestrictionGround::blocks_erasure);
+            if standing.into_iter().any(blocks) || names.iter().any(|name| restricted_here.contains(*name)) {
+                p.state = RequestState::AwaitingCustomer;
+                waits = true;
+            }
         }
-        let standing: Vec<&String> = p.pseudonyms.iter().filter_map(|p| restrictions.get(p)).flatten().collect();
-        noted |= !standing.is_empty();
-        let blocks = |ground: &String| RestrictionGround::parse(ground).is_none_or(RestrictionGround::blocks_erasure);
-        if standing.into_iter().any(blocks) || p.pseudonyms.iter().any(|p| restricted_here.contains(p)) {
-            p.state = RequestState::AwaitingCustomer;
-            waits = true;
-        }
+        renames.add(p);
     }
     match (waits, noted) {
         (true, _) => Restricted::Waits,
@@ -677,29 +687,30 @@ pub(crate) async fn mark_restrictions(
 }
 
 /// A restriction stands under the subject's new name as well, or an erasure by that name would not see it. Noted when the change is
-/// instructed: until it is done, the customer is asked once too often rather than not at all.
-pub(crate) async fn restrict_new_names(
-    tx: &mut Tx,
-    customer: &CustomerId,
-    renamed: &[(Vec<u8>, Vec<u8>)],
-) -> StoreResult<()> {
+/// instructed: until it is done, the customer is asked once too often rather than not at all. What the chunk itself brings is marked before.
+pub(crate) async fn restrict_new_names(tx: &mut Tx, customer: &CustomerId, renames: &Renames<'_>) -> StoreResult<()> {
+    let renames: Vec<_> = renames.all().collect();
     if tx.engine() == Engine::Postgres {
         // Whoever is ending one of them holds the request that ends it: it is ended before we copy, or sees our copy.
         let enders = "WITH v(was) AS ({rows}) SELECT r.request_id FROM requests r WHERE r.customer_id = $1 AND r.request_id IN (
                         SELECT s.ended_by_request_id FROM v JOIN restrictions s ON s.customer_id = $1 AND s.pseudonym = v.was)
                       ORDER BY r.request_id FOR SHARE OF r";
-        let was = Rows::new(vec![Column::bytes(renamed.iter().map(|(old, _)| old.clone()))]);
+        let was: BTreeSet<&[u8]> = renames.iter().map(|rename| rename.was).collect();
+        let was = Rows::new(vec![Column::bytes(was.into_iter().map(<[u8]>::to_vec))]);
         tx.fetch_rows(enders, vec![customer.as_str().into()], was).await?;
     }
     tx.execute_rows(
-        "WITH v(was, becomes) AS ({rows})
+        // What was instructed after the end is not ended: its id is a later one.
+        "WITH v(was, becomes, ended_by) AS ({rows})
          INSERT INTO restrictions (customer_id, pseudonym, request_id, ground, ended_by_request_id)
-         SELECT $1, v.becomes, r.request_id, r.ground, r.ended_by_request_id FROM v
-         JOIN restrictions r ON r.customer_id = $1 AND r.pseudonym = v.was WHERE true ON CONFLICT DO NOTHING",
+         SELECT $1, v.becomes, r.request_id, r.ground,
+                CASE WHEN r.request_id < v.ended_by THEN v.ended_by ELSE r.ended_by_request_id END
+         FROM v JOIN restrictions r ON r.customer_id = $1 AND r.pseudonym = v.was WHERE true ON CONFLICT DO NOTHING",
         vec![customer.as_str().into()],
         Rows::new(vec![
-            Column::bytes(renamed.iter().map(|(old, _)| old.clone())),
-            Column::bytes(renamed.iter().map(|(_, new)| new.clone())),
+            Column::bytes(renames.iter().map(|rename| rename.was.to_vec())),
+            Column::bytes(renames.iter().map(|rename| rename.becomes.to_vec())),
+            Column::Uuid(renames.iter().map(|rename| rename.ended_by).collect()),
         ]),
     )
     .await?;

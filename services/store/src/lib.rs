@@ -30,6 +30,7 @@ mod log_upkeep;
 mod migrate;
 mod packages;
 mod rekey;
+mod renames;
 mod replan;
 mod replays;
 mod report;
@@ -47,7 +48,7 @@ mod waits;
 
 pub use changes::{ChangeCursor, ChangePlace};
 pub use customers::{CustomerRow, NewCustomer};
-pub use deadlines::{DeadlineStatement, RunningLate};
+pub use deadlines::{DeadlineStatement, RunningLate, ToTell};
 pub use epochs::{EpochRow, EpochState};
 pub use error::{StoreError, StoreResult};
 pub use forgetting::{Forgetting, KeyTurn};

@@ -22,6 +22,7 @@ use crate::{
     lines::{self, Closed, forget_closed},
     log::has_room,
     rekey::{alone, carry_over},
+    renames::Renames,
     replan::{Insertion, insert_tasks},
     report::release_free,
     requests::read_request,
@@ -155,7 +156,7 @@ impl Store {
             if request.follows.is_none() {
                 mark_restrictions(&mut tx, customer, &[(id, &instruction, &pseudonyms)]).await?;
             }
-            restrict_new_names(&mut tx, customer, &renamed).await?;
+            restrict_new_names(&mut tx, customer, &Renames::of(&renamed)).await?;
             let mut args = key(customer, id);
             args.push(i64::try_from(tasks.len()).unwrap_or(i64::MAX).into());
             args.extend([us(first_due).into(), us(due).into(), topology.generation.into(), version.into()]);

@@ -252,9 +252,8 @@ impl RemoteWorker {
             }
         };
         for _ in 0..=u32::from(self.repeats) {
-            let now = self.clock.now();
             // What is lost is somebody else's by now: it has nothing more to say.
-            if self.store.report(&batch.customer, &self.system.id, || now, &reports).await.is_err() {
+            if self.store.report(&batch.customer, &self.system.id, || self.clock.now(), &reports).await.is_err() {
                 return;
             }
         }

@@ -19,8 +19,10 @@ fn due(person: &str, due: Timestamp) -> Intake {
 }
 
 async fn told(acme: &Customer, now: Timestamp) -> Vec<(RequestId, Timeliness)> {
-    let late = again!(acme.store.running_late(&acme.id, now, AT_RISK)).unwrap();
-    late.into_iter().map(|l| (l.request, l.timeliness)).collect()
+    let to_tell = again!(acme.store.running_late(&acme.id, now, AT_RISK)).unwrap();
+    let late = to_tell.late.iter().map(|l| (l.request, l.timeliness)).collect();
+    to_tell.told().await.unwrap();
+    late
 }
 
 pub async fn who_runs_late_is_told_of_once_and_once_more_when_the_time_is_over(t: &TestStore) {
@@ -36,7 +38,9 @@ pub async fn who_runs_late_is_told_of_once_and_once_more_when_the_time_is_over(t
 
     let changed = acme.request(near).await.changed_at;
     assert_eq!(t.customers_running_late(day(1), AT_RISK).await.unwrap(), std::slice::from_ref(&acme.id));
-    let late = t.running_late(&acme.id, day(1), AT_RISK).await.unwrap();
+    let to_tell = t.running_late(&acme.id, day(1), AT_RISK).await.unwrap();
+    let late = to_tell.late.clone();
+    to_tell.told().await.unwrap();
     let expected = RunningLate {
         request: near,
         timeliness: Timeliness::AtRisk,
@@ -58,6 +62,31 @@ pub async fn who_runs_late_is_told_of_once_and_once_more_when_the_time_is_over(t
     let mut late = told(&acme, day(21)).await;
     late.retain(|(id, _)| *id == far);
     assert_eq!(late, [(far, Timeliness::Overdue)]);
+}
+
+/// As whoever is killed, or loses the store, before it can say that it told.
+pub async fn who_is_not_told_of_to_the_end_is_told_of_again(t: &TestStore) {
+    let (acme, _) = acme_and_crm(t).await;
+    let id = acme.instruct(at(0), due("mara", day(8))).await;
+    for (now, timeliness) in [(day(2), Timeliness::AtRisk), (day(9), Timeliness::Overdue)] {
+        let cut = t.running_late(&acme.id, now, AT_RISK).await.unwrap();
+        assert_eq!(cut.late.len(), 1);
+        drop(cut);
+        assert_eq!(t.customers_running_late(now, AT_RISK).await.unwrap(), std::slice::from_ref(&acme.id));
+        assert!(t.without_deadline_statement(&acme.id).await.unwrap().is_empty());
+        // It is theirs until the database has noticed that nobody is there.
+        let again = tokio::time::timeout(Duration::from_secs(20), async {
+            loop {
+                let late = told(&acme, now).await;
+                if !late.is_empty() {
+                    return late;
+                }
+            }
+        });
+        assert_eq!(again.await.unwrap(), [(id, timeliness)]);
+        assert_eq!(told(&acme, now).await, []);
+    }
+    assert_eq!(t.without_deadline_statement(&acme.id).await.unwrap(), [id]);
 }
 
 pub async fn a_moved_due_time_is_told_of_anew(t: &TestStore) {

@@ -96,7 +96,7 @@ async fn neighbours(t: &TestStore) -> Neighbours {
     let issued = IssuedCertificate { content: b"signed".to_vec(), issued_at: at(4) };
     t.keep_certificate(&bolt.id, request, issued).await.unwrap();
     let pending = bolt.instruct_all(at(4), vec![access("mara"), erasure("mara")]).await[0];
-    t.running_late(&bolt.id, day(200), std::time::Duration::ZERO).await.unwrap();
+    t.running_late(&bolt.id, day(200), std::time::Duration::ZERO).await.unwrap().told().await.unwrap();
     let due_at = bolt.request(pending).await.due_at;
     let overdue = DeadlineStatement { due_at, content: b"signed".to_vec(), issued_at: day(200) };
     assert!(t.keep_deadline_statement(&bolt.id, pending, &overdue).await.unwrap());

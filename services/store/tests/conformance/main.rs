@@ -93,6 +93,7 @@ suite! {
         }
         deadlines {
             who_runs_late_is_told_of_once_and_once_more_when_the_time_is_over,
+            who_is_not_told_of_to_the_end_is_told_of_again,
             a_moved_due_time_is_told_of_anew,
             of_sweeps_that_race_one_tells,
             a_deadline_statement_is_kept_once_for_each_due_time_that_passed,
@@ -284,6 +285,9 @@ suite! {
             a_changed_identifier_is_carried_after_it_was_changed_where_it_was_named,
             what_is_instructed_under_the_new_name_waits_for_the_change,
             a_restriction_stands_under_the_new_name,
+            a_restriction_stands_under_the_new_names_of_its_chunk,
+            what_is_only_referred_renames_nobody,
+            a_lifting_by_a_new_name_of_its_chunk_ends_what_stands_under_it,
         }
         replays {
             an_erasure_is_carried_out_again_by_a_request_of_its_own,

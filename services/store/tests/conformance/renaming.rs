@@ -89,6 +89,75 @@ pub async fn a_restriction_stands_under_the_new_name(t: &TestStore) {
     }
 }
 
+/// What is renamed in the same chunk, however often, is still the person whose data was to be kept.
+pub async fn a_restriction_stands_under_the_new_names_of_its_chunk(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    for (n, (restricts_within, ground, state)) in [
+        (false, UnlawfulProcessing, RequestState::AwaitingCustomer),
+        (true, UnlawfulProcessing, RequestState::AwaitingCustomer),
+        (false, AccuracyContested, RequestState::InProgress),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let [old, new, newest, unnamed] = ["old", "new", "newest", "unnamed"].map(|name| format!("{name}{n}"));
+        let mut chunk = vec![
+            erasure(&newest),
+            change(&old, &new, &crm),
+            erasure(&new),
+            change(&new, &newest, &crm),
+            erasure(&newest),
+            erasure(&unnamed),
+        ];
+        if restricts_within {
+            chunk.insert(0, restriction(&old, ground));
+        } else {
+            acme.instruct(at(1), restriction(&old, ground)).await;
+        }
+        let ids = acme.instruct_all(at(2), chunk).await;
+        let ids = &ids[usize::from(restricts_within)..];
+        assert_eq!(acme.state(ids[0]).await, RequestState::InProgress, "it was instructed before it was their name");
+        assert_eq!(acme.state(ids[2]).await, state, "{ground}");
+        assert_eq!(acme.state(ids[4]).await, state, "{ground}");
+        assert_eq!(acme.state(ids[5]).await, RequestState::InProgress);
+        let later = acme.instruct(at(3), erasure(&newest)).await;
+        assert_eq!(acme.state(later).await, state, "{ground}");
+        // The changes are open, and go on.
+        let last = format!("last{n}");
+        let ids = acme.instruct_all(at(4), vec![change(&newest, &last, &crm), erasure(&last)]).await;
+        assert_eq!(acme.state(ids[1]).await, state, "{ground}");
+    }
+}
+
+/// The customer does not make a change its own that only the subject asked for, by erasing who has the new name.
+pub async fn what_is_only_referred_renames_nobody(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    acme.instruct(at(1), restriction("mara", UnlawfulProcessing)).await;
+    let referred = Intake { referred: Some("my words".to_owned()), ..change("mara", "m.lind", &crm) };
+    let ids = acme.instruct_all(at(2), vec![referred, erasure("m.lind")]).await;
+    assert_eq!(acme.state(ids[1]).await, RequestState::InProgress);
+}
+
+/// In whichever order a chunk has them, a lifting by the new name ends what stands under it, and nothing that comes after.
+pub async fn a_lifting_by_a_new_name_of_its_chunk_ends_what_stands_under_it(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let systems = [crm];
+    let [crm] = &systems;
+    acme.instruct(at(1), restriction("mara", UnlawfulProcessing)).await;
+    let chunk = vec![change("mara", "m.lind", crm), lifting("m.lind"), change("m.lind", "m.berg", crm)];
+    acme.instruct_all(at(2), chunk).await;
+    work_off(&acme, &systems, at(3)).await;
+    for name in ["m.lind", "m.berg"] {
+        let free = acme.instruct(at(4), erasure(name)).await;
+        assert_eq!(acme.state(free).await, RequestState::InProgress, "{name}");
+    }
+    let chunk = vec![change("noor", "n.berg", crm), lifting("n.berg"), restriction("noor", UnlawfulProcessing)];
+    acme.instruct_all(at(5), chunk).await;
+    work_off(&acme, &systems, at(6)).await;
+    let held = acme.instruct(at(7), erasure("n.berg")).await;
+    assert_eq!(acme.state(held).await, RequestState::AwaitingCustomer);
+}
+
 /// The lifting is done at the moment at which the change is taken in, and does not see what is copied under the new name.
 pub async fn a_restriction_that_is_being_ended_does_not_stand_under_the_new_name(t: &TestStore) {
     let (acme, crm) = acme_and_crm(t).await;
