@@ -69,6 +69,28 @@ impl Scene {
         (request.name, file)
     }
 
+    /// The token of a watch that has seen all that there is.
+    async fn watched(&self) -> String {
+        let watch = v1::WatchRequestsRequest::default();
+        let mut changes = self.acme().await.requests().watch_requests(watch).await.unwrap().into_inner();
+        changes.message().await.unwrap().expect("a sign of life").resume_token
+    }
+
+    /// Whoever watched before all this hears of what changes after it.
+    async fn is_heard_of(&self, request: &str, resume_token: String) {
+        let watch = v1::WatchRequestsRequest { resume_token, ..Default::default() };
+        let mut changes = self.acme().await.requests().watch_requests(watch).await.unwrap().into_inner();
+        let heard = async {
+            while let Some(change) = changes.message().await.unwrap() {
+                if change.request.is_some_and(|changed| changed.name == request) {
+                    return;
+                }
+            }
+            panic!("the watch has ended");
+        };
+        tokio::time::timeout(Duration::from_secs(20), heard).await.expect("the change is told");
+    }
+
     async fn is_halted(&self) {
         let acme = self.acme().await;
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -176,7 +198,7 @@ fn proven_places(certificate: &[u8]) -> BTreeSet<u64> {
     file["certificate"]["entries"].as_array().unwrap().iter().map(place).collect()
 }
 
-async fn recovered_and_going_on(s: &mut Scene, before: &[(String, Vec<u8>)], restored_while_up: bool) {
+async fn recovered_and_going_on(s: &mut Scene, before: &[(String, Vec<u8>)], watched: String, restored_while_up: bool) {
     let account = s.ledger_json("recover");
     let (from, to) = (account["from"].as_u64().unwrap(), account["to"].as_u64().unwrap());
     assert!(from < to, "{account}");
@@ -191,7 +213,8 @@ async fn recovered_and_going_on(s: &mut Scene, before: &[(String, Vec<u8>)], res
         assert_eq!(whole["lost"], account["lost"]);
         s.deployment.launch().await;
     }
-    let (_, file) = s.certified(30).await;
+    let (again, file) = s.certified(30).await;
+    s.is_heard_of(&again, watched).await;
     s.still_grows();
     let outside = s.outside("fsck", &["--output", "json"]);
     assert!(outside.status.success(), "{}", String::from_utf8_lossy(&outside.stderr));
@@ -225,6 +248,7 @@ async fn sqlite_a_restored_file_goes_on_where_the_log_was() {
         all.push(s.certified(person).await);
     }
     s.still_grows();
+    let watched = s.watched().await;
     s.deployment.kill();
     fs::copy(&backup, &store).unwrap();
     for side in ["-wal", "-shm"] {
@@ -240,7 +264,7 @@ async fn sqlite_a_restored_file_goes_on_where_the_log_was() {
     let damaged = s.ledger(&["fsck"]);
     assert_eq!(damaged.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&damaged.stdout).contains("restored from a backup"));
-    recovered_and_going_on(&mut s, &all, false).await;
+    recovered_and_going_on(&mut s, &all, watched, false).await;
 }
 
 /// `pg_dump` and `pg_restore` as the server's superuser runs them.
@@ -263,6 +287,7 @@ async fn postgres_a_restored_dump_goes_on_where_the_log_was_while_the_service_ru
         all.push(s.certified(person).await);
     }
     s.still_grows();
+    let watched = s.watched().await;
     s.deployment.kill();
     let pool = Pool::open(&ConnectOptions::new(admin)).unwrap();
     pool.run_script(&format!("DROP DATABASE {name} WITH (FORCE)")).await.unwrap();
@@ -270,5 +295,5 @@ async fn postgres_a_restored_dump_goes_on_where_the_log_was_while_the_service_ru
     as_superuser("pg_restore", &["-d", &database, dump.to_str().unwrap()]);
     s.deployment.launch().await;
     s.is_halted().await;
-    recovered_and_going_on(&mut s, &all, true).await;
+    recovered_and_going_on(&mut s, &all, watched, true).await;
 }

@@ -42,18 +42,25 @@ impl Deadlines {
     /// One look at all customers.
     pub async fn sweep(&self, drain: &CancellationToken) -> StoreResult<()> {
         for customer in self.store.customers_running_late(self.clock.now(), self.at_risk).await? {
-            loop {
-                let to_tell = self.store.running_late(&customer, self.clock.now(), self.at_risk).await?;
-                to_tell.late.iter().for_each(|request| tell(&customer, request));
-                let nobody = to_tell.late.is_empty();
-                // Not before: a crash in between has them told of twice, and not never.
-                to_tell.told().await?;
-                if nobody || drain.is_cancelled() {
-                    break;
-                }
+            // One customer's trouble keeps no other's deadlines in silence.
+            if let Err(error) = self.tell_of(&customer, drain).await {
+                tracing::warn!(%customer, %error, "a customer's deadlines could not be told of: tried again soon");
             }
         }
         Ok(())
+    }
+
+    async fn tell_of(&self, customer: &CustomerId, drain: &CancellationToken) -> StoreResult<()> {
+        loop {
+            let to_tell = self.store.running_late(customer, self.clock.now(), self.at_risk).await?;
+            to_tell.late.iter().for_each(|request| tell(customer, request));
+            let nobody = to_tell.late.is_empty();
+            // Not before: a crash in between has them told of twice, and not never.
+            to_tell.told().await?;
+            if nobody || drain.is_cancelled() {
+                return Ok(());
+            }
+        }
     }
 }
 

@@ -26,8 +26,16 @@ pub async fn run(app: Arc<App>, every: Duration, trust: ClockTrust) {
 
 async fn sweep(app: &App) -> ApiResult<()> {
     for customer in app.store.customers_without_deadline_statement().await? {
-        while issue_some(app, &customer).await? && !app.drain.is_cancelled() {}
+        // The others are not kept waiting by one customer's trouble.
+        if let Err(error) = issue_all(app, &customer).await {
+            tracing::warn!(%customer, %error, "statements of a customer's overdue requests could not be issued: tried again soon");
+        }
     }
+    Ok(())
+}
+
+async fn issue_all(app: &App, customer: &CustomerId) -> ApiResult<()> {
+    while issue_some(app, customer).await? && !app.drain.is_cancelled() {}
     Ok(())
 }
 

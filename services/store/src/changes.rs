@@ -17,7 +17,8 @@ use crate::{
 /// Where a watch stands; its text is kept by whoever watches.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChangeCursor {
-    /// Added to transaction ids: a restored database counts them from the beginning.
+    /// Added to transaction ids: a restored database counts them from the beginning. Where changes are numbered, no number after the restore is
+    /// below it.
     base: i64,
     seen: Seen,
 }
@@ -39,7 +40,8 @@ pub(crate) fn seq(tx: &Tx) -> &'static str {
             "(SELECT change_base FROM deployment WHERE id = 1) + CAST(CAST(pg_current_xact_id() AS text) AS bigint)"
         }
         Engine::Sqlite | Engine::MySql => {
-            "(SELECT coalesce(max(changed_seq), 0) + 1 FROM requests WHERE customer_id = $1)"
+            "(SELECT max(coalesce(max(changed_seq), 0) + 1, (SELECT change_base FROM deployment WHERE id = 1))
+              FROM requests WHERE customer_id = $1)"
         }
     }
 }
@@ -72,6 +74,21 @@ impl ChangeCursor {
     }
 }
 
+impl ChangeCursor {
+    /// It has seen what the store has not: the store was restored, and nobody has told it (`quittanced ledger recover`).
+    pub fn is_ahead_of(&self, now: &Self) -> bool {
+        let ahead = match (&self.seen, &now.seen) {
+            (Seen::UpTo(seen), Seen::UpTo(now)) => seen > now,
+            (Seen::Snapshot { oldest: seen, .. }, Seen::Snapshot { text, .. }) => {
+                let next = text.split(':').nth(1).and_then(|next| next.parse().ok());
+                next.is_some_and(|next: i64| *seen > next)
+            }
+            _ => false,
+        };
+        self.base == now.base && ahead
+    }
+}
+
 impl std::fmt::Display for ChangeCursor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.seen {
@@ -96,9 +113,10 @@ impl Store {
             let unread = StoreError::Inconsistent { table: "deployment", what: "a snapshot does not parse" };
             return Ok(ChangeCursor { base: row.i64(0)?, seen: snapshot(&row.text(1)?).ok_or(unread)? });
         }
-        let sql = "SELECT coalesce(max(changed_seq), 0) FROM requests WHERE customer_id = $1";
+        let sql = "SELECT (SELECT change_base FROM deployment WHERE id = 1), coalesce(max(changed_seq), 0)
+                   FROM requests WHERE customer_id = $1";
         let row = tx.fetch_one(sql, vec![customer.as_str().into()]).await?.ok_or(none)?;
-        Ok(ChangeCursor { base: 0, seen: Seen::UpTo(row.i64(0)?) })
+        Ok(ChangeCursor { base: row.i64(0)?, seen: Seen::UpTo(row.i64(1)?) })
     }
 
     /// A page of what changed after `from`, up to `to`. A request that changed again since stands behind a later cursor.
@@ -112,8 +130,10 @@ impl Store {
         let ChangePlace(seq, id) = after.unwrap_or(ChangePlace(-1, RequestId::new(Uuid::nil())));
         let mut args: Vec<Val> = vec![customer.as_str().into(), seq.into(), id.uuid().into(), Val::from(limit)];
         let between = match (&from.seen, &to.seen) {
-            (Seen::UpTo(from), Seen::UpTo(to)) => {
-                args.extend([Val::from(*from), Val::from(*to)]);
+            (Seen::UpTo(seen), Seen::UpTo(now)) => {
+                // Numbers that were given before a restore are given again after it, to other changes.
+                let seen = if from.base == to.base { *seen } else { (*seen).min(to.base - 1) };
+                args.extend([Val::from(seen), Val::from(*now)]);
                 "changed_seq > $5 AND changed_seq <= $6".to_owned()
             }
             (Seen::Snapshot { text: seen, oldest }, Seen::Snapshot { text: now, .. }) => {
@@ -173,14 +193,25 @@ impl Store {
             0
         } else {
             tracing::info!("the store was moved to another server: changes are numbered on");
-            let highest = "SELECT coalesce(max(m), 0) FROM (SELECT (SELECT max(r.changed_seq) FROM requests r
-                             WHERE r.customer_id = c.customer_id) AS m FROM customers c) AS each";
-            tx.fetch_one(highest, vec![]).await?.map_or(Ok(0), |row| row.i64(0))? + 1
+            base_after_all(&mut tx).await?
         };
         let set = "UPDATE deployment SET cluster = $1, change_base = $2 WHERE id = 1";
         tx.execute(set, vec![cluster.into(), base.into()]).await?;
         Ok(tx.commit().await?)
     }
+}
+
+async fn base_after_all(tx: &mut Tx) -> StoreResult<i64> {
+    let highest = "SELECT coalesce(max(m), 0) FROM (SELECT (SELECT max(r.changed_seq) FROM requests r
+                     WHERE r.customer_id = c.customer_id) AS m FROM customers c) AS each";
+    Ok(tx.fetch_one(highest, vec![]).await?.map_or(Ok(0), |row| row.i64(0))? + 1)
+}
+
+/// The store was restored: whoever goes on watching from a time that it does not know misses nothing that changes from now on.
+pub(crate) async fn number_on(tx: &mut Tx) -> StoreResult<()> {
+    let base = base_after_all(tx).await?;
+    tx.execute("UPDATE deployment SET change_base = $1 WHERE id = 1", vec![base.into()]).await?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use quittance_sql::{Column, Rows};
 use uuid::Uuid;
 
 use crate::{
-    LogAppend, StagedBatch, Store, StoreError, StoreResult,
+    LogAppend, StagedBatch, Store, StoreError, StoreResult, changes,
     log::{bigint, staged_batch},
     tx::us,
 };
@@ -79,6 +79,7 @@ impl LogAppend {
                 ]),
             )
             .await?;
+        changes::number_on(&mut self.tx).await?;
         self.place(found.iter().map(|(batch, first)| (batch, *first)), head, tiles).await
     }
 }

@@ -603,6 +603,13 @@ impl Store {
             let state = parsed(row, 1, "requests", RequestState::parse)?;
             if matches!(state, RequestState::Completed | RequestState::CompletedWithExceptions) {
                 staging.add(c.request, &Event::Completed { state, at_us: us(now), late });
+                if late {
+                    // Also where it was over before any sweep saw it overdue.
+                    tracing::warn!(
+                        monotonic_counter.quittance_requests_completed_late = 1_u64,
+                        %customer, request = %c.request, "a request was completed after its due time"
+                    );
+                }
                 closed.push(Closed::done(c.request, action));
                 followed.extend(row.opt_uuid(4)?.map(|_| c.request));
             }

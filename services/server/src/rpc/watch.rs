@@ -63,6 +63,11 @@ async fn serve(
     sender: &mpsc::Sender<Result<v1::WatchRequestsResponse, Status>>,
 ) -> ApiResult<()> {
     let mut seen = match from {
+        Some(from) if from.is_ahead_of(&app.store.changes_now(customer).await?) => {
+            let message =
+                "the token knows more than the store, which was restored: list the requests, and watch without a token";
+            return Err(ApiError::WrongState(message.to_owned()));
+        }
         Some(from) => from,
         None => app.store.changes_now(customer).await?,
     };
