@@ -146,7 +146,7 @@ impl<'a> Log<'a> {
                 match entry.status {
                     KeyStatus::Revoked if ended && signed => return Err(Failure::Revoked { key: key.id() }),
                     KeyStatus::Revoked if ended => revoked.push(key.id()),
-                    _ if signed && (ended || issued < entry.from) => return Err(Failure::OutOfUse { key: key.id() }),
+                    _ if signed && !entry.is_in_use_at(issued) => return Err(Failure::OutOfUse { key: key.id() }),
                     _ => {}
                 }
             }

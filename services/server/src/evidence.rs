@@ -131,8 +131,8 @@ pub async fn document(app: &App, certificate: Vec<u8>, language: Language) -> Ap
     rendered.await.map_err(|e| internal(e.to_string()))?.map_err(internal)
 }
 
-/// The file, as things stand. `None`: the log does not cover its entries yet, or is halted: then nothing is signed. Witnesses are given
-/// a while from `finished_at` on, when the last of what it tells happened.
+/// The file, as things stand. `None`: the log does not cover its entries yet, or is halted, or none of its keys has begun by our clock: then
+/// nothing is signed. Witnesses are given a while from `finished_at` on, when the last of what it tells happened.
 pub async fn sign(
     app: &App,
     customer: &CustomerId,
@@ -149,8 +149,13 @@ pub async fn sign(
     let versions = app.store.list_agreements(customer).await?;
     let planned_under = |a: &&quittance_domain::agreement::Agreement| i64::from(a.version) == request.agreement_version;
     let agreement = versions.iter().find(planned_under).unwrap_or(&about.agreement);
+    let issued_at = app.now();
+    let Some(signer) = app.evidence.keys.signer_at(issued_at) else {
+        tracing::warn!(%customer, request = %request.id, "nothing is signed: by this clock no key of the log has begun");
+        return Ok(None);
+    };
     let input = CertificateInput {
-        issued_at: app.now(),
+        issued_at,
         issuer: Issuer {
             name: app.evidence.processor.clone(),
             deployment: app.evidence.keys.origin().as_str().to_owned(),
@@ -171,8 +176,9 @@ pub async fn sign(
             witnesses,
         },
     };
-    let issued = issue(input, app.evidence.keys.newest());
-    issued.map(Some).map_err(|fault| ApiError::Internal(format!("a certificate could not be issued: {fault}")))
+    issue(input, signer)
+        .map(Some)
+        .map_err(|fault| ApiError::Internal(format!("a certificate could not be issued: {fault}")))
 }
 
 /// Each entry with its proof under the checkpoint that covers them, and the witnesses that signed it; `None` while there is none.

@@ -8,7 +8,7 @@ mod sample;
 use proven::{ATTESTED_S, Log, cosigned, file, log_key, proven_in, witness};
 use quittance_ledger::{
     Hex, Leaf,
-    certificate::{Attestation, CertificateFault, CertificateInput, KeyStatus, OpeningFault, WitnessKey, issue},
+    certificate::{Attestation, CertificateFault, CertificateInput, KeyStatus, OpeningFault, WitnessKey},
     checkpoint::{Checkpoint, CheckpointError},
     cosignature::cosign,
     key::{KeyType, SignerKey},
@@ -17,7 +17,7 @@ use quittance_ledger::{
     tlog_proof::{TlogProof, TlogProofError},
 };
 use quittance_verify::{DocumentKind, Fact, Failure, Gap, Policy, Report, verify_certificate};
-use sample::{SampleKey, at, signed, signer, subject_opening};
+use sample::{SampleKey, at, signed, signed_by, signer, subject_opening};
 
 fn policy_of(keys: &[&SignerKey], witnesses: &[&SignerKey], required: usize) -> Policy {
     let public = |keys: &[&SignerKey]| keys.iter().map(|key| key.verifier().clone()).collect();
@@ -241,12 +241,18 @@ fn a_key_that_the_file_calls_revoked_before_it_signed_is_refused() {
         let mut input = proven::proven(sample::small());
         input.log.keys[0].status = status;
         input.log.keys[0].to = Some(at(to));
-        verify_certificate(&issue(input, &SampleKey::new(6)).unwrap(), &both)
+        verify_certificate(&signed_by(&SampleKey::new(6), input), &both)
     };
     assert_eq!(by_old(KeyStatus::Revoked, "2025-06-01T00:00:00Z"), Err(Failure::Revoked { key }));
     assert_eq!(by_old(KeyStatus::Retired, "2025-06-01T00:00:00Z"), Err(Failure::OutOfUse { key }));
     // What it signed in its time stands.
     assert!(by_old(KeyStatus::Retired, "2026-06-01T00:00:00Z").is_ok());
+    // One that began later had not signed it.
+    let mut early = proven::proven(sample::small());
+    early.log.keys[0].from = at("2026-06-01T00:00:00Z");
+    early.log.keys[0].to = Some(at("2026-07-01T00:00:00Z"));
+    let refused = verify_certificate(&signed_by(&SampleKey::new(6), early), &both);
+    assert_eq!(refused, Err(Failure::OutOfUse { key }));
     // A checkpoint that it alone signed counts for nothing, and one that the new key signed, too, is as good as ever.
     let by_log = |keys: &[&SignerKey]| {
         let log = Log::of(&sample::small(), 0);
