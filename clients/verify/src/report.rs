@@ -134,7 +134,10 @@ impl fmt::Display for Gap {
                 "no witness cosigned: that everybody sees the same log, and when an entry was in it, rests on the log's word",
             ),
             Self::WitnessOfTheFile(witness) => {
-                write!(f, "the witness {witness} was not handed in: that this is its key is the issuer's word")
+                write!(
+                    f,
+                    "the key that the file gives for the witness {witness} was not handed in: that this is its key is the issuer's word"
+                )
             }
             Self::SilentWitness(witness) => write!(f, "the witness {witness} has not cosigned"),
             Self::UnknownSignatures(1) => f.write_str("one signature under a checkpoint is of an unknown key"),

@@ -210,6 +210,35 @@ fn a_witness_that_only_the_file_names_proves_little_and_counts_for_nothing() {
 }
 
 #[test]
+/// Else whoever holds the log's key could date entries back under a name that is trusted.
+#[test]
+fn a_key_that_the_file_names_after_a_trusted_witness_dates_nothing() {
+    let another = signer(sample::WITNESS, KeyType::CosignatureV1, 9);
+    let log = Log::of(&sample::small(), 0);
+    let earlier = ATTESTED_S - 86_400;
+    let mut note = cosigned(&log);
+    note.add(cosign(&another, &log.checkpoint(), earlier).unwrap()).unwrap();
+    let dated = |time: &str| {
+        let mut input = proven_in(&log, sample::small(), &note);
+        let named = WitnessKey { name: sample::WITNESS.to_owned(), vkey: another.verifier().to_string() };
+        input.log.witnesses.push(named);
+        input.entries[4].attested = vec![Attestation { at: at(time), by: sample::WITNESS.to_owned() }];
+        signed(input)
+    };
+    let (backdated, honest) = (dated("2026-05-03T07:30:02Z"), dated("2026-05-04T07:30:02Z"));
+    assert_eq!(earlier as i64, at("2026-05-03T07:30:02Z").as_second());
+    for required in [0, 1] {
+        let policy = policy_of(&[&log_key(7)], &[&witness()], required);
+        assert_eq!(verify_certificate(&backdated, &policy), Err(Failure::NotAttested { entry: 4 }));
+        let report = verify_certificate(&honest, &policy).unwrap();
+        assert!(report.unchecked.contains(&Gap::WitnessOfTheFile(witness().verifier().name().clone())));
+    }
+    // Who hands in both keys trusts both; who hands in none is told that the name is the issuer's word.
+    for witnesses in [&[&witness(), &another] as &[&SignerKey], &[]] {
+        assert!(verify_certificate(&backdated, &policy_of(&[&log_key(7)], witnesses, 0)).is_ok());
+    }
+}
+
 fn without_a_witness_the_report_says_so() {
     let log = Log::of(&sample::small(), 0);
     let alone = log.checkpoint().sign(&[&log_key(7)]).unwrap();
