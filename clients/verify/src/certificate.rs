@@ -102,7 +102,7 @@ impl Report {
     pub fn with_subject_opening(mut self, file: &[u8]) -> Result<Self, Failure> {
         let opening = SubjectOpening::read(file)?;
         opening.verify(&self.certificate)?;
-        self.unchecked.retain(|gap| *gap != Gap::Subject);
+        self.unchecked.retain(|gap| !matches!(gap, Gap::Subject | Gap::SubjectOfFollowed));
         self.checked.push(Fact::Subject { identifiers: opening.identifiers().len() });
         Ok(self)
     }
@@ -256,7 +256,9 @@ impl<'a> Log<'a> {
             gaps.push(Gap::HeadsNotLinked { heads: sizes.len() });
         }
         gaps.extend(self.revoked.iter().copied().map(Gap::RevokedKey));
-        gaps.extend([Gap::Revocation, Gap::OtherEntries, Gap::Deeds, Gap::Subject]);
+        let follows = certificate.statement.request.follows.is_some();
+        let subject = if follows { Gap::SubjectOfFollowed } else { Gap::Subject };
+        gaps.extend([Gap::Revocation, Gap::OtherEntries, Gap::Deeds, subject]);
         gaps
     }
 }

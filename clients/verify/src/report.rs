@@ -68,6 +68,8 @@ pub enum Gap {
     OtherEntries,
     Deeds,
     Subject,
+    /// It was made without identifiers: there is no opening of it.
+    SubjectOfFollowed,
 }
 
 impl fmt::Display for DocumentKind {
@@ -156,6 +158,9 @@ impl fmt::Display for Gap {
                 "what the systems really did: each confirmation tells its evidence and grade, and whose word it is",
             ),
             Self::Subject => f.write_str("whom it is about: that takes the subject opening, which the customer holds"),
+            Self::SubjectOfFollowed => f.write_str(
+                "whom it is about: it carries on another request, named in `follows`, and that one's subject opening tells",
+            ),
         }
     }
 }

@@ -6,9 +6,10 @@ mod proven;
 mod sample;
 
 use proven::{ATTESTED_S, Log, cosigned, file, log_key, proven_in, witness};
+use quittance_domain::{action::Action, task::TaskState};
 use quittance_ledger::{
-    Hex, Leaf,
-    certificate::{Attestation, CertificateFault, CertificateInput, KeyStatus, OpeningFault, WitnessKey},
+    Event, Hex, Leaf,
+    certificate::{Attestation, CertificateFault, CertificateInput, KeyStatus, OpenTask, OpeningFault, WitnessKey},
     checkpoint::{Checkpoint, CheckpointError},
     cosignature::cosign,
     key::{KeyType, SignerKey},
@@ -209,7 +210,6 @@ fn a_witness_that_only_the_file_names_proves_little_and_counts_for_nothing() {
     assert!(both.unchecked.contains(&Gap::SilentWitness(stranger.verifier().name().clone())));
 }
 
-#[test]
 /// Else whoever holds the log's key could date entries back under a name that is trusted.
 #[test]
 fn a_key_that_the_file_names_after_a_trusted_witness_dates_nothing() {
@@ -239,6 +239,7 @@ fn a_key_that_the_file_names_after_a_trusted_witness_dates_nothing() {
     }
 }
 
+#[test]
 fn without_a_witness_the_report_says_so() {
     let log = Log::of(&sample::small(), 0);
     let alone = log.checkpoint().sign(&[&log_key(7)]).unwrap();
@@ -324,4 +325,18 @@ fn the_subject_opening_tells_whom_it_is_about() {
     other.salt = Hex([1; 32]);
     let refused = report.with_subject_opening(&other.write().unwrap());
     assert_eq!(refused, Err(Failure::Opening(OpeningFault::Mismatch)));
+}
+
+/// It was made without identifiers, and names nobody.
+#[test]
+fn what_carries_another_request_on_promises_no_opening() {
+    let mut instructed = sample::instructed(Action::Erasure);
+    if let Event::Instructed { follows, .. } = &mut instructed {
+        *follows = Some(sample::request());
+    }
+    let mut input = sample::input(sample::openings(&[instructed, sample::planned(&["crm"])]), &["crm"]);
+    let waits = OpenTask { state: TaskState::Pending, reason: String::new() };
+    input.open.insert(sample::system("crm"), waits);
+    let report = verify_certificate(&file(input), &policy()).unwrap();
+    assert!(report.unchecked.contains(&Gap::SubjectOfFollowed) && !report.unchecked.contains(&Gap::Subject));
 }

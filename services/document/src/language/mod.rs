@@ -172,6 +172,7 @@ texts!(
     by_customer_meaning,
     commitment_term,
     commitment_meaning,
+    commitment_meaning_follows,
     backups_meaning,
     check_file,
     check_digest,

@@ -169,6 +169,8 @@ pub static TEXTS: Texts = Texts {
     commitment_meaning: "Een SHA-256-waarde met salt over de identificatiegegevens van de betrokkene. De verwerkingsverantwoordelijke kan de \
                          sleutel ertoe, een eigen bestand, opvragen tot de gegevens van het verzoek zijn vergeten, en daarmee aantonen over \
                          wie dit document gaat; niemand anders kan dat achterhalen (art. 5 lid 1 onder c AVG).",
+    commitment_meaning_follows: "Een SHA-256-waarde met salt. Dit verzoek is gedaan zonder identificatiegegevens van de betrokkene, en een \
+                                 sleutel ertoe bestaat niet. Onderdeel 1 noemt het verzoek dat het voortzet: beide gaan over dezelfde betrokkene.",
     backups_meaning: "\u{201c}Vastgesteld\u{201d} gaat over actuele gegevens. Reservekopie\u{eb}n worden niet gewijzigd; zij vervallen op de \
                       tijd die bij elk systeem staat, en wat eerder uit een kopie wordt teruggezet, moet opnieuw worden gewist.",
     check_file: "Ondertekend bestand",

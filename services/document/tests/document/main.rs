@@ -386,15 +386,21 @@ fn carrying_on(kept: Option<RequestId>, again: Option<FollowedUp>) -> Certificat
 fn what_carries_another_request_on_names_it_and_claims_no_other_systems() {
     let first = RequestId::new(Uuid::from_u128(7));
     let again = FollowedUp { follows: first, system: sample::system("crm"), replay: ReplayId::new(Uuid::from_u128(8)) };
-    for (input, told) in [
-        (carrying_on(Some(first), None), format!("Carried on What was kept after request {first}")),
-        (carrying_on(None, Some(again)), format!("Carried out again What request {first} had instructed, at crm")),
+    let (openable, not) = ("The controller can obtain its opening", "the digest has no opening");
+    for (input, told, opening) in [
+        (carrying_on(Some(first), None), format!("Carried on What was kept after request {first}"), [not, openable]),
+        (
+            carrying_on(None, Some(again)),
+            format!("Carried out again What request {first} had instructed, at crm"),
+            [openable, not],
+        ),
     ] {
         let (_, pdf) = rendered(input, Language::English);
         is_sound(&pdf);
         let text = text(&pdf);
-        says(&text, &[&told, &format!("of the other systems the certificate of request {first} tells")]);
-        assert!(!text.contains("All systems"), "{text}");
+        let [told_of_it, not_told] = opening;
+        says(&text, &[&told, &format!("of the other systems the certificate of request {first} tells"), told_of_it]);
+        assert!(!text.contains("All systems") && !text.contains(not_told), "{text}");
     }
     let (_, pdf) = rendered(sample::small(), Language::English);
     says(&text(&pdf), &["All systems of the processor and its sub-processors"]);
