@@ -265,6 +265,8 @@ async fn what_is_held_goes_on_its_day(postgres: bool) {
     s.set("2028-06-02T00:00:00Z");
     let second = s.follow_up(first).await;
     assert_eq!(s.outcomes(second).await, ["ERASED tickets 1", "RETAINED orders 2"]);
+    let about = s.store.subject(&s.acme.id, second).await.unwrap().unwrap();
+    assert!(about.instructed().is_empty(), "it names nobody: its certificate has no subject opening");
     assert_eq!((s.ids("orders").await, s.ids("tickets").await), (vec![1, 2, 3, 7], vec![2, 7]));
     // Then the books of 2024, then those of 2026.
     s.set("2032-01-02T00:00:00Z");

@@ -1,11 +1,11 @@
 //! The ledger, through the public API: every event gets its place, and a customer gets a certificate that is checked without us.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quittance_api::v1;
 use quittance_client::Client;
 use quittance_ledger::{
-    certificate::{CertifiedState, DecisionKind, NotProcessedCause, SubjectOpening, TrustedKey, open},
+    certificate::{CertifiedState, DecisionKind, LogKey, NotProcessedCause, SubjectOpening, TrustedKey, open},
     checkpoint::LogKeys,
     tlog_proof::TlogProof,
 };
@@ -18,6 +18,7 @@ use quittance_tests::{
     scenario::{acme_with_crm_and_shop, by_email, certificate, completed, create, create_customer, register, system},
 };
 use tonic::Code;
+use tonic_types::StatusExt as _;
 
 struct Scene {
     deployment: Deployment,
@@ -161,6 +162,35 @@ fn ledger_command(deployment: &Deployment, command: &str) -> Vec<String> {
         .unwrap();
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     String::from_utf8(ran.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// As by a clock that is behind that of the replica that made the key: such a file would be refused for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_signed_with_a_key_that_has_not_begun() {
+    let mut s = scene(StoreKind::Sqlite).await;
+    let name = create(&s.acme, by_email(v1::Action::Erasure, email(7))).await.unwrap().name;
+    completed(&s.acme, &name).await;
+    s.deployment.terminate().await;
+    let file = s.deployment.data().join("ledger/keys/history.json");
+    let history = std::fs::read(&file).unwrap();
+    let mut later: Vec<LogKey> = serde_json::from_slice(&history).unwrap();
+    later[0].from = "2100-01-01T00:00:00Z".parse().unwrap();
+    std::fs::write(&file, serde_json::to_vec(&later).unwrap()).unwrap();
+    s.deployment.launch().await;
+    let acme = s.deployment.client(&s.deployment.customer_token("acme")).await;
+    let until = Instant::now() + Duration::from_secs(40);
+    while !s.deployment.log().contains("no key of the log has begun") {
+        let ask = v1::GetCertificateRequest { name: name.clone(), document_language: String::new() };
+        let refused = acme.evidence().get_certificate(ask).await.unwrap_err();
+        assert_eq!(refused.get_error_details().error_info().unwrap().reason, "CERTIFICATE_NOT_ISSUED");
+        assert!(Instant::now() < until, "nobody is told why");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    s.deployment.terminate().await;
+    std::fs::write(&file, history).unwrap();
+    s.deployment.launch().await;
+    let acme = s.deployment.client(&s.deployment.customer_token("acme")).await;
+    check(&certificate(&acme, &name, "").await.certificate, &keys(&s.deployment));
 }
 
 /// What an old key signed stands, and what comes after it is retired needs the new key alone.

@@ -9,7 +9,7 @@ use quittance_ledger::{
         self, Attestation, BY_SIGNATURE_ALONE, Certificate, CertificateFault, CertifiedState, EntryOpening, KeyStatus,
         OpeningFault, SubjectOpening, TrustedKey,
     },
-    checkpoint::{self, CheckpointError, LogKeys, VerifiedCheckpoint},
+    checkpoint::{self, CheckpointError, Cosignature, LogKeys, VerifiedCheckpoint},
     key::{KeyError, KeyId, KeyName, KeyType, VerifierKey},
     note::{NoteError, SignedNote},
     proof::verify_inclusion,
@@ -102,7 +102,7 @@ impl Report {
     pub fn with_subject_opening(mut self, file: &[u8]) -> Result<Self, Failure> {
         let opening = SubjectOpening::read(file)?;
         opening.verify(&self.certificate)?;
-        self.unchecked.retain(|gap| *gap != Gap::Subject);
+        self.unchecked.retain(|gap| !matches!(gap, Gap::Subject | Gap::SubjectOfFollowed));
         self.checked.push(Fact::Subject { identifiers: opening.identifiers().len() });
         Ok(self)
     }
@@ -146,7 +146,7 @@ impl<'a> Log<'a> {
                 match entry.status {
                     KeyStatus::Revoked if ended && signed => return Err(Failure::Revoked { key: key.id() }),
                     KeyStatus::Revoked if ended => revoked.push(key.id()),
-                    _ if signed && (ended || issued < entry.from) => return Err(Failure::OutOfUse { key: key.id() }),
+                    _ if signed && !entry.is_in_use_at(issued) => return Err(Failure::OutOfUse { key: key.id() }),
                     _ => {}
                 }
             }
@@ -188,7 +188,7 @@ impl<'a> Log<'a> {
             if !proven.places.insert(proof.index) {
                 return Err(Failure::SamePlace { entry });
             }
-            if !opening.attested.iter().all(|attestation| is_attested(attestation, verified)) {
+            if !opening.attested.iter().all(|attestation| self.is_attested(attestation, verified)) {
                 return Err(Failure::NotAttested { entry });
             }
         }
@@ -213,6 +213,22 @@ impl<'a> Log<'a> {
     /// The policy's witnesses that cosigned, each once.
     fn trusted<'b>(&'b self, verified: &'b VerifiedCheckpoint) -> impl Iterator<Item = (KeyName, KeyId)> + 'b {
         self.policy.witnesses().iter().filter(|key| verified.has_signed(key)).map(|key| (key.name().clone(), key.id()))
+    }
+
+    /// A cosignature of that witness, of that very second, is there and was verified. Of a witness that the policy knows only by a key of the
+    /// policy: whoever writes the file can name another key after it.
+    fn is_attested(&self, attestation: &Attestation, verified: &VerifiedCheckpoint) -> bool {
+        let at = |at_s: u64| i64::try_from(at_s).ok().and_then(|s| Timestamp::from_second(s).ok());
+        let known: Vec<KeyId> = self
+            .policy
+            .witnesses()
+            .iter()
+            .filter(|key| key.name().as_str() == attestation.by)
+            .map(VerifierKey::id)
+            .collect();
+        let counts =
+            |c: &&Cosignature| c.witness.as_str() == attestation.by && (known.is_empty() || known.contains(&c.id));
+        verified.cosignatures.iter().filter(counts).any(|c| at(c.at_s) == Some(attestation.at))
     }
 
     fn gaps(&self, certificate: &Certificate, proven: &Proven) -> Vec<Gap> {
@@ -240,7 +256,9 @@ impl<'a> Log<'a> {
             gaps.push(Gap::HeadsNotLinked { heads: sizes.len() });
         }
         gaps.extend(self.revoked.iter().copied().map(Gap::RevokedKey));
-        gaps.extend([Gap::Revocation, Gap::OtherEntries, Gap::Deeds, Gap::Subject]);
+        let follows = certificate.statement.request.follows.is_some();
+        let subject = if follows { Gap::SubjectOfFollowed } else { Gap::Subject };
+        gaps.extend([Gap::Revocation, Gap::OtherEntries, Gap::Deeds, subject]);
         gaps
     }
 }
@@ -262,15 +280,9 @@ impl Proven {
     }
 }
 
-/// A cosignature of that witness, of that very second, is there and was verified.
-fn is_attested(attestation: &Attestation, verified: &VerifiedCheckpoint) -> bool {
-    let at = |at_s: u64| i64::try_from(at_s).ok().and_then(|s| Timestamp::from_second(s).ok());
-    let cosigned = verified.cosignatures.iter().filter(|c| c.witness.as_str() == attestation.by);
-    cosigned.into_iter().any(|c| at(c.at_s) == Some(attestation.at))
-}
-
 /// The policy's witnesses, and those that the file names beside them. Of the latter nothing is known but that the log's key signed
-/// their keys: they can show that a time was not made up by the file, and never count where witnesses are required.
+/// their keys: they can show that a time was not made up by the file, and never count where witnesses are required, nor for the times of a
+/// witness of the policy that has their name.
 fn witnesses(certificate: &Certificate, policy: &Policy, history: &[VerifierKey]) -> Result<Vec<VerifierKey>, Failure> {
     let mut all = policy.witnesses().to_vec();
     let mut of_the_file = BTreeSet::new();

@@ -68,6 +68,8 @@ pub enum Gap {
     OtherEntries,
     Deeds,
     Subject,
+    /// It was made without identifiers: there is no opening of it.
+    SubjectOfFollowed,
 }
 
 impl fmt::Display for DocumentKind {
@@ -134,7 +136,10 @@ impl fmt::Display for Gap {
                 "no witness cosigned: that everybody sees the same log, and when an entry was in it, rests on the log's word",
             ),
             Self::WitnessOfTheFile(witness) => {
-                write!(f, "the witness {witness} was not handed in: that this is its key is the issuer's word")
+                write!(
+                    f,
+                    "the key that the file gives for the witness {witness} was not handed in: that this is its key is the issuer's word"
+                )
             }
             Self::SilentWitness(witness) => write!(f, "the witness {witness} has not cosigned"),
             Self::UnknownSignatures(1) => f.write_str("one signature under a checkpoint is of an unknown key"),
@@ -153,6 +158,9 @@ impl fmt::Display for Gap {
                 "what the systems really did: each confirmation tells its evidence and grade, and whose word it is",
             ),
             Self::Subject => f.write_str("whom it is about: that takes the subject opening, which the customer holds"),
+            Self::SubjectOfFollowed => f.write_str(
+                "whom it is about: it carries on another request, named in `follows`, and that one's subject opening tells",
+            ),
         }
     }
 }

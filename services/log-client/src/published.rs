@@ -1,7 +1,8 @@
 //! A published log: below a URL, or in a folder of the same shape.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Read as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -30,6 +31,8 @@ pub enum ReadError {
     Status { url: String, status: u16 },
     #[error("{0} cannot be read: {1}")]
     File(PathBuf, io::Error),
+    #[error("{0} is no regular file")]
+    NotAFile(PathBuf),
     #[error("{0} is longer than it is in this tree")]
     TooLong(PathBuf),
 }
@@ -37,7 +40,7 @@ pub enum ReadError {
 impl ReadError {
     /// Whether it was found to be wrong, and not only out of reach.
     pub const fn is_damage(&self) -> bool {
-        matches!(self, Self::Missing(_) | Self::TooLong(_) | Self::Fetch(FetchError::TooLong(_)))
+        matches!(self, Self::Missing(_) | Self::NotAFile(_) | Self::TooLong(_) | Self::Fetch(FetchError::TooLong(_)))
     }
 }
 
@@ -102,17 +105,64 @@ impl PublishedLog {
                     status => Err(ReadError::Status { url, status }),
                 }
             }
-            Place::Folder(folder) => {
-                let path = folder.join(path);
-                match fs::read(&path) {
-                    Ok(bytes) if bytes.len() > limit => Err(ReadError::TooLong(path)),
-                    Ok(bytes) => Ok(bytes),
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                        Err(ReadError::Missing(path.display().to_string()))
-                    }
-                    Err(e) => Err(ReadError::File(path, e)),
-                }
-            }
+            Place::Folder(folder) => read(folder.join(path), limit),
         }
+    }
+}
+
+/// Whoever wrote the folder may mean us ill: what is no file could wait for ever, or have no end.
+fn read(path: PathBuf, limit: usize) -> Result<Vec<u8>, ReadError> {
+    let fault = |e: io::Error| match e.kind() {
+        io::ErrorKind::NotFound => ReadError::Missing(path.display().to_string()),
+        _ => ReadError::File(path.clone(), e),
+    };
+    // Looked at first: to open a pipe is to wait for its writer.
+    if !fs::metadata(&path).map_err(fault)?.is_file() {
+        return Err(ReadError::NotAFile(path));
+    }
+    let mut bytes = Vec::new();
+    // One more than allowed is enough to be refused.
+    let read = File::open(&path).and_then(|file| file.take(limit as u64 + 1).read_to_end(&mut bytes));
+    read.map_err(fault)?;
+    if bytes.len() > limit { Err(ReadError::TooLong(path)) } else { Ok(bytes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    const LIMIT: usize = 100;
+
+    fn folder_with(len: u64) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint");
+        File::create(&path).unwrap().set_len(len).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn what_is_longer_than_it_may_be_is_not_read_whole() {
+        let (_folder, whole) = folder_with(LIMIT as u64);
+        assert_eq!(read(whole, LIMIT).unwrap().len(), LIMIT);
+        // Sparse: more than any memory holds.
+        for len in [LIMIT as u64 + 1, 1 << 40] {
+            let (_folder, long) = folder_with(len);
+            let refused = read(long, LIMIT).unwrap_err();
+            assert!(matches!(refused, ReadError::TooLong(_)) && refused.is_damage(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for path in [pipe, folder.path().to_owned(), PathBuf::from("/dev/zero")] {
+            let refused = read(path, LIMIT).unwrap_err();
+            assert!(matches!(refused, ReadError::NotAFile(_)) && refused.is_damage(), "{refused}");
+        }
+        assert!(matches!(read(folder.path().join("none"), LIMIT), Err(ReadError::Missing(_))));
     }
 }

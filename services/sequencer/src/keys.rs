@@ -105,10 +105,13 @@ impl LogKeyRing {
         self.signers.iter().collect()
     }
 
-    /// The newest that signs: for what bears one signature.
-    pub fn newest(&self) -> &SignerKey {
-        // `open` has made sure of one.
-        &self.signers[self.signers.len() - 1]
+    /// For what bears one signature: the newest that is in use by this clock. A replica whose clock is behind that of the one that made a key
+    /// signs with an older one until then: what is issued before its key began is refused for ever. `None`: no key has begun.
+    pub fn signer_at(&self, now: Timestamp) -> Option<&SignerKey> {
+        let current = self.history.iter().filter(|key| key.status == KeyStatus::Current);
+        // `open` has made one signer of each.
+        let in_use = self.signers.iter().zip(current).filter(|(_, key)| key.is_in_use_at(now));
+        in_use.last().map(|(signer, _)| signer)
     }
 
     /// What the log says of itself at this head, signed by every key that signs.
@@ -362,13 +365,18 @@ mod tests {
         let new = LogKeyRing::add(&folder, at(10)).unwrap();
         let both = LogKeyRing::open(&folder, "", Some("log.example/1"), at(11)).unwrap();
         assert_eq!(both.signers().len(), 2);
-        assert_eq!(both.newest().verifier(), &new);
+        let signs_at = |ring: &LogKeyRing, s| ring.signer_at(at(s)).map(|signer| signer.verifier().clone());
+        let old = first.signers()[0].verifier();
+        assert_eq!(signs_at(&both, 10).as_ref(), Some(&new));
+        // By a clock that is behind that of who made the key.
+        assert_eq!((signs_at(&both, 9).as_ref(), signs_at(&both, 0)), (Some(old), None));
         assert_eq!(LogKeyRing::retire_older(&folder, at(20)).unwrap(), 1);
         let after = LogKeyRing::open(&folder, "", Some("log.example/1"), at(21)).unwrap();
         assert_eq!(after.signers().len(), 1);
         assert_eq!((after.history()[0].to, after.history()[0].status), (Some(at(20)), KeyStatus::Retired));
+        assert_eq!((signs_at(&after, 10).as_ref(), signs_at(&after, 9)), (Some(&new), None));
         // What the first signed is still believed.
-        assert!(after.log_keys().unwrap().keys().contains(first.newest().verifier()));
+        assert!(after.log_keys().unwrap().keys().contains(old));
         assert!(!key_file(&folder, 0).exists());
     }
 
@@ -377,7 +385,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("log");
         let first = LogKeyRing::open(&folder, "log.example/1", None, at(1)).unwrap();
-        let old = first.newest().verifier().id();
+        let old = first.signers()[0].verifier().id();
         assert!(matches!(LogKeyRing::revoke(&folder, old, at(5)), Err(KeyFileError::Newest(_))));
         let new = LogKeyRing::add(&folder, at(10)).unwrap();
         assert!(matches!(LogKeyRing::revoke(&folder, new.id(), at(11)), Err(KeyFileError::Newest(_))));
@@ -388,7 +396,7 @@ mod tests {
             let after = LogKeyRing::open(&folder, "", Some("log.example/1"), at(now)).unwrap();
             assert_eq!((after.history()[0].to, after.history()[0].status), (Some(at(20)), KeyStatus::Revoked));
             assert_eq!(after.log_keys().unwrap().keys(), std::slice::from_ref(&new));
-            assert_eq!(after.revoked().unwrap(), std::slice::from_ref(first.newest().verifier()));
+            assert_eq!(after.revoked().unwrap(), std::slice::from_ref(first.signers()[0].verifier()));
             assert!(!key_file(&folder, 0).exists());
             // What it signed once is believed when the new key has signed it, too.
             let note = first.sign(TreeHead::empty()).unwrap().note;
@@ -407,7 +415,7 @@ mod tests {
         let first = LogKeyRing::open(&folder, "log.example/1", None, at(1)).unwrap();
         LogKeyRing::add(&folder, at(10)).unwrap();
         LogKeyRing::retire_older(&folder, at(20)).unwrap();
-        LogKeyRing::revoke(&folder, first.newest().verifier().id(), at(30)).unwrap();
+        LogKeyRing::revoke(&folder, first.signers()[0].verifier().id(), at(30)).unwrap();
         let after = LogKeyRing::open(&folder, "", Some("log.example/1"), at(31)).unwrap();
         assert_eq!((after.history()[0].to, after.history()[0].status), (Some(at(20)), KeyStatus::Revoked));
     }

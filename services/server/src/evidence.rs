@@ -25,7 +25,7 @@ use quittance_ledger::{
     tree::MerkleHash,
 };
 use quittance_sequencer::{LogKeyRing, fetch};
-use quittance_store::{IssuedCertificate, LedgerEntryRow, RequestRow, StoreError, TaskRow};
+use quittance_store::{IssuedCertificate, LedgerEntryRow, RequestRow, StoreError, SubjectSecrets, TaskRow};
 
 use crate::{
     app::App,
@@ -102,7 +102,8 @@ pub async fn interim(app: &App, customer: &CustomerId, id: RequestId) -> ApiResu
     sign(app, customer, &request, &tasks, request.closed_at).await
 }
 
-/// For the customer alone. Empty once the request's data are forgotten, or where they cannot be opened: the certificate stands without.
+/// For the customer alone. Empty once the request's data are forgotten, or where they cannot be opened, or where nobody was named: the
+/// certificate stands without.
 pub async fn subject_opening(app: &App, customer: &CustomerId, id: RequestId) -> ApiResult<Vec<u8>> {
     let subject = match app.store.subject(customer, id).await {
         Ok(Some(subject)) => subject,
@@ -113,9 +114,16 @@ pub async fn subject_opening(app: &App, customer: &CustomerId, id: RequestId) ->
         }
         Err(error) => return Err(error.into()),
     };
-    let opening = SubjectOpening::new(customer.clone(), id, subject.commitment_salt, subject.instructed());
+    let Some(opening) = opening_of(customer, id, &subject) else { return Ok(Vec::new()) };
     let file = opening.write().map_err(|e| ApiError::Internal(e.to_string()))?;
     Ok(file.to_vec())
+}
+
+/// `None` of a request that carries on what was kept: it was made without identifiers, and tells by `follows` whom it is about.
+fn opening_of(customer: &CustomerId, id: RequestId, subject: &SubjectSecrets) -> Option<SubjectOpening> {
+    let instructed = subject.instructed();
+    let named = || SubjectOpening::new(customer.clone(), id, subject.commitment_salt, instructed);
+    (!instructed.is_empty()).then(named)
 }
 
 /// The certificate on paper. Half a second of work for the largest: not on the threads that serve.
@@ -131,8 +139,8 @@ pub async fn document(app: &App, certificate: Vec<u8>, language: Language) -> Ap
     rendered.await.map_err(|e| internal(e.to_string()))?.map_err(internal)
 }
 
-/// The file, as things stand. `None`: the log does not cover its entries yet, or is halted: then nothing is signed. Witnesses are given
-/// a while from `finished_at` on, when the last of what it tells happened.
+/// The file, as things stand. `None`: the log does not cover its entries yet, or is halted, or none of its keys has begun by our clock: then
+/// nothing is signed. Witnesses are given a while from `finished_at` on, when the last of what it tells happened.
 pub async fn sign(
     app: &App,
     customer: &CustomerId,
@@ -149,8 +157,13 @@ pub async fn sign(
     let versions = app.store.list_agreements(customer).await?;
     let planned_under = |a: &&quittance_domain::agreement::Agreement| i64::from(a.version) == request.agreement_version;
     let agreement = versions.iter().find(planned_under).unwrap_or(&about.agreement);
+    let issued_at = app.now();
+    let Some(signer) = app.evidence.keys.signer_at(issued_at) else {
+        tracing::warn!(%customer, request = %request.id, "nothing is signed: by this clock no key of the log has begun");
+        return Ok(None);
+    };
     let input = CertificateInput {
-        issued_at: app.now(),
+        issued_at,
         issuer: Issuer {
             name: app.evidence.processor.clone(),
             deployment: app.evidence.keys.origin().as_str().to_owned(),
@@ -171,8 +184,9 @@ pub async fn sign(
             witnesses,
         },
     };
-    let issued = issue(input, app.evidence.keys.newest());
-    issued.map(Some).map_err(|fault| ApiError::Internal(format!("a certificate could not be issued: {fault}")))
+    issue(input, signer)
+        .map(Some)
+        .map_err(|fault| ApiError::Internal(format!("a certificate could not be issued: {fault}")))
 }
 
 /// Each entry with its proof under the checkpoint that covers them, and the witnesses that signed it; `None` while there is none.
@@ -239,4 +253,31 @@ async fn systems(app: &App, entries: &[EntryOpening]) -> ApiResult<BTreeMap<Syst
 fn open_tasks(tasks: &[TaskRow]) -> BTreeMap<SystemId, OpenTask> {
     let open = tasks.iter().filter(|task| task.state != TaskState::Confirmed);
     open.map(|task| (task.system.clone(), OpenTask { state: task.state, reason: task.reason.clone() })).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use quittance_domain::identifier::{Identifier, IdentifierKind};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn only_what_names_somebody_has_an_opening_and_its_reader_takes_it() {
+        let mara = Identifier::normalise(IdentifierKind::Email, "mara@example.com").unwrap();
+        let opening = |instructed: usize| {
+            let subject = SubjectSecrets {
+                identifiers: vec![mara.clone()],
+                instructed,
+                corrections: Vec::new(),
+                identifier_changes: Vec::new(),
+                words: None,
+                commitment_salt: [7; 32],
+            };
+            opening_of(&CustomerId::new("acme").unwrap(), RequestId::new(Uuid::nil()), &subject)
+        };
+        let named = opening(1).unwrap();
+        assert_eq!(SubjectOpening::read(&named.write().unwrap()), Ok(named));
+        assert!(opening(0).is_none(), "what systems yielded is not under the commitment");
+    }
 }

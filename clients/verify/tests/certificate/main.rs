@@ -6,9 +6,10 @@ mod proven;
 mod sample;
 
 use proven::{ATTESTED_S, Log, cosigned, file, log_key, proven_in, witness};
+use quittance_domain::{action::Action, task::TaskState};
 use quittance_ledger::{
-    Hex, Leaf,
-    certificate::{Attestation, CertificateFault, CertificateInput, KeyStatus, OpeningFault, WitnessKey, issue},
+    Event, Hex, Leaf,
+    certificate::{Attestation, CertificateFault, CertificateInput, KeyStatus, OpenTask, OpeningFault, WitnessKey},
     checkpoint::{Checkpoint, CheckpointError},
     cosignature::cosign,
     key::{KeyType, SignerKey},
@@ -17,7 +18,7 @@ use quittance_ledger::{
     tlog_proof::{TlogProof, TlogProofError},
 };
 use quittance_verify::{DocumentKind, Fact, Failure, Gap, Policy, Report, verify_certificate};
-use sample::{SampleKey, at, signed, signer, subject_opening};
+use sample::{SampleKey, at, signed, signed_by, signer, subject_opening};
 
 fn policy_of(keys: &[&SignerKey], witnesses: &[&SignerKey], required: usize) -> Policy {
     let public = |keys: &[&SignerKey]| keys.iter().map(|key| key.verifier().clone()).collect();
@@ -209,6 +210,35 @@ fn a_witness_that_only_the_file_names_proves_little_and_counts_for_nothing() {
     assert!(both.unchecked.contains(&Gap::SilentWitness(stranger.verifier().name().clone())));
 }
 
+/// Else whoever holds the log's key could date entries back under a name that is trusted.
+#[test]
+fn a_key_that_the_file_names_after_a_trusted_witness_dates_nothing() {
+    let another = signer(sample::WITNESS, KeyType::CosignatureV1, 9);
+    let log = Log::of(&sample::small(), 0);
+    let earlier = ATTESTED_S - 86_400;
+    let mut note = cosigned(&log);
+    note.add(cosign(&another, &log.checkpoint(), earlier).unwrap()).unwrap();
+    let dated = |time: &str| {
+        let mut input = proven_in(&log, sample::small(), &note);
+        let named = WitnessKey { name: sample::WITNESS.to_owned(), vkey: another.verifier().to_string() };
+        input.log.witnesses.push(named);
+        input.entries[4].attested = vec![Attestation { at: at(time), by: sample::WITNESS.to_owned() }];
+        signed(input)
+    };
+    let (backdated, honest) = (dated("2026-05-03T07:30:02Z"), dated("2026-05-04T07:30:02Z"));
+    assert_eq!(earlier as i64, at("2026-05-03T07:30:02Z").as_second());
+    for required in [0, 1] {
+        let policy = policy_of(&[&log_key(7)], &[&witness()], required);
+        assert_eq!(verify_certificate(&backdated, &policy), Err(Failure::NotAttested { entry: 4 }));
+        let report = verify_certificate(&honest, &policy).unwrap();
+        assert!(report.unchecked.contains(&Gap::WitnessOfTheFile(witness().verifier().name().clone())));
+    }
+    // Who hands in both keys trusts both; who hands in none is told that the name is the issuer's word.
+    for witnesses in [&[&witness(), &another] as &[&SignerKey], &[]] {
+        assert!(verify_certificate(&backdated, &policy_of(&[&log_key(7)], witnesses, 0)).is_ok());
+    }
+}
+
 #[test]
 fn without_a_witness_the_report_says_so() {
     let log = Log::of(&sample::small(), 0);
@@ -241,12 +271,18 @@ fn a_key_that_the_file_calls_revoked_before_it_signed_is_refused() {
         let mut input = proven::proven(sample::small());
         input.log.keys[0].status = status;
         input.log.keys[0].to = Some(at(to));
-        verify_certificate(&issue(input, &SampleKey::new(6)).unwrap(), &both)
+        verify_certificate(&signed_by(&SampleKey::new(6), input), &both)
     };
     assert_eq!(by_old(KeyStatus::Revoked, "2025-06-01T00:00:00Z"), Err(Failure::Revoked { key }));
     assert_eq!(by_old(KeyStatus::Retired, "2025-06-01T00:00:00Z"), Err(Failure::OutOfUse { key }));
     // What it signed in its time stands.
     assert!(by_old(KeyStatus::Retired, "2026-06-01T00:00:00Z").is_ok());
+    // One that began later had not signed it.
+    let mut early = proven::proven(sample::small());
+    early.log.keys[0].from = at("2026-06-01T00:00:00Z");
+    early.log.keys[0].to = Some(at("2026-07-01T00:00:00Z"));
+    let refused = verify_certificate(&signed_by(&SampleKey::new(6), early), &both);
+    assert_eq!(refused, Err(Failure::OutOfUse { key }));
     // A checkpoint that it alone signed counts for nothing, and one that the new key signed, too, is as good as ever.
     let by_log = |keys: &[&SignerKey]| {
         let log = Log::of(&sample::small(), 0);
@@ -289,4 +325,18 @@ fn the_subject_opening_tells_whom_it_is_about() {
     other.salt = Hex([1; 32]);
     let refused = report.with_subject_opening(&other.write().unwrap());
     assert_eq!(refused, Err(Failure::Opening(OpeningFault::Mismatch)));
+}
+
+/// It was made without identifiers, and names nobody.
+#[test]
+fn what_carries_another_request_on_promises_no_opening() {
+    let mut instructed = sample::instructed(Action::Erasure);
+    if let Event::Instructed { follows, .. } = &mut instructed {
+        *follows = Some(sample::request());
+    }
+    let mut input = sample::input(sample::openings(&[instructed, sample::planned(&["crm"])]), &["crm"]);
+    let waits = OpenTask { state: TaskState::Pending, reason: String::new() };
+    input.open.insert(sample::system("crm"), waits);
+    let report = verify_certificate(&file(input), &policy()).unwrap();
+    assert!(report.unchecked.contains(&Gap::SubjectOfFollowed) && !report.unchecked.contains(&Gap::Subject));
 }

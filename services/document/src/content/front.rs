@@ -50,8 +50,10 @@ impl Context<'_> {
             (CertifiedState::CompletedWithExceptions, true) => t.result_exceptions_late,
             (CertifiedState::Interim, false) => t.result_open,
             (CertifiedState::Interim, true) => t.result_open_late,
-            (CertifiedState::Declined, _) => t.result_declined,
-            (CertifiedState::Cancelled, _) => t.result_cancelled,
+            (CertifiedState::Declined, false) => t.result_declined,
+            (CertifiedState::Declined, true) => t.result_declined_late,
+            (CertifiedState::Cancelled, false) => t.result_cancelled,
+            (CertifiedState::Cancelled, true) => t.result_cancelled_late,
         }
     }
 
@@ -150,7 +152,11 @@ impl Context<'_> {
         put(t.controller_due, dates.controller_due.as_ref());
         put(t.first_due, Some(&dates.first_due));
         for extension in &dates.extensions {
-            put(&fill(t.extension_decided, &[("reason", &extension.reason)]), Some(&extension.decided));
+            let decided = match extension.by.as_str() {
+                "" => fill(t.extension_decided, &[("reason", &extension.reason)]),
+                by => fill(t.extension_decided_by, &[("by", by), ("reason", &extension.reason)]),
+            };
+            put(&decided, Some(&extension.decided));
             put(t.extension_due, Some(&extension.due));
         }
         put(t.due, Some(&dates.due));

@@ -32,7 +32,8 @@ impl Context<'_> {
         if self.certificate.entries.iter().any(|e| !e.attested.is_empty()) {
             words.push(Word { name: t.witness, meaning: t.attested_meaning });
         }
-        words.push(Word { name: t.commitment_term, meaning: t.commitment_meaning });
+        let meaning = if said.request.follows.is_some() { t.commitment_meaning_follows } else { t.commitment_meaning };
+        words.push(Word { name: t.commitment_term, meaning });
         let rows: Vec<Vec<String>> =
             words.iter().map(|w| vec![super::lower_first(w.name), w.meaning.to_owned()]).collect();
         flow.heading(t.words);

@@ -53,7 +53,9 @@ pub static TEXTS: Texts = Texts {
     result_open: "OPEN",
     result_open_late: "OPEN, AND OVERDUE",
     result_declined: "DECLINED",
+    result_declined_late: "DECLINED LATE",
     result_cancelled: "CANCELLED",
+    result_cancelled_late: "CANCELLED LATE",
     code_caption: "SHA-256 of the signed file",
     code_alternative: "QR code with the SHA-256 digest of the signed file: {digest}",
     instruction: "1. The instruction",
@@ -97,6 +99,7 @@ pub static TEXTS: Texts = Texts {
     controller_due: "The controller must answer by",
     first_due: "First due date",
     extension_decided: "Extension decided: {reason}",
+    extension_decided_by: "Extension decided by {by}: {reason}",
     extension_due: "Extended to",
     due: "Due date",
     completed: "Completed",
@@ -165,6 +168,8 @@ pub static TEXTS: Texts = Texts {
     commitment_meaning: "A salted SHA-256 digest of the person's identifiers. The controller can obtain its opening, a file of its own, \
                          until the request's data are forgotten, and prove with it whom this document is about; nobody else can find \
                          out (GDPR Art. 5(1)(c)).",
+    commitment_meaning_follows: "A salted SHA-256 digest. This request was made without the person's identifiers, and the digest has no opening. Section \
+                                 1 names the request that it carries on: both are about the same person.",
     backups_meaning: "\u{201c}Verified\u{201d} speaks of live data. Copies in backups are not altered; they expire at the time that is \
                       stated with each system, and whatever is restored from one before must be erased again.",
     check_file: "Signed file",

@@ -54,7 +54,9 @@ pub static TEXTS: Texts = Texts {
     result_open: "OPEN",
     result_open_late: "OPEN, EN TE LAAT",
     result_declined: "AFGEWEZEN",
+    result_declined_late: "TE LAAT AFGEWEZEN",
     result_cancelled: "INGETROKKEN",
+    result_cancelled_late: "TE LAAT INGETROKKEN",
     code_caption: "SHA-256 van het ondertekende bestand",
     code_alternative: "QR-code met de SHA-256-waarde van het ondertekende bestand: {digest}",
     instruction: "1. De instructie",
@@ -98,6 +100,7 @@ pub static TEXTS: Texts = Texts {
     controller_due: "De verantwoordelijke moet antwoorden v\u{f3}\u{f3}r",
     first_due: "Eerste uiterste datum",
     extension_decided: "Tot verlenging besloten: {reason}",
+    extension_decided_by: "Tot verlenging besloten door {by}: {reason}",
     extension_due: "Verlengd tot",
     due: "Uiterste datum",
     completed: "Voltooid",
@@ -166,6 +169,8 @@ pub static TEXTS: Texts = Texts {
     commitment_meaning: "Een SHA-256-waarde met salt over de identificatiegegevens van de betrokkene. De verwerkingsverantwoordelijke kan de \
                          sleutel ertoe, een eigen bestand, opvragen tot de gegevens van het verzoek zijn vergeten, en daarmee aantonen over \
                          wie dit document gaat; niemand anders kan dat achterhalen (art. 5 lid 1 onder c AVG).",
+    commitment_meaning_follows: "Een SHA-256-waarde met salt. Dit verzoek is gedaan zonder identificatiegegevens van de betrokkene, en een \
+                                 sleutel ertoe bestaat niet. Onderdeel 1 noemt het verzoek dat het voortzet: beide gaan over dezelfde betrokkene.",
     backups_meaning: "\u{201c}Vastgesteld\u{201d} gaat over actuele gegevens. Reservekopie\u{eb}n worden niet gewijzigd; zij vervallen op de \
                       tijd die bij elk systeem staat, en wat eerder uit een kopie wordt teruggezet, moet opnieuw worden gewist.",
     check_file: "Ondertekend bestand",

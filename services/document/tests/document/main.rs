@@ -128,7 +128,7 @@ fn holds_exceptions_expiries_decisions_and_lateness_are_all_told() {
             "Expires by itself: message_media, photo",
             "Vendor's receipt; reference PRIV-88213",
             "5b0e9c0d7b1a4f2c8e6d3a9f1b7c5d2e4f6a8091b2c3d4e5f60718293a4b5c6d",
-            "Extension decided: Complexity: a sub-processor does not answer (Art. 12(3))",
+            "Extension decided by customers/acme: Complexity: a sub-processor does not answer (Art. 12(3))",
             "The processor objected to the instruction",
             "The address belongs to two account holders",
             "LATE; by operators/kim",
@@ -189,6 +189,58 @@ fn what_was_declined_is_told_with_what_had_been_done_and_why_it_ended() {
         let (_, pdf) = rendered(sample::declined(), language);
         is_sound(&pdf);
         says(&text(&pdf), &facts);
+    }
+}
+
+/// It ended the day after it was due, in one of two ways.
+#[test]
+fn what_was_declined_or_cancelled_late_is_called_late() {
+    let ended = |end: RequestState, at: &str| {
+        let events = [
+            sample::instructed(Action::Erasure),
+            sample::planned(&["crm"]),
+            Event::Closed { state: end, by: "customers/acme".to_owned(), reason: String::new(), at_us: sample::us(at) },
+        ];
+        sample::input(sample::openings(&events), &["crm"])
+    };
+    let (due, over) = ("2026-04-01T21:59:59.999999Z", "2026-04-02T21:59:59.999999Z");
+    for (end, language, told) in [
+        (RequestState::Declined, Language::English, "DECLINED LATE"),
+        (RequestState::Declined, Language::Dutch, "TE LAAT AFGEWEZEN"),
+        (RequestState::Cancelled, Language::English, "CANCELLED LATE"),
+        (RequestState::Cancelled, Language::Dutch, "TE LAAT INGETROKKEN"),
+    ] {
+        says(&text(&rendered(ended(end, over), language).1), &[told]);
+        let in_time = text(&rendered(ended(end, due), language).1);
+        assert!(!in_time.contains("LATE") && !in_time.contains("TE LAAT"), "{in_time}");
+    }
+}
+
+#[test]
+fn who_extended_it_is_told_where_it_was_recorded() {
+    let extended = |by: &str| {
+        let mut events = vec![
+            sample::instructed(Action::Erasure),
+            sample::planned(&["crm"]),
+            Event::Extended {
+                due_us: sample::us("2026-05-01T21:59:59.999999Z"),
+                by: by.to_owned(),
+                reason: "Complexity".to_owned(),
+                at_us: sample::us("2026-03-28T11:30:00Z"),
+            },
+        ];
+        let erased = sample::line("contacts", "email", OutcomeKind::Erased, Grade::Verified, 2);
+        events.push(Event::Confirmed { confirmation: sample::confirmed("crm", vec![erased]), late: false });
+        let at_us = sample::us("2026-03-28T12:00:00Z");
+        events.push(Event::Completed { state: RequestState::Completed, at_us, late: false });
+        sample::input(sample::openings(&events), &["crm"])
+    };
+    for (language, by, told) in [
+        (Language::English, "customers/acme", "Extension decided by customers/acme: Complexity"),
+        (Language::Dutch, "customers/acme", "Tot verlenging besloten door customers/acme: Complexity"),
+        (Language::English, "", "Extension decided: Complexity"),
+    ] {
+        says(&text(&rendered(extended(by), language).1), &[told]);
     }
 }
 
@@ -334,15 +386,21 @@ fn carrying_on(kept: Option<RequestId>, again: Option<FollowedUp>) -> Certificat
 fn what_carries_another_request_on_names_it_and_claims_no_other_systems() {
     let first = RequestId::new(Uuid::from_u128(7));
     let again = FollowedUp { follows: first, system: sample::system("crm"), replay: ReplayId::new(Uuid::from_u128(8)) };
-    for (input, told) in [
-        (carrying_on(Some(first), None), format!("Carried on What was kept after request {first}")),
-        (carrying_on(None, Some(again)), format!("Carried out again What request {first} had instructed, at crm")),
+    let (openable, not) = ("The controller can obtain its opening", "the digest has no opening");
+    for (input, told, opening) in [
+        (carrying_on(Some(first), None), format!("Carried on What was kept after request {first}"), [not, openable]),
+        (
+            carrying_on(None, Some(again)),
+            format!("Carried out again What request {first} had instructed, at crm"),
+            [openable, not],
+        ),
     ] {
         let (_, pdf) = rendered(input, Language::English);
         is_sound(&pdf);
         let text = text(&pdf);
-        says(&text, &[&told, &format!("of the other systems the certificate of request {first} tells")]);
-        assert!(!text.contains("All systems"), "{text}");
+        let [told_of_it, not_told] = opening;
+        says(&text, &[&told, &format!("of the other systems the certificate of request {first} tells"), told_of_it]);
+        assert!(!text.contains("All systems") && !text.contains(not_told), "{text}");
     }
     let (_, pdf) = rendered(sample::small(), Language::English);
     says(&text(&pdf), &["All systems of the processor and its sub-processors"]);

@@ -146,6 +146,16 @@ fn check_keys(log: &LogKeys) -> Result<(), CertificateFault> {
     if vkeys.len() == log.keys.len() { Ok(()) } else { Err(CertificateFault::KeyHistory("names a key twice")) }
 }
 
+/// What is signed by a key that its own history does not know, or calls unused at that time, is refused by whoever checks it, for ever.
+pub(super) fn check_signer(certificate: &Certificate, key_id: &str) -> Result<(), CertificateFault> {
+    let mut keys = certificate.log.keys.iter();
+    match keys.find(|key| key.has_id(key_id)).map(|key| key.is_in_use_at(certificate.issued.at)) {
+        Some(true) => Ok(()),
+        Some(false) => Err(CertificateFault::SignerOutOfUse),
+        None => Err(CertificateFault::KeyNotInHistory(0)),
+    }
+}
+
 /// Who attests must be somebody whose key is there.
 fn check_attestations(certificate: &Certificate) -> Result<(), CertificateFault> {
     let names: BTreeSet<&str> = certificate.log.witnesses.iter().map(|w| w.name.as_str()).collect();

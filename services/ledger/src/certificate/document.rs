@@ -365,6 +365,18 @@ pub struct LogKey {
     pub status: KeyStatus,
 }
 
+impl LogKey {
+    /// Whether it may have signed what was issued then. The first instant counts, the last one does not.
+    pub fn is_in_use_at(&self, issued: Timestamp) -> bool {
+        self.from <= issued && self.to.is_none_or(|to| issued < to)
+    }
+
+    /// By `name+hash`.
+    pub(super) fn has_id(&self, id: &str) -> bool {
+        self.vkey.strip_prefix(id).is_some_and(|rest| rest.starts_with('+'))
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum KeyStatus {

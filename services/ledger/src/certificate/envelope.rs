@@ -126,8 +126,7 @@ pub fn open(file: &[u8], trusted: &[TrustedKey]) -> Result<Opened, CertificateFa
     }
     // Whoever reads it in ten years finds the key by the history that is in it.
     for (n, signature) in parsed.signatures.iter().enumerate() {
-        let listed = |vkey: &str| vkey.strip_prefix(&signature.key).is_some_and(|rest| rest.starts_with('+'));
-        if !certificate.log.keys.iter().any(|k| listed(&k.vkey)) {
+        if !certificate.log.keys.iter().any(|k| k.has_id(&signature.key)) {
             return Err(CertificateFault::KeyNotInHistory(n));
         }
     }

@@ -20,6 +20,8 @@ pub enum CertificateFault {
     Signature(usize),
     #[error("the key of signature {0} is not in the certificate's own key history")]
     KeyNotInHistory(usize),
+    #[error("the key that is to sign is not in use at the time of issue, the key history says")]
+    SignerOutOfUse,
     #[error("signing failed")]
     Signing,
     #[error("the key history {0}")]

@@ -12,7 +12,7 @@ use quittance_domain::{
 use super::{
     AgreementTerms, Certificate, CertificateFault, Customer, EntryOpening, Format, Issuer, LogKeys, OpenTask, Signer,
     StatedTime, TimeSource,
-    check::check_consistency,
+    check::{check_consistency, check_signer},
     derive::{Described, Sources, derive},
     envelope::sealed,
 };
@@ -74,6 +74,7 @@ pub fn issue(input: CertificateInput, signer: &dyn Signer) -> Result<Vec<u8>, Ce
     };
     // What we would refuse from others, we do not sign.
     check_consistency(&certificate)?;
+    check_signer(&certificate, &signer.key_id())?;
     sealed(&certificate, signer)
 }
 

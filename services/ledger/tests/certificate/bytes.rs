@@ -4,7 +4,7 @@ use quittance_ledger::certificate::{
     CertificateFault as Fault, CertifiedState, FILE_BYTES_MAX, Signer, check_consistency, issue, open,
 };
 
-use crate::sample::{self, SampleKey, signed};
+use crate::sample::{self, SampleKey, certificate_of, resigned, signed, signed_by};
 
 fn trusted() -> Vec<quittance_ledger::certificate::TrustedKey> {
     vec![SampleKey::new(7).trusted()]
@@ -104,7 +104,8 @@ fn nothing_may_stand_before_between_or_after() {
 #[test]
 fn a_signature_does_not_save_what_is_not_canonical() {
     let file = text(&signed(sample::small()));
-    let body = |file: &str| file["{\"certificate\":".len()..file.rfind(",\"signatures\":").unwrap()].to_owned();
+    let ours = |certificate: &str| open(resigned(&SampleKey::new(7), certificate).as_bytes(), &trusted());
+    let body = certificate_of(&file);
     for (from, to) in [
         ("{\"format\":", "{\"more\":1,\"format\":"),
         ("\"display_name\":\"Acme\"", "\"display_name\":\"Acme\",\"display_name\":\"Acme\""),
@@ -115,23 +116,11 @@ fn a_signature_does_not_save_what_is_not_canonical() {
         ("\"window_days\":30", "\"window_days\": 30"),
         ("quittance.certificate/v1", "quittance.certificate/v2"),
     ] {
-        let altered = body(&file).replacen(from, to, 1);
-        assert_ne!(altered, body(&file), "{from}");
-        assert!(open(resigned(&altered).as_bytes(), &trusted()).is_err(), "{to}");
+        let altered = body.replacen(from, to, 1);
+        assert_ne!(altered, body, "{from}");
+        assert!(ours(&altered).is_err(), "{to}");
     }
-    assert!(open(resigned(&body(&file)).as_bytes(), &trusted()).is_ok());
-}
-
-/// The certificate with a signature of our own key, whatever it says.
-pub fn resigned(certificate: &str) -> String {
-    use base64::{Engine as _, engine::general_purpose::STANDARD};
-    let key = SampleKey::new(7);
-    let message = [b"quittance/v1/certificate\0", certificate.as_bytes()].concat();
-    let signature = STANDARD.encode(key.sign(&message).unwrap());
-    format!(
-        "{{\"certificate\":{certificate},\"signatures\":[{{\"key\":\"{}\",\"signature\":\"{signature}\"}}]}}",
-        key.key_id()
-    )
+    assert!(ours(body).is_ok());
 }
 
 #[test]
@@ -145,8 +134,28 @@ fn a_signature_is_by_a_trusted_key_or_nothing() {
     assert_eq!(open(&file, &[wrong]), Err(Fault::Signature(0)));
     // A key that the history does not know signs nothing that anybody could check later.
     let stranger = SampleKey::new(5);
-    let file = issue(sample::small(), &stranger).unwrap();
+    let file = signed_by(&stranger, sample::small());
     assert_eq!(open(&file, &[stranger.trusted()]), Err(Fault::KeyNotInHistory(0)));
+    assert_eq!(issue(sample::small(), &stranger), Err(Fault::KeyNotInHistory(0)));
+}
+
+/// Of two replicas one has made the key, and the other's clock is behind: what it issued would be refused for ever.
+#[test]
+fn nothing_is_issued_with_a_key_that_is_not_in_use() {
+    let began = |at: &str| {
+        let mut input = sample::small();
+        input.log.keys[1].from = sample::at(at);
+        issue(input, &SampleKey::new(7))
+    };
+    assert_eq!(began("2026-05-04T07:31:00.000001Z"), Err(Fault::SignerOutOfUse));
+    assert!(began("2026-05-04T07:31:00Z").is_ok());
+    let ended = |at: &str| {
+        let mut input = sample::small();
+        input.log.keys[0].to = Some(sample::at(at));
+        issue(input, &SampleKey::new(6))
+    };
+    assert_eq!(ended("2026-05-04T07:31:00Z"), Err(Fault::SignerOutOfUse));
+    assert!(ended("2026-05-04T07:31:00.000001Z").is_ok());
 }
 
 #[test]
@@ -188,11 +197,7 @@ fn what_is_too_large_is_refused_before_it_is_read() {
 fn no_fault_repeats_what_stands_in_the_file() {
     let file = text(&signed(sample::small()));
     let altered = file.replace("\"state\":\"COMPLETED\"", "\"state\":\"mara@example.com\"");
-    let fault = open(
-        resigned(&altered["{\"certificate\":".len()..altered.rfind(",\"signatures\":").unwrap()]).as_bytes(),
-        &trusted(),
-    )
-    .unwrap_err();
+    let fault = open(resigned(&SampleKey::new(7), certificate_of(&altered)).as_bytes(), &trusted()).unwrap_err();
     assert!(matches!(fault, Fault::Form(_)), "{fault}");
     assert!(!fault.to_string().contains("mara"), "{fault}");
 }

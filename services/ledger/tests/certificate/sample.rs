@@ -483,3 +483,24 @@ pub fn input(entries: Vec<EntryOpening>, systems: &[&str]) -> CertificateInput {
 pub fn signed(input: CertificateInput) -> Vec<u8> {
     issue(input, &SampleKey::new(7)).unwrap()
 }
+
+/// The same by any key, also where no issuer of ours would sign with it.
+pub fn signed_by(key: &SampleKey, input: CertificateInput) -> Vec<u8> {
+    let file = String::from_utf8(signed(input)).unwrap();
+    resigned(key, certificate_of(&file)).into_bytes()
+}
+
+/// The member that is signed.
+pub fn certificate_of(file: &str) -> &str {
+    &file["{\"certificate\":".len()..file.rfind(",\"signatures\":").unwrap()]
+}
+
+/// The certificate with a signature of this key, whatever it says.
+pub fn resigned(key: &SampleKey, certificate: &str) -> String {
+    let message = [b"quittance/v1/certificate\0", certificate.as_bytes()].concat();
+    let signature = STANDARD.encode(key.sign(&message).unwrap());
+    format!(
+        "{{\"certificate\":{certificate},\"signatures\":[{{\"key\":\"{}\",\"signature\":\"{signature}\"}}]}}",
+        key.key_id()
+    )
+}

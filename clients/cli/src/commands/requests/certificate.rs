@@ -68,7 +68,11 @@ pub async fn run(certificate: Certificate, global: &Global, out: &mut Output) ->
     }
     if let Some(path) = &certificate.opening {
         let gone = || {
-            Failure::Other("there is no subject opening: it is the customer's alone (use its token), and gone once the request's data are forgotten".to_owned())
+            Failure::Other(
+                "there is no subject opening: it is the customer's alone (use its token), and gone once the request's data are forgotten; a request that \
+                 carries on what was kept never has one, and the one that it follows tells whom it is about"
+                    .to_owned(),
+            )
         };
         files::write(path, &there(answer.subject_opening).ok_or_else(gone)?)?;
     }
