@@ -293,6 +293,33 @@ async fn a_batch_resumes_under_its_id() {
     assert_eq!(fake.0.lock().unwrap().requests.len(), 3);
 }
 
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_whose_input_breaks_off_did_not_go_well() {
+    let (fake, endpoint) = serve().await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut input = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let mut feeder = listener.accept().unwrap().0;
+    // What is closed with something unread is reset: the program's next read fails.
+    input.write_all(b"unread").unwrap();
+    feeder.write_all(b"email\na@example.com\nb@exam").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quittance"));
+    command.args(["requests", "batch", "--customer", "acme", "--action", "erasure", "--file", "-"]);
+    command.args(["--batch-id", "march", "--chunk-size", "1", "--output", "json"]);
+    command.env_clear().env("QUITTANCE_ENDPOINT", endpoint).env("QUITTANCE_TOKEN", "secret-token");
+    command.stdin(std::os::fd::OwnedFd::from(input)).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let running = command.spawn().unwrap();
+    while fake.0.lock().unwrap().requests.is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    drop(feeder);
+    let output = tokio::task::spawn_blocking(|| running.wait_with_output().unwrap()).await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty(), "no summary: {}", String::from_utf8_lossy(&output.stdout));
+    let told = err(&output);
+    assert!(told.contains("could not be read beyond line 2") && told.contains("--batch-id march"), "{told}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_is_waited_for_and_its_opening_is_for_its_owner_alone() {
     let (_, endpoint) = serve().await;
