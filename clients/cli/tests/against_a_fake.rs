@@ -251,7 +251,10 @@ async fn errors_are_told_with_what_to_do_and_without_secrets() {
     assert_eq!(usage.status.code(), Some(2));
     let unnamed = quittance(&endpoint, &["requests", "get", "17"], "").await;
     assert_eq!(unnamed.status.code(), Some(2));
-    for output in [wrong_token, nobody, usage, unnamed] {
+    let contradicted = ["requests", "get", "customers/acme/requests/17", "--customer", "globex"];
+    let contradicted = quittance(&endpoint, &contradicted, "").await;
+    assert_eq!(contradicted.status.code(), Some(2));
+    for output in [wrong_token, nobody, usage, unnamed, contradicted] {
         let all = format!("{}{}", String::from_utf8_lossy(&output.stdout), err(&output));
         assert!(!all.contains("secret") && !all.contains("anna"), "{all}");
     }
