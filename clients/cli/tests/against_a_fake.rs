@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::stream;
-use quittance_api::v1::{evidence_service_server::*, request_service_server::*, *};
+use quittance_api::v1::{evidence_service_server::*, key_service_server::*, request_service_server::*, *};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request as Call, Response, Status, Streaming, transport::Server};
@@ -23,6 +23,8 @@ struct Known {
     by_id: HashMap<String, String>,
     /// How often a certificate was asked for.
     certificates: u32,
+    /// How often the epochs were asked for.
+    epoch_lists: u32,
 }
 
 #[derive(Clone, Default)]
@@ -178,13 +180,37 @@ impl EvidenceService for Fake {
     }
 }
 
+fn epoch(number: u32, state: KeyEpochState) -> KeyEpoch {
+    KeyEpoch { number, state: state.into(), ..KeyEpoch::default() }
+}
+
+/// A rotation is through at the third look; in between the service is away.
+#[tonic::async_trait]
+impl KeyService for Fake {
+    async fn rotate_keys(&self, _: Call<RotateKeysRequest>) -> Result<Response<RotateKeysResponse>, Status> {
+        Ok(Response::new(RotateKeysResponse { epochs: vec![epoch(1, KeyEpochState::Current)] }))
+    }
+
+    async fn list_key_epochs(&self, _: Call<ListKeyEpochsRequest>) -> Result<Response<ListKeyEpochsResponse>, Status> {
+        let mut known = self.0.lock().unwrap();
+        known.epoch_lists += 1;
+        let old = match known.epoch_lists {
+            1 => KeyEpochState::Closed,
+            2 => return Err(Status::unavailable("soon")),
+            _ => KeyEpochState::Logged,
+        };
+        Ok(Response::new(ListKeyEpochsResponse { epochs: vec![epoch(2, KeyEpochState::Current), epoch(1, old)] }))
+    }
+}
+
 async fn serve() -> (Fake, String) {
     let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let fake = Fake::default();
     let server = Server::builder()
         .add_service(RequestServiceServer::new(fake.clone()))
-        .add_service(EvidenceServiceServer::new(fake.clone()));
+        .add_service(EvidenceServiceServer::new(fake.clone()))
+        .add_service(KeyServiceServer::new(fake.clone()));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     (fake, endpoint)
 }
@@ -321,6 +347,14 @@ async fn a_batch_whose_input_breaks_off_did_not_go_well() {
     assert!(output.stdout.is_empty(), "no summary: {}", String::from_utf8_lossy(&output.stdout));
     let told = err(&output);
     assert!(told.contains("could not be read beyond line 2") && told.contains("--batch-id march"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotation_is_waited_for_though_the_service_is_away_meanwhile() {
+    let (fake, endpoint) = serve().await;
+    let output = quittance(&endpoint, &["keys", "rotate", "--wait", "--timeout", "1m"], "").await;
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert_eq!(fake.0.lock().unwrap().epoch_lists, 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
