@@ -352,3 +352,37 @@ async fn a_batch_of_large_match_sets_comes_in_parts() {
         }
     }
 }
+
+/// Counted from when the call was sent: also one that had waited for longer than the lease is.
+#[tokio::test]
+async fn a_lease_is_told_as_long_as_it_lives_however_long_the_call_waited() {
+    const LEASE: Duration = Duration::from_secs(4);
+    let deployment = scene().await;
+    let acme = deployment.client(&deployment.customer_token("acme")).await;
+    let worker = deployment.client(&deployment.connector_token("print")).await;
+    let wait = v1::LeaseTasksRequest {
+        system: "systems/print".to_owned(),
+        worker: "w".to_owned(),
+        wait: Some(prost_types::Duration { seconds: 20, nanos: 0 }),
+        ..v1::LeaseTasksRequest::default()
+    };
+    let sent = Instant::now();
+    let mut service = worker.connectors();
+    let late = async {
+        tokio::time::sleep(LEASE + Duration::from_secs(1)).await;
+        create(&acme, by_email(v1::Action::Erasure, "anna@example.com")).await.unwrap()
+    };
+    let (leased, _) = tokio::join!(service.lease_tasks(wait), late);
+    let (leased, waited) = (leased.unwrap().into_inner(), sent.elapsed());
+    let lives = Duration::try_from(leased.lease_duration.unwrap()).unwrap();
+    assert!(lives > LEASE + Duration::from_secs(1) && lives <= waited + LEASE, "{lives:?} after {waited:?}");
+    let task = &leased.tasks[0];
+    let beat = v1::ExtendLeasesRequest {
+        system: "systems/print".to_owned(),
+        leases: vec![v1::Lease { task: task.name.clone(), lease: task.lease }],
+    };
+    let sent = Instant::now();
+    let extended = worker.connectors().extend_leases(beat).await.unwrap().into_inner();
+    let lives = Duration::try_from(extended.lease_duration.unwrap()).unwrap();
+    assert!(extended.lost.is_empty() && lives > LEASE / 2 && lives <= sent.elapsed() + LEASE, "{lives:?}");
+}

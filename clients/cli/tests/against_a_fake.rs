@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::stream;
-use quittance_api::v1::{evidence_service_server::*, request_service_server::*, *};
+use quittance_api::v1::{evidence_service_server::*, key_service_server::*, request_service_server::*, *};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request as Call, Response, Status, Streaming, transport::Server};
@@ -23,6 +23,8 @@ struct Known {
     by_id: HashMap<String, String>,
     /// How often a certificate was asked for.
     certificates: u32,
+    /// How often the epochs were asked for.
+    epoch_lists: u32,
 }
 
 #[derive(Clone, Default)]
@@ -178,13 +180,37 @@ impl EvidenceService for Fake {
     }
 }
 
+fn epoch(number: u32, state: KeyEpochState) -> KeyEpoch {
+    KeyEpoch { number, state: state.into(), ..KeyEpoch::default() }
+}
+
+/// A rotation is through at the third look; in between the service is away.
+#[tonic::async_trait]
+impl KeyService for Fake {
+    async fn rotate_keys(&self, _: Call<RotateKeysRequest>) -> Result<Response<RotateKeysResponse>, Status> {
+        Ok(Response::new(RotateKeysResponse { epochs: vec![epoch(1, KeyEpochState::Current)] }))
+    }
+
+    async fn list_key_epochs(&self, _: Call<ListKeyEpochsRequest>) -> Result<Response<ListKeyEpochsResponse>, Status> {
+        let mut known = self.0.lock().unwrap();
+        known.epoch_lists += 1;
+        let old = match known.epoch_lists {
+            1 => KeyEpochState::Closed,
+            2 => return Err(Status::unavailable("soon")),
+            _ => KeyEpochState::Logged,
+        };
+        Ok(Response::new(ListKeyEpochsResponse { epochs: vec![epoch(2, KeyEpochState::Current), epoch(1, old)] }))
+    }
+}
+
 async fn serve() -> (Fake, String) {
     let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let fake = Fake::default();
     let server = Server::builder()
         .add_service(RequestServiceServer::new(fake.clone()))
-        .add_service(EvidenceServiceServer::new(fake.clone()));
+        .add_service(EvidenceServiceServer::new(fake.clone()))
+        .add_service(KeyServiceServer::new(fake.clone()));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     (fake, endpoint)
 }
@@ -251,7 +277,10 @@ async fn errors_are_told_with_what_to_do_and_without_secrets() {
     assert_eq!(usage.status.code(), Some(2));
     let unnamed = quittance(&endpoint, &["requests", "get", "17"], "").await;
     assert_eq!(unnamed.status.code(), Some(2));
-    for output in [wrong_token, nobody, usage, unnamed] {
+    let contradicted = ["requests", "get", "customers/acme/requests/17", "--customer", "globex"];
+    let contradicted = quittance(&endpoint, &contradicted, "").await;
+    assert_eq!(contradicted.status.code(), Some(2));
+    for output in [wrong_token, nobody, usage, unnamed, contradicted] {
         let all = format!("{}{}", String::from_utf8_lossy(&output.stdout), err(&output));
         assert!(!all.contains("secret") && !all.contains("anna"), "{all}");
     }
@@ -291,6 +320,41 @@ async fn a_batch_resumes_under_its_id() {
         assert!(err(&output).contains("line 4: it names nobody"), "{}", err(&output));
     }
     assert_eq!(fake.0.lock().unwrap().requests.len(), 3);
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_whose_input_breaks_off_did_not_go_well() {
+    let (fake, endpoint) = serve().await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut input = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let mut feeder = listener.accept().unwrap().0;
+    // What is closed with something unread is reset: the program's next read fails.
+    input.write_all(b"unread").unwrap();
+    feeder.write_all(b"email\na@example.com\nb@exam").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quittance"));
+    command.args(["requests", "batch", "--customer", "acme", "--action", "erasure", "--file", "-"]);
+    command.args(["--batch-id", "march", "--chunk-size", "1", "--output", "json"]);
+    command.env_clear().env("QUITTANCE_ENDPOINT", endpoint).env("QUITTANCE_TOKEN", "secret-token");
+    command.stdin(std::os::fd::OwnedFd::from(input)).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let running = command.spawn().unwrap();
+    while fake.0.lock().unwrap().requests.is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    drop(feeder);
+    let output = tokio::task::spawn_blocking(|| running.wait_with_output().unwrap()).await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty(), "no summary: {}", String::from_utf8_lossy(&output.stdout));
+    let told = err(&output);
+    assert!(told.contains("could not be read beyond line 2") && told.contains("--batch-id march"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotation_is_waited_for_though_the_service_is_away_meanwhile() {
+    let (fake, endpoint) = serve().await;
+    let output = quittance(&endpoint, &["keys", "rotate", "--wait", "--timeout", "1m"], "").await;
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert_eq!(fake.0.lock().unwrap().epoch_lists, 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -45,24 +45,43 @@ impl Log {
 struct Service {
     log: Log,
     tasks: Arc<Mutex<VecDeque<LeasedTask>>>,
-    lose_on_beat: bool,
+    beats: Beats,
     unavailable: Arc<Mutex<u32>>,
     /// More tasks than this make an answer that no client takes.
     tasks_fit: u32,
 }
 
-fn soon() -> Option<prost_types::Timestamp> {
-    Some((SystemTime::now() + Duration::from_secs(3)).into())
+/// What comes of heartbeats, and how the service tells how long leases live.
+#[derive(Clone, Copy)]
+enum Beats {
+    Keep,
+    /// Another has the task. The service is an older one: it tells a time only.
+    Lose,
+    /// They do not get through, and the service's clock is an hour ahead of the worker's.
+    Fail,
+}
+
+/// A lease of 3 s, as the service tells of it.
+fn term(beats: Beats) -> (Option<prost_types::Timestamp>, Option<prost_types::Duration>) {
+    let lease = Duration::from_secs(3);
+    let passes = SystemTime::now() + lease;
+    let duration = prost_types::Duration::try_from(lease).ok();
+    match beats {
+        Beats::Keep => (Some(passes.into()), duration),
+        Beats::Lose => (Some(passes.into()), None),
+        Beats::Fail => (Some((passes + Duration::from_secs(3_600)).into()), duration),
+    }
 }
 
 #[tonic::async_trait]
 impl ConnectorService for Service {
     async fn lease_tasks(&self, request: Request<LeaseTasksRequest>) -> Result<Response<LeaseTasksResponse>, Status> {
         assert_eq!(request.get_ref().system, "systems/files");
+        let (lease_expire_time, lease_duration) = term(self.beats);
         if request.get_ref().tasks_max > self.tasks_fit {
             let tasks = vec![LeasedTask { match_set: vec![0; 17 << 20], ..LeasedTask::default() }];
             self.log.add("too much");
-            return Ok(Response::new(LeaseTasksResponse { tasks, lease_expire_time: soon() }));
+            return Ok(Response::new(LeaseTasksResponse { tasks, lease_expire_time, lease_duration }));
         }
         let mut tasks: Vec<_> = self.tasks.lock().unwrap().drain(..).collect();
         if tasks.is_empty() {
@@ -71,7 +90,7 @@ impl ConnectorService for Service {
         for task in &mut tasks {
             task.lease = 7;
         }
-        Ok(Response::new(LeaseTasksResponse { tasks, lease_expire_time: soon() }))
+        Ok(Response::new(LeaseTasksResponse { tasks, lease_expire_time, lease_duration }))
     }
 
     async fn extend_leases(
@@ -79,9 +98,13 @@ impl ConnectorService for Service {
         request: Request<ExtendLeasesRequest>,
     ) -> Result<Response<ExtendLeasesResponse>, Status> {
         self.log.add("beat");
-        let lost =
-            if self.lose_on_beat { request.into_inner().leases.into_iter().map(|l| l.task).collect() } else { vec![] };
-        Ok(Response::new(ExtendLeasesResponse { lease_expire_time: soon(), lost }))
+        let (lease_expire_time, lease_duration) = term(self.beats);
+        let lost = match self.beats {
+            Beats::Keep => vec![],
+            Beats::Lose => request.into_inner().leases.into_iter().map(|l| l.task).collect(),
+            Beats::Fail => return Err(Status::unavailable("soon")),
+        };
+        Ok(Response::new(ExtendLeasesResponse { lease_expire_time, lost, lease_duration }))
     }
 
     async fn save_match_sets(
@@ -163,6 +186,11 @@ impl Backend for Scripted {
             "retry" => Err(BackendError::Retry("later".to_owned())),
             "wordy" => Err(BackendError::NeedsAttention("502\nBad Gateway\n".to_owned())),
             "panic" => panic!("a defect"),
+            "standstill" => {
+                // The tests have one thread: as a stopped process, nothing of the worker goes on, its heartbeat neither.
+                std::thread::sleep(Duration::from_secs(4));
+                Ok(b"found late".to_vec())
+            }
             _ => Ok([task.match_set.as_slice(), b"+found"].concat()),
         }
     }
@@ -207,7 +235,7 @@ async fn what_a_system_holds_is_said_with_its_end() {
         work: Work::Replay.into(),
         ..task(key, Action::Unspecified)
     };
-    let running = run(vec![replay("all")], false, 0).await;
+    let running = run(vec![replay("all")], Beats::Keep, 0).await;
     running.log.until("held 1234 of 1234").await;
     let all = running.end().await;
     assert!(!all.iter().any(|line| line.starts_with("beat") || line.starts_with("done")), "{all:?}");
@@ -229,18 +257,18 @@ struct Running {
     worker: tokio::task::JoinHandle<Result<(), quittance_client::ClientError>>,
 }
 
-async fn run(tasks: Vec<LeasedTask>, lose_on_beat: bool, unavailable: u32) -> Running {
-    run_where(tasks, lose_on_beat, unavailable, u32::MAX).await
+async fn run(tasks: Vec<LeasedTask>, beats: Beats, unavailable: u32) -> Running {
+    run_where(tasks, beats, unavailable, u32::MAX).await
 }
 
-async fn run_where(tasks: Vec<LeasedTask>, lose_on_beat: bool, unavailable: u32, tasks_fit: u32) -> Running {
+async fn run_where(tasks: Vec<LeasedTask>, beats: Beats, unavailable: u32, tasks_fit: u32) -> Running {
     let log = Log::default();
     let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let address = listener.local_addr().unwrap();
     let service = Service {
         log: log.clone(),
         tasks: Arc::new(Mutex::new(tasks.into())),
-        lose_on_beat,
+        beats,
         unavailable: Arc::new(Mutex::new(unavailable)),
         tasks_fit,
     };
@@ -265,14 +293,14 @@ impl Running {
 async fn what_was_found_is_kept_before_anything_is_touched() {
     let mut again = task("plain", Action::Erasure);
     again.match_set = b"earlier".to_vec();
-    let running = run(vec![again], false, 2).await;
+    let running = run(vec![again], Beats::Keep, 2).await;
     running.log.until("done 13").await;
     assert_eq!(running.end().await, ["saved earlier+found", "acted earlier+found", "done 13"]);
 }
 
 #[tokio::test]
 async fn records_are_streamed_and_half_a_stream_is_no_confirmation() {
-    let running = run(vec![task("whole", Action::Access), task("half", Action::Access)], false, 0).await;
+    let running = run(vec![task("whole", Action::Access), task("half", Action::Access)], Beats::Keep, 0).await;
     running.log.until("done 100").await;
     running.log.until("retry half").await;
     assert_eq!(running.end().await.iter().filter(|line| line.starts_with("done")).count(), 1);
@@ -284,7 +312,7 @@ async fn trouble_is_reported_as_what_it_is() {
     resolve.work = Work::Resolve.into();
     let mut tasks: Vec<_> = ["retry", "panic", "wordy"].map(|key| task(key, Action::Erasure)).into();
     tasks.push(resolve);
-    let running = run(tasks, false, 0).await;
+    let running = run(tasks, Beats::Keep, 0).await;
     running.log.until("retry later").await;
     running.log.until("attention 502 Bad Gateway").await;
     running.log.until("attention the worker has a defect: it panicked; see its own log").await;
@@ -295,7 +323,7 @@ async fn trouble_is_reported_as_what_it_is() {
 
 #[tokio::test]
 async fn an_answer_that_is_too_long_is_asked_for_in_parts() {
-    let running = run_where(vec![task("plain", Action::Erasure)], false, 0, 2).await;
+    let running = run_where(vec![task("plain", Action::Erasure)], Beats::Keep, 0, 2).await;
     running.log.until("done 6").await;
     let all = running.end().await;
     assert_eq!(all[..2], ["too much", "too much"], "8 and 4 do not fit, 2 do: {all:?}");
@@ -303,7 +331,7 @@ async fn an_answer_that_is_too_long_is_asked_for_in_parts() {
 
 #[tokio::test]
 async fn a_lease_lives_while_work_goes_on() {
-    let running = run(vec![task("slow", Action::Erasure)], false, 0).await;
+    let running = run(vec![task("slow", Action::Erasure)], Beats::Keep, 0).await;
     // The lease alone would be over after 3 s.
     running.log.until("done 6").await;
     assert!(running.log.count("beat") >= 2);
@@ -312,7 +340,7 @@ async fn a_lease_lives_while_work_goes_on() {
 
 #[tokio::test]
 async fn a_task_whose_lease_is_lost_is_dropped() {
-    let running = run(vec![task("slow", Action::Erasure)], true, 0).await;
+    let running = run(vec![task("slow", Action::Erasure)], Beats::Lose, 0).await;
     running.log.until("beat").await;
     sleep(Duration::from_secs(4)).await;
     let all = running.end().await;
@@ -320,9 +348,27 @@ async fn a_task_whose_lease_is_lost_is_dropped() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_behind_prolongs_no_lease() {
+    let running = run(vec![task("slow", Action::Erasure)], Beats::Fail, 0).await;
+    running.log.until("acted +found").await;
+    sleep(Duration::from_secs(5)).await;
+    assert!(running.log.count("beat") >= 2, "{:?}", running.log.all());
+    let all = running.end().await;
+    assert!(!all.iter().any(|line| line == "slow ended" || line.starts_with("done")), "{all:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_touched_under_a_lease_that_passed_while_the_worker_stood_still() {
+    let running = run(vec![task("standstill", Action::Erasure)], Beats::Fail, 0).await;
+    sleep(Duration::from_secs(6)).await;
+    let all = running.end().await;
+    assert!(!all.iter().any(|line| line.starts_with("acted") || line.starts_with("done")), "{all:?}");
+}
+
+#[tokio::test]
 async fn a_drain_does_not_wait_for_a_service_that_is_gone() {
     // It answers nothing but "not now", as a proxy does whose server is gone.
-    let running = run(vec![task("plain", Action::Erasure)], false, u32::MAX).await;
+    let running = run(vec![task("plain", Action::Erasure)], Beats::Keep, u32::MAX).await;
     running.log.until("acted +found").await;
     let begun = std::time::Instant::now();
     let all = running.end().await;
@@ -334,7 +380,7 @@ async fn a_drain_does_not_wait_for_a_service_that_is_gone() {
 async fn a_drain_ends_what_was_begun_and_gives_back_the_rest() {
     let tasks = (0..4)
         .map(|n| LeasedTask { name: format!("customers/c/requests/{n}/tasks/files"), ..task("slow", Action::Erasure) });
-    let running = run(tasks.collect(), false, 0).await;
+    let running = run(tasks.collect(), Beats::Keep, 0).await;
     running.log.until("acted +found").await;
     let all = running.end().await;
     let done = all.iter().filter(|line| line.starts_with("done")).count();

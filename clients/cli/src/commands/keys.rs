@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use quittance_api::v1::{self, KeyEpochState};
-use quittance_client::Client;
-use tokio::time::{Instant, sleep};
+use quittance_client::{Client, ClientError, retrying};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::requests::wait::deadline;
 use crate::{
@@ -38,7 +38,8 @@ fn show(epochs: Vec<v1::KeyEpoch>, out: &mut Output) -> Result<(), Failure> {
 }
 
 async fn epochs(client: &Client) -> Result<Vec<v1::KeyEpoch>, Failure> {
-    Ok(client.keys().list_key_epochs(v1::ListKeyEpochsRequest {}).await?.into_inner().epochs)
+    let list = || async { client.keys().list_key_epochs(v1::ListKeyEpochsRequest {}).await.map_err(ClientError::from) };
+    Ok(retrying(8, list).await?.into_inner().epochs)
 }
 
 /// Whether one that is newer than `before` is current, and all others are through.
@@ -58,7 +59,9 @@ async fn rotate(client: &Client, wait: bool, global: &Global, out: &mut Output) 
             return Ok(End::StillOpen);
         }
         sleep(PAUSE).await;
-        now = epochs(client).await?;
+        if let Ok(listed) = timeout_at(deadline, epochs(client)).await {
+            now = listed?;
+        }
     }
     show(now, out)?;
     Ok(End::Fine)

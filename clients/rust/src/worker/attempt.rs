@@ -97,6 +97,10 @@ async fn run<B: Backend>(shared: &Shared<B>, task: &LeasedTask) -> Result<task_r
             return Err(BackendError::NeedsAttention(format!("the service refused the match set: {reason}")).into());
         }
     }
+    // Kept it was under the lease; the answer may have come after that had passed.
+    if !shared.leases.holds(&task.name, task.lease) {
+        return Err(Stop::Lost);
+    }
     let records = if task.action() == Action::Access {
         upload(shared, task, &match_set).await?
     } else {

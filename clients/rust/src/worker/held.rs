@@ -3,17 +3,17 @@
 use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures::FutureExt as _;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
-use super::{Backend, BackendError, KeySink, Shared, attempt::failed, lease_of};
+use super::{Backend, BackendError, KeySink, Shared, attempt::failed, lease_of, leases};
 use crate::{
     ClientError,
     api::{HeldKeys, HeldKeysEnd, LeasedTask, UploadHeldKeysRequest, upload_held_keys_request::Part},
 };
 
-/// However long the backend looks for the next key, the lease lives.
+/// However long the backend looks for the next key, the lease lives: at least this often something is sent.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
 /// Before the work is asked for again that could not be done now.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -23,11 +23,11 @@ fn message(part: Part) -> UploadHeldKeysRequest {
 }
 
 /// What cannot be done now is not reported: the lease passes, and the work comes again.
-pub(super) async fn tell<B: Backend>(shared: &Shared<B>, task: &LeasedTask) {
+pub(super) async fn tell<B: Backend>(shared: &Shared<B>, task: &LeasedTask, until: Instant) {
     let (sender, receiver) = mpsc::channel(8);
     let mut service = shared.client.connectors();
     let upload = async { service.upload_held_keys(ReceiverStream::new(receiver)).await.map_err(ClientError::from) };
-    let produce = produce(shared, task, sender);
+    let produce = produce(shared, task, leases::pause(until).min(ALIVE_EVERY), sender);
     let (answer, produced) = tokio::select! {
         biased;
         () = shared.drain.cancelled() => return,
@@ -54,6 +54,7 @@ pub(super) async fn tell<B: Backend>(shared: &Shared<B>, task: &LeasedTask) {
 async fn produce<B: Backend>(
     shared: &Shared<B>,
     task: &LeasedTask,
+    alive_every: Duration,
     sender: mpsc::Sender<UploadHeldKeysRequest>,
 ) -> Result<(), String> {
     // A send fails only where the upload is over, which then says why.
@@ -61,7 +62,7 @@ async fn produce<B: Backend>(
     let alive = sender.clone();
     let keep_alive = async {
         loop {
-            tokio::time::sleep(ALIVE_EVERY).await;
+            tokio::time::sleep(alive_every).await;
             let _ = alive.send(message(Part::Keys(HeldKeys::default()))).await;
         }
     };

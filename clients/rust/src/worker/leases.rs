@@ -2,11 +2,13 @@
 
 use std::{
     collections::HashMap,
+    future::{Future, poll_fn},
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
     time::{Duration, SystemTime},
 };
 
-use prost_types::Timestamp;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
@@ -21,15 +23,17 @@ use crate::{
 
 /// The contract's bound.
 const LEASES_MAX: usize = 1_000;
-/// However long a lease is said to be, for the two clocks may differ: a beat at least this often, and never without a pause.
+/// However long a lease is: a beat at least this often, and never without a pause.
 const BEAT_MAX: Duration = Duration::from_secs(10);
 const BEAT_MIN: Duration = Duration::from_millis(250);
+/// Without heartbeats nothing is worked on for longer, whatever the service says.
+const LEASE_MAX: Duration = Duration::from_secs(600);
+/// Where only a time by the service's clock is known: ours may be ahead of it by more than the lease is long.
 const REMAINING_MIN: Duration = Duration::from_secs(3);
-const REMAINING_MAX: Duration = Duration::from_secs(600);
 
 struct Held {
     lease: u64,
-    /// By our own clock. After this the task may be somebody else's.
+    /// After this the task may be somebody else's.
     until: Instant,
     beat: Instant,
     lost: CancellationToken,
@@ -42,14 +46,28 @@ pub(super) struct Leases {
     changed: Notify,
 }
 
-/// When to beat, and until when the lease holds. Counted from the answer's arrival; a service clock that is ahead or behind moves it, hence
-/// the bounds.
-fn times(expire: Option<Timestamp>) -> (Instant, Instant) {
-    let expire = expire.and_then(|at| SystemTime::try_from(at).ok());
-    let remaining = expire.and_then(|at| at.duration_since(SystemTime::now()).ok()).unwrap_or_default();
-    let remaining = remaining.clamp(REMAINING_MIN, REMAINING_MAX);
-    let now = Instant::now();
-    (now + (remaining / 3).clamp(BEAT_MIN, BEAT_MAX), now + remaining)
+/// What an answer says of how long leases live.
+pub(super) struct Term {
+    pub(super) duration: Option<prost_types::Duration>,
+    pub(super) expire_time: Option<prost_types::Timestamp>,
+}
+
+impl Term {
+    /// Until when they live at least. The service counts from when the call came, which was after it was sent: however long the answer took,
+    /// and whatever our wall clock says, no lease is thought to live that has passed. An older service tells a time by its own clock only.
+    pub(super) fn until(self, sent: Instant) -> Instant {
+        if let Some(duration) = self.duration {
+            return sent + Duration::try_from(duration).unwrap_or_default().min(LEASE_MAX);
+        }
+        let expire = self.expire_time.and_then(|at| SystemTime::try_from(at).ok());
+        let remaining = expire.and_then(|at| at.duration_since(SystemTime::now()).ok()).unwrap_or_default();
+        Instant::now() + remaining.clamp(REMAINING_MIN, LEASE_MAX)
+    }
+}
+
+/// How long to wait for the next beat: two may fail before the lease passes.
+pub(super) fn pause(until: Instant) -> Duration {
+    (until.saturating_duration_since(Instant::now()) / 3).clamp(BEAT_MIN, BEAT_MAX)
 }
 
 impl Leases {
@@ -59,8 +77,8 @@ impl Leases {
     }
 
     /// Begins to keep a lease. The token is cancelled when it is lost.
-    pub(super) fn hold(&self, task: &str, lease: u64, expire: Option<Timestamp>) -> CancellationToken {
-        let (beat, until) = times(expire);
+    pub(super) fn hold(&self, task: &str, lease: u64, until: Instant) -> CancellationToken {
+        let beat = Instant::now() + pause(until);
         let lost = CancellationToken::new();
         let before = self.held().insert(task.to_owned(), Held { lease, until, beat, lost: lost.clone() });
         // Leased anew while we still worked on it: the earlier lease had passed.
@@ -79,6 +97,30 @@ impl Leases {
         }
     }
 
+    /// Whether the task is ours still.
+    pub(super) fn holds(&self, task: &str, lease: u64) -> bool {
+        self.held().get(task).is_some_and(|h| h.lease == lease && h.until > Instant::now())
+    }
+
+    /// Works for as long as the lease is held; `None`: it is lost. Looked at before every step: where this process stood still meanwhile, the
+    /// work may be woken before the heartbeat is.
+    pub(super) async fn while_held<T>(
+        &self,
+        task: &str,
+        lease: u64,
+        lost: CancellationToken,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
+        let (mut lost, mut work) = (pin!(lost.cancelled()), pin!(work));
+        poll_fn(|context| {
+            if lost.as_mut().poll(context).is_ready() || !self.holds(task, lease) {
+                return Poll::Ready(None);
+            }
+            work.as_mut().poll(context).map(Some)
+        })
+        .await
+    }
+
     fn lose(&self, lease: &Lease) {
         let mut held = self.held();
         if held.get(&lease.task).is_some_and(|h| h.lease == lease.lease)
@@ -88,7 +130,7 @@ impl Leases {
         }
     }
 
-    /// Those whose time is over by our own clock: the heartbeat did not get through.
+    /// Those whose time is over: the heartbeat did not get through.
     fn lose_expired(&self) {
         let now = Instant::now();
         self.held().retain(|_, held| {
@@ -100,8 +142,8 @@ impl Leases {
         });
     }
 
-    fn renew(&self, leases: &[Lease], expire: Option<Timestamp>) {
-        let (beat, until) = times(expire);
+    fn renew(&self, leases: &[Lease], until: Instant) {
+        let beat = Instant::now() + pause(until);
         let mut held = self.held();
         for lease in leases {
             if let Some(entry) = held.get_mut(&lease.task).filter(|h| h.lease == lease.lease) {
@@ -116,7 +158,7 @@ impl Leases {
         let mut held = self.held();
         for lease in leases {
             if let Some(entry) = held.get_mut(&lease.task) {
-                entry.beat = now + ((entry.until - now) / 3).clamp(BEAT_MIN, BEAT_MAX);
+                entry.beat = now + pause(entry.until);
             }
         }
     }
@@ -159,14 +201,16 @@ pub(super) async fn keep(leases: Arc<Leases>, client: Client, system: String, st
         for chunk in due.chunks(LEASES_MAX) {
             let mut request = Request::new(ExtendLeasesRequest { system: system.clone(), leases: chunk.to_vec() });
             // An answer that comes after the leases passed is no use, and one that hangs must leave time for another try.
-            request.set_timeout((left / 3).max(Duration::from_secs(1)));
+            request.set_timeout((left / 2).max(BEAT_MIN));
+            let sent = Instant::now();
             match client.connectors().extend_leases(request).await {
                 Ok(answer) => {
                     let answer = answer.into_inner();
                     for lease in chunk.iter().filter(|lease| answer.lost.contains(&lease.task)) {
                         leases.lose(lease);
                     }
-                    leases.renew(chunk, answer.lease_expire_time);
+                    let term = Term { duration: answer.lease_duration, expire_time: answer.lease_expire_time };
+                    leases.renew(chunk, term.until(sent));
                 }
                 Err(status) => {
                     tracing::warn!(code = ?status.code(), leases = chunk.len(), "the heartbeat did not get through");
@@ -185,15 +229,21 @@ mod tests {
         Lease { task: "t".to_owned(), lease: number }
     }
 
+    const TERM: Duration = Duration::from_secs(3);
+
+    fn in_term() -> Instant {
+        Instant::now() + TERM
+    }
+
     #[tokio::test]
     async fn a_lease_taken_anew_ends_the_earlier_one_only() {
         let leases = Leases::default();
-        let first = leases.hold("t", 1, None);
-        let second = leases.hold("t", 2, None);
+        let first = leases.hold("t", 1, in_term());
+        let second = leases.hold("t", 2, in_term());
         assert!(first.is_cancelled());
         leases.release("t", 1);
         leases.lose(&lease(1));
-        assert!(!second.is_cancelled());
+        assert!(!second.is_cancelled() && leases.holds("t", 2) && !leases.holds("t", 1));
         leases.lose(&lease(2));
         assert!(second.is_cancelled());
         assert!(leases.next().is_none());
@@ -202,14 +252,67 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_beats_a_lease_is_lost_by_our_own_clock() {
         let leases = Leases::default();
-        let lost = leases.hold("t", 1, None);
+        let lost = leases.hold("t", 1, in_term());
         assert!(leases.due().is_none());
-        tokio::time::advance(REMAINING_MIN / 2).await;
+        tokio::time::advance(TERM / 2).await;
         assert_eq!(leases.due().map(|(due, _)| due), Some(vec![lease(1)]));
         leases.lose_expired();
         assert!(!lost.is_cancelled());
-        tokio::time::advance(REMAINING_MIN).await;
+        tokio::time::advance(TERM).await;
+        assert!(!leases.holds("t", 1));
         leases.lose_expired();
         assert!(lost.is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_is_counted_from_when_it_was_asked_for_and_by_no_wall_clock() {
+        let sent = Instant::now();
+        // The answer was long on its way; the service's clock is an hour ahead.
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let expire_time = Some((SystemTime::now() + Duration::from_secs(3_600)).into());
+        let term = |duration| Term { duration, expire_time };
+        let lives = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+        assert_eq!(term(lives(3)).until(sent), sent + TERM);
+        assert_eq!(term(lives(86_400)).until(sent), sent + LEASE_MAX);
+        assert_eq!(term(lives(-1)).until(sent), sent);
+        // An older service.
+        assert_eq!(term(None).until(sent), Instant::now() + LEASE_MAX);
+        assert_eq!(Term { duration: None, expire_time: None }.until(sent), Instant::now() + REMAINING_MIN);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_shortest_lease_lives_though_two_beats_hang() {
+        let leases = Leases::default();
+        leases.hold("t", 1, in_term());
+        for _ in 0..2 {
+            tokio::time::advance(leases.next().unwrap().saturating_duration_since(Instant::now())).await;
+            let (due, left) = leases.due().unwrap();
+            tokio::time::advance(left / 2).await;
+            leases.postpone(&due);
+        }
+        tokio::time::advance(leases.next().unwrap().saturating_duration_since(Instant::now())).await;
+        assert!(leases.holds("t", 1) && leases.due().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_standstill_nothing_is_done_before_the_lease_is_looked_at() {
+        let leases = Leases::default();
+        let lost = leases.hold("t", 1, in_term());
+        let mut steps = 0;
+        let work = async {
+            loop {
+                steps += 1;
+                tokio::task::yield_now().await;
+            }
+        };
+        {
+            let mut held = pin!(leases.while_held("t", 1, lost, work));
+            assert_eq!(futures::poll!(&mut held), Poll::Pending::<Option<()>>);
+            assert_eq!(futures::poll!(&mut held), Poll::Pending);
+            // No heartbeat has seen it yet.
+            tokio::time::advance(TERM).await;
+            assert_eq!(futures::poll!(&mut held), Poll::Ready(None));
+        }
+        assert_eq!(steps, 2);
     }
 }

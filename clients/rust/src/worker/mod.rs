@@ -2,8 +2,8 @@
 //!
 //! A [`Backend`] says how the system is searched and changed; [`Worker`] does the rest: leases tasks, keeps the leases alive, stores what
 //! was found *before* anything is changed, acts, reads back, reports. After a crash the task is leased again and brings the stored match
-//! set along, so that the rerun reports what was really done (I4). A task whose lease is lost is dropped at once: its futures are not
-//! polled again, so a backend must not hand work to threads that go on without it.
+//! set along, so that the rerun reports what was really done (I4). A task whose lease is lost, or has passed by our own monotonic clock, is
+//! dropped at once: its futures are not polled again, so a backend must not hand work to threads that go on without it.
 //!
 //! Tasks hold identifiers in the clear. Log their names, never the tasks (I10).
 
@@ -19,14 +19,14 @@ pub use backend::{Backend, BackendError, KeySink, ReadBack, RecordSink};
 use tokio::{
     sync::Semaphore,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request};
 
 use self::{
     attempt::{Attempt, failed},
-    leases::Leases,
+    leases::{Leases, Term},
     outbox::{Outbox, Posted},
 };
 use crate::{
@@ -152,6 +152,7 @@ impl<B: Backend> Worker<B> {
                     _ = tasks.join_next() => continue,
                 }
             }
+            let sent = Instant::now();
             let answer = tokio::select! {
                 biased;
                 () = drain.cancelled() => break,
@@ -161,7 +162,7 @@ impl<B: Backend> Worker<B> {
                 Ok(answer) => {
                     backoff.reset();
                     most = (most + 1).min(in_hand);
-                    take(shared, tasks, answer);
+                    take(shared, tasks, answer, sent);
                 }
                 Err(error) if may_pass(&error) => {
                     if is_over_long(&error) {
@@ -210,22 +211,23 @@ fn is_over_long(error: &ClientError) -> bool {
 }
 
 /// Puts leased tasks to work. They are under a heartbeat before anything else happens.
-fn take<B: Backend>(shared: &Arc<Shared<B>>, tasks: &mut JoinSet<()>, answer: LeaseTasksResponse) {
+fn take<B: Backend>(shared: &Arc<Shared<B>>, tasks: &mut JoinSet<()>, answer: LeaseTasksResponse, sent: Instant) {
     if !answer.tasks.is_empty() {
         tracing::debug!(tasks = answer.tasks.len(), "leased");
     }
+    let until = Term { duration: answer.lease_duration, expire_time: answer.lease_expire_time }.until(sent);
     for task in answer.tasks {
         if task.work() == Work::Replay {
             // Kept by what is sent of it, not by the heartbeat.
             let shared = shared.clone();
-            tasks.spawn(async move { held::tell(&shared, &task).await });
+            tasks.spawn(async move { held::tell(&shared, &task, until).await });
             continue;
         }
-        let lost = shared.leases.hold(&task.name, task.lease, answer.lease_expire_time);
+        let lost = shared.leases.hold(&task.name, task.lease, until);
         let shared = shared.clone();
         tasks.spawn(async move {
             let (name, lease) = (task.name.clone(), task.lease);
-            if lost.run_until_cancelled(work(&shared, &task)).await.is_none() {
+            if shared.leases.while_held(&name, lease, lost, work(&shared, &task)).await.is_none() {
                 tracing::warn!(task = %name, "the lease is lost; the task was dropped");
             }
             shared.leases.release(&name, lease);
@@ -255,6 +257,11 @@ async fn work<B: Backend>(shared: &Shared<B>, task: &LeasedTask) {
         task_report::Result::Retry(_) => "retry",
         task_report::Result::NeedsAttention(_) => "needs attention",
     };
+    // The attempt may have taken longer than the lease lives, in one step.
+    if !shared.leases.holds(&task.name, task.lease) {
+        tracing::warn!(task = %task.name, "the lease has passed; nothing is reported");
+        return;
+    }
     let report = |result| TaskReport { lease: Some(lease_of(task)), result: Some(result) };
     match shared.reports.post(report(result)).await {
         Posted::Kept => tracing::info!(task = %task.name, result = kind, "reported"),

@@ -18,6 +18,7 @@ use quittance_api::{
 use quittance_connectors::{Record, RecordField};
 use quittance_dispatch::{KeyMatcher, remote::AnswerBounds};
 use quittance_domain::{
+    Timestamp,
     action::{Action, IdentifierChange},
     identifier::Identifier,
     ids::{CustomerId, RequestId, SystemId, TaskKey, parse_replay_name, replay_name},
@@ -153,7 +154,15 @@ fn names(customer: &CustomerId, system: &SystemId, ids: Vec<RequestId>) -> impl 
         .map(move |request| TaskKey { customer: customer.clone(), request, system: system.clone() }.resource_name())
 }
 
+/// How long a lease lives from when the call came. The worker counts it from when it sent the call, which was earlier: so what the call waited
+/// for work belongs to it, and neither that nor the worker's own clock shortens or prolongs the lease.
+fn lease_duration(app: &App, came: Instant, expires_at: Timestamp) -> Option<prost_types::Duration> {
+    let left = Duration::try_from(app.now().duration_until(expires_at)).unwrap_or_default();
+    prost_types::Duration::try_from(came.elapsed() + left).ok()
+}
+
 async fn lease(app: &App, request: Request<v1::LeaseTasksRequest>) -> ApiResult<v1::LeaseTasksResponse> {
+    let came = Instant::now();
     let caller = caller(&request)?;
     let r = request.into_inner();
     let system = system_of(app, &caller, &r.system).await?;
@@ -174,7 +183,7 @@ async fn lease(app: &App, request: Request<v1::LeaseTasksRequest>) -> ApiResult<
         if r.replays
             && let Some(lease) = app.remote.lease_replay(&system.id, &principal).await?
         {
-            return Ok(replay_task(app, &lease));
+            return Ok(replay_task(app, came, &lease));
         }
         let left = until.saturating_duration_since(Instant::now());
         let wait = if r.replays { left.min(LOOK_FOR_REPLAYS) } else { left };
@@ -183,7 +192,7 @@ async fn lease(app: &App, request: Request<v1::LeaseTasksRequest>) -> ApiResult<
             () = app.drain.cancelled() => return Ok(v1::LeaseTasksResponse::default()),
         };
         match leased {
-            Some((batch, shares)) => return Ok(hand_out(&system, batch, shares)),
+            Some(leased) => return Ok(hand_out(app, came, &system, leased)),
             None if wait == left => return Ok(v1::LeaseTasksResponse::default()),
             None => {}
         }
@@ -191,22 +200,33 @@ async fn lease(app: &App, request: Request<v1::LeaseTasksRequest>) -> ApiResult<
 }
 
 /// About nobody: what the system holds is asked for, whosever it is.
-fn replay_task(app: &App, lease: &ReplayLease) -> v1::LeaseTasksResponse {
+fn replay_task(app: &App, came: Instant, lease: &ReplayLease) -> v1::LeaseTasksResponse {
     let task = v1::LeasedTask {
         name: replay_name(&lease.replay.system, lease.replay.id),
         lease: u64::try_from(lease.epoch).unwrap_or_default(),
         work: v1::Work::Replay.into(),
         ..v1::LeasedTask::default()
     };
-    v1::LeaseTasksResponse { tasks: vec![task], lease_expire_time: Some(time_to(app.remote.lease_expiry())) }
+    let expires_at = app.remote.lease_expiry();
+    v1::LeaseTasksResponse {
+        tasks: vec![task],
+        lease_expire_time: Some(time_to(expires_at)),
+        lease_duration: lease_duration(app, came, expires_at),
+    }
 }
 
-fn hand_out(system: &System, batch: LeasedBatch, shares: Vec<SubjectShare>) -> v1::LeaseTasksResponse {
+fn hand_out(
+    app: &App,
+    came: Instant,
+    system: &System,
+    (batch, shares): (LeasedBatch, Vec<SubjectShare>),
+) -> v1::LeaseTasksResponse {
     let customer_key = system.customer_key(&batch.customer).unwrap_or_default();
     let out = |(task, share)| task_out(share, &customer_key, batch.work, batch.action, task);
     v1::LeaseTasksResponse {
         tasks: batch.tasks.into_iter().zip(shares).map(out).collect(),
         lease_expire_time: Some(time_to(batch.expires_at)),
+        lease_duration: lease_duration(app, came, batch.expires_at),
     }
 }
 
@@ -230,6 +250,7 @@ fn task_out(share: SubjectShare, customer_key: &str, work: Work, action: Action,
 }
 
 async fn extend(app: &App, request: Request<v1::ExtendLeasesRequest>) -> ApiResult<v1::ExtendLeasesResponse> {
+    let came = Instant::now();
     let caller = caller(&request)?;
     let r = request.into_inner();
     let system = system_of(app, &caller, &r.system).await?;
@@ -245,7 +266,11 @@ async fn extend(app: &App, request: Request<v1::ExtendLeasesRequest>) -> ApiResu
         let gone = app.store.extend_leases(&customer, &system.id, &leases, app.now(), expires_at).await?;
         lost.extend(names(&customer, &system.id, gone));
     }
-    Ok(v1::ExtendLeasesResponse { lease_expire_time: Some(time_to(expires_at)), lost })
+    Ok(v1::ExtendLeasesResponse {
+        lease_expire_time: Some(time_to(expires_at)),
+        lost,
+        lease_duration: lease_duration(app, came, expires_at),
+    })
 }
 
 async fn save_match_sets(

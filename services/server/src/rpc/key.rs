@@ -36,9 +36,11 @@ async fn list(app: &App, request: Request<v1::ListKeyEpochsRequest>) -> ApiResul
 async fn rotate(app: &App, request: Request<v1::RotateKeysRequest>) -> ApiResult<v1::RotateKeysResponse> {
     let caller = caller(&request)?;
     caller.operator()?;
+    // Before it is asked for: the rotation may begin at once, and who waits for it waits for what is newer than the newest of these.
+    let epochs = epochs(app).await?;
     app.store.ask_for_rotation().await?;
     tracing::info!(by = caller.principal(), "a rotation of the keys is asked for");
-    Ok(v1::RotateKeysResponse { epochs: epochs(app).await? })
+    Ok(v1::RotateKeysResponse { epochs })
 }
 
 async fn epochs(app: &App) -> ApiResult<Vec<v1::KeyEpoch>> {

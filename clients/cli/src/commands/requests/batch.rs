@@ -14,7 +14,7 @@ use uuid::{Uuid, uuid};
 use super::{
     content::Circumstances,
     follow, parent,
-    subjects::{self, Subjects},
+    subjects::{self, Cut, Subjects},
 };
 use crate::{
     args::Global,
@@ -139,9 +139,10 @@ fn progress(total: Option<u64>) -> ProgressBar {
 type Unsent = (Vec<LineError>, u64);
 
 /// Reads on a thread of its own, for files and standard input block.
-fn read(subjects: Subjects, template: Request, batch: Uuid, sender: &mpsc::Sender<BatchItem>) -> Unsent {
+fn read(subjects: Subjects, template: Request, batch: Uuid, sender: &mpsc::Sender<BatchItem>) -> Result<Unsent, Cut> {
     let mut unsent: Unsent = (Vec::new(), 0);
     for row in subjects {
+        let row = row?;
         match row.subject {
             Ok(identifiers) => {
                 let item = BatchItem {
@@ -162,7 +163,7 @@ fn read(subjects: Subjects, template: Request, batch: Uuid, sender: &mpsc::Sende
             }
         }
     }
-    unsent
+    Ok(unsent)
 }
 
 fn bulk_options(chunk_size: usize) -> BulkOptions {
@@ -223,8 +224,16 @@ pub async fn run(batch: Batch, global: &Global, out: &mut Output) -> Done {
         ));
         return Err(error.into());
     }
-    let (mut errors, unsent) =
+    let read =
         reader.await.map_err(|_| Failure::Other("reading the CSV ended early: run again to resume".to_owned()))?;
+    // Neither counted as one bad line nor waited for: nobody knows how many lines there are.
+    let (mut errors, unsent) = read.map_err(|Cut { line, problem }| {
+        Failure::Other(format!(
+            "the file could not be read beyond line {line} ({problem}): run again with --batch-id {batch_id} to resume; \
+             {} lines were taken in before",
+            report.created + report.repeated
+        ))
+    })?;
     errors.extend(report.errors.into_iter().map(|e| LineError {
         line: e.number,
         reason: e.reason,
@@ -268,7 +277,7 @@ fn tell(report: &Report<'_>, out: &mut Output) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::subjects::tests::breaking_off, *};
 
     #[test]
     fn a_lines_request_id_is_the_same_every_time() {
@@ -277,6 +286,17 @@ mod tests {
         assert_ne!(request_id(march, 2), request_id(march, 3));
         assert_ne!(request_id(march, 2), request_id(Uuid::new_v5(&BATCHES, b"april"), 2));
         assert_eq!(request_id(march, 2).get_version_num(), 5);
+    }
+
+    #[test]
+    fn what_was_read_before_a_cut_is_sent_and_the_cut_is_told() {
+        let (sender, mut receiver) = mpsc::channel(8);
+        let subjects = Subjects::read(breaking_off("email\na@b.nl\n,,\nc@d.nl\n")).unwrap();
+        let cut = read(subjects, Request::default(), BATCHES, &sender).map(drop).unwrap_err();
+        assert_eq!(cut.line, 4);
+        drop(sender);
+        let sent: Vec<u64> = std::iter::from_fn(|| receiver.try_recv().ok()).map(|item| item.number).collect();
+        assert_eq!(sent, [2, 4]);
     }
 
     #[test]

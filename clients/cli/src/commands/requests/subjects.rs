@@ -19,6 +19,14 @@ pub struct Row {
     pub subject: Result<Vec<Identifier>, String>,
 }
 
+/// Reading failed, and nothing comes behind it, though the file may go on: what was read is not all of it.
+#[derive(Debug, PartialEq)]
+pub struct Cut {
+    /// The last line that was read.
+    pub line: u64,
+    pub problem: String,
+}
+
 pub struct Subjects {
     reader: csv::Reader<Box<dyn Read + Send>>,
     columns: Vec<IdentifierKind>,
@@ -68,14 +76,17 @@ fn problem(error: &csv::Error) -> String {
 }
 
 impl Iterator for Subjects {
-    type Item = Row;
+    type Item = Result<Row, Cut>;
 
-    fn next(&mut self) -> Option<Row> {
+    fn next(&mut self) -> Option<Self::Item> {
         let mut record = csv::StringRecord::new();
         let found = self.reader.read_record(&mut record);
         let line = record.position().unwrap_or_else(|| self.reader.position()).line();
         let subject = match found {
             Ok(false) => return None,
+            Err(error) if error.is_io_error() => {
+                return Some(Err(Cut { line: line.saturating_sub(1), problem: problem(&error) }));
+            }
             Err(error) => Err(problem(&error)),
             Ok(true) if record.len() != self.columns.len() => {
                 Err(format!("it has {} fields, and the first line has {}", record.len(), self.columns.len()))
@@ -87,16 +98,29 @@ impl Iterator for Subjects {
                 if identifiers.is_empty() { Err("it names nobody".to_owned()) } else { Ok(identifiers) }
             }
         };
-        Some(Row { line, subject })
+        Some(Ok(Row { line, subject }))
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
+    struct Broken;
+
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::ConnectionReset.into())
+        }
+    }
+
+    /// A file whose disk, or whose sender, fails behind `text`.
+    pub fn breaking_off(text: &'static str) -> Box<dyn Read + Send> {
+        Box::new(text.as_bytes().chain(Broken))
+    }
+
     fn rows(text: &'static str) -> Vec<Row> {
-        Subjects::read(Box::new(text.as_bytes())).unwrap().collect()
+        Subjects::read(Box::new(text.as_bytes())).unwrap().map(Result::unwrap).collect()
     }
 
     #[test]
@@ -122,6 +146,17 @@ mod tests {
         let told: Vec<(u64, bool)> = rows.iter().map(|row| (row.line, row.subject.is_ok())).collect();
         assert_eq!(told, [(2, true), (3, false), (4, false), (5, true)]);
         assert!(!format!("{:?}", rows[1].subject).contains("c@d.nl"));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_on_is_no_bad_line() {
+        let mut subjects = Subjects::read(breaking_off("email,user_id\na@b.nl,1\nc@d.nl,2\ne@f")).unwrap();
+        let told: Vec<u64> = subjects.by_ref().map_while(Result::ok).map(|row| row.line).collect();
+        assert_eq!(told, [2, 3]);
+        let mut subjects = Subjects::read(breaking_off("email\na@b.nl\n")).unwrap();
+        let cut = subjects.find_map(Result::err).unwrap();
+        assert_eq!(cut, Cut { line: 2, problem: "connection reset".to_owned() });
+        assert_eq!(subjects.next(), None);
     }
 
     #[test]
