@@ -30,7 +30,7 @@ impl Deadlines {
             if self.trust.holds(self.clock.as_ref())
                 && let Err(error) = self.sweep(&drain).await
             {
-                tracing::warn!(%error, "the store could not be asked for deadlines: asked again soon");
+                tracing::warn!(%error, "not all deadlines could be told of: tried again soon");
             }
             tokio::select! {
                 () = drain.cancelled() => {}
@@ -41,13 +41,15 @@ impl Deadlines {
 
     /// One look at all customers.
     pub async fn sweep(&self, drain: &CancellationToken) -> StoreResult<()> {
+        let mut all = Ok(());
         for customer in self.store.customers_running_late(self.clock.now(), self.at_risk).await? {
             // One customer's trouble keeps no other's deadlines in silence.
             if let Err(error) = self.tell_of(&customer, drain).await {
-                tracing::warn!(%customer, %error, "a customer's deadlines could not be told of: tried again soon");
+                tracing::warn!(%customer, %error, "a customer's deadlines could not be told of");
+                all = Err(error);
             }
         }
-        Ok(())
+        all
     }
 
     async fn tell_of(&self, customer: &CustomerId, drain: &CancellationToken) -> StoreResult<()> {

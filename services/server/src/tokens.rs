@@ -260,7 +260,7 @@ mod tests {
             let systems = systems.iter().map(|id| SystemId::new(id).unwrap()).collect();
             TokenTable::add(&dir.path().join("t.toml"), NewToken { name: "x".into(), role, customer, systems })
         };
-        assert!(add(RoleName::Operator, Some("acme"), &[]).unwrap_err().to_string().contains("--role customer"));
+        assert!(add(RoleName::Operator, Some("acme"), &[]).unwrap_err().to_string().contains("Say role customer"));
         assert!(add(RoleName::Customer, Some("acme"), &["crm"]).is_err());
         assert!(add(RoleName::Operator, None, &["crm"]).is_err());
         assert!(add(RoleName::Connector, None, &["crm"]).is_ok());
