@@ -93,6 +93,13 @@ impl Workshop {
     ) -> Result<(Cow<'s, System>, Arc<dyn Connector>), ConnectorError> {
         let system = as_planned(&self.store, system, version).await;
         let system = system.map_err(|e| ConnectorError::Unavailable(e.to_string()))?;
+        if let Some(c) = system.unconfined(&system.map).next() {
+            // Planned when it was one customer's own, of what was held until now, say: other customers' rows have come since (I8).
+            return Err(ConnectorError::Refused(format!(
+                "several customers share the system by now, and collection {} of version {version} of its data map does not say whose a row is",
+                c.name
+            )));
+        }
         let connector = self.connectors.get(&system).await?;
         Ok((system, connector))
     }

@@ -31,7 +31,7 @@ pub use dispatcher::{DispatchHandle, Dispatcher, Lookout};
 pub use holds::EndsOfHolds;
 pub use keys::KeyKeeper;
 pub use limits::DispatchLimits;
-pub use registry::{ConnectorFactory, ConnectorRegistry};
+pub use registry::{ConnectorFactory, ConnectorRegistry, as_planned};
 pub use replay::{KeyMatcher, Replays, UnknownCustomer};
 pub use suppressions::Suppressions;
 pub use topology::TopologyCache;

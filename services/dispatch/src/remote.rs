@@ -51,10 +51,11 @@ impl RemoteDesk {
         self.limits.lease()
     }
 
-    /// Leases the replay of its system that waits for it to say what it holds, if there is one.
-    pub async fn lease_replay(&self, system: &SystemId, worker: &str) -> StoreResult<Option<ReplayLease>> {
-        let work = ReplayWork::Remote { system };
-        self.store.lease_replay(work, worker, self.clock.now(), self.lease_expiry()).await
+    /// Leases the replay of its system that waits for it to say what it holds, if there is one; and when that lease passes.
+    pub async fn lease_replay(&self, system: &SystemId, worker: &str) -> StoreResult<Option<(ReplayLease, Timestamp)>> {
+        let (work, expires_at) = (ReplayWork::Remote { system }, self.lease_expiry());
+        let leased = self.store.lease_replay(work, worker, self.clock.now(), expires_at).await?;
+        Ok(leased.map(|lease| (lease, expires_at)))
     }
 
     /// Leases a batch, or waits for one, with what the system gets of each task's subject; `None` when the wait is over.

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::{
     RequestRow, Store, StoreError, StoreResult,
     requests::{COLUMNS, COLUMNS_LEN, read},
+    systems::hold_deployment,
 };
 
 /// Where a watch stands; its text is kept by whoever watches.
@@ -137,7 +138,10 @@ impl Store {
                 "changed_seq > $5 AND changed_seq <= $6".to_owned()
             }
             (Seen::Snapshot { text: seen, oldest }, Seen::Snapshot { text: now, .. }) => {
-                args.extend([Val::from(from.base.saturating_add(*oldest)), to.base.into(), from.base.into()]);
+                // What is changed after a restore is numbered from the new base on, wherever the lost store had been.
+                let oldest = from.base.saturating_add(*oldest);
+                let oldest = if from.base == to.base { oldest } else { oldest.min(to.base) };
+                args.extend([Val::from(oldest), to.base.into(), from.base.into()]);
                 args.extend([now.as_str().into(), seen.as_str().into()]);
                 let visible = |snapshot: &str| {
                     format!(
@@ -209,6 +213,7 @@ async fn base_after_all(tx: &mut Tx) -> StoreResult<i64> {
 
 /// The store was restored: whoever goes on watching from a time that it does not know misses nothing that changes from now on.
 pub(crate) async fn number_on(tx: &mut Tx) -> StoreResult<()> {
+    hold_deployment(tx).await?;
     let base = base_after_all(tx).await?;
     tx.execute("UPDATE deployment SET change_base = $1 WHERE id = 1", vec![base.into()]).await?;
     Ok(())

@@ -20,6 +20,7 @@ use crate::{
     kept::release,
     ledger::Staging,
     lines::{self, Closed, forget_closed},
+    report::tell_completed_late,
     requests::read_list,
     seal::{RequestKey, WrappedKey},
     systems::hold_generation,
@@ -219,7 +220,7 @@ impl Store {
         let all = topology.facts_for(customer);
         let mut staging = Staging::new(customer);
         let mut missing = Vec::new();
-        let mut closed = Vec::new();
+        let (mut closed, mut late) = (Vec::new(), Vec::new());
         for (row, secrets) in &rows {
             let id = RequestId::new(row.uuid(0)?);
             let action = parsed(row, 1, "requests", Action::parse)?;
@@ -244,6 +245,7 @@ impl Store {
                     .on(RequestEvent::Complete { exceptions })
                     .map_err(|e| StoreError::WrongState(e.to_string()))?;
                 staging.add(id, &Event::Completed { state, at_us: us(now), late: now > due });
+                late.extend((now > due).then_some(id));
                 closed.push((id, state, action));
             } else if !added.is_empty() {
                 staging.add(id, &planned_event(&added, now));
@@ -259,10 +261,13 @@ impl Store {
         let added = Rows::new(vec![
             Column::uuids(missing.iter().map(|(id, ..)| id.uuid())),
             Column::i64s(missing.iter().map(|(.., tasks)| i64::try_from(tasks.len()).unwrap_or(i64::MAX))),
+            Column::i64s(missing.iter().map(|(id, ..)| i64::from(closed.iter().any(|(closed, ..)| closed == id)))),
         ]);
         let sql = format!(
-            "WITH v(request_id, added) AS ({{rows}}) UPDATE requests
-             SET systems_generation = $2, open_tasks = open_tasks + v.added, changed_us = $3, changed_seq = {}
+            "WITH v(request_id, added, closes) AS ({{rows}}) UPDATE requests
+             SET systems_generation = $2, open_tasks = open_tasks + v.added,
+               changed_us = CASE WHEN v.added > 0 OR v.closes = 1 THEN $3 ELSE changed_us END,
+               changed_seq = CASE WHEN v.added > 0 OR v.closes = 1 THEN {} ELSE changed_seq END
              FROM v WHERE requests.customer_id = $1 AND requests.request_id = v.request_id",
             changes::seq(&tx)
         );
@@ -286,6 +291,7 @@ impl Store {
         writes.push(release(customer, &follow_ups));
         tx.execute_together(writes).await?;
         tx.commit().await?;
+        tell_completed_late(customer, &late);
         self.grown(missing.iter().map(|(.., tasks)| tasks.len()).sum()).await;
         Ok(rows.len())
     }

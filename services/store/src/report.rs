@@ -243,11 +243,12 @@ impl Store {
             self.refresh_keys().await?;
             return Ok(None);
         }
-        self.confirm(&mut tx, customer, system, now, confirmed, suppressing.as_ref()).await?;
+        let late = self.confirm(&mut tx, customer, system, now, confirmed, suppressing.as_ref()).await?;
         if !resolved.is_empty() {
             self.resolve(&mut tx, customer, system, now, resolved, &mut lost).await?;
         }
         tx.commit().await?;
+        tell_completed_late(customer, &late);
         Ok(Some(lost))
     }
 
@@ -282,8 +283,10 @@ impl Store {
         staging.write(&mut tx).await?;
         let done = [Done { request: key.request, lease: 0, confirmation: &confirmation }];
         let confirmed = take_off(&mut tx, &key.customer, now, generation, &done, suppressing.is_some()).await?;
-        self.confirm(&mut tx, &key.customer, &key.system, now, confirmed, suppressing.as_ref()).await?;
-        Ok(tx.commit().await?)
+        let late = self.confirm(&mut tx, &key.customer, &key.system, now, confirmed, suppressing.as_ref()).await?;
+        tx.commit().await?;
+        tell_completed_late(&key.customer, &late);
+        Ok(())
     }
 
     /// Identifiers were found: they are sealed with the request, and whoever waited for them may go on.
@@ -575,7 +578,7 @@ async fn take_off<'a>(
 }
 
 impl Store {
-    /// The one place where confirmations are recorded, and where requests complete.
+    /// The one place where confirmations are recorded, and where requests complete. Gives those that complete late.
     async fn confirm(
         &self,
         tx: &mut Tx,
@@ -584,13 +587,13 @@ impl Store {
         now: Timestamp,
         confirmed: Vec<Confirmed<'_>>,
         suppressing: Option<&Suppressing>,
-    ) -> StoreResult<()> {
+    ) -> StoreResult<Vec<RequestId>> {
         if confirmed.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let mut staging = Staging::new(customer);
         let mut bodies = Vec::with_capacity(confirmed.len());
-        let (mut closed, mut followed) = (Vec::new(), Vec::new());
+        let (mut closed, mut followed, mut late_ones) = (Vec::new(), Vec::new(), Vec::new());
         let mut suppressed = Vec::new();
         for (c, row) in &confirmed {
             let late = now > time(row.i64(2)?, "requests")?;
@@ -603,13 +606,7 @@ impl Store {
             let state = parsed(row, 1, "requests", RequestState::parse)?;
             if matches!(state, RequestState::Completed | RequestState::CompletedWithExceptions) {
                 staging.add(c.request, &Event::Completed { state, at_us: us(now), late });
-                if late {
-                    // Also where it was over before any sweep saw it overdue.
-                    tracing::warn!(
-                        monotonic_counter.quittance_requests_completed_late = 1_u64,
-                        %customer, request = %c.request, "a request was completed after its due time"
-                    );
-                }
+                late_ones.extend(late.then_some(c.request));
                 closed.push(Closed::done(c.request, action));
                 followed.extend(row.opt_uuid(4)?.map(|_| c.request));
             }
@@ -624,7 +621,18 @@ impl Store {
         // Not before the requests are written: only then all who wait for these tasks are there to be seen.
         let ids: Vec<RequestId> = confirmed.iter().map(|(c, _)| c.request).collect();
         let ended = tx.fetch_with(ended_waits(customer, system, "CONFIRMED", &ids), writes).await?;
-        go_on(tx, customer, system, now, &ended, &[]).await
+        go_on(tx, customer, system, now, &ended, &[]).await?;
+        Ok(late_ones)
+    }
+}
+
+/// Told when it is durable; also where it was over before any sweep saw it overdue.
+pub(crate) fn tell_completed_late(customer: &CustomerId, requests: &[RequestId]) {
+    for request in requests {
+        tracing::warn!(
+            monotonic_counter.quittance_requests_completed_late = 1_u64,
+            %customer, %request, "a request was completed after its due time"
+        );
     }
 }
 

@@ -237,18 +237,20 @@ impl Store {
         read_with_tasks(&mut self.customer_read(customer).await?, customer, id).await
     }
 
-    /// What each of them instructs, and since when, by one query.
+    /// What each of them instructs, and since when, with the version of the map that its task at the system was planned with.
     pub async fn instructed(
         &self,
         customer: &CustomerId,
+        system: &SystemId,
         ids: &BTreeSet<RequestId>,
-    ) -> StoreResult<HashMap<RequestId, Instructed>> {
+    ) -> StoreResult<HashMap<RequestId, (Instructed, Option<i64>)>> {
         let mut tx = self.customer_read(customer).await?;
         let rows = tx
             .fetch_rows(
-                "WITH v(request_id) AS ({rows}) SELECT r.request_id, r.action, r.created_us FROM v
-                 JOIN requests r ON r.customer_id = $1 AND r.request_id = v.request_id",
-                vec![customer.as_str().into()],
+                "WITH v(request_id) AS ({rows}) SELECT r.request_id, r.action, r.created_us, t.map_version FROM v
+                 JOIN requests r ON r.customer_id = $1 AND r.request_id = v.request_id
+                 LEFT JOIN tasks t ON t.customer_id = $1 AND t.request_id = v.request_id AND t.system_id = $2",
+                vec![customer.as_str().into(), system.as_str().into()],
                 Rows::new(vec![Column::uuids(ids.iter().map(|id| id.uuid()))]),
             )
             .await?;
@@ -257,7 +259,8 @@ impl Store {
         }
         let one = |row: &Row| {
             let action = parsed(row, 1, "requests", Action::parse)?;
-            Ok((RequestId::new(row.uuid(0)?), Instructed { action, at: time(row.i64(2)?, "requests")? }))
+            let instructed = Instructed { action, at: time(row.i64(2)?, "requests")? };
+            Ok((RequestId::new(row.uuid(0)?), (instructed, row.opt_i64(3)?)))
         };
         rows.iter().map(one).collect()
     }

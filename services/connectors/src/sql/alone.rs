@@ -81,7 +81,9 @@ async fn read(acting: &mut Acting<'_, '_>, at: usize, share: &Share<'_>) -> Resu
     let plan = acting.plan;
     let (of, map) = (&plan.collections[at], plan.map_of(at));
     let columns = of.rules.iter().map(|rule| &rule.column).chain(of.links.iter().flat_map(|link| &link.here));
-    let columns: Vec<&Column> = columns.chain(of.rest.iter().map(|f| &of.fields[*f])).collect();
+    // Texts may be long: they are read where somebody's part is all of them.
+    let rest_of: &[usize] = if share.iter().any(|(_, row)| row.rest) { &of.rest } else { &[] };
+    let columns: Vec<&Column> = columns.chain(rest_of.iter().map(|f| &of.fields[*f])).collect();
     let statement = values(plan.dialect, map, of, &columns, false, true);
     let owner = of.rules.len();
     let mut rows: HashMap<&[String], Shared> = HashMap::new();
@@ -95,7 +97,7 @@ async fn read(acting: &mut Acting<'_, '_>, at: usize, share: &Share<'_>) -> Resu
             let mut stored: Vec<Option<String>> =
                 (0..columns.len()).map(|c| read.opt_text(2 + c)).collect::<Result<_, _>>().map_err(failure)?;
             let mut links = stored.split_off(owner);
-            let rest = links.split_off(links.len() - of.rest.len());
+            let rest = links.split_off(links.len() - rest_of.len());
             let filled = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.trim().is_empty());
             let shared = rows.entry(row.key.as_slice()).or_insert_with(|| Shared {
                 held: stored.iter().map(filled).chain([false]).collect(),

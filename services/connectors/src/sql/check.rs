@@ -369,10 +369,11 @@ impl Check<'_> {
         if c.shared == SharedRows::Redact && !naming.is_empty() {
             let stops =
                 if c.erase == RowErasure::Delete { ", and a foreign key then stops the owner's deletion" } else { "" };
+            let named = if may_be_anothers(c).next().is_some() { ", or who is named" } else { "" };
             self.warning(
                 &format!("{path}.owned_by"),
                 format!(
-                    "a row that names somebody else in {} is redacted when its owner goes, or who is named, unless you say shared: delete{stops}",
+                    "a row that names somebody else in {} is redacted when its owner goes{named}, unless you say shared: delete{stops}",
                     naming.join(", ")
                 ),
             );

@@ -156,6 +156,7 @@ impl Walk<'_, '_> {
         }
         let owned = self.owned_alone();
         self.ask_owners(&owned).await?;
+        let mut any_alone = false;
         while !self.waiting.is_empty() {
             let waiting: HashSet<_> = self.waiting.iter().map(|w| (w.subject, w.row)).collect();
             let (mut alone, mut another) = (HashSet::new(), HashSet::new());
@@ -171,6 +172,10 @@ impl Walk<'_, '_> {
                     alone.insert(place);
                 }
             }
+            // What these own may lead to others that wait.
+            if alone.is_empty() && any_alone {
+                break;
+            }
             // Rows that own one another, and that nobody else owns.
             if alone.is_empty() && another.is_empty() {
                 alone = waiting;
@@ -185,11 +190,9 @@ impl Walk<'_, '_> {
                 }
             }
             self.waiting.retain(|w| !told.contains(&(w.subject, w.row)));
-            if !shared {
-                return Ok(true);
-            }
+            any_alone |= !shared;
         }
-        Ok(self.frontier.iter().any(|rows| !rows.is_empty()))
+        Ok(any_alone || self.frontier.iter().any(|rows| !rows.is_empty()))
     }
 
     /// What a row leads to that is the subject's alone.

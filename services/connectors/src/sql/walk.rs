@@ -113,13 +113,21 @@ impl<'a, 't> Walk<'a, 't> {
         self.tell_shared();
         self.set_aside();
         let mut depth = 0;
-        while self.frontier.iter().any(|rows| !rows.is_empty()) || self.settle().await? {
-            if depth == DEPTH_MAX {
-                for (subject, _) in self.frontier.iter().flatten() {
-                    let message = format!("its rows own one another through more than {DEPTH_MAX} levels");
-                    self.sets[*subject].error.get_or_insert(SubjectError::Other(message));
+        loop {
+            if self.frontier.iter().all(Vec::is_empty) {
+                if !self.settle().await? {
+                    return Ok(());
                 }
-                return Ok(());
+                // What waited stands where identifiers have named it.
+                depth = 0;
+            }
+            if depth == DEPTH_MAX {
+                // Of these persons alone: what waits of others is still to be judged.
+                for (subject, _) in self.frontier.iter_mut().flat_map(std::mem::take) {
+                    let message = format!("its rows own one another through more than {DEPTH_MAX} levels");
+                    self.sets[subject].error.get_or_insert(SubjectError::Other(message));
+                }
+                continue;
             }
             depth += 1;
             let level = std::mem::replace(&mut self.frontier, vec![Vec::new(); self.plan.collections.len()]);
@@ -128,7 +136,6 @@ impl<'a, 't> Walk<'a, 't> {
                 self.children(&level, chunk).await?;
             }
         }
-        Ok(())
     }
 
     /// What the identifiers name, in all collections at once.

@@ -1,6 +1,6 @@
 //! Rows of two people: when one is erased, the other keeps theirs.
 
-use quittance_connectors::{BatchContext, Connector as _, ConnectorError, Subject, SubjectError};
+use quittance_connectors::{BatchContext, Connector as _, ConnectorError, RowFate, Subject, SubjectError};
 use quittance_domain::{
     action::{Action, Correction, CorrectionTarget},
     identifier::IdentifierKind,
@@ -26,6 +26,7 @@ on_all_engines!(
     by_one_and_about_another_in_one_batch,
     by_one_and_kept_for_a_while,
     by_one_below_what_is_anothers,
+    one_persons_depth_is_not_anothers,
     by_one_with_a_field_that_is_retained,
     owned_under_another_name,
     restricted_by_one_and_about_another,
@@ -610,6 +611,35 @@ async fn by_one_and_about_another_in_one_batch(db: &Db) {
 }
 
 /// A post's owner owns what hangs on it, by however many steps; and whose the steps between are, their owners tell.
+/// Somebody's rows own one another more deeply than anybody goes; what waits of others is judged all the same. And a long thread of one's own, each row of
+/// which names its author, is not deep.
+async fn one_persons_depth_is_not_anothers(db: &Db) {
+    db.sql(
+        "CREATE TABLE person (id integer primary key, email varchar(100));
+         CREATE TABLE note (id integer primary key, about integer, author varchar(100));
+         CREATE TABLE node (id integer primary key, parent integer, author varchar(100));
+         INSERT INTO person VALUES (1, 'lea@x.nl'), (2, 'tom@x.nl');
+         INSERT INTO note VALUES (1, 1, 'tom@x.nl');",
+    )
+    .await;
+    let parent = |n: usize, first: usize| if n == first { "null".to_owned() } else { (n - 1).to_string() };
+    let deep = (1..=80).map(|n| format!("({n}, {}, {})", parent(n, 1), if n == 1 { "'x@x.nl'" } else { "null" }));
+    let thread = (101..=200).map(|n| format!("({n}, {}, 'u@x.nl')", parent(n, 101)));
+    let rows: Vec<String> = deep.chain(thread).collect();
+    db.sql(&format!("INSERT INTO node VALUES {};", rows.join(","))).await;
+    let c = db.connector(
+        "  person: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: delete}
+  note: {key: [id], identifiers: [{kind: email, field: author}], owned_by: [{collection: person, fields: {about: id}}], fields: {author: email}, erase: delete}
+  node: {key: [id], identifiers: [{kind: email, field: author}], owned_by: [{collection: node, fields: {parent: id}}], fields: {author: email}, erase: delete}\n",
+    );
+    let subjects = ["x@x.nl", "tom@x.nl", "u@x.nl"].map(|who| subject(&[email(who)]));
+    let found = found(&c, &ctx(Action::Erasure), &subjects).await;
+    assert!(other(found[0].as_ref().unwrap_err()).contains("64 levels"));
+    let of = |n: usize, collection: &str| &found[n].as_ref().unwrap().collections[collection];
+    assert!(of(1, "note").iter().all(|row| row.fate == RowFate::Redact), "it is Lea's, too");
+    assert!(of(2, "node").len() == 100 && of(2, "node").iter().all(|row| row.fate == RowFate::Delete));
+}
+
 async fn by_one_below_what_is_anothers(db: &Db) {
     db.sql(
         "CREATE TABLE person (id integer primary key, email varchar(100), name varchar(20), login varchar(40));

@@ -11,7 +11,7 @@ use futures::{StreamExt as _, stream::FuturesOrdered};
 use quittance_api::v1;
 use quittance_domain::ids::request_name;
 use quittance_store::{Intake, IntakeItem, Taken};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::SendTimeoutError};
 use tonic::{Status, Streaming};
 
 use super::intake::{Desk, RULES_TRIES, Rules, Sent, by_these_rules, read_item, rules_change, taken_in_before};
@@ -37,7 +37,7 @@ pub fn run(app: Arc<App>, who: (Caller, Standing), incoming: Streaming<v1::Batch
     tokio::spawn(async move {
         if let Err(error) = serve(&app, &who, incoming, &acks).await {
             // Nobody there to hear it: the client is gone.
-            let _ = acks.send(Err(to_status(error))).await;
+            let _ = acks.send_timeout(Err(to_status(error)), Duration::from_secs(app.limits.unread_s)).await;
         }
     });
     BatchStream::new(stream)
@@ -80,8 +80,13 @@ async fn serve(
                 names.pop_front();
                 let ack = taken.map_err(|_| ApiError::Internal("a chunk's task has ended without a result".to_owned()))??;
                 // Gone, or it does not read: what was taken in is durable, and is told again to whoever sends it again.
-                if acks.send_timeout(Ok(ack), Duration::from_secs(app.limits.unread_s)).await.is_err() {
-                    return Ok(());
+                match acks.send_timeout(Ok(ack), Duration::from_secs(app.limits.unread_s)).await {
+                    Ok(()) => {}
+                    Err(SendTimeoutError::Closed(_)) => return Ok(()),
+                    Err(SendTimeoutError::Timeout(_)) => {
+                        let message = "acknowledgements were not read for too long: resume with what was not acknowledged";
+                        return Err(ApiError::Unavailable(message.to_owned()));
+                    }
                 }
             }
             message = incoming.message(), if next.is_none() && end.is_none() && !draining => {

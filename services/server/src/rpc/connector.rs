@@ -1,7 +1,7 @@
 //! `ConnectorService`: remote workers, on the same leases as the ones in this process.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap, hash_map::Entry},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use quittance_api::{
     },
 };
 use quittance_connectors::{Record, RecordField};
-use quittance_dispatch::{KeyMatcher, remote::AnswerBounds};
+use quittance_dispatch::{KeyMatcher, as_planned, remote::AnswerBounds};
 use quittance_domain::{
     Timestamp,
     action::{Action, IdentifierChange},
@@ -181,9 +181,9 @@ async fn lease(app: &App, request: Request<v1::LeaseTasksRequest>) -> ApiResult<
     let until = Instant::now() + wait;
     loop {
         if r.replays
-            && let Some(lease) = app.remote.lease_replay(&system.id, &principal).await?
+            && let Some(leased) = app.remote.lease_replay(&system.id, &principal).await?
         {
-            return Ok(replay_task(app, came, &lease));
+            return Ok(replay_task(app, came, leased));
         }
         let left = until.saturating_duration_since(Instant::now());
         let wait = if r.replays { left.min(LOOK_FOR_REPLAYS) } else { left };
@@ -200,14 +200,13 @@ async fn lease(app: &App, request: Request<v1::LeaseTasksRequest>) -> ApiResult<
 }
 
 /// About nobody: what the system holds is asked for, whosever it is.
-fn replay_task(app: &App, came: Instant, lease: &ReplayLease) -> v1::LeaseTasksResponse {
+fn replay_task(app: &App, came: Instant, (lease, expires_at): (ReplayLease, Timestamp)) -> v1::LeaseTasksResponse {
     let task = v1::LeasedTask {
         name: replay_name(&lease.replay.system, lease.replay.id),
         lease: u64::try_from(lease.epoch).unwrap_or_default(),
         work: v1::Work::Replay.into(),
         ..v1::LeasedTask::default()
     };
-    let expires_at = app.remote.lease_expiry();
     v1::LeaseTasksResponse {
         tasks: vec![task],
         lease_expire_time: Some(time_to(expires_at)),
@@ -310,6 +309,10 @@ async fn upload(
     let key = id(TaskKey::from_resource_name(&lease.task), "lease.task")?;
     let system = system_of(app, &caller, &key.system.resource_name()).await?;
     let (key, lease) = task_of(&system.id, Some(&lease), "lease")?;
+    let planned = app.store.instructed(&key.customer, &system.id, &[key.request].into()).await?;
+    let (_, version) = planned.get(&key.request).ok_or(ApiError::NotFound("the request"))?;
+    let version = version.ok_or(ApiError::NotFound("the task"))?;
+    let pinned = as_planned(&app.store, &system, version).await?;
     let page = app.limits.package_page as usize;
     let mut records: Vec<(Vec<u8>, bool)> = Vec::with_capacity(page);
     let (mut stored, mut bytes) = (0_i64, 0);
@@ -325,7 +328,7 @@ async fn upload(
             let message = format!("is longer than {} bytes: send it as several records", app.limits.record_bytes_max);
             return Err(ApiError::field(format!("record[{number}]"), message));
         }
-        records.push(record_from(&system, record, number)?);
+        records.push(record_from([&system, &pinned], record, number)?);
         bytes += size;
         if records.len() == page || bytes >= UPLOAD_PAGE_BYTES {
             standing.check()?;
@@ -414,8 +417,11 @@ async fn take_key(matcher: &mut KeyMatcher, key: v1::HeldKey, field: &str) -> Ap
     known.map_err(|unknown| ApiError::field(format!("{field}.customer_key"), unknown))
 }
 
-fn record_from(system: &System, r: v1::PackageRecord, number: i64) -> ApiResult<(Vec<u8>, bool)> {
-    if system.map.collection(&r.collection).is_none() {
+/// The system with the map in force, and with the one that the task was planned with: a worker goes by one of them.
+type EitherMap<'s> = [&'s System; 2];
+
+fn record_from(systems: EitherMap<'_>, r: v1::PackageRecord, number: i64) -> ApiResult<(Vec<u8>, bool)> {
+    if systems.iter().all(|system| system.map.collection(&r.collection).is_none()) {
         return Err(ApiError::field(format!("record[{number}].collection"), "is not in the system's data map"));
     }
     if r.key.iter().map(String::len).sum::<usize>() > RECORD_KEY_BYTES_MAX {
@@ -427,7 +433,8 @@ fn record_from(system: &System, r: v1::PackageRecord, number: i64) -> ApiResult<
         return Err(ApiError::field(format!("record[{number}].fields[{i}].name"), message));
     }
     // Categories are counted in the log, where nothing is ever forgotten: they are the data map's.
-    if let Some(i) = r.fields.iter().position(|field| !system.map.has_category(&r.collection, &field.category)) {
+    let unknown = |field: &v1::RecordField| !systems.iter().any(|s| s.map.has_category(&r.collection, &field.category));
+    if let Some(i) = r.fields.iter().position(unknown) {
         let field = format!("record[{number}].fields[{i}].category");
         return Err(ApiError::field(field, "is none of this collection in the system's data map"));
     }
@@ -457,17 +464,24 @@ async fn report(app: &App, request: Request<v1::ReportOutcomesRequest>) -> ApiRe
     let mut reports = Vec::new();
     for (customer, sent) in by_customer(sent) {
         let requests = sent.iter().map(|(request, ..)| *request).collect();
-        let instructed = app.store.instructed(&customer, &requests).await?;
+        let instructed = app.store.instructed(&customer, &system.id, &requests).await?;
+        let mut planned = HashMap::new();
+        for version in instructed.values().filter_map(|(_, version)| *version) {
+            if let Entry::Vacant(new) = planned.entry(version) {
+                new.insert(as_planned(&app.store, &system, version).await?);
+            }
+        }
         let mut own = Vec::with_capacity(sent.len());
-        let exports = |request| instructed.get(request).is_some_and(|said| said.action == Action::Access);
+        let exports = |request| instructed.get(request).is_some_and(|(said, _)| said.action == Action::Access);
         let exporting: Vec<_> = sent.iter().filter(|(r, ..)| exports(r)).map(|(r, lease, ..)| (*r, *lease)).collect();
         let uploaded = match exporting.is_empty() {
             true => HashMap::new(),
             false => app.store.uploaded(&customer, &system.id, &exporting).await?,
         };
         for (request, lease, result, field) in sent {
-            let instructed = instructed.get(&request).ok_or(ApiError::NotFound("the request"))?;
-            let result = result_from(app, &caller, &system, *instructed, result, &field)?;
+            let (instructed, version) = instructed.get(&request).ok_or(ApiError::NotFound("the request"))?;
+            let pinned = version.and_then(|version| planned.get(&version)).map_or(&*system, |planned| &**planned);
+            let result = result_from(app, &caller, [&system, pinned], *instructed, result, &field)?;
             if let (ReportResult::Done(done), Some(uploaded)) = (&result, uploaded.get(&request)) {
                 check_uploaded(done, *uploaded, &format!("{field}.done.outcomes"))?;
             }
@@ -500,7 +514,7 @@ fn check_uploaded(done: &Confirmation, uploaded: bool, field: &str) -> ApiResult
 fn result_from(
     app: &App,
     caller: &Caller,
-    system: &System,
+    systems: EitherMap<'_>,
     instructed: Instructed,
     result: TaskResult,
     field: &str,
@@ -508,7 +522,7 @@ fn result_from(
     let now = app.now();
     match result {
         TaskResult::Done(done) => {
-            let confirmation = done_from(app, caller, system, instructed, &done, &format!("{field}.done"))?;
+            let confirmation = done_from(app, caller, systems, instructed, &done, &format!("{field}.done"))?;
             Ok(ReportResult::Done(confirmation))
         }
         TaskResult::Resolved(resolved) => {
@@ -516,7 +530,7 @@ fn result_from(
             if resolved.identifiers.len() > KNOWN_MAX {
                 return Err(ApiError::field(field, format!("at most {KNOWN_MAX}: more than this are several persons")));
             }
-            let yields = system.yields();
+            let yields: BTreeSet<_> = systems.iter().flat_map(|system| system.yields()).collect();
             let mut found = Vec::with_capacity(resolved.identifiers.len());
             for (i, identifier) in resolved.identifiers.iter().enumerate() {
                 let identifier = identifier_from(identifier, &format!("{field}[{i}]"))?;
@@ -551,7 +565,7 @@ fn result_from(
 fn done_from(
     app: &App,
     caller: &Caller,
-    system: &System,
+    systems: EitherMap<'_>,
     instructed: Instructed,
     done: &v1::TaskDone,
     field: &str,
@@ -566,7 +580,7 @@ fn done_from(
         }
         let whole = matches!(outcome.outcome, OutcomeKind::NotHeld | OutcomeKind::Notified);
         let everything = whole && outcome.collection == "*";
-        if !everything && !system.map.has_category(&outcome.collection, &outcome.category) {
+        if !everything && !systems.iter().any(|s| s.map.has_category(&outcome.collection, &outcome.category)) {
             return Err(ApiError::field(
                 format!("{field}.outcomes[{i}]"),
                 "collection and category must stand in the system's data map",
@@ -580,5 +594,5 @@ fn done_from(
         return Err(ApiError::field(format!("{field}.evidence.kind"), "is not a worker's to give"));
     }
     let stated = Stated { outcomes, evidence, by: caller.principal() };
-    statement::confirmation(system, instructed, stated, now, &format!("{field}."))
+    statement::confirmation(systems[0], instructed, stated, now, &format!("{field}."))
 }

@@ -46,11 +46,13 @@ pub fn run(
     let seat = app.watches.take(&customer)?;
     let (sender, stream) = mpsc::channel(UNREAD_MAX);
     tokio::spawn(async move {
-        if let Err(error) = serve(&app, &standing, &customer, from, &sender).await {
-            // Nobody there to hear it: the client is gone, or does not read.
-            let _ = sender.try_send(Err(to_status(error)));
+        let served = serve(&app, &standing, &customer, from, &sender).await;
+        if let Err(error) = served {
+            // The place is free for others while this is read; where nobody is there to hear it, the client is gone.
+            drop(seat);
+            let unread = Duration::from_secs(app.limits.unread_s);
+            let _ = sender.send_timeout(Err(to_status(error)), unread).await;
         }
-        drop(seat);
     });
     Ok(WatchStream::new(stream))
 }

@@ -58,9 +58,10 @@ async fn work(t: &TestStore, acme: &Customer, tasks: usize, tasks_max: u32, coun
     counted.within(trips, MATCH_SETS, "for match sets");
 
     let ids = batch.tasks.iter().map(|task| task.key.request).collect();
-    let (instructed, trips) = round_trips(t.instructed(&acme.id, &ids)).await;
+    let (instructed, trips) = round_trips(t.instructed(&acme.id, &crm, &ids)).await;
     let instructed = instructed.unwrap();
-    let all = instructed.values().all(|said| said.action == Action::Erasure && said.at <= at(2));
+    let all =
+        instructed.values().all(|(said, map)| said.action == Action::Erasure && said.at <= at(2) && *map == Some(1));
     assert!(instructed.len() == tasks && all, "{instructed:?}");
     assert!(trips <= ACTIONS, "{trips} round trips for what {tasks} requests instruct");
 
@@ -87,9 +88,9 @@ pub async fn one_request_takes_few(t: &TestStore) {
     assert_eq!(t.count("SELECT count(*) FROM requests WHERE state = 'COMPLETED'").await, 1);
     // Of all that are asked for, or of none.
     let unknown = [id, RequestId::new(uuid::Uuid::from_u128(7))].into();
-    assert!(matches!(t.instructed(&acme.id, &unknown).await, Err(StoreError::NotFound(_))));
+    assert!(matches!(t.instructed(&acme.id, &system_id("crm"), &unknown).await, Err(StoreError::NotFound(_))));
     let bolt = customer(t, "bolt").await;
-    assert!(matches!(t.instructed(&bolt.id, &[id].into()).await, Err(StoreError::NotFound(_))));
+    assert!(matches!(t.instructed(&bolt.id, &system_id("crm"), &[id].into()).await, Err(StoreError::NotFound(_))));
 }
 
 pub async fn a_thousand_requests_take_no_more(t: &TestStore) {
