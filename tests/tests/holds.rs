@@ -140,7 +140,7 @@ async fn scene(postgres: bool) -> Scene {
         country: Country::parse("NL").unwrap(),
         connector: ConnectorKind::Sql,
         connection_secret: Some("erp".to_owned()),
-        scope: SystemScope::AllCustomers,
+        scope: SystemScope::Customers([(acme.id.clone(), "acme".to_owned())].into()),
         accepts: BTreeSet::from([IdentifierKind::Email]),
         yields: BTreeSet::new(),
         settle_after_s: 0,

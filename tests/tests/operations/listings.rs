@@ -263,18 +263,21 @@ async fn confirmations_are_listed_by_system_as_they_come_postgres() {
 /// Silence would look like nothing happening.
 #[tokio::test]
 async fn nobody_watches_a_customer_that_is_not_there() {
-    let s = Scene::on(StoreKind::Sqlite, &[("QUITTANCED_LIMITS__WATCHERS_MAX", "1")]).await;
+    let s = Scene::on(StoreKind::Sqlite, &[("QUITTANCED_LIMITS__STREAMS_PER_CUSTOMER_MAX", "1")]).await;
     let watch = async |client: &Client, parent: &str| {
         let watch = v1::WatchRequestsRequest { parent: parent.to_owned(), ..v1::WatchRequestsRequest::default() };
         client.requests().watch_requests(watch).await.map(tonic::Response::into_inner)
     };
     let mut open = watch(&s.operator, "customers/acme").await.unwrap();
     assert!(open.message().await.unwrap().is_some(), "the first token");
-    // It is told although there is no room for one more: it takes none.
+    // It is told although the customer has no room for one more: it takes none.
     let refused = watch(&s.operator, "customers/acmee").await.map(drop);
     assert_refused(refused, Code::NotFound, "NOT_FOUND", "");
     let refused = watch(&s.acme, "").await.map(drop);
     assert_refused(refused, Code::ResourceExhausted, "LIMIT_EXCEEDED", "");
+    // Another customer has places of its own.
+    let mut rivals = watch(&s.rival, "").await.unwrap();
+    assert!(rivals.message().await.unwrap().is_some(), "the first token");
 }
 
 /// Whoever looks at a request that stands still sees which other one it waits for, of its own customer.
