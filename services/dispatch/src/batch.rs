@@ -7,7 +7,7 @@ use quittance_domain::{
     ids::{CustomerId, RequestId},
     system::System,
 };
-use quittance_store::{LeasedBatch, LeasedTask, Report, Store};
+use quittance_store::{LeasedBatch, LeasedTask, Report, ReportResult, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -85,23 +85,20 @@ impl Workshop {
         tasks.iter().map(|task| retry(self.clock.as_ref(), &self.limits, task, reason)).collect()
     }
 
-    /// What of a subject is the system's is told by the map that a task was planned with, and so is what is done.
+    /// What of a subject is the system's is told by the map that a task was planned with, and so is what is done. `None`: that map does not say whose
+    /// a row is, and the system is shared by now.
     async fn planned<'s>(
         &self,
         system: &'s System,
         version: i64,
-    ) -> Result<(Cow<'s, System>, Arc<dyn Connector>), ConnectorError> {
+    ) -> Result<Option<(Cow<'s, System>, Arc<dyn Connector>)>, ConnectorError> {
         let system = as_planned(&self.store, system, version).await;
         let system = system.map_err(|e| ConnectorError::Unavailable(e.to_string()))?;
-        if let Some(c) = system.unconfined(&system.map).next() {
-            // Planned when it was one customer's own, of what was held until now, say: other customers' rows have come since (I8).
-            return Err(ConnectorError::Refused(format!(
-                "several customers share the system by now, and collection {} of version {version} of its data map does not say whose a row is",
-                c.name
-            )));
+        if system.unconfined(&system.map).next().is_some() {
+            return Ok(None);
         }
         let connector = self.connectors.get(&system).await?;
-        Ok((system, connector))
+        Ok(Some((system, connector)))
     }
 
     async fn execute_version(
@@ -112,7 +109,21 @@ impl Workshop {
         ran: &mut Ran,
     ) {
         let (system, connector) = match self.planned(system, version).await {
-            Ok(planned) => planned,
+            Ok(Some(planned)) => planned,
+            Ok(None) => {
+                // Planned when it was one customer's own, of what was held until now, say: other customers' rows have come since (I8).
+                let reason = format!(
+                    "several customers share the system by now, and version {version} of its data map does not say whose a row is: let it run again \
+                     by the map in force"
+                );
+                let attention = |task: &LeasedTask| Report {
+                    request: task.key.request,
+                    lease: task.lease,
+                    result: ReportResult::Attention { reason: reason.clone() },
+                };
+                ran.reports.extend(tasks.iter().map(attention));
+                return;
+            }
             Err(error) => {
                 tracing::warn!(system = %system.id, %error, "no connector");
                 // A secret that is none, say: whatever it is, no batch fares better.

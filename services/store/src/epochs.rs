@@ -160,6 +160,8 @@ impl Store {
 
     /// Looks which epochs there are: a key that is destroyed is dropped from memory, one that is new is used from now on.
     pub async fn refresh_keys(&self) -> StoreResult<()> {
+        // What was turned over by a command: who takes reports in writes by the newest, whatever else it does.
+        self.inner.suppression_keys.reload()?;
         self.know_epochs(self.key_epochs().await?)
     }
 

@@ -313,7 +313,7 @@ impl Store {
     }
 
     /// Makes a request for each hold that has ended, a bounded number of them; call it until it made none. The match set is what was kept;
-    /// where a restriction keeps the subject's data, the customer is asked first.
+    /// where a restriction keeps the subject's data, or the customer has declined the request in the end, the customer is asked first.
     pub async fn follow_up(
         &self,
         customer: &CustomerId,
@@ -335,7 +335,8 @@ impl Store {
         // What another replica is at is left to it.
         let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE OF k SKIP LOCKED" } else { "" };
         let sql = format!(
-            "SELECT {COLUMNS}, (SELECT r.reference FROM requests r WHERE r.customer_id = $1 AND r.request_id = k.request_id)
+            "SELECT {COLUMNS}, (SELECT r.reference FROM requests r WHERE r.customer_id = $1 AND r.request_id = k.request_id),
+               (SELECT r.state FROM requests r WHERE r.customer_id = $1 AND r.request_id = k.request_id)
              FROM kept_rows k WHERE k.customer_id = $1 AND k.follow_request_id IS NULL AND k.due_us <= $2
                AND (k.due_us, k.request_id, k.system_id) > ($3, $4, $5)
              ORDER BY k.due_us, k.request_id, k.system_id LIMIT {BATCH} {lock}"
@@ -353,7 +354,11 @@ impl Store {
                 match self.open_kept(customer, &row) {
                     Ok(opened) => {
                         let reference = row.opt_text(7)?.unwrap_or_default();
-                        let (follow_up, match_set) = prepare(&ctx, (&epoch, &subjects), &opened, reference)?;
+                        let (mut follow_up, match_set) = prepare(&ctx, (&epoch, &subjects), &opened, reference)?;
+                        // Its customer's last word was not to erase (I1).
+                        if row.opt_text(8)?.as_deref() == Some(RequestState::Declined.as_str()) {
+                            follow_up.state = RequestState::AwaitingCustomer;
+                        }
                         kept.push(opened);
                         prepared.push(follow_up);
                         match_sets.push(match_set);

@@ -206,19 +206,21 @@ impl Replays {
             // A match becomes one request at most.
             let may_open = u32::try_from(self.limits.replay_open_max.saturating_sub(open)).unwrap_or(u32::MAX);
             let mut left = self.limits.replay_chunk.min(may_open);
-            if left > 0 {
-                let due = self.store.replay_due(id, self.clock.now()).await?;
-                if due.is_empty() {
-                    return Err(Stop::Later(SOON));
-                }
-                for customer in due {
-                    left = left.saturating_sub(self.instruct(lease, &system, &customer, left).await?);
-                    if left == 0 {
-                        break;
-                    }
-                }
-                self.dispatch.wake();
+            // What is open may be so for long: other systems' replays have their turn meanwhile.
+            if left == 0 {
+                return Err(Stop::Later(SOON));
             }
+            let due = self.store.replay_due(id, self.clock.now()).await?;
+            if due.is_empty() {
+                return Err(Stop::Later(SOON));
+            }
+            for customer in due {
+                left = left.saturating_sub(self.instruct(lease, &system, &customer, left).await?);
+                if left == 0 {
+                    break;
+                }
+            }
+            self.dispatch.wake();
             tokio::time::sleep(self.limits.replay_pause()).await;
         }
     }

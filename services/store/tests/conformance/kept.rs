@@ -182,6 +182,21 @@ pub async fn a_restriction_that_comes_beside_a_sweep_holds_what_was_held(t: &Tes
     }
 }
 
+/// Its customer's last word was not to erase: what one system holds until then is not erased unasked.
+pub async fn what_was_declined_in_the_end_is_asked_about_first(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    register(t, "shop", &[Email], &[]).await;
+    let id = holding(t, &acme, &crm, "mara").await;
+    t.object_to_request(&acme.id, id, "operators/kim", "looks unlawful", at(4)).await.unwrap();
+    t.decline_request(&acme.id, id, "customers/acme", "indeed", at(5)).await.unwrap();
+    let asked = follow_up(t, &acme, day(END)).await.unwrap()[0];
+    assert_eq!(acme.state(asked).await, RequestState::AwaitingCustomer);
+    assert!(claim(t, &crm, day(END)).await.is_none());
+    acme.authorise(asked, day(END)).await.unwrap();
+    assert_eq!(acme.confirm_next(&crm, day(END)).await, asked);
+    assert_eq!((acme.state(asked).await, kept(t).await), (RequestState::Completed, 0));
+}
+
 /// Systems that were registered since have nothing to do with it.
 pub async fn a_follow_up_is_of_one_system_alone(t: &TestStore) {
     let (acme, crm) = acme_and_crm(t).await;

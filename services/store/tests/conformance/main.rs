@@ -165,6 +165,7 @@ suite! {
             what_is_held_at_a_system_is_read_page_by_page,
             nothing_is_kept_of_a_task_that_was_lost,
             a_restriction_holds_what_was_held,
+            what_was_declined_in_the_end_is_asked_about_first,
             a_follow_up_is_of_one_system_alone,
             what_was_kept_and_does_not_open_keeps_no_other_hold_from_ending,
             of_sweeps_that_race_one_follows_up,
