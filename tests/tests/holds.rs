@@ -289,6 +289,38 @@ async fn what_is_held_goes_on_its_day(postgres: bool) {
     s.drain.cancel();
 }
 
+/// What was held while the database was one customer's own, by a map that does not say whose a row is.
+async fn what_is_held_by_such_a_map_goes_to_a_person_once_others_share_the_system(postgres: bool) {
+    let s = scene(postgres).await;
+    let first = s.erase("mara@example.com").await;
+    s.outcomes(first).await;
+    for table in ["customer", "tickets"] {
+        s.target.run_script(&format!("ALTER TABLE {table} ADD COLUMN tenant TEXT DEFAULT 'acme'")).await.unwrap();
+    }
+    let shared =
+        MAP.replace("    key: [id]\n    identifiers", "    key: [id]\n    customer_field: tenant\n    identifiers");
+    let (system, map) = (SystemId::new("erp").unwrap(), DataMap::parse(&shared, MapKind::Sql).unwrap());
+    s.store.update_data_map(&system, &shared, &map, new_id(), s.clock.now()).await.unwrap();
+    let bolt = CustomerId::new("bolt").unwrap();
+    s.store.add_customers(&system, &[(bolt, "bolt".to_owned())].into()).await.unwrap();
+    s.keep_watch();
+    s.set("2028-06-02T00:00:00Z");
+    let second = s.follow_up(first).await;
+    let waits = async || {
+        let (_, tasks) = s.store.request(&s.acme.id, second).await.unwrap();
+        (tasks[0].state == TaskState::NeedsAttention).then(|| tasks[0].reason.clone())
+    };
+    let reason = s.until("nobody is asked to look", waits).await;
+    assert!(reason.contains("does not say whose a row is"), "{reason}");
+    assert_eq!(s.ids("tickets").await, [1, 2], "nothing is touched");
+    s.drain.cancel();
+}
+
+#[tokio::test]
+async fn sqlite_what_is_held_by_such_a_map_goes_to_a_person() {
+    what_is_held_by_such_a_map_goes_to_a_person_once_others_share_the_system(false).await;
+}
+
 /// Whoever is a customer again may have a restriction lifted; what the erasure of before holds stays restricted.
 async fn what_is_held_stays_restricted(postgres: bool) {
     let s = scene(postgres).await;

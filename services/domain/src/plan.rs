@@ -86,10 +86,11 @@ pub fn plan(
     if systems.is_empty() {
         return Err(PlanError::NoSystems);
     }
-    if rounds(known, systems).is_empty() {
+    let rounds = rounds(known, systems);
+    if rounds.is_empty() {
         return Err(PlanError::NoUsableIdentifier);
     }
-    Ok(plan_anyhow(action, known, systems, due))
+    Ok(plan_all(action, systems, &rounds, due))
 }
 
 /// As [`plan`], of a request that was taken in: what none of its identifiers leads to needs attention, even where that is every system (I3).
@@ -99,8 +100,7 @@ pub fn plan_anyhow(
     systems: &[SystemFacts],
     due: Timestamp,
 ) -> Vec<PlannedTask> {
-    let rounds = rounds(known, systems);
-    systems.iter().map(|s| plan_one(action, s, systems, &rounds, due)).collect()
+    plan_all(action, systems, &rounds(known, systems), due)
 }
 
 /// A changed identifier goes to the systems that are keyed by it once those where the customer named it are done. They themselves wait
@@ -144,6 +144,15 @@ fn rounds<'a>(known: &BTreeSet<IdentifierKind>, systems: &'a [SystemFacts]) -> B
         kinds.extend(reached.iter().flat_map(|s| s.yields.iter().copied()));
     }
     rounds
+}
+
+fn plan_all(
+    action: Action,
+    systems: &[SystemFacts],
+    rounds: &BTreeMap<&SystemId, usize>,
+    due: Timestamp,
+) -> Vec<PlannedTask> {
+    systems.iter().map(|s| plan_one(action, s, systems, rounds, due)).collect()
 }
 
 fn plan_one(

@@ -160,9 +160,9 @@ impl Store {
 
     /// Looks which epochs there are: a key that is destroyed is dropped from memory, one that is new is used from now on.
     pub async fn refresh_keys(&self) -> StoreResult<()> {
+        self.know_epochs(self.key_epochs().await?)?;
         // What was turned over by a command: who takes reports in writes by the newest, whatever else it does.
-        self.inner.suppression_keys.reload()?;
-        self.know_epochs(self.key_epochs().await?)
+        self.inner.suppression_keys.reload()
     }
 
     fn know_epochs(&self, epochs: Vec<EpochRow>) -> StoreResult<()> {

@@ -258,10 +258,11 @@ impl Store {
             .collect();
         let planned = insert_tasks(&mut tx, customer, now, topology.generation, &insertions, Vec::new()).await?;
         tx.execute_together(planned.writes).await?;
+        let closing: HashSet<RequestId> = closed.iter().map(|(id, ..)| *id).collect();
         let added = Rows::new(vec![
             Column::uuids(missing.iter().map(|(id, ..)| id.uuid())),
             Column::i64s(missing.iter().map(|(.., tasks)| i64::try_from(tasks.len()).unwrap_or(i64::MAX))),
-            Column::i64s(missing.iter().map(|(id, ..)| i64::from(closed.iter().any(|(closed, ..)| closed == id)))),
+            Column::i64s(missing.iter().map(|(id, ..)| i64::from(closing.contains(id)))),
         ]);
         let sql = format!(
             "WITH v(request_id, added, closes) AS ({{rows}}) UPDATE requests

@@ -16,7 +16,7 @@ use quittance_sql::{Column, Engine, Row, Rows, Tx, Val};
 
 use crate::{
     Store, StoreError, StoreResult,
-    tx::{time, us},
+    tx::{again, time, us},
 };
 
 /// All systems as of one generation.
@@ -95,13 +95,7 @@ pub(crate) async fn hold_deployment(tx: &mut Tx) -> StoreResult<()> {
 
 /// A change of systems, again where [`hold_deployment`] was not let through.
 async fn let_through<F: Future<Output = StoreResult<()>>>(change: impl Fn() -> F) -> StoreResult<()> {
-    for _ in 1..HOLD_TRIES {
-        match change().await {
-            Err(error) if error.is_timeout() => {}
-            done => return done,
-        }
-    }
-    change().await
+    again(HOLD_TRIES, StoreError::is_timeout, change).await
 }
 
 async fn raise_generation(tx: &mut Tx) -> StoreResult<()> {

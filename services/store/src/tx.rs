@@ -11,13 +11,22 @@ const CONFLICT_TRIES: u32 = 4;
 /// What somebody decides, begun anew where its transaction was ended so that another could go on: a report locks its task, then the request,
 /// then those that waited for it, and whoever decides about the whole request cannot lock all of them in that order.
 pub async fn despite_conflicts<T, F: Future<Output = StoreResult<T>>>(decision: impl Fn() -> F) -> StoreResult<T> {
-    for _ in 1..CONFLICT_TRIES {
-        match decision().await {
-            Err(error) if error.is_conflict() => {}
+    again(CONFLICT_TRIES, StoreError::is_conflict, decision).await
+}
+
+/// An attempt, made so often at most as it ends in such an error.
+pub(crate) async fn again<T, F: Future<Output = StoreResult<T>>>(
+    tries: u32,
+    is_such: impl Fn(&StoreError) -> bool,
+    attempt: impl Fn() -> F,
+) -> StoreResult<T> {
+    for _ in 1..tries {
+        match attempt().await {
+            Err(error) if is_such(&error) => {}
             done => return done,
         }
     }
-    decision().await
+    attempt().await
 }
 
 impl Store {

@@ -359,6 +359,15 @@ mod tests {
     }
 
     #[test]
+    fn customers_are_added_by_id_or_with_what_the_rows_carry() {
+        let customers = ["acme", "customers/globex=4711", "initech=a=b"].map(ToOwned::to_owned).to_vec();
+        let request = v1::AddSystemCustomersRequest::from(AddCustomers { system: "crm".to_owned(), customers });
+        let at = |id: &str, key: &str| v1::SystemCustomer { customer: format!("customers/{id}"), key: key.to_owned() };
+        assert_eq!(request.name, "systems/crm");
+        assert_eq!(request.customers, [at("acme", ""), at("globex", "4711"), at("initech", "a=b")]);
+    }
+
+    #[test]
     fn what_is_wrong_is_told_with_its_field() {
         let yaml = "{name: a, display_name: A, role: backend, country: NL, connector: sql}";
         let file: SystemFile = files::parse_yaml(yaml).unwrap();

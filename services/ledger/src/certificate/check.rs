@@ -13,7 +13,7 @@ use super::{
 const ENTRIES_MAX: usize = 10_000;
 const KEYS_MAX: usize = 1000;
 /// Where every reader of JSON still counts exactly.
-const COUNT_MAX: u64 = (1 << 53) - 1;
+pub const COUNT_MAX: u64 = (1 << 53) - 1;
 
 /// What a certificate says that no ledger entry says: the outer signature alone covers it.
 pub const BY_SIGNATURE_ALONE: &[&str] = &[

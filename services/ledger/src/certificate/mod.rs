@@ -11,7 +11,7 @@ mod fault;
 mod issue;
 mod subject;
 
-pub use check::{BY_SIGNATURE_ALONE, Checked, check_consistency};
+pub use check::{BY_SIGNATURE_ALONE, COUNT_MAX, Checked, check_consistency};
 pub use document::*;
 pub use envelope::{FILE_BYTES_MAX, Opened, Signer, TrustedKey, open};
 pub use fault::{CertificateFault, EntryFault};

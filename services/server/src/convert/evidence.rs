@@ -7,6 +7,7 @@ use quittance_domain::{
     ids::TaskKey,
     outcome::{Confirmation, Evidence, Outcome},
 };
+use quittance_ledger::certificate::COUNT_MAX;
 
 use super::{
     enums::{evidence_kind_from, evidence_kind_to, grade_from, grade_to, outcome_from, outcome_to},
@@ -15,8 +16,6 @@ use super::{
 use crate::error::{ApiError, ApiResult};
 
 const OUTCOMES_MAX: usize = 1000;
-/// Where every reader of a certificate's JSON still counts exactly; a larger one could never be certified.
-const COUNT_MAX: u64 = (1 << 53) - 1;
 
 pub fn outcomes_from(outcomes: &[v1::Outcome], field: &str) -> ApiResult<Vec<Outcome>> {
     if outcomes.is_empty() || outcomes.len() > OUTCOMES_MAX {
@@ -24,6 +23,7 @@ pub fn outcomes_from(outcomes: &[v1::Outcome], field: &str) -> ApiResult<Vec<Out
     }
     let one = |(i, o): (usize, &v1::Outcome)| {
         let at = |name: &str| format!("{field}[{i}].{name}");
+        // It could never be certified.
         if o.count > COUNT_MAX {
             return Err(ApiError::field(at("count"), format!("at most {COUNT_MAX}")));
         }

@@ -11,10 +11,13 @@ use futures::{StreamExt as _, stream::FuturesOrdered};
 use quittance_api::v1;
 use quittance_domain::ids::request_name;
 use quittance_store::{Intake, IntakeItem, Taken};
-use tokio::sync::mpsc::{self, error::SendTimeoutError};
+use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
-use super::intake::{Desk, RULES_TRIES, Rules, Sent, by_these_rules, read_item, rules_change, taken_in_before};
+use super::{
+    intake::{Desk, RULES_TRIES, Rules, Sent, by_these_rules, read_item, rules_change, taken_in_before},
+    tell,
+};
 use crate::{
     app::App,
     auth::{Caller, Standing},
@@ -80,13 +83,8 @@ async fn serve(
                 names.pop_front();
                 let ack = taken.map_err(|_| ApiError::Internal("a chunk's task has ended without a result".to_owned()))??;
                 // Gone, or it does not read: what was taken in is durable, and is told again to whoever sends it again.
-                match acks.send_timeout(Ok(ack), Duration::from_secs(app.limits.unread_s)).await {
-                    Ok(()) => {}
-                    Err(SendTimeoutError::Closed(_)) => return Ok(()),
-                    Err(SendTimeoutError::Timeout(_)) => {
-                        let message = "acknowledgements were not read for too long: resume with what was not acknowledged";
-                        return Err(ApiError::Unavailable(message.to_owned()));
-                    }
+                if !tell(app, acks, ack, "resume with what was not acknowledged").await? {
+                    return Ok(());
                 }
             }
             message = incoming.message(), if next.is_none() && end.is_none() && !draining => {

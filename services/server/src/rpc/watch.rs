@@ -5,9 +5,10 @@ use std::{sync::Arc, time::Duration};
 use quittance_api::v1;
 use quittance_domain::ids::CustomerId;
 use quittance_store::ChangeCursor;
-use tokio::sync::mpsc::{self, error::SendTimeoutError};
+use tokio::sync::mpsc;
 use tonic::Status;
 
+use super::tell;
 use crate::{
     app::App,
     auth::Standing,
@@ -16,6 +17,8 @@ use crate::{
     status::to_status,
 };
 
+/// What whoever does not read is told to do.
+const LATER: &str = "resume with the last token";
 const PAGE: u32 = 500;
 /// Unread changes that a slow reader may have before it holds its own watch up.
 const UNREAD_MAX: usize = 64;
@@ -87,7 +90,7 @@ async fn serve(
         }
         if spoke.elapsed() >= SILENCE_MAX {
             let alive = v1::WatchRequestsResponse { request: None, resume_token: token(&seen) };
-            if !tell(app, sender, alive).await? {
+            if !tell(app, sender, alive, LATER).await? {
                 return Ok(());
             }
             spoke = tokio::time::Instant::now();
@@ -98,21 +101,6 @@ async fn serve(
             () = app.drain.cancelled() => {
                 return Err(ApiError::Unavailable("the server is stopping: resume with the last token".to_owned()));
             }
-        }
-    }
-}
-
-/// `false`: nobody listens any more. Whoever does not read gives its place up.
-async fn tell(
-    app: &App,
-    sender: &mpsc::Sender<Result<v1::WatchRequestsResponse, Status>>,
-    change: v1::WatchRequestsResponse,
-) -> ApiResult<bool> {
-    match sender.send_timeout(Ok(change), Duration::from_secs(app.limits.unread_s)).await {
-        Ok(()) => Ok(true),
-        Err(SendTimeoutError::Closed(_)) => Ok(false),
-        Err(SendTimeoutError::Timeout(_)) => {
-            Err(ApiError::Unavailable("nothing was read for too long: resume with the last token".to_owned()))
         }
     }
 }
@@ -139,7 +127,7 @@ async fn send_between(
             // With the last one, all of them are told: until then, a cut begins from before the first.
             let last = !full && n + 1 == page.len();
             let resume_token = token(if last { now } else { seen });
-            if !tell(app, sender, v1::WatchRequestsResponse { request, resume_token }).await? {
+            if !tell(app, sender, v1::WatchRequestsResponse { request, resume_token }, LATER).await? {
                 return Ok(Sent::NobodyListens);
             }
             (sent, after) = (Sent::Some, Some(*place));

@@ -306,6 +306,7 @@ suite! {
             what_nothing_leads_to_is_listed,
             nothing_sealed_of_the_original_is_needed,
             a_rotation_in_between_does_not_matter,
+            who_sweeps_nothing_writes_by_the_newest_generation_too,
             a_generation_goes_with_the_last_that_was_kept_under_it,
             what_an_open_replay_needs_stays,
             a_replay_that_is_run_again_instructs_nothing_twice,

@@ -422,6 +422,16 @@ pub async fn a_rotation_in_between_does_not_matter(t: &mut TestStore) {
     assert_eq!(all, [first, second]);
 }
 
+/// A process that only answers calls sweeps nothing, and takes in reports of workers elsewhere.
+pub async fn who_sweeps_nothing_writes_by_the_newest_generation_too(t: &mut TestStore) {
+    let (acme, _, crm) = acme_bolt_and_crm(t).await;
+    assert_eq!(SuppressionKeys::rotate(&t.file("keys")).unwrap(), 2);
+    t.refresh_keys().await.unwrap();
+    done_at(&acme, &crm, at(10), erasure("mara")).await;
+    assert_eq!(t.count("SELECT count(*) FROM suppressions WHERE generation = 2").await, 1);
+    assert_eq!(t.count("SELECT count(*) FROM suppressions").await, 1);
+}
+
 pub async fn a_generation_goes_with_the_last_that_was_kept_under_it(t: &mut TestStore) {
     let (acme, _, crm) = acme_bolt_and_crm(t).await;
     done_at(&acme, &crm, day(1), erasure("first")).await;
