@@ -195,6 +195,43 @@ async fn a_watch_sees_a_change_that_committed_long_after_its_stamp() {
     assert_ne!(changed.due_time, changed.first_due_time);
 }
 
+/// Its place is others' then; and what it had not read is not taken for all that there was.
+#[tokio::test]
+async fn who_reads_nothing_loses_the_stream_and_is_told() {
+    let settings = [("QUITTANCED_LIMITS__UNREAD_S", "1"), ("QUITTANCED_LIMITS__STREAMS_PER_CUSTOMER_MAX", "1")];
+    let deployment = Deployment::start_with(StoreKind::Sqlite, &settings).await;
+    let operator = deployment.operator().await;
+    create_customer(&operator, "acme").await;
+    register(&operator, "slow", remote_files("Slow")).await.unwrap();
+    let acme = deployment.client(&deployment.customer_token("acme")).await;
+    let watch = async |resume_token: String| {
+        let watch = v1::WatchRequestsRequest { resume_token, ..v1::WatchRequestsRequest::default() };
+        acme.requests().watch_requests(watch).await.map(tonic::Response::into_inner)
+    };
+    let first = watch(String::new()).await.unwrap().message().await.unwrap().unwrap().resume_token;
+    // More than lies in the buffers between us.
+    let item = |n: u64| {
+        let about = v1::Request { reference: "x".repeat(128), ..by_email(v1::Action::Erasure, email(n)) };
+        v1::BatchItem { number: n, request_id: new_id(), request: Some(about) }
+    };
+    send(&acme, (0..12).map(|chunk| (chunk * 1000..(chunk + 1) * 1000).map(item).collect()).collect()).await;
+    let mut unread = watch(first).await.unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(40);
+    while let Err(refused) = watch(String::new()).await {
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
+        assert!(tokio::time::Instant::now() < deadline, "the place is not given up");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let end = loop {
+        match unread.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it ends as if that were all"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(end.code(), tonic::Code::Unavailable, "{end}");
+}
+
 /// A stream may be open for days, and its token be taken away meanwhile.
 #[tokio::test]
 async fn a_stream_ends_with_its_token() {
