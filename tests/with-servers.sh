@@ -5,6 +5,8 @@
 # Sets QUITTANCE_TEST_POSTGRES_URL (superuser, database postgres), QUITTANCE_TEST_POSTGRES_LOG (what it says), QUITTANCE_TEST_STANDBY_URL (a
 # copy of it that is in recovery and takes no writes) and QUITTANCE_TEST_MARIADB_URL (root, no database), QUITTANCE_TEST_POSTGRES_BIN and
 # QUITTANCE_TEST_MARIADBD (the servers' programs) and QUITTANCE_TEST_FAKETIME (a library that steps a process's clock).
+# Debian has no MySQL. QUITTANCE_TEST_MYSQLD=/usr/sbin/mysqld names one (8.0 or later; libraries and messages where it looks for them, else a
+# script that starts it with --basedir and the like): it stands where MariaDB stands otherwise, under the same names, for all that runs in here.
 # With QUITTANCE_TEST_FSYNC=off the servers do not wait for the disk: right for tests, wrong for what is measured.
 # Where no server is installed and we may, the Debian packages are.
 set -euo pipefail
@@ -97,10 +99,21 @@ QUITTANCE_TEST_FAKETIME=$(faketime)
 export QUITTANCE_TEST_FAKETIME
 
 MARIA_PORT=$(free_port)
-as mysql mariadb-install-db --no-defaults --datadir="$DIR/maria/data" --auth-root-authentication-method=normal --skip-test-db \
-  >"$DIR/maria-init.log" 2>&1 || { cat "$DIR/maria-init.log" >&2; exit 1; }
-as mysql "$MARIADBD" --no-defaults --datadir="$DIR/maria/data" --socket="$DIR/maria/sock" --port="$MARIA_PORT" \
-  --bind-address=127.0.0.1 --pid-file="$DIR/maria/pid" --log-error="$DIR/maria/log" --skip-name-resolve $MARIA_FSYNC &
+if [ -n "${QUITTANCE_TEST_MYSQLD:-}" ]; then
+  MARIA=MySQL
+  SERVER=$QUITTANCE_TEST_MYSQLD
+  as mysql "$SERVER" --no-defaults --datadir="$DIR/maria/data" --secure-file-priv=NULL --initialize-insecure >"$DIR/maria-init.log" 2>&1 \
+    || { cat "$DIR/maria-init.log" >&2; exit 1; }
+  OPTIONS="--secure-file-priv=NULL --mysqlx=OFF --skip-log-bin"
+else
+  MARIA=MariaDB
+  SERVER=$MARIADBD
+  as mysql mariadb-install-db --no-defaults --datadir="$DIR/maria/data" --auth-root-authentication-method=normal --skip-test-db \
+    >"$DIR/maria-init.log" 2>&1 || { cat "$DIR/maria-init.log" >&2; exit 1; }
+  OPTIONS=
+fi
+as mysql "$SERVER" --no-defaults --datadir="$DIR/maria/data" --socket="$DIR/maria/sock" --port="$MARIA_PORT" --bind-address=127.0.0.1 \
+  --pid-file="$DIR/maria/pid" --log-error="$DIR/maria/log" --skip-name-resolve $OPTIONS $MARIA_FSYNC &
 MARIA_PID=$!
 export QUITTANCE_TEST_MARIADB_URL="mysql://root@127.0.0.1:$MARIA_PORT"
 for _ in $(seq 100); do
@@ -112,5 +125,5 @@ done
 mariadb --no-defaults --socket="$DIR/maria/sock" -u root \
   -e "CREATE USER IF NOT EXISTS 'root'@'127.0.0.1' IDENTIFIED BY ''; GRANT ALL ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION" 2>/dev/null || true
 
-say "PostgreSQL on port $PG_PORT, MariaDB on port $MARIA_PORT"
+say "PostgreSQL on port $PG_PORT, $MARIA on port $MARIA_PORT"
 "$@"

@@ -7,6 +7,7 @@
 //! Errors never carry the server's message: it may quote a value (I10). They carry the code and the names of schema objects.
 
 mod error;
+mod leash;
 mod params;
 mod pool;
 mod row;
@@ -16,6 +17,7 @@ mod together;
 mod val;
 
 pub use error::{SqlError, SqlErrorKind};
+pub use leash::Leash;
 pub use pool::{ConnectOptions, Planner, Pool, Tx, round_trips};
 pub use row::Row;
 pub use rows::{Column, Rows};

@@ -181,11 +181,13 @@ fn is_local(host: &str) -> bool {
 }
 
 /// What bounds a session of MySQL's or MariaDB's as `statement_timeout` does one of PostgreSQL's: waits for locks in both; in MariaDB statements
-/// too, and a transaction that nobody goes on with. MySQL reads the part for MariaDB as a comment.
+/// too, and a transaction that nobody goes on with; in MySQL what only reads (for what changes rows, see `leash.rs`). Each reads the other's
+/// part as a comment.
 fn mysql_session(statement_timeout: Duration) -> String {
-    let s = statement_timeout.as_secs().max(1);
+    let (s, ms) = (statement_timeout.as_secs().max(1), statement_timeout.as_millis().max(1));
     format!(
         "SET SESSION innodb_lock_wait_timeout = {s}, SESSION lock_wait_timeout = {s} \
+         /*!50708 , SESSION max_execution_time = {ms} */ \
          /*M!100300 , SESSION max_statement_time = {s}, SESSION idle_transaction_timeout = 60 */"
     )
 }

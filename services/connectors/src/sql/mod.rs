@@ -42,7 +42,7 @@ use std::{
 
 use async_trait::async_trait;
 use quittance_domain::{action::Action, data_map::DataMap, outcome::Outcome, system::SystemScope};
-use quittance_sql::{Engine, Pool, SqlError, SqlErrorKind, Tx};
+use quittance_sql::{Engine, Leash, Pool, SqlError, SqlErrorKind, Tx};
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout_at},
@@ -159,10 +159,12 @@ impl SqlConnector {
         }
     }
 
-    async fn changing(&self, limit: Duration) -> Result<(Arc<Plan>, Tx), ConnectorError> {
+    async fn changing(&self, limit: Duration) -> Result<(Arc<Plan>, Tx, Leash), ConnectorError> {
         let plan = self.plan().await?;
-        let tx = self.begin(&plan, limit).await.map_err(failure)?;
-        Ok((plan, tx))
+        let mut tx = self.begin(&plan, limit).await.map_err(failure)?;
+        let unbounded = tx.engine() == Engine::MySql && !plan.maria;
+        let leash = if unbounded { self.pool.leash(&mut tx).await.map_err(failure)? } else { Leash::default() };
+        Ok((plan, tx, leash))
     }
 
     /// To read what is so, on the primary: what is not found is confirmed as not held, too.
@@ -256,22 +258,27 @@ impl Connector for SqlConnector {
         if ctx.action == Action::Access {
             return Ok(vec![Ok(()); subjects.len()]);
         }
-        self.bounded(ctx.time_limit, self.changing(ctx.time_limit), |(plan, mut tx)| async move {
-            confined(&plan, ctx)?;
-            let mut acting = Acting { plan: &plan, ctx, subjects, sets: match_sets, tx: &mut tx };
-            let done = match ctx.action {
-                Action::Erasure => acting.erase().await?,
-                Action::Rectification => rectify::act(&mut acting).await?,
-                Action::Restriction => restrict::mark(&mut acting, true).await?,
-                Action::LiftRestriction => restrict::mark(&mut acting, false).await?,
-                Action::Access => vec![Ok(()); subjects.len()],
+        self.bounded(ctx.time_limit, self.changing(ctx.time_limit), |(plan, mut tx, leash)| async move {
+            let change = async {
+                confined(&plan, ctx)?;
+                let mut acting = Acting { plan: &plan, ctx, subjects, sets: match_sets, tx: &mut tx };
+                let done = match ctx.action {
+                    Action::Erasure => acting.erase().await?,
+                    Action::Rectification => rectify::act(&mut acting).await?,
+                    Action::Restriction => restrict::mark(&mut acting, true).await?,
+                    Action::LiftRestriction => restrict::mark(&mut acting, false).await?,
+                    Action::Access => vec![Ok(()); subjects.len()],
+                };
+                // We may have stood still since the lease was looked at.
+                if Instant::now() >= ctx.commit_before {
+                    return Err(ConnectorError::Unavailable("its lease was no longer certain".to_owned()));
+                }
+                tx.commit().await.map_err(failure)?;
+                Ok(done)
             };
-            // We may have stood still since the lease was looked at.
-            if Instant::now() >= ctx.commit_before {
-                return Err(ConnectorError::Unavailable("its lease was no longer certain".to_owned()));
-            }
-            tx.commit().await.map_err(failure)?;
-            Ok(done)
+            let done = change.await;
+            leash.release();
+            done
         })
         .await
     }

@@ -25,7 +25,7 @@ async fn from_tables_that_the_user_may_not_see() {
                  INSERT INTO `in-voice é` VALUES (7, 1);"
             ))
             .await;
-        let names = [format!("{here}_least"), format!("{here}_more")];
+        let names = [format!("{here}_l"), format!("{here}_m")];
         let (least, process) = (format!("SELECT, UPDATE, DELETE ON {here}.customer"), "PROCESS ON *.*");
         let pools = [db.user(&names[0], &[&least]).await, db.user(&names[1], &[&least, process]).await];
         let erase = |how: &str| {

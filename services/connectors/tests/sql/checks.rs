@@ -310,7 +310,7 @@ async fn names_that_read_otherwise(db: &Db) {
         }
         Engine::MySql => (
             &["json", "set('a')", "varbinary(16)", "double", "date", "decimal(10,2)"],
-            &["text", "varchar(20)", "bigint unsigned", "uuid", "decimal(20)", "enum('a')"],
+            &["text", "varchar(20)", "bigint unsigned", db.uuid(), "decimal(20)", "enum('a')"],
         ),
         Engine::Sqlite => (
             &["json", "blob", "real", "float", "double precision"],

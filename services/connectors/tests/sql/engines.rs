@@ -140,3 +140,39 @@ async fn an_anchor_that_moves_with_every_change() {
     })
     .await;
 }
+
+/// Indexes over expressions, keys that `SELECT *` does not show, JSON that is more than text, constraints that are enforced.
+#[tokio::test]
+async fn what_mysql_has_and_mariadb_has_not() {
+    on(Engine::MySql, async |db: &Db| {
+        if db.mariadb {
+            return;
+        }
+        db.sql(
+            "CREATE TABLE person (my_row_id bigint unsigned not null auto_increment invisible primary key, email varchar(100) not null,
+               name varchar(50), about json, born date default (curdate()), score decimal(6,2), loud varchar(100) as (upper(email)) stored,
+               UNIQUE mail ((lower(email))), KEY of_name (name desc), CONSTRAINT grown CHECK (score is null or score >= 0));
+             CREATE TABLE visit (id binary(16) default (uuid_to_bin(uuid())) primary key, person bigint unsigned not null, page varchar(50), CONSTRAINT of_person FOREIGN KEY (person) REFERENCES person (my_row_id) ON DELETE CASCADE);
+             INSERT INTO person (email, name, about, born, score) VALUES ('Ann@x.nl', 'Ann', '{\"tel\": \"+31 6\", \"n\": [1, 2.50]}', '1980-02-01', 1.50), ('bo@x.nl', 'Bo', '[]', '1990-01-01', null);
+             INSERT INTO visit (person, page) VALUES (1, 'p'), (1, 'q'), (2, 'r');",
+        )
+        .await;
+        let c = db.connector(
+            "  person: {key: [my_row_id], identifiers: [{kind: email, field: email}], fields: {email: {category: email, erase: pseudonym}, name: display_name, about: message, born: birth_date, score: {category: other, erase: keep}}, erase: mask}
+  visit: {key: [id], owned_by: [{collection: person, fields: {person: my_row_id}}], fields: {page: cookie}, erase: delete}\n",
+        );
+        let told = findings(&c.check(&quittance_domain::system::SystemScope::AllCustomers).await.unwrap());
+        assert!(told.iter().all(|f| f.starts_with('W')), "{told:#?}");
+        let ann = [subject(&[email("ann@x.nl")])];
+        let mut corrected = ann.clone();
+        corrected[0].corrections = vec![replace("person", "name", "Ann", "Anna")];
+        carried_out(&c, &ctx(Action::Rectification), &corrected).await;
+        assert_eq!(db.dump("name", "person").await, ["Anna", "Bo"]);
+        let outcomes = carried_out(&c, &ctx(Action::Erasure), &ann).await;
+        let expected = ["person.birth_date ERASED 1", "person.display_name ERASED 1", "person.email PSEUDONYMISED 1", "person.message ERASED 1", "visit.cookie ERASED 2"];
+        assert_eq!(outcomes, [expected]);
+        assert_eq!(db.dump("name, about, born, score", "person").await, ["-|-|-|1.50", "Bo|[]|1990-01-01|-"]);
+        assert_eq!(db.dump("page", "visit").await, ["r"]);
+    })
+    .await;
+}

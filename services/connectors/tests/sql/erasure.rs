@@ -29,9 +29,9 @@ on_all_engines!(
 pub async fn w1(db: &Db) {
     db.sql(
         "CREATE TABLE customer (id integer primary key, email varchar(200), name varchar(200), phone varchar(50), city varchar(100));
-         CREATE TABLE address (id integer primary key, customer_id integer references customer(id), street varchar(100), city varchar(100), zip varchar(20));
-         CREATE TABLE orders (id integer primary key, customer_id integer references customer(id), total numeric(10,2), note varchar(200));
-         CREATE TABLE payment (id integer primary key, order_id integer references orders(id), card_name varchar(200), amount numeric(10,2));
+         CREATE TABLE address (id integer primary key, customer_id integer, street varchar(100), city varchar(100), zip varchar(20), FOREIGN KEY (customer_id) REFERENCES customer (id));
+         CREATE TABLE orders (id integer primary key, customer_id integer, total numeric(10,2), note varchar(200), FOREIGN KEY (customer_id) REFERENCES customer (id));
+         CREATE TABLE payment (id integer primary key, order_id integer, card_name varchar(200), amount numeric(10,2), FOREIGN KEY (order_id) REFERENCES orders (id));
          CREATE TABLE message (id integer primary key, sender_email varchar(200), body varchar(500));
          CREATE INDEX customer_email ON customer (email);
          CREATE INDEX address_customer ON address (customer_id);

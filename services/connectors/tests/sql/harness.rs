@@ -20,6 +20,8 @@ use quittance_sql::{ConnectOptions, Engine, Pool};
 pub struct Db {
     pub engine: Engine,
     pub pool: Pool,
+    /// And not MySQL, which the same connector speaks with.
+    pub mariadb: bool,
     admin: Option<Pool>,
     /// On its server.
     pub name: String,
@@ -65,7 +67,15 @@ impl Db {
                 let mut options = ConnectOptions::new(format!("sqlite:{}", dir.path().join("t.db").display()));
                 options.create = true;
                 let pool = Pool::open(&options).unwrap();
-                return Some(Self { engine, pool, admin: None, name, url: options.url, _dir: Some(dir) });
+                return Some(Self {
+                    engine,
+                    pool,
+                    mariadb: false,
+                    admin: None,
+                    name,
+                    url: options.url,
+                    _dir: Some(dir),
+                });
             }
         };
         let url = server(variable)?;
@@ -74,7 +84,8 @@ impl Db {
         let (base, query) = url.split_once('?').map_or((url.as_str(), String::new()), |(b, q)| (b, format!("?{q}")));
         let authority = base.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
         let url = format!("{authority}/{name}{query}");
-        Some(Self { engine, pool: open(&url), admin: Some(admin), name, url, _dir: None })
+        let mariadb = engine == Engine::MySql && version(&admin).await.contains("MariaDB");
+        Some(Self { engine, pool: open(&url), mariadb, admin: Some(admin), name, url, _dir: None })
     }
 
     pub async fn drop(self) {
@@ -84,6 +95,11 @@ impl Db {
             admin.run_script(&format!("DROP DATABASE {}{force}", self.name)).await.unwrap();
             admin.close().await;
         }
+    }
+
+    /// What keeps a UUID; MySQL has no type for it.
+    pub fn uuid(&self) -> &'static str {
+        if self.engine == Engine::MySql && !self.mariadb { "varchar(36)" } else { "uuid" }
     }
 
     /// A user of this name, who may do these things and nothing else, as the service connects. Its name is free again with [`Db::without`].
@@ -158,6 +174,11 @@ fn open(url: &str) -> Pool {
     let mut options = ConnectOptions::new(url);
     options.connections_max = 2;
     Pool::open(&options).unwrap()
+}
+
+async fn version(pool: &Pool) -> String {
+    let mut tx = pool.begin_read().await.unwrap();
+    tx.fetch_one("SELECT version()", Vec::new()).await.unwrap().unwrap().text(0).unwrap().to_owned()
 }
 
 fn uuid() -> String {

@@ -27,8 +27,8 @@ const MAP: &str = "  customer: {key: [id], identifiers: [{kind: email, field: em
 async fn seed(db: &Db) {
     db.sql(
         "CREATE TABLE customer (id integer primary key, email varchar(100));
-         CREATE TABLE orders (id integer primary key, customer_id integer references customer(id), iban varchar(40), booked_on date, restricted varchar(5));
-         CREATE TABLE line (order_id integer references orders(id), nr integer, engraving varchar(20), PRIMARY KEY (order_id, nr));
+         CREATE TABLE orders (id integer primary key, customer_id integer, iban varchar(40), booked_on date, restricted varchar(5), FOREIGN KEY (customer_id) REFERENCES customer (id));
+         CREATE TABLE line (order_id integer, nr integer, engraving varchar(20), PRIMARY KEY (order_id, nr), FOREIGN KEY (order_id) REFERENCES orders (id));
          INSERT INTO customer VALUES (1, 'a@x.nl'), (2, 'b@x.nl');
          INSERT INTO orders VALUES (1, 1, 'NL1', '2018-12-31', null), (2, 1, 'NL2', '2019-01-01', null), (3, 1, 'NL3', '2021-06-01', null), (4, 2, 'NL4', '2019-01-01', null);
          INSERT INTO line VALUES (1, 1, 'x'), (2, 1, 'y'), (3, 1, null), (4, 1, 'z');",
@@ -180,7 +180,7 @@ async fn lines_that_are_the_customers_too(db: &Db) {
     db.sql(
         "CREATE TABLE customer (id integer primary key, email varchar(100));
          CREATE TABLE orders (id integer primary key, customer_id integer, iban varchar(40), booked_on date);
-         CREATE TABLE line (id integer primary key, customer_id integer, order_id integer references orders(id), engraving varchar(20));
+         CREATE TABLE line (id integer primary key, customer_id integer, order_id integer, engraving varchar(20), FOREIGN KEY (order_id) REFERENCES orders (id));
          INSERT INTO customer VALUES (1, 'a@x.nl');
          INSERT INTO orders VALUES (1, 1, 'NL1', '2010-01-01'), (2, 1, 'NL2', '2019-01-01');
          INSERT INTO line VALUES (1, 1, 1, 'x'), (2, 1, 2, 'y'), (3, 1, null, 'z'), (4, null, 2, 'w');",
@@ -240,7 +240,7 @@ async fn what_one_of_two_owners_keeps(db: &Db) {
     db.sql(
         "CREATE TABLE customer (id integer primary key, email varchar(100));
          CREATE TABLE orders (id integer primary key, customer_id integer, note varchar(40));
-         CREATE TABLE invoice (id integer primary key, customer_id integer references customer(id), order_id integer references orders(id), iban varchar(40), booked_on date);
+         CREATE TABLE invoice (id integer primary key, customer_id integer, order_id integer, iban varchar(40), booked_on date, FOREIGN KEY (customer_id) REFERENCES customer (id), FOREIGN KEY (order_id) REFERENCES orders (id));
          INSERT INTO customer VALUES (1, 'a@x.nl');
          INSERT INTO orders VALUES (1, 1, 'x'), (2, 1, 'y'), (3, 1, 'z');
          INSERT INTO invoice VALUES (1, 1, 1, 'NL1', '2010-01-01'), (2, 1, 2, 'NL2', '2019-01-01');",

@@ -169,9 +169,12 @@ async fn other_alphabets_and_locales(db: &Db) {
             }
         }
         Engine::MySql => {
-            for collation in
-                ["utf8mb4_turkish_ci", "utf8mb4_uca1400_turkish_ai_ci", "utf8mb4_unicode_ci", "utf8mb4_bin"]
-            {
+            let newer: &[&str] = match db.mariadb {
+                true => &["utf8mb4_uca1400_turkish_ai_ci"],
+                false => &["utf8mb4_tr_0900_ai_ci", "utf8mb4_0900_ai_ci", "utf8mb4_0900_as_cs", "utf8mb4_0900_bin"],
+            };
+            let both = ["utf8mb4_turkish_ci", "utf8mb4_unicode_ci", "utf8mb4_bin"];
+            for collation in both.iter().chain(newer) {
                 cased(db, "person", &format!("varchar(100) character set utf8mb4 collate {collation}")).await;
             }
         }

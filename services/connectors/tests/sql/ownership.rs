@@ -23,7 +23,7 @@ on_all_engines!(
 
 async fn a_chain_of_its_own(db: &Db) {
     db.sql(
-        "CREATE TABLE comment (id integer primary key, parent integer references comment(id), author varchar(100), body varchar(50));
+        "CREATE TABLE comment (id integer primary key, parent integer, author varchar(100), body varchar(50), FOREIGN KEY (parent) REFERENCES comment (id));
          INSERT INTO comment VALUES (1, null, 'a@x.nl', 'r'), (2, 1, 'b@x.nl', 'r'), (3, 2, 'c@x.nl', 'r'), (4, 3, null, null), (10, null, 'b@x.nl', 'r'), (11, 10, 'c@x.nl', 'r');",
     )
     .await;
@@ -37,7 +37,7 @@ async fn a_chain_of_its_own(db: &Db) {
 
 async fn a_ring(db: &Db) {
     db.sql(
-        "CREATE TABLE member (id integer primary key, sponsor integer references member(id), email varchar(100));
+        "CREATE TABLE member (id integer primary key, sponsor integer, email varchar(100), FOREIGN KEY (sponsor) REFERENCES member (id));
          INSERT INTO member VALUES (1, null, 'a@x.nl'), (2, 1, 'b@x.nl'), (3, 2, 'c@x.nl'), (4, null, 'd@x.nl');
          UPDATE member SET sponsor = 3 WHERE id = 1;",
     )
@@ -53,7 +53,7 @@ async fn a_ring(db: &Db) {
 async fn two_tables_in_a_ring(db: &Db) {
     db.sql(
         "CREATE TABLE a (id integer primary key, b_id integer, email varchar(100));
-         CREATE TABLE b (id integer primary key, a_id integer references a(id), note varchar(20));",
+         CREATE TABLE b (id integer primary key, a_id integer, note varchar(20), FOREIGN KEY (a_id) REFERENCES a (id));",
     )
     .await;
     if db.engine != quittance_sql::Engine::Sqlite {
@@ -75,15 +75,15 @@ async fn two_tables_in_a_ring(db: &Db) {
 
 async fn pointers(db: &Db) {
     db.sql(
-        "CREATE TABLE employee (id integer primary key, email varchar(100), manager_id integer references employee(id));
-         CREATE TABLE team (id integer primary key, name varchar(20), contact integer, lead varchar(50));
+        "CREATE TABLE employee (id integer primary key, email varchar(100), manager_id integer, FOREIGN KEY (manager_id) REFERENCES employee (id));
+         CREATE TABLE team (id integer primary key, name varchar(20), contact integer, head varchar(50));
          INSERT INTO employee VALUES (1, 'boss@x.nl', null), (2, 'b@x.nl', 1), (3, 'c@x.nl', 1), (4, 'd@x.nl', 2);
          INSERT INTO team VALUES (1, 'red', 1, 'boss@x.nl'), (2, 'blue', 2, 'b@x.nl');",
     )
     .await;
     let c = db.connector(
         "  employee: {key: [id], identifiers: [{kind: email, field: email}], points_at: [{collection: employee, fields: {manager_id: id}, category: manager}], fields: {email: email}, erase: delete}
-  team: {key: [id], points_at: [{collection: employee, fields: {contact: id}}, {collection: employee, fields: {lead: email}, mask: pseudonym, category: user_name}]}\n",
+  team: {key: [id], points_at: [{collection: employee, fields: {contact: id}}, {collection: employee, fields: {head: email}, mask: pseudonym, category: user_name}]}\n",
     );
     let boss = subject(&[email("boss@x.nl")]);
     let name = boss.pseudonym.clone();
@@ -99,7 +99,7 @@ async fn pointers(db: &Db) {
     );
     assert_eq!(db.dump("id, email, manager_id", "employee").await, ["2|b@x.nl|-", "3|c@x.nl|-", "4|d@x.nl|2"]);
     assert_eq!(
-        db.dump("id, name, contact, lead", "team").await,
+        db.dump("id, name, contact, head", "team").await,
         [format!("1|red|-|{name}"), "2|blue|2|b@x.nl".to_owned()]
     );
 }
@@ -137,7 +137,7 @@ async fn the_guard(db: &Db) {
 async fn other_types(db: &Db) {
     let (uuid, when) = match db.engine {
         quittance_sql::Engine::Postgres => ("uuid", "timestamptz"),
-        quittance_sql::Engine::MySql => ("uuid", "datetime(6)"),
+        quittance_sql::Engine::MySql => (db.uuid(), "datetime(6)"),
         quittance_sql::Engine::Sqlite => ("text", "datetime"),
     };
     db.sql(&format!(

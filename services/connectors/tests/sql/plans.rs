@@ -18,7 +18,9 @@ async fn round_trips_do_not_grow_with_the_batch(db: &Db) {
     // Five collections, in three levels of ownership. On PostgreSQL a level is one question, and so are all the keys.
     let (settings, finds, looks) = match db.engine {
         Engine::Postgres => (0, 3, 1),
-        Engine::MySql | Engine::Sqlite => (1, 5, 5),
+        // MySQL is asked which session it is: it ends no statement by itself.
+        Engine::MySql => (if db.mariadb { 1 } else { 2 }, 5, 5),
+        Engine::Sqlite => (1, 5, 5),
     };
     // MySQL is asked whether it is a replica. Before a deletion is committed, each table's foreign keys are looked at again.
     let primary = u64::from(db.engine == Engine::MySql);
@@ -108,7 +110,9 @@ async fn scanned(db: &Db) -> i64 {
             "SELECT COALESCE(sum(seq_tup_read), 0)::bigint FROM pg_stat_user_tables WHERE relname IN ('customer', 'orders', 'message')"
         }
         Engine::MySql => {
-            "SELECT CAST(VARIABLE_VALUE AS SIGNED) FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'HANDLER_READ_RND_NEXT'"
+            let mut tx = db.pool.begin_read().await.unwrap();
+            let row = tx.fetch_one("SHOW GLOBAL STATUS LIKE 'Handler_read_rnd_next'", Vec::new()).await.unwrap();
+            return row.unwrap().text(1).unwrap().parse().unwrap();
         }
         Engine::Sqlite => return 0,
     };

@@ -102,9 +102,9 @@ async fn a_key_that_is_somebody_elses_by_now(db: &Db) {
 /// Links that a deletion loosens first are NULL when it comes to the row; those of a neighbour may be so by themselves.
 async fn a_key_that_is_by_now_a_row_without_an_owner(db: &Db) {
     db.sql(
-        "CREATE TABLE comment (id integer primary key, parent integer references comment(id), author varchar(100), body varchar(20));
+        "CREATE TABLE comment (id integer primary key, parent integer, author varchar(100), body varchar(20), FOREIGN KEY (parent) REFERENCES comment (id));
          CREATE TABLE a (id integer primary key, b_id integer, email varchar(100));
-         CREATE TABLE b (id integer primary key, a_id integer references a(id), note varchar(20));
+         CREATE TABLE b (id integer primary key, a_id integer, note varchar(20), FOREIGN KEY (a_id) REFERENCES a (id));
          INSERT INTO comment VALUES (1, null, 'a@x.nl', 'r'), (2, 1, null, 'r'), (3, null, 'b@x.nl', 'r');
          INSERT INTO a VALUES (1, null, 'a@x.nl'), (2, null, null); INSERT INTO b VALUES (1, 1, 'n'), (2, 2, 'n');
          UPDATE a SET b_id = 1;",
@@ -190,7 +190,7 @@ async fn written_again_after_masking(db: &Db) {
 
 async fn the_poisonous_subject(db: &Db) {
     w1(db).await;
-    db.sql("CREATE TABLE loan (id integer primary key, customer integer references customer(id)); INSERT INTO loan VALUES (1, 3);").await;
+    db.sql("CREATE TABLE loan (id integer primary key, customer integer, FOREIGN KEY (customer) REFERENCES customer (id)); INSERT INTO loan VALUES (1, 3);").await;
     let before = dump_w1(db).await;
     let c = db.connector(&w1_map("delete"));
     let (ctx, subjects) =

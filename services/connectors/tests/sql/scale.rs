@@ -13,9 +13,9 @@ use crate::{
 
 const SEED: &str = "DROP TABLE IF EXISTS message, payment, orders, address, customer CASCADE;
 create table customer (id integer primary key, email text, name text, phone text, city text);
-create table address (id integer primary key, customer_id integer references customer(id), street text, city text, zip text);
-create table orders (id integer primary key, customer_id integer references customer(id), total numeric(10,2), note text);
-create table payment (id integer primary key, order_id integer references orders(id), card_name text, amount numeric(10,2));
+create table address (id integer primary key, customer_id integer, street text, city text, zip text, FOREIGN KEY (customer_id) REFERENCES customer (id));
+create table orders (id integer primary key, customer_id integer, total numeric(10,2), note text, FOREIGN KEY (customer_id) REFERENCES customer (id));
+create table payment (id integer primary key, order_id integer, card_name text, amount numeric(10,2), FOREIGN KEY (order_id) REFERENCES orders (id));
 create table message (id integer primary key, sender_email text, body text);
 insert into customer select c, 'c' || c || '@example.com', 'Name ' || c || ' ' || md5('n' || c), '+4670' || lpad(c::text, 7, '0'), 'City ' || (c % 97) from generate_series(1, 10000) c;
 insert into address select (c - 1) * 2 + k, c, 'Street ' || c || '-' || k, 'City ' || (c % 97), lpad((c % 99999)::text, 5, '0') from generate_series(1, 10000) c, generate_series(1, 2) k;

@@ -353,8 +353,8 @@ const NOTES: &str = "  customer: {key: [id], identifiers: [{kind: email, field: 
 async fn notes(db: &Db) {
     db.sql(
         "CREATE TABLE customer (id integer primary key, email varchar(100));
-         CREATE TABLE note (id integer primary key, customer_id integer references customer(id), author varchar(100), author_name varchar(20), body varchar(50), booked_on date);
-         CREATE TABLE scan (id integer primary key, note_id integer references note(id), name varchar(20));
+         CREATE TABLE note (id integer primary key, customer_id integer, author varchar(100), author_name varchar(20), body varchar(50), booked_on date, FOREIGN KEY (customer_id) REFERENCES customer (id));
+         CREATE TABLE scan (id integer primary key, note_id integer, name varchar(20), FOREIGN KEY (note_id) REFERENCES note (id));
          INSERT INTO customer VALUES (1, 'lea@x.nl'), (2, 'tom@x.nl');
          INSERT INTO note VALUES (1, 1, 'tom@x.nl', 'Tom', 'rude', '2024-06-14'), (2, 1, 'Lea@x.nl', 'Lea', 'own', '2024-06-14'), (3, 1, ' ', null, 'nobody', '2024-06-14'), (4, 2, 'ann@x.nl', 'Ann', 'his', '2024-06-14');
          INSERT INTO scan VALUES (1, 1, 'one'), (2, 2, 'two');",
