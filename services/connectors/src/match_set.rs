@@ -76,6 +76,12 @@ pub struct Via {
     pub values: Vec<String>,
 }
 
+fn union(mine: &mut Vec<u16>, theirs: &[u16]) {
+    mine.extend_from_slice(theirs);
+    mine.sort_unstable();
+    mine.dedup();
+}
+
 impl MatchedRow {
     /// A row of which nothing more is known.
     pub const fn new(key: Vec<String>, fate: RowFate) -> Self {
@@ -98,11 +104,6 @@ impl MatchedRow {
 
     /// It was shared, and is the subject's alone now: what is to happen is what the later find says, to all that either has seen of it.
     fn take_over(&mut self, later: Self) {
-        let union = |mine: &mut Vec<u16>, theirs: &[u16]| {
-            mine.extend_from_slice(theirs);
-            mine.sort_unstable();
-            mine.dedup();
-        };
         union(&mut self.rules, &later.rules);
         union(&mut self.filled, &later.filled);
         union(&mut self.corrections, &later.corrections);
@@ -200,6 +201,40 @@ impl MatchSet {
             }
         }
         changed
+    }
+
+    /// Goes by what a later find saw alone. Answers whether that was news.
+    pub fn replace(&mut self, later: Self) -> bool {
+        let pseudonym = if self.pseudonym.is_empty() { later.pseudonym } else { std::mem::take(&mut self.pseudonym) };
+        let earlier = std::mem::replace(self, Self { pseudonym, ..later });
+        *self != earlier
+    }
+
+    /// Adds what a later find of a rectification saw. What ties a row to the subject, and what of it is the subject's, is as the later find says;
+    /// what was to be corrected in it is so for good. Answers whether that was news.
+    pub fn follow(&mut self, later: Self) -> bool {
+        let mut news = std::mem::take(&mut self.carried);
+        for (name, rows) in later.collections {
+            let mine = self.collections.entry(name).or_default();
+            let known: HashMap<_, usize> = mine.iter().enumerate().map(|(at, row)| (row.key.clone(), at)).collect();
+            for mut row in rows {
+                match known.get(&row.key).map(|at| &mut mine[*at]) {
+                    None => mine.push(row),
+                    Some(known) => {
+                        union(&mut row.corrections, &known.corrections);
+                        if *known == row {
+                            continue;
+                        }
+                        *known = row;
+                    }
+                }
+                news = true;
+            }
+        }
+        if self.pseudonym.is_empty() {
+            self.pseudonym = later.pseudonym;
+        }
+        news
     }
 
     /// Adds what a later find saw. A row that both hold keeps what was known first: it was whole then. But one that was shared, and is

@@ -298,7 +298,13 @@ impl Execution<'_> {
             match found {
                 Err(error) => reports.push(self.subject_failed(step.task, &error)),
                 Ok(mut found) => {
-                    added.push(step.match_set.absorb(std::mem::take(&mut found.match_set)));
+                    let later = std::mem::take(&mut found.match_set);
+                    added.push(match self.action {
+                        Action::Erasure => step.match_set.absorb(later),
+                        Action::Rectification => step.match_set.follow(later),
+                        // These change nothing that rows are found by: what is not found any more is somebody else's by now.
+                        Action::Access | Action::Restriction | Action::LiftRestriction => step.match_set.replace(later),
+                    });
                     going.push((step, found));
                 }
             }

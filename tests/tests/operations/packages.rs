@@ -9,7 +9,7 @@ use quittance_tests::{
     StoreKind,
     app_database::{CRM_MAP, email},
     deployment::binary,
-    scenario::{assert_refused, by_email, completed, create, new_id},
+    scenario::{assert_refused, by_email, completed, create, new_id, wait_for},
 };
 use tonic::{Code, Status, Streaming};
 
@@ -181,4 +181,24 @@ async fn a_package_with_a_very_large_row_can_be_downloaded() {
     let lines = std::fs::read_to_string(out).unwrap();
     assert_eq!(lines.lines().count(), 8, "a header, six records and a trailer");
     assert_eq!(lines.lines().map(|line| line.len() as i64).max().unwrap() / LETTER, 1, "the letter in one piece");
+}
+
+/// What an attempt had found is nobody's word for the next one: an account may have changed hands.
+#[tokio::test]
+async fn a_package_holds_what_is_the_subjects_when_it_is_made() {
+    let (s, crm) = Scene::with_crm(StoreKind::Sqlite, Engine::Sqlite, CRM_MAP).await;
+    // What cannot be read: it is found, and not exported.
+    crm.pool.run_script("UPDATE address SET street = CAST(X'ff' AS TEXT) WHERE customer_id = 1").await.unwrap();
+    let request = create(&s.acme, by_email(v1::Action::Access, email(1))).await.unwrap();
+    let stopped = |r: &v1::Request| r.tasks[0].state() == v1::TaskState::NeedsAttention;
+    let task = wait_for(&s.acme, &request.name, stopped).await.tasks[0].name.clone();
+    crm.pool
+        .run_script("UPDATE address SET street = 'Another street' WHERE customer_id = 1; UPDATE customer SET email = 'new@example.com' WHERE id = 1")
+        .await
+        .unwrap();
+    s.operator.requests().retry_task(v1::RetryTaskRequest { name: task }).await.unwrap();
+    assert_eq!(completed(&s.acme, &request.name).await.state(), v1::RequestState::Completed);
+    let (_, records) = download(&s.acme, &format!("{}/package", request.name)).await.unwrap();
+    let of: Vec<&str> = records.iter().map(|r| r.collection.as_str()).collect();
+    assert!(!of.contains(&"customer") && !of.contains(&"address"), "{of:?} of somebody else");
 }

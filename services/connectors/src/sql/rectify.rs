@@ -150,8 +150,10 @@ pub(super) async fn narrow(
 fn name(plan: &Plan, subject: &Subject, s: usize, mut found: Found, holdings: &Holdings<'_>) -> SubjectResult<Found> {
     let mut named: HashMap<(usize, Vec<String>), Vec<u16>> = HashMap::new();
     let mut taken: HashSet<(Place, Vec<String>)> = HashSet::new();
+    let settled = settled(plan, subject, s, holdings);
     for (c, order) in orders(plan, subject).iter().enumerate() {
         let place = place(plan, order)?;
+        let settled = |row: &MatchedRow| settled.contains(&(place, row.key.as_slice()));
         let held = holdings.get(&(s, c)).map_or(&[][..], Vec::as_slice);
         let number = u16::try_from(c).unwrap_or(u16::MAX);
         if let Order::Named(Correction { target: CorrectionTarget::Record { key, .. }, .. }) = order
@@ -162,7 +164,7 @@ fn name(plan: &Plan, subject: &Subject, s: usize, mut found: Found, holdings: &H
                 text(plan, place)
             )));
         }
-        let (mut targets, already) = targets(plan, order, held);
+        let (mut targets, already) = targets(plan, order, held, &settled);
         if let Order::Carried(carried) = order {
             // What the customer named itself is done as it said.
             targets.retain(|row| !taken.contains(&(place, row.key.clone())));
@@ -190,6 +192,19 @@ fn name(plan: &Plan, subject: &Subject, s: usize, mut found: Found, holdings: &H
     Ok(found)
 }
 
+/// Rows that hold what an order has made of them: nothing holds its old value any more. That may be what another order speaks of: one's new value
+/// may be another's old one.
+fn settled<'a>(plan: &Plan, subject: &Subject, s: usize, holdings: &'a Holdings<'_>) -> HashSet<(Place, &'a [String])> {
+    let mut settled = HashSet::new();
+    for (c, order) in orders(plan, subject).iter().enumerate() {
+        let (Ok(place), Some(held)) = (place(plan, order), holdings.get(&(s, c))) else { continue };
+        if let (rows, true) = targets(plan, order, held, &|_| false) {
+            settled.extend(rows.into_iter().map(|row| (place, row.key.as_slice())));
+        }
+    }
+    settled
+}
+
 /// Whether a column of a row is the subject's to correct. Of a row that is somebody else's too, only what erasure would take of it: the other
 /// one's name may be the same. An identifier of the subject's is the subject's wherever it stands.
 fn is_own(plan: &Plan, order: &Order<'_>, (at, spot): Place, row: &MatchedRow) -> bool {
@@ -201,15 +216,21 @@ fn is_own(plan: &Plan, order: &Order<'_>, (at, spot): Place, row: &MatchedRow) -
 }
 
 /// The rows that a correction is about, as they stand: those with the old value, or if there are none, those that have the new one already; and
-/// whether it is these.
-fn targets<'a>(plan: &Plan, order: &Order<'_>, held: &[Held<'a>]) -> (Vec<&'a MatchedRow>, bool) {
+/// whether it is these. A row whose old value another order has written is `settled`.
+fn targets<'a>(
+    plan: &Plan,
+    order: &Order<'_>,
+    held: &[Held<'a>],
+    settled: &dyn Fn(&MatchedRow) -> bool,
+) -> (Vec<&'a MatchedRow>, bool) {
     let that =
         |is: &dyn Fn(&Held<'a>) -> bool| held.iter().filter(|h| h.own && is(h)).map(|h| h.row).collect::<Vec<_>>();
     let holding = |value: &str| that(&|h| h.holds(plan, value));
     let rows = match order {
         Order::Named(Correction { target, .. }) => match target {
             CorrectionTarget::Replace { old, new } => {
-                let old = holding(old);
+                let mut old = holding(old);
+                old.retain(|row| !settled(row));
                 if old.is_empty() {
                     return (holding(new), true);
                 }
@@ -372,13 +393,53 @@ fn ends_with(value: Option<&str>, statement: &str) -> bool {
     value.is_some_and(|v| v == statement || v.strip_suffix(statement).is_some_and(|before| before.ends_with('\n')))
 }
 
+/// Per place, the keys of the rows of a match set in which an order of that place is done. What another order finds in them now is what that one
+/// has written.
+fn corrected<'a>(
+    plan: &Plan,
+    subject: &Subject,
+    s: usize,
+    holdings: &'a Holdings<'_>,
+) -> HashMap<Place, HashSet<&'a [String]>> {
+    let mut corrected: HashMap<Place, HashSet<&[String]>> = HashMap::new();
+    for (c, order) in orders(plan, subject).iter().enumerate() {
+        let (Ok(place), Some(held)) = (place(plan, order), holdings.get(&(s, c))) else { continue };
+        let done = held.iter().filter(|held| matches!(step(plan, order, held), Step::Done));
+        corrected.entry(place).or_default().extend(done.map(|held| held.row.key.as_slice()));
+    }
+    corrected
+}
+
+/// Collection, key, and the order that is about the row.
+type Names = HashSet<(usize, Vec<String>, usize)>;
+
+/// Which rows the corrections name now. One of an earlier attempt may be somebody else's since, and its owner's key with it.
+async fn names(acting: &mut Acting<'_, '_>) -> Result<Vec<SubjectResult<Names>>, ConnectorError> {
+    let (plan, ctx, subjects) = (acting.plan, acting.ctx, acting.subjects);
+    let found = super::find::find(plan, ctx, subjects, acting.tx).await?;
+    let found = narrow(plan, ctx, subjects, acting.tx, found).await?;
+    let named = |found: Found| {
+        let mut names = Names::new();
+        for (collection, rows) in found.match_set.collections {
+            let Some(at) = plan.index(&collection) else { continue };
+            for row in rows {
+                names.extend(row.corrections.iter().map(|c| (at, row.key.clone(), usize::from(c & !ALREADY))));
+            }
+        }
+        names
+    };
+    Ok(found.into_iter().map(|found| found.map(named)).collect())
+}
+
 /// All of a subject's corrections, or none of them.
 pub(super) async fn act(acting: &mut Acting<'_, '_>) -> Result<Vec<SubjectResult<()>>, ConnectorError> {
     let (plan, subjects, sets) = (acting.plan, acting.subjects, acting.sets);
     let holdings = read(acting, true, named).await?;
+    let names = names(acting).await?;
     let mut writes: BTreeMap<Place, Vec<(usize, &MatchedRow, String)>> = BTreeMap::new();
     let mut results = Vec::with_capacity(subjects.len());
     for (s, subject) in subjects.iter().enumerate() {
+        let corrected = corrected(plan, subject, s, &holdings);
         let mut steps = Vec::new();
         let mut result = Ok(());
         for (c, order) in orders(plan, subject).iter().enumerate() {
@@ -394,12 +455,24 @@ pub(super) async fn act(acting: &mut Acting<'_, '_>) -> Result<Vec<SubjectResult
             for held in held {
                 match step(plan, order, held) {
                     Step::Done => met = true,
-                    Step::Write(new) => {
-                        met = true;
-                        steps.push((place, s, held.row, new));
-                    }
+                    Step::Write(new) => match &names[s] {
+                        Ok(names)
+                            if names.contains(&(place.0, held.row.key.clone(), c))
+                                && !corrected
+                                    .get(&place)
+                                    .is_some_and(|rows| rows.contains(held.row.key.as_slice())) =>
+                        {
+                            met = true;
+                            steps.push((place, s, held.row, new));
+                        }
+                        Ok(_) => {}
+                        Err(error) => result = Err(error.clone()),
+                    },
                     Step::Other => {}
                 }
+            }
+            if result.is_err() {
+                break;
             }
             // Of what is carried, nobody said that it is here.
             if let (false, Order::Named(Correction { collection, field, .. })) = (met, order) {
@@ -496,13 +569,20 @@ pub(super) async fn read_back(acting: &mut Acting<'_, '_>) -> Result<Vec<Subject
         }
         let mut wrong = 0_u64;
         let mut rows: BTreeMap<(usize, &[String]), Vec<Spot>> = BTreeMap::new();
+        let corrected = corrected(plan, subject, s, &named);
         for (c, order) in orders(plan, subject).iter().enumerate() {
             let Ok(place) = place(plan, order) else { continue };
             let held = named.get(&(s, c)).map_or(&[][..], Vec::as_slice);
             let now = now.get(&(s, c)).map_or(&[][..], Vec::as_slice);
             let done: Vec<_> = held.iter().filter(|h| matches!(step(plan, order, h), Step::Done)).collect();
-            wrong += held.iter().filter(|h| matches!(step(plan, order, h), Step::Write(_))).count() as u64;
-            let known: HashSet<&[String]> = held.iter().map(|h| h.row.key.as_slice()).collect();
+            // What was found before and is not found any more is somebody else's by now, and stays as it is.
+            let found: HashSet<&[String]> = now.iter().map(|h| h.row.key.as_slice()).collect();
+            let corrected = corrected.get(&place).cloned().unwrap_or_default();
+            let left = held.iter().filter(|h| matches!(step(plan, order, h), Step::Write(_)));
+            let left = left.map(|h| h.row.key.as_slice()).filter(|key| found.contains(key) && !corrected.contains(key));
+            let left: HashSet<&[String]> = left.collect();
+            wrong += left.len() as u64;
+            let known = &corrected | &left;
             match order {
                 Order::Named(correction) => {
                     wrong += u64::from(done.is_empty() && !sets[s].is_empty());
@@ -519,7 +599,6 @@ pub(super) async fn read_back(acting: &mut Acting<'_, '_>) -> Result<Vec<Subject
                     let is_old = |h: &&Held<'_>| h.value.as_deref().is_some_and(|v| carried.is_old(plan, v));
                     wrong += now.iter().filter(|h| !known.contains(h.row.key.as_slice())).filter(is_old).count() as u64;
                     // By the new name it leads to the row, as the old one did.
-                    let found: HashSet<&[String]> = now.iter().map(|h| h.row.key.as_slice()).collect();
                     wrong += done.iter().filter(|h| !found.contains(h.row.key.as_slice())).count() as u64;
                 }
             }

@@ -17,6 +17,9 @@ on_all_engines!(
     a_key_that_is_by_now_a_row_without_an_owner,
     what_had_the_new_value_already,
     a_row_that_changed_hands,
+    an_account_that_is_anothers_by_the_next_attempt,
+    a_row_that_moved_to_the_subjects_other_account,
+    what_one_correction_writes_another_speaks_of,
     written_again_after_masking,
     the_poisonous_subject,
     a_match_set_survives_storage,
@@ -154,14 +157,14 @@ async fn what_had_the_new_value_already(db: &Db) {
         assert_eq!(read(&c, &ctx, &subjects, &known).await, [Ok(vec!["person.city RECTIFIED 2".to_owned()])]);
         // The confirmation was lost: another worker finds, and adds what it finds.
         let again = sets(&c, &ctx, &subjects).await.remove(0);
-        known[0].absorb(again);
+        known[0].follow(again);
     }
     // Who finds it all as it should be says so.
     assert_eq!(carried_out(&c, &ctx, &subjects).await, [["person.city RECTIFIED 5"]]);
     // A row that comes with the old value meanwhile is corrected, too.
     db.sql("INSERT INTO person VALUES (6, 'a@x.nl', 'Rome');").await;
     assert_eq!(read(&c, &ctx, &subjects, &known).await, [Err(SubjectError::NotYet { rows: 1 })]);
-    known[0].absorb(sets(&c, &ctx, &subjects).await.remove(0));
+    known[0].follow(sets(&c, &ctx, &subjects).await.remove(0));
     assert_eq!(c.act(&ctx, &subjects, &known).await.unwrap(), [Ok(())]);
     assert_eq!(read(&c, &ctx, &subjects, &known).await, [Ok(vec!["person.city RECTIFIED 3".to_owned()])]);
 }
@@ -176,6 +179,72 @@ async fn a_row_that_changed_hands(db: &Db) {
     assert_eq!(db.dump("id, note", "orders WHERE id IN (7, 8)").await, ["7|Note 7", "8|-"]);
     assert_eq!(db.dump("id, body", "message WHERE id IN (11, 12)").await, ["11|Hello 1", "12|-"]);
     assert!(read(&c, &ctx, &subjects, &sets).await[0].is_ok());
+}
+
+const ACCOUNTS: &str =
+    "  account: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: mask}
+  orders: {key: [id], owned_by: [{collection: account, fields: {account: id}}], fields: {city: city}, erase: mask}\n";
+
+async fn accounts(db: &Db) {
+    db.sql(
+        "CREATE TABLE account (id integer primary key, email varchar(100)); CREATE TABLE orders (id integer primary key, account integer, city varchar(20));
+         INSERT INTO account VALUES (1, 'a@x.nl'), (2, 'a@x.nl'); INSERT INTO orders VALUES (7, 1, 'Utrecht'), (8, 1, 'Utrecht'), (9, 2, 'Leiden');",
+    )
+    .await;
+}
+
+fn moving(moves: &[(&str, &str)]) -> [quittance_connectors::Subject; 1] {
+    let mut one = subject(&[email("a@x.nl")]);
+    one.corrections = moves.iter().map(|(old, new)| crate::harness::replace("orders", "city", old, new)).collect();
+    [one]
+}
+
+async fn an_account_that_is_anothers_by_the_next_attempt(db: &Db) {
+    accounts(db).await;
+    let c = db.connector(ACCOUNTS);
+    let (ctx, subjects) = (ctx(Action::Rectification), moving(&[("Utrecht", "Gouda")]));
+    let mut known = sets(&c, &ctx, &subjects).await;
+    assert_eq!(known[0].rows(), 2);
+    db.sql("UPDATE account SET email = 'b@x.nl' WHERE id = 1").await;
+    known[0].follow(sets(&c, &ctx, &subjects).await.remove(0));
+    let mismatch = SubjectError::OldValueMismatch { collection: "orders".to_owned(), field: "city".to_owned() };
+    assert_eq!(c.act(&ctx, &subjects, &known).await.unwrap(), [Err(mismatch)]);
+    assert_eq!(db.dump("id, city", "orders").await, ["7|Utrecht", "8|Utrecht", "9|Leiden"]);
+}
+
+async fn a_row_that_moved_to_the_subjects_other_account(db: &Db) {
+    accounts(db).await;
+    let c = db.connector(ACCOUNTS);
+    let (ctx, subjects) = (ctx(Action::Rectification), moving(&[("Utrecht", "Gouda")]));
+    let mut known = sets(&c, &ctx, &subjects).await;
+    db.sql("UPDATE orders SET account = 2 WHERE id = 8").await;
+    assert_eq!(c.act(&ctx, &subjects, &known).await.unwrap(), [Ok(())]);
+    assert_eq!(read(&c, &ctx, &subjects, &known).await, [Err(SubjectError::NotYet { rows: 1 })], "one is left");
+    known[0].follow(sets(&c, &ctx, &subjects).await.remove(0));
+    assert_eq!(c.act(&ctx, &subjects, &known).await.unwrap(), [Ok(())]);
+    assert_eq!(read(&c, &ctx, &subjects, &known).await, [Ok(vec!["orders.city RECTIFIED 2".to_owned()])]);
+    assert_eq!(db.dump("id, city", "orders").await, ["7|Gouda", "8|Gouda", "9|Leiden"]);
+}
+
+/// However often it is begun anew, nothing is moved twice.
+async fn what_one_correction_writes_another_speaks_of(db: &Db) {
+    for (moves, after) in [
+        (&[("Leiden", "Utrecht"), ("Utrecht", "Gouda")], ["7|Gouda", "8|Gouda", "9|Utrecht"]),
+        (&[("Utrecht", "Gouda"), ("Leiden", "Utrecht")], ["7|Gouda", "8|Gouda", "9|Utrecht"]),
+        (&[("Utrecht", "Leiden"), ("Leiden", "Utrecht")], ["7|Leiden", "8|Leiden", "9|Utrecht"]),
+    ] {
+        db.sql("DROP TABLE IF EXISTS orders; DROP TABLE IF EXISTS account;").await;
+        accounts(db).await;
+        let c = db.connector(ACCOUNTS);
+        let (ctx, subjects) = (ctx(Action::Rectification), moving(moves));
+        let mut known = sets(&c, &ctx, &subjects).await;
+        for _ in 0..3 {
+            assert_eq!(c.act(&ctx, &subjects, &known).await.unwrap(), [Ok(())]);
+            assert_eq!(db.dump("id, city", "orders").await, after);
+            assert_eq!(read(&c, &ctx, &subjects, &known).await, [Ok(vec!["orders.city RECTIFIED 3".to_owned()])]);
+            known[0].follow(sets(&c, &ctx, &subjects).await.remove(0));
+        }
+    }
 }
 
 async fn written_again_after_masking(db: &Db) {
