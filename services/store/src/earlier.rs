@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use quittance_domain::{
     ids::{CustomerId, RequestId, SystemId},
     request::Notice,
-    task::TaskState,
+    task::{TaskState, Work},
 };
 use quittance_sql::{Column, Engine, Rows, Tx};
 use uuid::Uuid;
@@ -31,6 +31,8 @@ struct Earlier {
     follows: bool,
     planned: HashSet<SystemId>,
     unconfirmed: HashSet<SystemId>,
+    /// A worker is changing something there: though it is closed, that may be done at any moment.
+    at_work: HashSet<SystemId>,
 }
 
 enum Stands {
@@ -46,6 +48,7 @@ impl Earlier {
         if self.planned.contains(system) {
             return match (self.unconfirmed.contains(system), self.is_open) {
                 (true, true) => Stands::InTheWay,
+                (true, false) if self.at_work.contains(system) => Stands::InTheWay,
                 (true, false) => Stands::Elsewhere,
                 (false, _) => Stands::Done,
             };
@@ -179,17 +182,22 @@ impl Past {
                 follows: row.opt_uuid(5)?.is_some(),
                 planned: HashSet::new(),
                 unconfirmed: HashSet::new(),
+                at_work: HashSet::new(),
             };
             self.requests.insert(RequestId::new(row.uuid(0)?), earlier);
         }
         let sql = "WITH v(request_id) AS ({rows})
-             SELECT t.request_id, t.system_id, t.state FROM v
+             SELECT t.request_id, t.system_id, t.state, t.work FROM v
              JOIN tasks t ON t.customer_id = $1 AND t.request_id = v.request_id";
         for row in tx.fetch_rows(sql, vec![customer.as_str().into()], ids()).await? {
             if let Some(earlier) = self.requests.get_mut(&RequestId::new(row.uuid(0)?)) {
                 let system = system_id(&row.text(1)?)?;
-                if row.text(2)? != TaskState::Confirmed.as_str() {
+                let state = row.text(2)?;
+                if state != TaskState::Confirmed.as_str() {
                     earlier.unconfirmed.insert(system.clone());
+                }
+                if state == TaskState::Running.as_str() && row.text(3)? == Work::Act.as_str() {
+                    earlier.at_work.insert(system.clone());
                 }
                 earlier.planned.insert(system);
             }

@@ -4,7 +4,7 @@
 //! A turn is one bounded step, and each can be repeated: whoever dies anywhere is followed by a replica that reads how far the epochs have
 //! come. The lease spares double work and nothing depends on it; every write looks at the state that it changes.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use quittance_domain::{
     Timestamp,
@@ -21,6 +21,7 @@ use crate::{
     lines::forget_places,
     rekey::{has_names, names_args},
     replan::system_id,
+    report::release_free,
     seal::{KeyOf, WrappedKey},
     subject_keys::NamesOf,
     tx::{opt_time, us},
@@ -356,7 +357,7 @@ impl Store {
             mark_forgotten(&mut tx, customer, &over, now).await?;
             batch.records = delete_records(&mut tx, customer, &over).await?;
             if batch.records < RECORDS_MAX {
-                take_keys(&mut tx, customer, &over).await?;
+                take_keys(&mut tx, customer, &over, now).await?;
                 batch.forgotten = over.len() as u64;
             } else {
                 // The rest of them is next.
@@ -627,7 +628,7 @@ async fn delete_records(tx: &mut Tx, customer: &CustomerId, ids: &[RequestId]) -
 }
 
 /// Takes from requests what else was sealed, and their keys. What a certificate needs stays: entries, confirmations, tasks.
-async fn take_keys(tx: &mut Tx, customer: &CustomerId, ids: &[RequestId]) -> StoreResult<()> {
+async fn take_keys(tx: &mut Tx, customer: &CustomerId, ids: &[RequestId], now: Timestamp) -> StoreResult<()> {
     let of = || vec![Val::from(customer.as_str())];
     for table in ["match_sets", "task_waits"] {
         let sql = format!(
@@ -645,6 +646,14 @@ async fn take_keys(tx: &mut Tx, customer: &CustomerId, ids: &[RequestId]) -> Sto
         rows_of(ids),
     )
     .await?;
+    // Nobody waits for that worker any longer.
+    let sql = "WITH v(request_id) AS ({rows}) DELETE FROM task_waits
+         WHERE customer_id = $1 AND on_request_id IN (SELECT request_id FROM v) RETURNING request_id, system_id";
+    let mut waited = BTreeSet::new();
+    for row in tx.fetch_rows(sql, of(), rows_of(ids)).await? {
+        waited.insert((row.uuid(0)?, row.text(1)?));
+    }
+    release_free(tx, customer, now, waited).await?;
     tx.execute_rows(
         "WITH v(request_id) AS ({rows}) UPDATE requests SET key_epoch = '', wrapped_key = $2, sealed_subject = $2, content_mac = $2
          FROM v WHERE requests.customer_id = $1 AND requests.request_id = v.request_id",

@@ -17,9 +17,10 @@ use uuid::Uuid;
 use crate::{
     Store, StoreError, StoreResult, SubjectSecrets,
     agreements::time_zone,
+    lifecycle::CUSTOMERS_WORD,
     log_upkeep::LOG_GOES_ON,
     replan::system_id,
-    report::touch_requests,
+    report::{NOT_BEGUN_AND_OBJECTED, pass_by, touch_requests},
     seal::{RequestKey, SealedColumn, WrappedKey},
     tx::{parsed, time, us},
 };
@@ -165,8 +166,12 @@ impl Store {
         let mut time_zone = String::new();
         let (mut closed, mut keyless, mut unsealable) = (Vec::new(), Vec::new(), Vec::new());
         let mut meanwhile = stored_meanwhile(tx, ready, &rows).await?;
+        let objected = hold_objected(tx, ready, now, &rows).await?;
         for row in rows {
             let id = row.uuid(0)?;
+            if objected.contains(&id) {
+                continue;
+            }
             if row.opt_i64(9)?.is_some() {
                 closed.push(id);
                 continue;
@@ -210,7 +215,8 @@ impl Store {
             });
         }
         // Declined while it was at work, and put off or forgotten by its worker since: no attempt begins any more (I1).
-        leave_to_a_person(tx, ready, now, "REQUEST_CLOSED", closed).await?;
+        leave_to_a_person(tx, ready, now, "REQUEST_CLOSED", closed.clone()).await?;
+        pass_by(tx, &ready.customer, &ready.system, now, &closed).await?;
         // It will not open the next time either, and must not hold up the rest.
         leave_to_a_person(tx, ready, now, "UNSEALABLE", unsealable).await?;
         put_aside(tx, ready, now, keyless).await?;
@@ -413,12 +419,7 @@ async fn stored_meanwhile(tx: &mut Tx, ready: &ReadyWork, claimed: &[Row]) -> St
     if tx.engine() != Engine::Postgres {
         return Ok(HashMap::new());
     }
-    let mut before = Vec::new();
-    for row in claimed {
-        if row.i64(1)? > 1 {
-            before.push(row.uuid(0)?);
-        }
-    }
+    let before = leased_before(claimed)?;
     let rows = tx
         .fetch_rows(
             "WITH v(request_id) AS ({rows}) SELECT m.request_id, m.sealed FROM v
@@ -428,6 +429,34 @@ async fn stored_meanwhile(tx: &mut Tx, ready: &ReadyWork, claimed: &[Row]) -> St
         )
         .await?;
     rows.iter().map(|row| Ok((row.uuid(0)?, row.bytes(1)?))).collect()
+}
+
+fn leased_before(claimed: &[Row]) -> StoreResult<Vec<Uuid>> {
+    let mut before = Vec::new();
+    for row in claimed {
+        if row.i64(1)? > 1 {
+            before.push(row.uuid(0)?);
+        }
+    }
+    Ok(before)
+}
+
+/// Of what somebody had before, and lost with its lease: what is objected to since, and was not begun, waits for the customer's word (I1).
+async fn hold_objected(tx: &mut Tx, ready: &ReadyWork, now: Timestamp, claimed: &[Row]) -> StoreResult<HashSet<Uuid>> {
+    let before = leased_before(claimed)?;
+    if before.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let sql = format!(
+        "WITH v(request_id) AS ({{rows}}) UPDATE tasks SET state = 'WAITING', reason = 'OBJECTED' FROM v
+         WHERE tasks.customer_id = $1 AND tasks.system_id = $2 AND tasks.request_id = v.request_id AND {NOT_BEGUN_AND_OBJECTED}
+         RETURNING tasks.request_id"
+    );
+    let args = vec![ready.customer.as_str().into(), ready.system.as_str().into(), CUSTOMERS_WORD.into()];
+    let held = tx.fetch_rows(&sql, args, Rows::new(vec![Column::uuids(before)])).await?;
+    let held: Vec<Uuid> = held.iter().map(|row| row.uuid(0)).collect::<Result<_, _>>()?;
+    touch_requests(tx, &ready.customer, now, held.clone()).await?;
+    Ok(held.into_iter().collect())
 }
 
 async fn leave_to_a_person(

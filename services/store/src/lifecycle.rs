@@ -19,7 +19,7 @@ use crate::{
     intake::{mark_restrictions, planned_event, refusal, restrict_new_names},
     kept::release,
     ledger::Staging,
-    lines::{self, Closed, forget_closed},
+    lines,
     log::has_room,
     rekey::{alone, carry_over},
     renames::Renames,
@@ -223,6 +223,7 @@ impl Store {
     ) -> StoreResult<()> {
         let mut tx = self.customer_tx(customer).await?;
         lines::hold(&mut tx, customer, id).await?;
+        hold_tasks(&mut tx, customer, id).await?;
         let state = transition(locked_state(&mut tx, customer, id).await?, RequestEvent::Decline)?;
         close(&mut tx, customer, id, state, by, reason, now).await?;
         Ok(tx.commit().await?)
@@ -394,8 +395,8 @@ async fn end_by_another(tx: &mut Tx, customer: &CustomerId, id: RequestId) -> St
     Ok(())
 }
 
-/// Declined or cancelled: tasks that were never leased go, and nobody waits for it. What had begun before an objection is not
-/// begun again, and not claimed either: a person looks at it.
+/// Declined or cancelled: tasks that were never leased go, and nobody waits for it, but where a worker is at it now: until that one is done, puts
+/// it off, or its lease has passed. What had begun before an objection is not begun again, and not claimed either: a person looks at it.
 async fn close(
     tx: &mut Tx,
     customer: &CustomerId,
@@ -409,7 +410,9 @@ async fn close(
     lines::leave(tx, customer, id).await?;
     let waiting = tx
         .fetch(
-            "DELETE FROM task_waits WHERE customer_id = $1 AND (on_request_id = $2 OR request_id = $2)
+            "DELETE FROM task_waits WHERE customer_id = $1 AND (request_id = $2 OR (on_request_id = $2 AND NOT EXISTS (
+               SELECT 1 FROM tasks t WHERE t.customer_id = $1 AND t.request_id = $2 AND t.system_id = task_waits.on_system_id
+                 AND t.state = 'RUNNING' AND t.work = 'ACT')))
              RETURNING request_id, system_id",
             key(customer, id),
         )
@@ -435,7 +438,6 @@ async fn close(
     tx.execute_together(vec![release(customer, &[id])]).await?;
     tx.execute("DELETE FROM restrictions WHERE customer_id = $1 AND request_id = $2", key(customer, id)).await?;
     set_state(tx, customer, id, state, Some(reason), now).await?;
-    tx.execute_together(forget_closed(tx.engine(), customer, &[Closed::undone(id)])).await?;
     release_free(tx, customer, now, candidates).await?;
     let mut staging = Staging::new(customer);
     staging.add(id, &Event::Closed { state, by: by.to_owned(), reason: reason.to_owned(), at_us: us(now) });

@@ -149,7 +149,13 @@ async fn hold_earlier(tx: &mut Tx, customer: &CustomerId, id: RequestId) -> Stor
     Ok(())
 }
 
-/// A request that has not run goes: whoever waited for it waits for those that it had, or would have, waited for.
+/// Whether a worker is changing something for `p`: closed or not, that comes before what is instructed next.
+pub(crate) const AT_WORK: &str =
+    "EXISTS (SELECT 1 FROM tasks t WHERE t.customer_id = $1 AND t.request_id = p.request_id
+     AND t.state = 'RUNNING' AND t.work = 'ACT')";
+
+/// A request goes before it is done: whoever waited for it waits for those that it had, or would have, waited for. What is at work for it keeps its
+/// place.
 pub(crate) async fn leave(tx: &mut Tx, customer: &CustomerId, id: RequestId) -> StoreResult<()> {
     if tx.engine() == Engine::Postgres {
         hold_earlier(tx, customer, id).await?;
@@ -163,7 +169,12 @@ pub(crate) async fn leave(tx: &mut Tx, customer: &CustomerId, id: RequestId) -> 
     if !waiting.is_empty() {
         hand_on(tx, customer, id, waiting).await?;
     }
-    step_out(tx, customer, id).await
+    let at_work = format!("SELECT 1 FROM requests p WHERE p.customer_id = $1 AND p.request_id = $2 AND {AT_WORK}");
+    if tx.fetch_one(&at_work, key(customer, id)).await?.is_some() {
+        return Ok(());
+    }
+    step_out(tx, customer, id).await?;
+    Ok(tx.execute_together(forget_closed(tx.engine(), customer, &[Closed::undone(id)])).await?)
 }
 
 type WaitOfATask = (Uuid, SystemId, String, String);

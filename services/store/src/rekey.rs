@@ -13,7 +13,7 @@ use quittance_sql::{Column, Engine, Rows, Tx, Val};
 use crate::{
     Store, StoreError, StoreResult,
     epochs::{EpochRow, hold_epoch},
-    lines::NOBODY_BEFORE,
+    lines::{AT_WORK, NOBODY_BEFORE},
     subject_keys::{NamesOf, SubjectForm, SubjectKeys},
 };
 
@@ -122,7 +122,7 @@ pub(crate) async fn forget_left_heads(
         "WITH v(pseudonym) AS ({{rows}}) DELETE FROM subject_heads AS p WHERE p.customer_id = $1 AND p.pseudonym IN (SELECT pseudonym FROM v)
            AND p.request_id IN (SELECT r.request_id FROM requests r WHERE r.customer_id = $1 AND r.closed_us IS NOT NULL
              AND r.request_id = p.request_id)
-           AND {NOBODY_BEFORE}"
+           AND NOT {AT_WORK} AND {NOBODY_BEFORE}"
     );
     tx.execute_rows(&sql, vec![customer.as_str().into()], Rows::new(vec![Column::bytes(names)])).await?;
     Ok(())

@@ -411,20 +411,16 @@ async fn put_off(
         let ids = Rows::new(vec![Column::uuids(later.iter().map(|l| l.0.uuid()))]);
         tx.fetch_rows(lock, vec![customer.as_str().into(), system.as_str().into()], ids).await?;
     }
-    let held = "v.state = 'PENDING'
-        AND EXISTS (SELECT 1 FROM task_waits w WHERE w.customer_id = $1 AND w.on_request_id = tasks.request_id
-          AND w.on_system_id = $4 AND w.request_id = tasks.request_id AND w.system_id = $2 AND w.before_work = tasks.work)
-        AND NOT EXISTS (SELECT 1 FROM match_sets m
-          WHERE m.customer_id = $1 AND m.request_id = tasks.request_id AND m.system_id = $2)";
+    let held = format!("v.state = 'PENDING' AND {NOT_BEGUN_AND_OBJECTED}");
     let sql = format!(
         "WITH v(request_id, lease, state, run_at_us, reason) AS ({{rows}}) UPDATE tasks
              SET state = CASE WHEN {held} THEN 'WAITING' ELSE v.state END, run_at_us = v.run_at_us,
                reason = CASE WHEN {held} THEN 'OBJECTED' ELSE v.reason END FROM v
              WHERE tasks.customer_id = $1 AND tasks.system_id = $2 AND tasks.request_id = v.request_id
-               AND tasks.lease = v.lease AND coalesce(tasks.state, '') = 'RUNNING' AND tasks.run_at_us + 0 > $3
+               AND tasks.lease = v.lease AND coalesce(tasks.state, '') = 'RUNNING' AND tasks.run_at_us + 0 > $4
              RETURNING tasks.request_id, tasks.action, tasks.work, tasks.state, tasks.run_at_us"
     );
-    let args = vec![customer.as_str().into(), system.as_str().into(), us(now).into(), CUSTOMERS_WORD.into()];
+    let args = vec![customer.as_str().into(), system.as_str().into(), CUSTOMERS_WORD.into(), us(now).into()];
     let kept = tx.fetch_rows(&sql, args, rows).await?;
     let mut ready = Vec::new();
     let mut known = HashSet::new();
@@ -439,7 +435,40 @@ async fn put_off(
     if ready.len() < kept.len() {
         touch_requests(tx, customer, now, kept.iter().map(|r| r.uuid(0)).collect::<Result<_, _>>()?).await?;
     }
-    bump_ready(tx, customer, ready.into_iter()).await
+    bump_ready(tx, customer, ready.into_iter()).await?;
+    // Of a closed one nothing begins any more, whatever is said of it here.
+    let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE OF r" } else { "" };
+    let sql = format!(
+        "WITH v(request_id) AS ({{rows}}) SELECT r.request_id FROM v
+         JOIN requests r ON r.customer_id = $1 AND r.request_id = v.request_id AND r.closed_us IS NOT NULL ORDER BY r.request_id {lock}"
+    );
+    let rows = Rows::new(vec![Column::uuids(known.into_iter())]);
+    let closed = tx.fetch_rows(&sql, vec![customer.as_str().into()], rows).await?;
+    let closed: Vec<Uuid> = closed.iter().map(|row| row.uuid(0)).collect::<Result<_, _>>()?;
+    pass_by(tx, customer, system, now, &closed).await
+}
+
+/// That nothing is to begin for a row of `tasks` at system `$2` before the customer has said its word (`$3`): somebody objected, and nothing had
+/// been found to be changed.
+pub(crate) const NOT_BEGUN_AND_OBJECTED: &str = "EXISTS (SELECT 1 FROM task_waits w WHERE w.customer_id = $1
+       AND w.on_request_id = tasks.request_id AND w.on_system_id = $3 AND w.request_id = tasks.request_id AND w.system_id = $2
+       AND w.before_work = tasks.work)
+     AND NOT EXISTS (SELECT 1 FROM match_sets m WHERE m.customer_id = $1 AND m.request_id = tasks.request_id AND m.system_id = $2)";
+
+/// Whoever was at work for these closed requests at the system is not any more: those who waited for it go on.
+pub(crate) async fn pass_by(
+    tx: &mut Tx,
+    customer: &CustomerId,
+    system: &SystemId,
+    now: Timestamp,
+    closed: &[Uuid],
+) -> StoreResult<()> {
+    if closed.is_empty() {
+        return Ok(());
+    }
+    let closed: Vec<RequestId> = closed.iter().map(|id| RequestId::new(*id)).collect();
+    let ended = tx.fetch_with(ended_waits(customer, system, "CONFIRMED", &closed), Vec::new()).await?;
+    go_on(tx, customer, system, now, &ended, &[]).await
 }
 
 /// So that whoever watches sees it.

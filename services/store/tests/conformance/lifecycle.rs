@@ -346,6 +346,64 @@ pub async fn a_declined_request_is_not_begun_again(t: &TestStore) {
     assert_eq!(acme.state(id).await, RequestState::Declined);
 }
 
+/// "Do not erase, restrict instead": what a worker has in hand comes before whatever is instructed next (I4).
+pub async fn what_is_at_work_for_a_declined_request_is_waited_for(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let shop = register(t, "shop", &[Email], &[]).await;
+    let restrict = || restriction("mara", RestrictionGround::AccuracyContested);
+    for (n, ends) in ["done", "put off", "left to a person", "its lease passes"].into_iter().enumerate() {
+        let s = 1000 * n as i64;
+        let id = acme.instruct(at(s + 1), erasure("mara")).await;
+        let task = claim_one(t, &crm, at(s + 2)).await;
+        let behind = acme.instruct(at(s + 3), restrict()).await;
+        t.object_to_request(&acme.id, id, "operators/kim", "looks unlawful", at(s + 4)).await.unwrap();
+        t.decline_request(&acme.id, id, "customers/acme", "restrict instead", at(s + 5)).await.unwrap();
+        let after = acme.instruct(at(s + 6), access("mara")).await;
+        assert_eq!(acme.task_state(behind, &shop).await, TaskState::Pending, "{ends}: nobody is at work there");
+        for waiting in [behind, after] {
+            assert_eq!(acme.task_state(waiting, &crm).await, TaskState::Waiting, "{ends}");
+        }
+        assert!(claim(t, &crm, at(s + 7)).await.is_none(), "{ends}");
+        let later = |result| acme.report(&task, at(s + 8), result);
+        match ends {
+            "done" => assert!(later(done(&crm)).await.is_empty()),
+            "put off" => drop(later(ReportResult::Retry { at: at(s + 9), reason: "BUSY".to_owned() }).await),
+            "left to a person" => drop(later(ReportResult::Attention { reason: "BROKEN".to_owned() }).await),
+            // Whoever looks for work next sees that nobody has it any more.
+            _ => {}
+        }
+        for next in [behind, after] {
+            assert_eq!(acme.confirm_next(&crm, at(s + 501)).await, next, "{ends}");
+            assert_eq!(acme.confirm_next(&shop, at(s + 501)).await, next, "{ends}");
+        }
+        let lift = acme.instruct(at(s + 502), intake(Action::LiftRestriction, &[email("mara")])).await;
+        assert_eq!(acme.confirm_next(&crm, at(s + 503)).await, lift, "{ends}: it stands in nobody's way any more");
+        assert_eq!(acme.confirm_next(&shop, at(s + 503)).await, lift);
+    }
+    assert_eq!(t.count("SELECT count(*) FROM task_waits").await, 0);
+}
+
+/// A worker that dies after an objection and before it has found anything has begun nothing, and no other begins it (I1).
+pub async fn what_was_not_begun_is_not_begun_after_an_objection(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let [idle, begun] = ["mara", "noor"].map(erasure);
+    let (idle, begun) = (acme.instruct(at(1), idle).await, acme.instruct(at(1), begun).await);
+    let leased = claim(t, &crm, at(2)).await.unwrap().tasks;
+    let found: Vec<_> =
+        leased.iter().filter(|task| task.key.request == begun).map(|task| (task, b"k".to_vec())).collect();
+    assert!(t.save_match_sets(&crm, at(3), &found).await.unwrap().is_empty());
+    for id in [idle, begun] {
+        t.object_to_request(&acme.id, id, "operators/kim", "looks unlawful", at(4)).await.unwrap();
+    }
+    let again = claim(t, &crm, at(500)).await.unwrap().tasks;
+    let ids: Vec<_> = again.iter().map(|task| task.key.request).collect();
+    assert_eq!(ids, [begun], "what was found may have been changed: that is gone through with");
+    assert_eq!(acme.task_state(idle, &crm).await, TaskState::Waiting);
+    assert_eq!(acme.task(idle, &crm).await.reason, "OBJECTED");
+    acme.authorise(idle, at(501)).await.unwrap();
+    assert_eq!(acme.confirm_next(&crm, at(502)).await, idle);
+}
+
 /// It had begun under an instruction: what it did is on record, though nothing completes by it.
 pub async fn what_was_done_before_a_request_was_declined_is_recorded(t: &TestStore) {
     let (acme, crm) = acme_and_crm(t).await;

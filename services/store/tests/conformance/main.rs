@@ -221,6 +221,8 @@ suite! {
             a_request_completes_that_was_finished_before_it_was_authorised,
             who_objects_and_who_reports_may_lock_each_other_out,
             a_declined_request_is_not_begun_again,
+            what_is_at_work_for_a_declined_request_is_waited_for,
+            what_was_not_begun_is_not_begun_after_an_objection,
             what_was_done_before_a_request_was_declined_is_recorded,
             the_first_due_date_never_changes,
             an_erasure_that_waited_for_a_word_keeps_its_first_due_date,
