@@ -61,23 +61,27 @@ impl Breaker {
         }
     }
 
-    pub fn succeeded(&mut self) {
-        self.state = State::Closed { failures: 0 };
+    /// Answers whether it was open until now.
+    pub fn succeeded(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.state, State::Closed { failures: 0 });
+        !matches!(before, State::Closed { .. })
     }
 
-    pub fn failed(&mut self, now: Duration) {
+    /// Answers for how long nothing is tried now, where it opens by this.
+    pub fn failed(&mut self, now: Duration) -> Option<Duration> {
         let open_for = match self.state {
             State::Closed { failures } if failures + 1 < self.failures_max => {
                 self.state = State::Closed { failures: failures + 1 };
-                return;
+                return None;
             }
             State::Closed { .. } => self.open_first,
             State::HalfOpen { open_for } => (open_for * 2).min(self.open_max),
             // A batch that had been out when it opened.
-            State::Open { .. } => return,
+            State::Open { .. } => return None,
         };
         let until = now.saturating_add(open_for);
         self.state = State::Open { until, open_for };
+        Some(open_for)
     }
 }
 
@@ -93,16 +97,18 @@ mod tests {
     fn it_opens_lets_one_through_and_closes_again() {
         let limits = DispatchLimits { breaker_failures: 2, breaker_open_s: 10, ..DispatchLimits::default() };
         let mut breaker = Breaker::new(&limits);
-        breaker.failed(at(0));
+        assert_eq!(breaker.failed(at(0)), None);
         assert!(breaker.try_pass(at(0)));
-        breaker.failed(at(0));
+        assert_eq!(breaker.failed(at(0)), Some(at(10)));
+        assert_eq!(breaker.failed(at(1)), None, "it is open");
         assert!(!breaker.try_pass(at(9)));
         assert!(breaker.try_pass(at(10)));
         assert!(!breaker.try_pass(at(10)), "only one goes through half-open");
-        breaker.failed(at(10));
+        assert_eq!(breaker.failed(at(10)), Some(at(20)));
         assert!(!breaker.try_pass(at(29)), "the second time it stays open twice as long");
         assert!(breaker.try_pass(at(30)));
-        breaker.succeeded();
+        assert!(breaker.succeeded(), "that is news");
+        assert!(!breaker.succeeded());
         assert!(breaker.try_pass(at(30)) && breaker.try_pass(at(30)));
     }
 }

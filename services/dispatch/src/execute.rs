@@ -180,6 +180,7 @@ impl Execution<'_> {
                     }
                 }
                 Err(Stop::Connector(ConnectorError::Unavailable(reason))) => {
+                    tracing::warn!(system = %self.system.id, reason, "the system could not do it now");
                     ran.unavailable = true;
                     self.put_off(&mut ran, part.iter().chain(parts.drain(..).flatten()), &reason);
                 }
@@ -188,6 +189,14 @@ impl Execution<'_> {
                     self.put_off(&mut ran, part.iter().chain(parts.drain(..).flatten()), "the store was not there");
                 }
             }
+        }
+        let attention = ran.reports.iter().filter_map(|report| match &report.result {
+            ReportResult::Attention { reason } => Some(reason),
+            _ => None,
+        });
+        if let Some(reason) = attention.clone().next() {
+            let tasks = attention.count();
+            tracing::warn!(system = %self.system.id, customer = %self.customer, tasks, reason, "tasks need a person's attention");
         }
         ran
     }

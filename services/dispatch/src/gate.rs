@@ -7,7 +7,10 @@ use governor::{
     middleware::NoOpMiddleware,
     state::{InMemoryState, NotKeyed},
 };
-use quittance_domain::system::{System, SystemLimits};
+use quittance_domain::{
+    ids::SystemId,
+    system::{System, SystemLimits},
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{Clock, DispatchLimits, breaker::Breaker};
@@ -28,6 +31,7 @@ pub(crate) struct Gate {
     permits: Arc<Semaphore>,
     rate: Option<RateLimiter<NotKeyed, InMemoryState, Steady, NoOpMiddleware<Duration>>>,
     breaker: Breaker,
+    system: SystemId,
     limits: SystemLimits,
     clock: Arc<dyn Clock>,
 }
@@ -39,6 +43,7 @@ impl Gate {
             permits: Arc::new(Semaphore::new(system.limits.concurrency as usize)),
             rate: rate.map(|quota| RateLimiter::direct_with_clock(quota, Steady(clock.clone()))),
             breaker: Breaker::new(limits),
+            system: system.id.clone(),
             limits: system.limits,
             clock,
         }
@@ -70,11 +75,21 @@ impl Gate {
         passes.then_some(permit)
     }
 
-    /// A batch came back: whether the system could be worked with, or `None` where nothing was leased.
+    /// A batch came back: whether the system could be worked with, or `None` where nothing was leased. A system that is down is told of, as long as
+    /// it is; nobody looks at each of its requests.
     pub fn came_back(&mut self, worked: Option<bool>) {
         match worked {
-            Some(true) => self.breaker.succeeded(),
-            Some(false) => self.breaker.failed(self.clock.steady()),
+            Some(true) => {
+                if self.breaker.succeeded() {
+                    tracing::info!(system = %self.system, "the system can be worked with again");
+                }
+            }
+            Some(false) => {
+                if let Some(open_for) = self.breaker.failed(self.clock.steady()) {
+                    let seconds = open_for.as_secs();
+                    tracing::warn!(system = %self.system, seconds, "the system could not be worked with again and again: it is left alone for a while");
+                }
+            }
             None => self.breaker.not_used(self.clock.steady()),
         }
     }
@@ -87,7 +102,6 @@ mod tests {
     use quittance_domain::{
         country::Country,
         data_map::DataMap,
-        ids::SystemId,
         system::{ConnectorKind, Registration, SystemRole, SystemScope},
     };
 

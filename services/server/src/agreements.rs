@@ -28,12 +28,17 @@ impl AgreementCache {
 
     /// As it is in force now.
     pub async fn refresh(&self, store: &Store, customer: &CustomerId) -> StoreResult<Arc<Agreement>> {
-        let agreement = Arc::new(store.customer(customer).await?.agreement);
+        Ok(self.keep(customer, store.customer(customer).await?.agreement))
+    }
+
+    /// Of a customer that was just signed up: its first instruction is soon to come.
+    pub fn keep(&self, customer: &CustomerId, agreement: Agreement) -> Arc<Agreement> {
+        let agreement = Arc::new(agreement);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= KEPT_MAX {
             kept.clear();
         }
         kept.insert(customer.clone(), agreement.clone());
-        Ok(agreement)
+        agreement
     }
 }

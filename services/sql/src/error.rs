@@ -78,6 +78,7 @@ fn meaning(code: &str) -> &'static str {
         "42P01" | "1146" => ": a table is not there",
         "42703" | "1054" => ": a column is not there",
         "25006" | "1290" | "1792" | "1836" | "SQLITE_READONLY" => ": the database is read-only",
+        "57P01" | "57P02" | "57P03" | "1053" => ": the server was shut down, or is about to begin",
         "53100" | "1021" | "1114" | "SQLITE_FULL" => ": the disk is full",
         "57014" | "55P03" | "1205" | "3024" | "1969" => ": it took too long, or waited too long for somebody's lock",
         "SQLITE_CANTOPEN" => ": the file cannot be opened: is it there, and readable?",

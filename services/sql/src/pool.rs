@@ -125,6 +125,9 @@ pub enum Pool {
     MySql(MySqlPool),
 }
 
+/// How long a connection that nobody used is taken to be there still.
+const IDLE_TRUSTED: Duration = Duration::from_secs(1);
+
 fn pool_options<DB: sqlx::Database>(o: &ConnectOptions) -> PoolOptions<DB> {
     PoolOptions::new()
         .max_connections(o.connections_max)
@@ -132,6 +135,15 @@ fn pool_options<DB: sqlx::Database>(o: &ConnectOptions) -> PoolOptions<DB> {
         // Idle connections go: a hundred systems must not hold a hundred pools open for ever.
         .idle_timeout(Duration::from_secs(120))
         .test_before_acquire(false)
+        // A server that was restarted has left the idle ones dead, and each would cost somebody an attempt. Those in steady use are not asked.
+        .before_acquire(|connection: &mut DB::Connection, about| {
+            Box::pin(async move {
+                if about.idle_for >= IDLE_TRUSTED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         // A connection's buffers grow with the largest batch, and idle ones would keep them.
         .after_release(|connection: &mut DB::Connection, _| {
             connection.shrink_buffers();
@@ -420,11 +432,13 @@ impl Tx {
         }
     }
 
-    /// Whether the server only follows another one, for all that it says. MySQL's replicas are known by being read-only, as is a primary that another
-    /// took over from.
+    /// Whether the server only follows another one, for all that it says, or nothing may be written there: MySQL's replicas are known by being
+    /// read-only, as is a primary that another took over from.
     pub async fn is_standby(&mut self) -> Result<bool, SqlError> {
         let sql = match self.engine() {
-            Engine::Postgres => "SELECT pg_is_in_recovery()::int::bigint",
+            Engine::Postgres => {
+                "SELECT (pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on')::int::bigint"
+            }
             // A word in some versions, a number in others.
             Engine::MySql => {
                 "SELECT CAST(CAST(@@global.read_only AS CHAR) NOT IN ('0', 'OFF') \

@@ -135,11 +135,12 @@ impl Store {
             ]
         };
         let all_fit = fitting.as_ref().is_none_or(|fitting| fitting.all);
+        let moves_hint = tx.engine() == Engine::Postgres && fitting.is_none();
         let (claimed, rows) = claim(&mut tx, ready, query, key(), fitting).await?;
-        if all_fit && claimed < query.tasks_max as usize {
-            settle_ready(&mut tx, ready, key()).await?;
-        } else {
-            go_behind_others(&mut tx, key(), query.now).await?;
+        match claimed {
+            1.. if moves_hint => {}
+            _ if all_fit && claimed < query.tasks_max as usize => settle_ready(&mut tx, ready, key()).await?,
+            _ => go_behind_others(&mut tx, key(), query.now).await?,
         }
         let (tasks, time_zone) = self.open_leased(&mut tx, ready, query.now, rows).await?;
         tx.commit().await?;
@@ -303,7 +304,8 @@ pub(crate) fn lease_rows(leases: &[(RequestId, i64)]) -> Rows {
     ])
 }
 
-/// Claims what is due, and gives how many tasks that was, and the tasks with what the work needs. On PostgreSQL that is one round trip.
+/// Claims what is due, and gives how many tasks that was, and the tasks with what the work needs. On PostgreSQL that is one round trip, which
+/// where the whole batch is claimed moves the hint as well.
 async fn claim(
     tx: &mut Tx,
     ready: &ReadyWork,
@@ -336,15 +338,19 @@ async fn claim(
     };
     args.push(query.worker.into());
     args.push(us(query.expires_at).into());
-    let sql = match postgres {
-        true => format!("WITH {due}, claimed AS ({update}) {}", opened("claimed t")),
-        false => format!("WITH {due} {update}"),
+    let sql = match (postgres, &fitting) {
+        (true, None) => format!("WITH {due}, claimed AS ({update}), moved AS ({MOVE_HINT}) {}", opened("claimed t")),
+        (true, Some(_)) => format!("WITH {due}, claimed AS ({update}) {}", opened("claimed t")),
+        (false, _) => format!("WITH {due} {update}"),
     };
     let claimed = match fitting {
         Some(fitting) => tx.fetch_rows(&sql, args, Rows::new(vec![Column::uuids(fitting.requests)])).await?,
         None => {
             args.push(us(query.now).into());
             args.push(query.tasks_max.into());
+            if postgres {
+                args.push(ready.bumps.into());
+            }
             tx.fetch(&sql, args).await?
         }
     };
@@ -362,6 +368,16 @@ async fn claim(
         .await?;
     Ok((claimed.len(), rows))
 }
+
+/// As [`settle_ready`] and [`go_behind_others`] do it, with a claim of `$8` tasks at most from `due`. A statement sees the tasks as they were before
+/// it: those that it claims are due again when their leases pass (`$6`).
+const MOVE_HINT: &str = "UPDATE ready
+     SET ready_us = CASE WHEN n.claimed < $8 THEN least($6, n.other_us) ELSE greatest(ready.ready_us, $7) END
+     FROM (SELECT (SELECT count(*) FROM due) AS claimed, (SELECT min(run_at_us) FROM tasks
+             WHERE customer_id = $1 AND system_id = $2 AND action = $3 AND work = $4
+               AND state IN ('PENDING', 'RUNNING', 'AWAITING_CONFIRMATION') AND request_id NOT IN (SELECT request_id FROM due)) AS other_us) n
+     WHERE ready.customer_id = $1 AND ready.system_id = $2 AND ready.action = $3 AND ready.work = $4
+       AND (n.claimed >= $8 OR (n.claimed > 0 AND ready.bumps = $9))";
 
 /// What is due, the longest first; on PostgreSQL held, but for what others hold.
 fn due_tasks(engine: Engine, now: &str, limit: &str) -> String {

@@ -68,6 +68,7 @@ async fn create(app: &App, request: Request<v1::CreateCustomerRequest>) -> ApiRe
     };
     check_countries(&new.id, &new.agreement, &*app.topology.refresh().await?)?;
     let created = app.store.create_customer(new, app.now()).await?;
+    app.agreements.keep(&created.id, created.agreement.clone());
     Ok(v1::CreateCustomerResponse { customer: Some(customer_to(&created)) })
 }
 

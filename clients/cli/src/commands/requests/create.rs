@@ -1,8 +1,8 @@
 //! `quittance requests create`
 
 use clap::Args;
-use quittance_api::v1;
-use quittance_client::{ClientError, retrying};
+use quittance_api::v1::{self, Action, PackageState};
+use quittance_client::{Client, ClientError, retrying};
 
 use super::{Content, missing, show, wait};
 use crate::{
@@ -66,6 +66,22 @@ pub async fn run(create: Create, global: &Global, out: &mut Output) -> Done {
     }
     note(&format!("taken in: {}", created.name));
     let closed = wait::until_closed(&client, &created.name, global.timeout).await?;
+    if closed.action() == Action::Access && wait::is_closed(closed.state()) {
+        note_review(&client, &closed.name).await?;
+    }
     let end = wait::end_of(&closed);
     end.after(show(Some(closed), out))
+}
+
+/// An access is completed, and yet nobody has it while others' data in it wait for the customer's decision.
+async fn note_review(client: &Client, request: &str) -> Result<(), Failure> {
+    let get = || v1::GetPackageRequest { name: format!("{request}/package") };
+    let answer =
+        retrying(4, || async { client.packages().get_package(get()).await.map_err(ClientError::from) }).await?;
+    if answer.into_inner().package.is_some_and(|package| package.state() == PackageState::AwaitingReview) {
+        note(&format!(
+            "the package holds records with other people's data, and waits for your decision (Art. 15(4)): `quittance packages review {request} --withhold-third-party` or `--release-all`"
+        ));
+    }
+    Ok(())
 }

@@ -34,6 +34,10 @@ pub struct Counts {
     pub open: u64,
     /// Of the open ones: nothing goes on before the customer authorises or declines them.
     pub awaiting_customer: u64,
+    /// Of the open ones: some task of theirs goes on only when a person has looked at it.
+    pub needing_attention: u64,
+    /// Why, of the one that was seen first.
+    pub attention: Option<String>,
     pub systems: Vec<SystemCounts>,
 }
 
@@ -62,6 +66,10 @@ impl Counts {
         table.field("declined or cancelled", self.declined_or_cancelled.to_string());
         table.field("open", self.open.to_string());
         table.field("of these, waiting for the customer", self.awaiting_customer.to_string());
+        table.field("of these, needing attention", self.needing_attention.to_string());
+        if let Some(why) = self.attention.as_ref().filter(|_| self.needing_attention > 0) {
+            table.field("the first of them", why.clone());
+        }
         for s in &self.systems {
             table.field(&s.system, format!("{} of {} confirmed", s.confirmed, s.tasks));
         }
@@ -93,6 +101,13 @@ impl Counts {
         let awaits = request.state() == RequestState::AwaitingCustomer;
         self.awaiting_customer += u64::from(awaits);
         self.awaiting_customer -= u64::from(std::mem::replace(&mut followed.awaits, awaits));
+        let stopped = request.tasks.iter().find(|task| task.state() == TaskState::NeedsAttention);
+        let needs = stopped.is_some() && !wait::is_closed(request.state());
+        self.needing_attention += u64::from(needs);
+        self.needing_attention -= u64::from(std::mem::replace(&mut followed.needs, needs));
+        if let Some(task) = stopped.filter(|_| needs && self.attention.is_none()) {
+            self.attention = Some(format!("{} at {}: {}", request.name, last(&task.system), task.reason));
+        }
         match request.state() {
             RequestState::Completed => self.completed += 1,
             RequestState::CompletedWithExceptions => self.completed_with_exceptions += 1,
@@ -109,11 +124,12 @@ struct Followed {
     seen: u128,
     confirmed: u128,
     awaits: bool,
+    needs: bool,
 }
 
 impl Followed {
     const fn new(id: Uuid) -> Self {
-        Self { id, seen: 0, confirmed: 0, awaits: false }
+        Self { id, seen: 0, confirmed: 0, awaits: false, needs: false }
     }
 }
 
@@ -178,11 +194,13 @@ struct Bars {
     told: u64,
     /// That waited for the customer when they were last counted.
     awaiting: u64,
+    /// That needed attention then.
+    needing: u64,
 }
 
 impl Bars {
     fn new(all: u64) -> Self {
-        Self { bars: MultiProgress::new(), systems: Vec::new(), all, told: all, awaiting: 0 }
+        Self { bars: MultiProgress::new(), systems: Vec::new(), all, told: all, awaiting: 0, needing: 0 }
     }
 
     fn show(&mut self, counts: &Counts) {
@@ -195,6 +213,14 @@ impl Bars {
             self.bars.suspend(|| note(&words));
         }
         self.awaiting = awaiting;
+        if let Some(why) = counts.attention.as_ref().filter(|_| counts.needing_attention > self.needing) {
+            let words = format!(
+                "{} of {} need attention, {why} (all: `quittance requests list --needs-attention`)",
+                counts.needing_attention, self.all
+            );
+            self.bars.suspend(|| note(&words));
+        }
+        self.needing = counts.needing_attention;
         if !people_watch() {
             // A line for each tenth that closes.
             if self.told - counts.open >= self.all.div_ceil(10) || (counts.open == 0 && self.told > 0) {
@@ -251,10 +277,18 @@ mod tests {
             assert!(!counts.count(&mut followed, &request));
             assert_eq!((counts.open, counts.awaiting_customer), (1, 1));
         }
+        request.state = RequestState::InProgress.into();
+        request.tasks[1].state = TaskState::NeedsAttention.into();
+        request.tasks[1].reason = "NO_USABLE_IDENTIFIER".to_owned();
+        for _ in 0..2 {
+            assert!(!counts.count(&mut followed, &request));
+            assert_eq!((counts.needing_attention, counts.awaiting_customer), (1, 0));
+        }
+        assert!(counts.attention.as_ref().unwrap().ends_with("at b: NO_USABLE_IDENTIFIER"));
         request.tasks[1].state = TaskState::Confirmed.into();
         request.state = RequestState::CompletedWithExceptions.into();
         assert!(counts.count(&mut followed, &request));
-        assert_eq!((counts.open, counts.awaiting_customer), (0, 0));
+        assert_eq!((counts.open, counts.awaiting_customer, counts.needing_attention), (0, 0, 0));
         assert_eq!(of(&counts), [(1, 1), (1, 1)]);
         assert_eq!(counts.end(), End::WithExceptions);
     }
