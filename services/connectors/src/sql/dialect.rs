@@ -3,7 +3,7 @@
 //! In every statement `q` is the table and `v` the batch. Values of the batch are text; the cast is always on their side, so that the column's own
 //! index answers, and what the column's collation would let pass ('Abc' for 'abc', 'x ' for 'x') is compared byte for byte on top.
 
-use quittance_sql::Engine;
+use quittance_sql::{Engine, Row, SqlError};
 
 use super::{
     identify::PATTERN,
@@ -57,14 +57,32 @@ impl Dialect {
         let name = self.column(column);
         match (self.engine, column.class) {
             (Engine::Postgres, _) => format!("{name}::text"),
-            (_, Class::Bytes) => format!("hex({name})"),
+            (Engine::MySql, Class::Bytes) => format!("hex({name})"),
+            // Its hex() of NULL is empty.
+            (Engine::Sqlite, Class::Bytes) => format!("CASE WHEN {name} IS NOT NULL THEN hex({name}) END"),
             (Engine::MySql, Class::Text) => format!("CONVERT({name} USING utf8mb4)"),
+            (Engine::MySql, _) if column.is_bits() => format!("CAST({name} + 0 AS CHAR)"),
             (Engine::MySql, _) => match &column.cast {
                 Some(cast) if column.zero_filled() => format!("CAST(CAST({name} AS {cast}) AS CHAR)"),
                 _ => format!("CAST({name} AS CHAR)"),
             },
             (Engine::Sqlite, _) => format!("CAST({name} AS TEXT)"),
         }
+    }
+
+    /// What a value is read from, by [`Dialect::read`].
+    pub fn value(self, column: &Column) -> String {
+        if self.sends_bytes(column) { self.column(column) } else { self.text(column) }
+    }
+
+    /// The text that [`Dialect::text`] gives, of a column that was selected by [`Dialect::value`].
+    pub fn read(self, column: &Column, row: &Row, at: usize) -> Result<Option<String>, SqlError> {
+        if self.sends_bytes(column) { Ok(row.opt_bytes(at)?.map(|bytes| hex(&bytes))) } else { row.opt_text(at) }
+    }
+
+    /// MySQL's HEX() of a long value is NULL, with no more than a warning, once its answer passes max_allowed_packet. The value itself is sent.
+    fn sends_bytes(self, column: &Column) -> bool {
+        self.engine == Engine::MySql && column.class == Class::Bytes
     }
 
     /// The day that a hold counts from; an instant as such, since its day depends on the zone.
@@ -289,7 +307,7 @@ impl Dialect {
             (Engine::MySql, Class::Text) => {
                 format!("({name} IS NOT NULL AND CAST({} AS BINARY) <> CAST({value} AS BINARY))", self.text(column))
             }
-            (Engine::MySql, _) => format!("({name} IS NOT NULL AND {name} <> {value})"),
+            (Engine::MySql, _) => format!("({name} IS NOT NULL AND {name} <> {})", self.written(column, value)),
             (Engine::Sqlite, _) => format!("({name} IS NOT NULL AND {name} <> {value} COLLATE BINARY)"),
         }
     }
@@ -297,6 +315,7 @@ impl Dialect {
     /// A text on its way into the column. Too long a text must fail, so no cast that would cut it.
     pub fn written(self, column: &Column, value: &str) -> String {
         match (self.engine, column.class, &column.cast) {
+            (Engine::MySql, _, Some(cast)) if column.is_bits() => format!("CAST({value} AS {cast})"),
             (Engine::Postgres, Class::Text, _) | (Engine::MySql | Engine::Sqlite, _, _) => value.to_owned(),
             (Engine::Postgres, _, Some(cast)) => format!("{value}::{cast}"),
             (Engine::Postgres, _, None) => format!("{value}::{}", column.type_name),
@@ -417,6 +436,13 @@ impl Dialect {
             Engine::Postgres | Engine::Sqlite => "",
         }
     }
+}
+
+/// As the databases write it.
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
 /// What may stand around an address without being part of it. In ASCII: every database's encoding has it.

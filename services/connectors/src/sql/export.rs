@@ -70,7 +70,8 @@ async fn collection(
         {
             let i = usize::try_from(row.i64(0).map_err(failure)?).unwrap_or(usize::MAX);
             if let Some(slot) = read.get_mut(i).filter(|slot| slot.is_none()) {
-                let texts: Result<Vec<_>, _> = (2..2 + columns.len()).map(|t| row.opt_text(t)).collect();
+                let text = |(t, column): (usize, &&Column)| plan.dialect.read(column, &row, 2 + t);
+                let texts: Result<Vec<_>, _> = columns.iter().enumerate().map(text).collect();
                 *slot = Some(texts.map_err(failure)?);
             }
         }
