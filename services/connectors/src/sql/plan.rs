@@ -305,7 +305,7 @@ impl Compiler<'_> {
         let mut shape = Shape::default();
         for name in &c.key {
             // Not `want`: position and key must agree even if a column is named twice.
-            shape.texts.push(d.text(&self.column(name)?));
+            shape.texts.push(d.key(&self.column(name)?));
         }
         for name in self.map.linked_columns(&c.name) {
             if !c.key.contains(name) {

@@ -4,9 +4,11 @@ use quittance_connectors::{Connector as _, Record, Subject, SubjectResult, sql::
 use quittance_domain::{action::Action, identifier::IdentifierKind, system::SystemScope};
 use quittance_sql::Engine;
 
-use crate::harness::{Db, carried_out, ctx, email, findings, on, on_all_engines, refused, replace, sets, subject};
+use crate::harness::{
+    Db, carried_out, ctx, email, findings, found, on, on_all_engines, other, phone, refused, replace, sets, subject,
+};
 
-on_all_engines!(long_bytes);
+on_all_engines!(long_bytes, the_subjects_by_something_else, long_records);
 
 /// All that an access gives of a person, and how many pages it took.
 async fn accessed(c: &SqlConnector, person: &Subject) -> SubjectResult<(Vec<Record>, usize)> {
@@ -93,6 +95,111 @@ async fn bits() {
         assert_eq!(erased, [["person.email ERASED 1", "person.other ERASED 1", "person.preference ERASED 1", "visit.cookie ERASED 1"]]);
         assert_eq!(db.dump("id + 0, opted_in + 0, rights + 0", "person").await, ["1|0|7", "49|1|-"]);
         assert_eq!(db.dump("page", "visit").await, ["q"]);
+    })
+    .await;
+}
+
+/// Between the find and the page, what made it the subject's was changed for something else that does.
+async fn the_subjects_by_something_else(db: &Db) {
+    db.sql(
+        "CREATE TABLE person (id integer primary key, email varchar(100), phone varchar(20), name varchar(20));
+         INSERT INTO person VALUES (1, 'a@x.nl', null, 'Ann'), (2, 'a@x.nl', null, 'Anna'), (3, 'a@x.nl', null, 'A.');",
+    )
+    .await;
+    let c = db.connector("  person: {key: [id], identifiers: [{kind: email, field: email}, {kind: phone, field: phone}], fields: {email: email, phone: phone, name: display_name}, erase: mask}\n");
+    let (ctx, ann) = (ctx(Action::Access), subject(&[email("a@x.nl"), phone("+31612345678")]));
+    let set = sets(&c, &ctx, std::slice::from_ref(&ann)).await.remove(0);
+    db.sql("UPDATE person SET email = null, phone = '+31612345678' WHERE id = 1; UPDATE person SET email = 'b@x.nl' WHERE id = 2; DELETE FROM person WHERE id = 3;").await;
+    let (exported, next) = c.export(&ctx, &ann, &set, None, 500).await.unwrap().unwrap();
+    let names: Vec<&str> = exported.records.iter().map(|record| values(record)[2]).collect();
+    assert_eq!((names, next), (vec!["Ann"], None));
+}
+
+/// A page of them is as many as are held in memory without trouble.
+async fn long_records(db: &Db) {
+    let long = match db.engine {
+        Engine::Postgres | Engine::MySql => "repeat('x', 2000000)",
+        Engine::Sqlite => "hex(zeroblob(1000000))",
+    };
+    let text = if db.engine == Engine::MySql { "longtext" } else { "text" };
+    let rows: Vec<String> =
+        (0..30).map(|i| format!("({i}, 'a@x.nl', {})", if i % 2 == 0 { long } else { "'short'" })).collect();
+    db.sql(&format!("CREATE TABLE letter (id integer primary key, email varchar(100), words {text});")).await;
+    for row in rows {
+        db.sql(&format!("INSERT INTO letter VALUES {row};")).await;
+    }
+    let c = db.connector("  letter: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email, words: message}, erase: delete}\n");
+    let (records, pages) = accessed(&c, &subject(&[email("a@x.nl")])).await.unwrap();
+    let mut ids: Vec<u32> = records.iter().map(|record| record.key[0].parse().unwrap()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (0..30).collect::<Vec<_>>());
+    assert!(pages > 1, "thirty megabytes in one page");
+}
+
+/// Real numbers, in full and no longer than they are, wherever SQLite keeps them.
+#[tokio::test]
+async fn real_numbers() {
+    on(Engine::Sqlite, async |db: &Db| {
+        db.sql(
+            "CREATE TABLE person (id real primary key, email text, score real, price decimal(10, 2), seen datetime, any_ any);
+             CREATE TABLE visit (id integer primary key, person real, page text);
+             INSERT INTO person VALUES (1.0 / 3, 'a@x.nl', 1.0 / 3, 1.5, 2460000.123456789, 0.1 + 0.2), (0.333333333333333, 'b@x.nl', 1.5, 4.50, null, null);
+             INSERT INTO visit VALUES (1, 1.0 / 3, 'p'), (2, 0.333333333333333, 'q');",
+        )
+        .await;
+        let c = db.connector(
+            "  person: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email, score: other, price: other, seen: other, any_: other}, erase: delete}
+  visit: {key: [id], owned_by: [{collection: person, fields: {person: id}}], fields: {page: cookie}, erase: delete}\n",
+        );
+        let mut ann = subject(&[email("a@x.nl")]);
+        let (records, _) = accessed(&c, &ann).await.unwrap();
+        assert_eq!(records.len(), 2);
+        assert_eq!(values(&records[0])[1..], ["0.3333333333333333", "1.5", "2460000.123456789", "0.30000000000000004"]);
+        assert_eq!(values(&records[1]), ["p"]);
+        ann.corrections = vec![replace("person", "price", "1.5", "1.25"), replace("person", "score", "0.3333333333333333", "2.0")];
+        carried_out(&c, &ctx(Action::Rectification), std::slice::from_ref(&ann)).await;
+        assert_eq!(db.dump("email, price, score", "person").await, ["a@x.nl|1.25|2.0", "b@x.nl|4.5|1.5"]);
+        carried_out(&c, &ctx(Action::Erasure), std::slice::from_ref(&ann)).await;
+        assert_eq!((db.dump("email", "person").await, db.dump("page", "visit").await), (vec!["b@x.nl".to_owned()], vec!["q".to_owned()]));
+    })
+    .await;
+}
+
+/// A row that could not be looked for again is never left out, nor said to be as instructed: a person is told.
+async fn keys_that_do_not_lead_back(db: &Db, keys: &[&str], of: &str) {
+    for (i, key) in keys.iter().enumerate() {
+        let script = format!(
+            "CREATE TABLE t{i} (id {of} unique, email varchar(100), flag varchar(5)); INSERT INTO t{i} VALUES ({key}, 'a@x.nl', null);"
+        );
+        let mysql = db.engine == Engine::MySql;
+        let any = |script| format!("SET SESSION sql_mode = ''; {script} SET SESSION sql_mode = DEFAULT;");
+        db.sql(&if mysql { any(script) } else { script }).await;
+        let c = db.connector(&format!("  t{i}: {{key: [id], identifiers: [{{kind: email, field: email}}], fields: {{email: email}}, erase: mask, restriction: {{field: flag, set: 'yes'}}}}\n"));
+        for action in
+            [Action::Access, Action::Erasure, Action::Restriction, Action::LiftRestriction, Action::Rectification]
+        {
+            let found = found(&c, &ctx(action), &[subject(&[email("a@x.nl")])]).await;
+            let told = found[0].as_ref().map_or_else(other, |_| "found");
+            assert!(told.contains("not found again"), "{key} {action:?}: {told}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn keys_of_sqlite_that_do_not_lead_back() {
+    on(Engine::Sqlite, async |db: &Db| {
+        keys_that_do_not_lead_back(db, &["CAST('k' AS BLOB)", "x'ff00'", "null"], "text").await;
+    })
+    .await;
+}
+
+/// A date that MySQL casts no text to.
+#[tokio::test]
+async fn keys_of_mysql_that_do_not_lead_back() {
+    on(Engine::MySql, async |db: &Db| {
+        if !db.mariadb {
+            keys_that_do_not_lead_back(db, &["'0000-00-00'"], "date").await;
+        }
     })
     .await;
 }
