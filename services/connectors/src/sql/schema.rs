@@ -496,7 +496,8 @@ fn sqlite(row: &Row) -> Result<Column, SqlError> {
         (Class::Text, true)
     } else if has("BLOB") {
         (Class::Bytes, true)
-    } else if type_name.is_empty() {
+    } else if type_name.is_empty() || type_name == "ANY" {
+        // In a STRICT table, ANY keeps texts as they are, too.
         (Class::Other, false)
     } else if has("DATE") || has("TIME") {
         (Class::Date, true)

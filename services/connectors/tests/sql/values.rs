@@ -1,6 +1,6 @@
 //! What values read as, whatever their type and length: none is left out, and none is another one.
 
-use quittance_connectors::{Connector as _, Record, Subject, SubjectResult, sql::SqlConnector};
+use quittance_connectors::{Connector as _, Record, Subject, SubjectError, SubjectResult, sql::SqlConnector};
 use quittance_domain::{action::Action, identifier::IdentifierKind, system::SystemScope};
 use quittance_sql::Engine;
 
@@ -199,6 +199,51 @@ async fn keys_of_mysql_that_do_not_lead_back() {
     on(Engine::MySql, async |db: &Db| {
         if !db.mariadb {
             keys_that_do_not_lead_back(db, &["'0000-00-00'"], "date").await;
+        }
+    })
+    .await;
+}
+
+/// `0612345678` is a phone number, and 612345678 is none: what keeps texts as they are is compared to the letter.
+#[tokio::test]
+async fn texts_in_columns_of_no_type() {
+    on(Engine::Sqlite, async |db: &Db| {
+        for (table, of, strict) in [("bare", "", ""), ("kept", "any", " STRICT")] {
+            db.sql(&format!(
+                "CREATE TABLE {table} (id integer primary key, email text, tel {of}) {strict};
+                 INSERT INTO {table} VALUES (1, 'a@x.nl', '0612345678'), (2, 'a@x.nl', 612345678);"
+            ))
+            .await;
+            let c = db.connector(&format!("  {table}: {{key: [id], identifiers: [{{kind: email, field: email}}, {{kind: customer_key, field: tel}}], fields: {{email: email, tel: phone}}, erase: mask}}\n"));
+            let (records, _) = accessed(&c, &subject(&[(IdentifierKind::CustomerKey, "612345678")])).await.unwrap();
+            assert_eq!((records.len(), values(&records[0])[1]), (1, "612345678"));
+            let mut ann = subject(&[email("a@x.nl")]);
+            ann.corrections = vec![replace(table, "tel", "612345678", "0698765432")];
+            carried_out(&c, &ctx(Action::Rectification), std::slice::from_ref(&ann)).await;
+            assert_eq!(db.dump("id, tel", table).await, ["1|0612345678", "2|0698765432"]);
+        }
+    })
+    .await;
+}
+
+/// Another time zone, or another digit of a long number, is another value.
+#[tokio::test]
+async fn values_that_are_only_alike() {
+    on(Engine::Postgres, async |db: &Db| {
+        db.sql(
+            "CREATE TABLE person (id integer primary key, email text, calls time with time zone, about jsonb);
+             INSERT INTO person VALUES (1, 'a@x.nl', '10:00:00+02', '{\"n\": 123456789012345678901}');",
+        )
+        .await;
+        let c = db.connector("  person: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email, calls: other, about: other}, erase: mask}\n");
+        let ctx = ctx(Action::Rectification);
+        for (field, old) in [("calls", "10:00:00+05"), ("about", "{\"n\": 123456789012345678902}")] {
+            let mut ann = subject(&[email("a@x.nl")]);
+            ann.corrections = vec![replace("person", field, old, "null")];
+            let sets = sets(&c, &ctx, std::slice::from_ref(&ann)).await;
+            let done = c.act(&ctx, std::slice::from_ref(&ann), &sets).await.unwrap();
+            let (collection, field) = ("person".to_owned(), field.to_owned());
+            assert_eq!(done, [Err(SubjectError::OldValueMismatch { collection, field })]);
         }
     })
     .await;
