@@ -21,7 +21,7 @@ use crate::{
 
 /// Rows that are read at once, at first and at most: nobody knows how long they are before they are here.
 const SLICE_MIN: usize = 8;
-const SLICE_MAX: usize = 64;
+const SLICE_MAX: usize = 32;
 
 /// One page from row `after` on, and where the next begins. The cursor counts rows of the match set, which does not change.
 pub(super) async fn page(
