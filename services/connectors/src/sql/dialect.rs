@@ -74,16 +74,14 @@ impl Dialect {
         }
     }
 
-    /// The text of a column that names rows, by which they are looked for again. NULL where it would not lead back: a date that no text is cast to, a BLOB in a
-    /// column of texts.
-    pub fn key(self, column: &Column) -> String {
-        let text = self.text(column);
+    /// Whether a column's text leads back to the row, where that is not certain: a date that no text is cast to does not, nor a BLOB in a column of texts.
+    pub fn leads_back(self, column: &Column) -> Option<String> {
         let certain = match self.engine {
             Engine::Postgres => true,
             Engine::MySql => matches!(column.class, Class::Text | Class::Int { .. } | Class::Uuid | Class::Bytes),
             Engine::Sqlite => false,
         };
-        if certain { text } else { format!("CASE WHEN {} THEN {text} END", self.equals(column, &text)) }
+        (!certain).then(|| self.equals(column, &self.text(column)))
     }
 
     /// What a value is read from, by [`Dialect::read`].

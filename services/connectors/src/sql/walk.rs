@@ -308,8 +308,8 @@ impl<'a, 't> Walk<'a, 't> {
         if seen.texts[..of.key_len()].iter().any(Option::is_none) {
             let name = &self.plan.map_of(seen.collection).name;
             set.error = Some(SubjectError::Other(format!(
-                "collection {name} has a row of it whose key is NULL, or holds what is not found again by its text (in SQLite, a BLOB in a column of texts): \
-                 nothing was done. Give the row another key, and retry"
+                "collection {name} has a row of it whose key is NULL, or whose key, or what other rows refer to it by, is not found again by its text (in SQLite, \
+                 a BLOB in a column of texts): nothing was done. Have another value stand there, and retry"
             )));
             return Ok(());
         }

@@ -193,6 +193,29 @@ async fn keys_of_sqlite_that_do_not_lead_back() {
     .await;
 }
 
+/// What hangs on it would be missing.
+#[tokio::test]
+async fn links_that_do_not_lead_back() {
+    on(Engine::Sqlite, async |db: &Db| {
+        db.sql(
+            "CREATE TABLE person (id integer primary key, code text unique, email text); CREATE TABLE visit (id integer primary key, code text, page text);
+             INSERT INTO person VALUES (1, CAST('k' AS BLOB), 'a@x.nl'), (2, 'l', 'b@x.nl'), (3, null, 'c@x.nl');
+             INSERT INTO visit VALUES (1, CAST('k' AS BLOB), 'p'), (2, 'l', 'q');",
+        )
+        .await;
+        let c = db.connector(
+            "  person: {key: [id], identifiers: [{kind: email, field: email}], fields: {email: email}, erase: delete}
+  visit: {key: [id], owned_by: [{collection: person, fields: {code: code}}], fields: {page: cookie}, erase: delete}\n",
+        );
+        let people = [email("a@x.nl"), email("b@x.nl"), email("c@x.nl")].map(|name| subject(&[name]));
+        let found = found(&c, &ctx(Action::Erasure), &people).await;
+        assert!(other(found[0].as_ref().unwrap_err()).contains("not found again"));
+        carried_out(&c, &ctx(Action::Erasure), &people[1..]).await;
+        assert_eq!((db.dump("email", "person").await, db.dump("page", "visit").await), (vec!["a@x.nl".to_owned()], vec!["p".to_owned()]));
+    })
+    .await;
+}
+
 /// A date that MySQL casts no text to.
 #[tokio::test]
 async fn keys_of_mysql_that_do_not_lead_back() {
