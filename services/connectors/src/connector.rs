@@ -223,7 +223,7 @@ pub trait Connector: Send + Sync {
         match_sets: &[MatchSet],
     ) -> Result<Vec<SubjectResult<Vec<Outcome>>>, ConnectorError>;
 
-    /// Reads one subject's records for an access package, at most `records_max` of them a page; `after` is the last page's
+    /// Reads one subject's records for an access package, at most `records_max` of them a page, and no more than fit into memory; `after` is the last page's
     /// cursor. Gives the next cursor while there is more.
     async fn export(
         &self,

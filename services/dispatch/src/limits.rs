@@ -28,7 +28,7 @@ pub struct DispatchLimits {
     pub breaker_failures: u32,
     pub breaker_open_s: u64,
     pub breaker_open_max_s: u64,
-    /// Records of an access package that are held in memory at once.
+    /// Records of an access package that are held in memory at once; fewer where they are long.
     pub export_page: usize,
     /// How often requests are looked for whose time runs out.
     pub deadline_sweep_s: u64,

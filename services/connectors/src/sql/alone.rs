@@ -94,8 +94,9 @@ async fn read(acting: &mut Acting<'_, '_>, at: usize, share: &Share<'_>) -> Resu
             let i = usize::try_from(read.i64(0).map_err(failure)?).unwrap_or(usize::MAX);
             let Some((s, row)) = share.get(i) else { continue };
             let tied = read.i64(1).map_err(failure)? == 1;
+            let text = |(c, column): (usize, &&Column)| plan.dialect.read(column, &read, 2 + c);
             let mut stored: Vec<Option<String>> =
-                (0..columns.len()).map(|c| read.opt_text(2 + c)).collect::<Result<_, _>>().map_err(failure)?;
+                columns.iter().enumerate().map(text).collect::<Result<_, _>>().map_err(failure)?;
             let mut links = stored.split_off(owner);
             let rest = links.split_off(links.len() - rest_of.len());
             let filled = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.trim().is_empty());

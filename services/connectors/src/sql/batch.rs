@@ -15,6 +15,10 @@ use crate::{MatchedRow, RowFate, Subject};
 /// Rows of one statement. Beyond, an argument would grow past what servers take in one packet.
 pub(super) const CHUNK: usize = 20_000;
 
+/// Bytes of values that one page of an access package is read of, but for the last rows read at once: whoever stores the page holds it in memory a few times
+/// over, once for each of the batches in work.
+pub(super) const PAGE_TEXT_MAX: usize = 8 << 20;
+
 /// A batch's values for a column: `Dialect::equals` casts them to its type. PostgreSQL, whose arrays have types, is given numbers as such: to read
 /// them anew from their texts is a good part of what a small look-up costs.
 pub(super) enum ForColumn {

@@ -3,7 +3,7 @@
 //! In every statement `q` is the table and `v` the batch. Values of the batch are text; the cast is always on their side, so that the column's own
 //! index answers, and what the column's collation would let pass ('Abc' for 'abc', 'x ' for 'x') is compared byte for byte on top.
 
-use quittance_sql::Engine;
+use quittance_sql::{Engine, Row, SqlError};
 
 use super::{
     identify::PATTERN,
@@ -57,14 +57,46 @@ impl Dialect {
         let name = self.column(column);
         match (self.engine, column.class) {
             (Engine::Postgres, _) => format!("{name}::text"),
-            (_, Class::Bytes) => format!("hex({name})"),
+            (Engine::MySql, Class::Bytes) => format!("hex({name})"),
+            // Its hex() of NULL is empty.
+            (Engine::Sqlite, Class::Bytes) => format!("CASE WHEN {name} IS NOT NULL THEN hex({name}) END"),
             (Engine::MySql, Class::Text) => format!("CONVERT({name} USING utf8mb4)"),
+            (Engine::MySql, _) if column.is_bits() => format!("CAST({name} + 0 AS CHAR)"),
             (Engine::MySql, _) => match &column.cast {
                 Some(cast) if column.zero_filled() => format!("CAST(CAST({name} AS {cast}) AS CHAR)"),
                 _ => format!("CAST({name} AS CHAR)"),
             },
-            (Engine::Sqlite, _) => format!("CAST({name} AS TEXT)"),
+            (Engine::Sqlite, Class::Text) => format!("CAST({name} AS TEXT)"),
+            // Whatever the type's name, a value may be real.
+            (Engine::Sqlite, _) => {
+                format!("CASE typeof({name}) WHEN 'real' THEN {} ELSE CAST({name} AS TEXT) END", real(&name))
+            }
         }
+    }
+
+    /// Whether a column's text leads back to the row, where that is not certain: a date that no text is cast to does not, nor a BLOB in a column of texts.
+    pub fn leads_back(self, column: &Column) -> Option<String> {
+        let certain = match self.engine {
+            Engine::Postgres => true,
+            Engine::MySql => matches!(column.class, Class::Text | Class::Int { .. } | Class::Uuid | Class::Bytes),
+            Engine::Sqlite => false,
+        };
+        (!certain).then(|| self.equals(column, &self.text(column)))
+    }
+
+    /// What a value is read from, by [`Dialect::read`].
+    pub fn value(self, column: &Column) -> String {
+        if self.sends_bytes(column) { self.column(column) } else { self.text(column) }
+    }
+
+    /// The text that [`Dialect::text`] gives, of a column that was selected by [`Dialect::value`].
+    pub fn read(self, column: &Column, row: &Row, at: usize) -> Result<Option<String>, SqlError> {
+        if self.sends_bytes(column) { Ok(row.opt_bytes(at)?.map(|bytes| hex(&bytes))) } else { row.opt_text(at) }
+    }
+
+    /// MySQL's HEX() of a long value is NULL, with no more than a warning, once its answer passes max_allowed_packet. The value itself is sent.
+    fn sends_bytes(self, column: &Column) -> bool {
+        self.engine == Engine::MySql && column.class == Class::Bytes
     }
 
     /// The day that a hold counts from; an instant as such, since its day depends on the zone.
@@ -289,7 +321,7 @@ impl Dialect {
             (Engine::MySql, Class::Text) => {
                 format!("({name} IS NOT NULL AND CAST({} AS BINARY) <> CAST({value} AS BINARY))", self.text(column))
             }
-            (Engine::MySql, _) => format!("({name} IS NOT NULL AND {name} <> {value})"),
+            (Engine::MySql, _) => format!("({name} IS NOT NULL AND {name} <> {})", self.written(column, value)),
             (Engine::Sqlite, _) => format!("({name} IS NOT NULL AND {name} <> {value} COLLATE BINARY)"),
         }
     }
@@ -297,6 +329,7 @@ impl Dialect {
     /// A text on its way into the column. Too long a text must fail, so no cast that would cut it.
     pub fn written(self, column: &Column, value: &str) -> String {
         match (self.engine, column.class, &column.cast) {
+            (Engine::MySql, _, Some(cast)) if column.is_bits() => format!("CAST({value} AS {cast})"),
             (Engine::Postgres, Class::Text, _) | (Engine::MySql | Engine::Sqlite, _, _) => value.to_owned(),
             (Engine::Postgres, _, Some(cast)) => format!("{value}::{cast}"),
             (Engine::Postgres, _, None) => format!("{value}::{}", column.type_name),
@@ -419,6 +452,21 @@ impl Dialect {
     }
 }
 
+/// SQLite's cast of a real number gives 15 digits, whether or not they are all of it. The shortest of its texts that is the same number again.
+fn real(name: &str) -> String {
+    let again = |text: &str| format!("CAST({text} AS REAL) = {name}");
+    let (short, longer) = (format!("CAST({name} AS TEXT)"), format!("printf('%!.16g', {name})"));
+    let (is_short, is_longer) = (again(&short), again(&longer));
+    format!("CASE WHEN {is_short} THEN {short} WHEN {is_longer} THEN {longer} ELSE printf('%!.17g', {name}) END")
+}
+
+/// As the databases write it.
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+}
+
 /// What may stand around an address without being part of it. In ASCII: every database's encoding has it.
 const TRIMMED: &str = " \t\r\n";
 pub(super) const TRIMMED_CHARS: [char; 4] = [' ', '\t', '\r', '\n'];
@@ -434,6 +482,8 @@ pub(super) const SEPARATORS: &[char] = &[
 
 #[cfg(test)]
 mod tests {
+    use quittance_sql::{ConnectOptions, Pool, Val};
+
     use super::*;
 
     #[test]
@@ -444,6 +494,34 @@ mod tests {
         assert_eq!(my.quote("a`b"), "`a``b`");
         let table = quittance_domain::data_map::Table { schema: Some("s".into()), name: "order".into() };
         assert_eq!(pg.table(&table), "\"s\".\"order\"");
+    }
+
+    /// But for numbers of a size that nobody keeps, of which SQLite reads the last digit otherwise: in a key they are refused.
+    #[tokio::test]
+    async fn every_real_number_is_found_by_its_text() {
+        let pool = Pool::open(&ConnectOptions::new("sqlite::memory:")).unwrap();
+        let mut tx = pool.begin().await.unwrap();
+        let some = [1.0 / 3.0, 0.1, 0.1 + 0.2, 1.5, 5e-324, 4.5e15, 123_456_789_012_345_678.0];
+        let bits = (1_u64..500_000).map(|n| f64::from_bits(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        let numbers: Vec<f64> = some.into_iter().chain(bits.filter(|n| (1e-25..1e25).contains(&n.abs()))).collect();
+        tx.execute_script("CREATE TABLE t (c REAL)").await.unwrap();
+        let numbers = Val::from(serde_json::to_string(&numbers).unwrap());
+        tx.execute("INSERT INTO t SELECT value FROM json_each($1)", vec![numbers]).await.unwrap();
+        let (d, column) =
+            (Dialect { engine: Engine::Sqlite }, Column { cast: Some(String::new()), ..Column::of(Class::Other) });
+        let text = d.text(&column);
+        let sql = format!("SELECT {text} FROM t q WHERE NOT ({}) LIMIT 20", d.equals(&column, &text));
+        let lost: Vec<String> =
+            tx.fetch(&sql, Vec::new()).await.unwrap().iter().map(|row| row.text(0).unwrap()).collect();
+        assert_eq!(lost, Vec::<String>::new());
+        let first =
+            tx.fetch(&format!("SELECT {text} FROM t q WHERE rowid <= 4 ORDER BY rowid"), Vec::new()).await.unwrap();
+        let first: Vec<String> = first.iter().map(|row| row.text(0).unwrap()).collect();
+        assert_eq!(first, ["0.3333333333333333", "0.1", "0.30000000000000004", "1.5"]);
+        // No two of them share a text.
+        let sql = format!("SELECT count(DISTINCT c), count(DISTINCT {text}) FROM t q");
+        let row = tx.fetch_one(&sql, Vec::new()).await.unwrap().unwrap();
+        assert_eq!(row.i64(0).unwrap(), row.i64(1).unwrap());
     }
 
     /// There is no such server to be had: what it answers is compared in bytes, so it must be ours.

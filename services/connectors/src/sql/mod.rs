@@ -51,7 +51,7 @@ use tokio::{
 use self::{erase::Acting, plan::Plan, schema::Schema};
 use crate::{
     BatchContext, Connector, ConnectorError, Exported, Finding, Found, HeldPage, HeldPlace, MatchSet, Subject,
-    SubjectError, SubjectResult,
+    SubjectResult,
 };
 
 /// How long a data map that was compiled is good for: an application's migrations tell us nothing. A foreign key that takes more along, or a column that
@@ -307,8 +307,7 @@ impl Connector for SqlConnector {
     ) -> Result<SubjectResult<(Exported, Option<u64>)>, ConnectorError> {
         self.bounded(ctx.time_limit, self.reading(), |(plan, mut tx)| async move {
             confined(&plan, ctx)?;
-            let page = export::page(&plan, ctx, (subject, match_set), after.unwrap_or(0), records_max, &mut tx).await?;
-            Ok(Ok::<_, SubjectError>(page))
+            export::page(&plan, ctx, (subject, match_set), after.unwrap_or(0), records_max, &mut tx).await
         })
         .await
     }

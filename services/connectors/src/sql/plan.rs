@@ -307,6 +307,10 @@ impl Compiler<'_> {
             // Not `want`: position and key must agree even if a column is named twice.
             shape.texts.push(d.text(&self.column(name)?));
         }
+        // A row that cannot be looked for again, or what hangs on it, must not be passed over: it then has no key.
+        if let (Some(lead_back), Some(first)) = (self.lead_back(c)?, shape.texts.first_mut()) {
+            *first = format!("CASE WHEN {lead_back} THEN {first} END");
+        }
         for name in self.map.linked_columns(&c.name) {
             if !c.key.contains(name) {
                 let position = shape.want(d.text(&self.column(name)?));
@@ -336,6 +340,20 @@ impl Compiler<'_> {
         shape.dirty =
             c.fields.iter().any(|f| matches!(f.erase, FieldErasure::Mask(Mask::Constant(_) | Mask::Pseudonym)));
         Ok(shape)
+    }
+
+    /// Whether the texts by which a row is looked for, and those by which others refer to it, lead back to it.
+    fn lead_back(&self, c: &Collection) -> Result<Option<String>, ConnectorError> {
+        let mut conditions = Vec::new();
+        for name in &c.key {
+            conditions.extend(self.dialect.leads_back(&self.column(name)?));
+        }
+        for name in self.map.linked_columns(&c.name).into_iter().filter(|name| !c.key.contains(*name)) {
+            let column = self.column(name)?;
+            let leads_back = self.dialect.leads_back(&column);
+            conditions.extend(leads_back.map(|it| format!("({} IS NULL OR {it})", self.dialect.column(&column))));
+        }
+        Ok((!conditions.is_empty()).then(|| conditions.join(" AND ")))
     }
 
     fn link(&self, link: &Link) -> Result<LinkPlan, ConnectorError> {

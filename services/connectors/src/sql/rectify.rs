@@ -333,7 +333,7 @@ async fn read<'a>(
                 let i = usize::try_from(read.i64(0).map_err(failure)?).unwrap_or(usize::MAX);
                 let Some((_, _, own, row)) = rows.get(i) else { continue };
                 let tied = read.i64(1).map_err(failure)? == 1;
-                let value = read.opt_text(2).map_err(failure)?;
+                let value = plan.dialect.read(column, &read, 2).map_err(failure)?;
                 seen.entry(i).and_modify(|held| held.tied |= tied).or_insert(Held {
                     row,
                     column,
@@ -525,7 +525,7 @@ async fn stands_as_written(
         for row in acting.tx.fetch_rows(&statement.sql, args, rows).await.map_err(failure)? {
             let i = usize::try_from(row.i64(0).map_err(failure)?).unwrap_or(usize::MAX);
             let Some((_, _, new)) = written.get(i) else { continue };
-            let stands = row.opt_text(2).map_err(failure)?;
+            let stands = plan.dialect.read(column, &row, 2).map_err(failure)?;
             if !stands.is_some_and(|text| same(plan.dialect.engine, column, &text, new)) {
                 return Err(ConnectorError::Refused(format!(
                     "{} is of type {}, which would hold another value than the one instructed: nothing was changed. Have the customer instruct \

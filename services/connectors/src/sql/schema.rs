@@ -83,6 +83,11 @@ impl Column {
         self.type_name.ends_with(" zerofill")
     }
 
+    /// MySQL's BIT: a number, which as text is the bytes of it, and a text that is written is taken for such bytes.
+    pub fn is_bits(&self) -> bool {
+        self.type_name.starts_with("bit(")
+    }
+
     /// An identifier without the zeros that the column does not hold.
     pub fn bare<'v>(&self, value: &'v str) -> &'v str {
         let zeros = value.len() - value.trim_start_matches('0').len();
@@ -432,6 +437,7 @@ fn mysql(row: &Row) -> Result<Column, SqlError> {
         "mediumint" => whole_number(24, unsigned),
         "int" => whole_number(32, unsigned),
         "bigint" => whole_number(64, unsigned),
+        "bit" => whole_number(u32::try_from(row.i64(7)?).unwrap_or_default().clamp(1, 64), true),
         "decimal" => (Class::Other, Some(format!("DECIMAL({},{})", row.i64(7)?, row.i64(8)?))),
         "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => (Class::Bytes, None),
         "uuid" => (Class::Uuid, Some("UUID".to_owned())),
@@ -490,7 +496,8 @@ fn sqlite(row: &Row) -> Result<Column, SqlError> {
         (Class::Text, true)
     } else if has("BLOB") {
         (Class::Bytes, true)
-    } else if type_name.is_empty() {
+    } else if type_name.is_empty() || type_name == "ANY" {
+        // In a STRICT table, ANY keeps texts as they are, too.
         (Class::Other, false)
     } else if has("DATE") || has("TIME") {
         (Class::Date, true)

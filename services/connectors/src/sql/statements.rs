@@ -169,7 +169,7 @@ pub(super) fn key_batch(plan: &CollectionPlan) -> Vec<String> {
     names
 }
 
-/// The values of columns, by key. Position 1 is whether the row is still tied to the subject; with `tied_only` others are left out.
+/// The values of columns, by key, for [`Dialect::read`]. Position 1 is whether the row is still tied to the subject; with `tied_only` others are left out.
 pub(super) fn values(
     d: Dialect,
     c: &Collection,
@@ -181,7 +181,7 @@ pub(super) fn values(
     let mut t = Text { d, c, plan, args: Vec::new() };
     let tie = t.tie(false);
     let mut what = vec!["v.i".to_owned(), t.d.bits(&[(0, tie.clone())])];
-    what.extend(columns.iter().map(|column| d.text(column)));
+    what.extend(columns.iter().map(|column| d.value(column)));
     let mut on = t.keys();
     if tied_only {
         on = format!("{on} AND {tie}");

@@ -306,9 +306,10 @@ impl<'a, 't> Walk<'a, 't> {
         let allowed = self.plan.map.max_rows_per_subject;
         let Some(set) = self.sets.get_mut(subject).filter(|set| set.error.is_none()) else { return Ok(()) };
         if seen.texts[..of.key_len()].iter().any(Option::is_none) {
+            let name = &self.plan.map_of(seen.collection).name;
             set.error = Some(SubjectError::Other(format!(
-                "collection {} has a row without a key",
-                self.plan.map_of(seen.collection).name
+                "collection {name} has a row of it whose key is NULL, or whose key, or what other rows refer to it by, is not found again by its text (in SQLite, \
+                 a BLOB in a column of texts): nothing was done. Have another value stand there, and retry"
             )));
             return Ok(());
         }

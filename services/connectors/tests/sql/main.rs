@@ -19,3 +19,4 @@ mod reruns;
 mod rights;
 mod scale;
 mod shared;
+mod values;
