@@ -339,6 +339,9 @@ suite! {
             a_lifting_ends_a_restriction,
             a_lifting_that_is_cancelled_ends_nothing,
             a_lifting_ends_a_restriction_though_another_was_cancelled,
+            a_restriction_that_was_lifted_stays_lifted_though_what_came_after_is_taken_back,
+            a_referred_restriction_is_not_ended_by_a_lifting_that_it_stands_behind,
+            a_restriction_that_another_has_lifted_does_not_outlive_a_lifting_that_is_declined,
             others_are_restricted_until_their_lifting_is_under_way,
             a_restriction_that_is_cancelled_stands_no_more,
             a_lifting_ends_only_what_was_restricted_before_it,
@@ -400,6 +403,7 @@ suite! {
         }
         restrictions {
             an_erasure_sees_a_restriction_that_was_done_while_it_came_in,
+            a_lifting_that_comes_while_another_is_cancelled_ends_what_that_one_would_have,
         }
         isolation {
             a_connection_without_settings_sees_no_row,
