@@ -396,6 +396,9 @@ suite! {
         renaming {
             a_restriction_that_is_being_ended_does_not_stand_under_the_new_name,
         }
+        order {
+            a_task_that_is_added_while_one_in_the_middle_goes_waits_for_those_before,
+        }
         replays {
             what_is_kept_costs_no_round_trip,
             a_restriction_is_not_redone_behind_what_is_done_while_it_comes_in,
