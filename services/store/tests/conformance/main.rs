@@ -398,6 +398,7 @@ suite! {
         }
         order {
             a_task_that_is_added_while_one_in_the_middle_goes_waits_for_those_before,
+            what_waits_for_two_is_set_free_whatever_the_database_is_set_to,
         }
         replays {
             what_is_kept_costs_no_round_trip,

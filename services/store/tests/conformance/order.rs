@@ -328,6 +328,35 @@ pub async fn a_task_that_is_added_while_one_in_the_middle_goes_waits_for_those_b
     run_in_order(&acme, &shop, &[first, last]).await;
 }
 
+/// PostgreSQL: a database may be set to keep transactions further apart than we can do with. Of two that end a task's last waits at the same
+/// moment, one sets it free.
+pub async fn what_waits_for_two_is_set_free_whatever_the_database_is_set_to(t: &mut TestStore) {
+    t.wear_out();
+    let database = t.rows("SELECT current_database()::text", vec![]).await[0].text(0).unwrap();
+    t.change(&format!("ALTER DATABASE {database} SET default_transaction_isolation = 'repeatable read'")).await;
+    t.close().await;
+    t.open("keys").await.unwrap();
+    let set_to = t.rows("SELECT current_setting('transaction_isolation')", vec![]).await[0].text(0).unwrap();
+    assert_eq!(set_to, "repeatable read");
+    let (acme, crm) = acme_and_crm(t).await;
+    acme.instruct_all(at(1), vec![access("mara"), access("noor")]).await;
+    let both = acme.instruct(at(2), intake(Action::Erasure, &[email("mara"), email("noor")])).await;
+    let at_work = claim(t, &crm, at(3)).await.unwrap().tasks;
+    assert_eq!(at_work.len(), 2);
+    let mut behind = t.raw().await;
+    let sql = by_the_case("SELECT state FROM tasks WHERE request_id = $1 FOR UPDATE");
+    assert_eq!(behind.fetch(&sql, vec![both.uuid().into()]).await.unwrap().len(), 1);
+    let mut reports = JoinSet::new();
+    for task in at_work {
+        let (acme, crm) = (acme.clone(), crm.clone());
+        reports.spawn(async move { acme.report(&task, at(4), done(&crm)).await });
+    }
+    lock_is_waited_for(t, 2).await;
+    behind.commit().await.unwrap();
+    assert!(reports.join_all().await.iter().all(Vec::is_empty));
+    assert_eq!(acme.task_state(both, &crm).await, TaskState::Pending);
+}
+
 /// The later instruction was planned with the new system before the sweep came to the earlier one.
 pub async fn an_instruction_waits_for_what_is_still_to_be_planned_before_it(t: &TestStore) {
     let (acme, crm) = acme_and_crm(t).await;
