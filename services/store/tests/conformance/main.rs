@@ -312,6 +312,7 @@ suite! {
             a_replay_that_is_run_again_instructs_nothing_twice,
             a_dry_run_keeps_nothing_of_what_it_saw,
             a_replay_is_asked_for_once,
+            a_replay_that_is_asked_for_many_times_at_once_is_one,
             what_was_matched_is_instructed_after_the_keys_were_turned_over,
             nothing_is_replayed_from_before_anything_was_kept,
             a_lost_key_is_said_before_anything_is_matched,
