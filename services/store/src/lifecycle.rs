@@ -379,14 +379,14 @@ fn marked(action: Action, ground: Option<RestrictionGround>, secrets: &SubjectSe
 }
 
 /// Whoever stands behind `$2` and ends restrictions, however far back: `place` says how far. By their lines, for ids tell who was sent first: what
-/// was referred takes its place when it is authorised.
+/// was referred takes its place when it is authorised. What erases the rest on the day a hold ends is none of them.
 const ENDING_BEHIND: &str = "WITH RECURSIVE behind(request_id, place) AS (
        SELECT request_id, 1 FROM subject_lines WHERE customer_id = $1 AND after_request_id = $2
        UNION
        SELECT l.request_id, b.place + 1 FROM behind b
        JOIN subject_lines l ON l.customer_id = $1 AND l.after_request_id = b.request_id)
      SELECT r.request_id FROM behind b JOIN requests r ON r.customer_id = $1 AND r.request_id = b.request_id
-       AND r.action IN ('LIFT_RESTRICTION', 'ERASURE')";
+       AND r.action IN ('LIFT_RESTRICTION', 'ERASURE') AND r.follows_request_id IS NULL";
 
 /// What it was to end stays; or the next behind it ends that, which may be done already.
 async fn end_by_another(tx: &mut Tx, customer: &CustomerId, id: RequestId) -> StoreResult<()> {

@@ -167,6 +167,7 @@ suite! {
             a_restriction_holds_what_was_held,
             what_was_declined_in_the_end_is_asked_about_first,
             a_follow_up_is_of_one_system_alone,
+            the_end_of_a_hold_ends_no_restriction,
             what_was_kept_and_does_not_open_keeps_no_other_hold_from_ending,
             of_sweeps_that_race_one_follows_up,
         }
