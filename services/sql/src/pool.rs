@@ -309,9 +309,16 @@ impl Pool {
     }
 
     /// As [`Pool::begin`], with statements of the caller's run in the same round trip on PostgreSQL.
-    /// `settings` must not hold anything from outside: it is sent as it is.
+    /// `settings` must not hold anything from outside: it is sent as it is. How far transactions are kept from one another is what the database
+    /// is set to: an application may rely on all its writers being serializable.
     pub async fn begin_with_settings(&self, settings: &str) -> Result<Tx, SqlError> {
         self.begin_with(&format!("BEGIN; {settings}"), "BEGIN IMMEDIATE").await
+    }
+
+    /// As [`Pool::begin_with_settings`], and each statement sees what was committed before it, whatever the database is set to: for who looks
+    /// again behind a lock.
+    pub async fn begin_read_committed(&self, settings: &str) -> Result<Tx, SqlError> {
+        self.begin_with(&format!("BEGIN ISOLATION LEVEL READ COMMITTED; {settings}"), "BEGIN IMMEDIATE").await
     }
 
     async fn begin_with(&self, postgres: &str, sqlite: &str) -> Result<Tx, SqlError> {

@@ -96,7 +96,7 @@ async fn read_all(tx: &mut Tx) -> StoreResult<Vec<EpochRow>> {
 
 /// Whether a store has anything that a key ring is needed for. One that has not may be given its first keys.
 pub(crate) async fn holds_sealed(pool: &Pool) -> StoreResult<bool> {
-    let mut tx = pool.begin_with_settings("SET LOCAL quittance.scope = 'deployment'").await?;
+    let mut tx = pool.begin_read_committed("SET LOCAL quittance.scope = 'deployment'").await?;
     let begun = known_epoch(&mut tx, "").await? > 0;
     let sealed = "SELECT c.customer_id FROM customers c WHERE EXISTS (SELECT 1 FROM requests r
                     WHERE r.customer_id = c.customer_id) LIMIT 1";

@@ -642,7 +642,8 @@ pub(crate) fn await_customer_where_restricted(restrictions: &Restrictions, prepa
     }
 }
 
-/// A restriction stands from its instruction on; a lifting or an erasure is noted on it, and ends it when it is done.
+/// A restriction stands from its instruction on; the first lifting or erasure behind it is noted on it, and ends it when it is done. Were it a
+/// later one, which may yet be taken back, nobody would end it.
 pub(crate) async fn mark_restrictions(
     tx: &mut Tx,
     customer: &CustomerId,
@@ -656,15 +657,18 @@ pub(crate) async fn mark_restrictions(
                 (Action::Restriction, Some(ground)) => new.push((*id, pseudonym.as_slice(), ground, None)),
                 (Action::LiftRestriction | Action::Erasure, _) => {
                     // It ends what was instructed before it, in this chunk too, and nothing that comes after.
-                    new.iter_mut().filter(|n| n.1 == pseudonym.as_slice()).for_each(|n| n.3 = Some(id.uuid()));
-                    ending.insert(pseudonym, id.uuid());
+                    let before = new.iter_mut().filter(|n| n.1 == pseudonym.as_slice());
+                    before.for_each(|n| n.3 = n.3.or(Some(id.uuid())));
+                    ending.entry(pseudonym).or_insert(id.uuid());
                 }
                 _ => {}
             }
         }
     }
     tx.execute_rows(
-        "WITH v(request_id, pseudonym) AS ({rows}) UPDATE restrictions SET ended_by_request_id = v.request_id FROM v
+        // Those that have one are written, too: whoever takes that one back meanwhile is waited for, or waits for us.
+        "WITH v(request_id, pseudonym) AS ({rows})
+         UPDATE restrictions SET ended_by_request_id = COALESCE(restrictions.ended_by_request_id, v.request_id) FROM v
          WHERE restrictions.customer_id = $1 AND restrictions.pseudonym = v.pseudonym",
         vec![customer.as_str().into()],
         Rows::new(vec![Column::uuids(ending.values().copied()), Column::bytes(ending.keys().map(|p| p.to_vec()))]),
@@ -704,7 +708,7 @@ pub(crate) async fn restrict_new_names(tx: &mut Tx, customer: &CustomerId, renam
         "WITH v(was, becomes, ended_by) AS ({rows})
          INSERT INTO restrictions (customer_id, pseudonym, request_id, ground, ended_by_request_id)
          SELECT $1, v.becomes, r.request_id, r.ground,
-                CASE WHEN r.request_id < v.ended_by THEN v.ended_by ELSE r.ended_by_request_id END
+                COALESCE(r.ended_by_request_id, CASE WHEN r.request_id < v.ended_by THEN v.ended_by END)
          FROM v JOIN restrictions r ON r.customer_id = $1 AND r.pseudonym = v.was WHERE true ON CONFLICT DO NOTHING",
         vec![customer.as_str().into()],
         Rows::new(vec![

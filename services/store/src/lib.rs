@@ -177,7 +177,7 @@ async fn suppression_keys(pool: &Pool, folder: &Path) -> StoreResult<Suppression
     let first = match SuppressionKeys::are_there(folder)? {
         true => None,
         false => {
-            let mut tx = pool.begin_with_settings("SET LOCAL quittance.scope = 'deployment'").await?;
+            let mut tx = pool.begin_read_committed("SET LOCAL quittance.scope = 'deployment'").await?;
             let sql = "SELECT max((SELECT max(s.generation) FROM suppressions s WHERE s.customer_id = c.customer_id)) FROM customers c";
             let newest = tx.fetch_one(sql, vec![]).await?.map(|row| row.opt_i64(0)).transpose()?.flatten();
             Some(u32::try_from(newest.unwrap_or(0)).unwrap_or(u32::MAX).saturating_add(1))

@@ -379,19 +379,46 @@ fn marked(action: Action, ground: Option<RestrictionGround>, secrets: &SubjectSe
     }
 }
 
-/// What it was to end stays; or another lifting ends it, that was instructed besides and is still open.
+/// Whoever stands behind `$2` and ends restrictions, however far back: `place` says how far. By their lines, for ids tell who was sent first: what
+/// was referred takes its place when it is authorised. What erases the rest on the day a hold ends is none of them.
+const ENDING_BEHIND: &str = "WITH RECURSIVE behind(request_id, place) AS (
+       SELECT request_id, 1 FROM subject_lines WHERE customer_id = $1 AND after_request_id = $2
+       UNION
+       SELECT l.request_id, b.place + 1 FROM behind b
+       JOIN subject_lines l ON l.customer_id = $1 AND l.after_request_id = b.request_id)
+     SELECT r.request_id FROM behind b JOIN requests r ON r.customer_id = $1 AND r.request_id = b.request_id
+       AND r.action IN ('LIFT_RESTRICTION', 'ERASURE') AND r.follows_request_id IS NULL";
+
+/// What it was to end stays; or the next behind it ends that, which may be done already.
 async fn end_by_another(tx: &mut Tx, customer: &CustomerId, id: RequestId) -> StoreResult<()> {
-    tx.execute(
+    hold_endings(tx, customer, id).await?;
+    let named = "JOIN subject_lines n ON n.customer_id = $1 AND n.request_id = r.request_id AND n.pseudonym = restrictions.pseudonym";
+    let sql = format!(
+        "DELETE FROM restrictions WHERE customer_id = $1 AND ended_by_request_id = $2 AND EXISTS (
+           {ENDING_BEHIND} AND r.state IN ('COMPLETED', 'COMPLETED_WITH_EXCEPTIONS') {named})"
+    );
+    tx.execute(&sql, key(customer, id)).await?;
+    let sql = format!(
         "UPDATE restrictions SET ended_by_request_id = (
-           SELECT r.request_id FROM subject_lines l JOIN requests r ON r.customer_id = $1
-             AND (r.request_id = l.request_id OR r.request_id = l.after_request_id)
-           WHERE l.customer_id = $1 AND l.pseudonym = restrictions.pseudonym AND r.closed_us IS NULL
-             AND r.action = 'LIFT_RESTRICTION' AND r.request_id <> $2 AND r.request_id > restrictions.request_id
-           ORDER BY r.request_id LIMIT 1)
-         WHERE customer_id = $1 AND ended_by_request_id = $2",
-        key(customer, id),
-    )
-    .await?;
+           {ENDING_BEHIND} AND r.closed_us IS NULL {named} GROUP BY r.request_id ORDER BY max(b.place) LIMIT 1)
+         WHERE customer_id = $1 AND ended_by_request_id = $2"
+    );
+    tx.execute(&sql, key(customer, id)).await?;
+    Ok(())
+}
+
+/// Until the transaction ends, nobody behind it is done, and nobody is noted on what it was to end, unseen.
+async fn hold_endings(tx: &mut Tx, customer: &CustomerId, id: RequestId) -> StoreResult<()> {
+    if tx.engine() == Engine::Postgres {
+        let requests = format!(
+            "SELECT request_id FROM requests WHERE customer_id = $1 AND request_id IN ({ENDING_BEHIND})
+             ORDER BY request_id FOR SHARE"
+        );
+        tx.fetch(&requests, key(customer, id)).await?;
+        let ended = "SELECT request_id FROM restrictions WHERE customer_id = $1 AND ended_by_request_id = $2
+                     ORDER BY pseudonym, request_id FOR UPDATE";
+        tx.fetch(ended, key(customer, id)).await?;
+    }
     Ok(())
 }
 

@@ -116,7 +116,7 @@ pub(crate) async fn migrate(pool: &Pool, key_ring: &Path) -> StoreResult<()> {
 
 async fn migrate_to(pool: &Pool, wanted: i64, key_ring: &Path) -> StoreResult<()> {
     // Row-level security would hide every customer's rows from a migration that moves them.
-    let mut tx = pool.begin_with_settings(LOCKS_WITHIN).await?;
+    let mut tx = pool.begin_read_committed(LOCKS_WITHIN).await?;
     tx.execute(
         "CREATE TABLE IF NOT EXISTS schema_version (id BIGINT PRIMARY KEY CHECK (id = 1), version BIGINT NOT NULL)",
         vec![],

@@ -3,7 +3,7 @@
 //! From the moment that an epoch begins, nobody brings a row of an earlier one: who brings one holds the row that says which epoch is the
 //! current one. A person's rows are covered anew together, in one transaction: by a walk, person by person, or before, by whoever has an
 //! instruction about the person (`carry_over`). So a person is never known by two names. Whoever moves a line's rows meanwhile
-//! joins them by name: those three exclude each other by `alone`.
+//! joins them by name: those three exclude each other by `alone`, and whoever plans by where a request stood before excludes them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

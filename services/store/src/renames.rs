@@ -12,7 +12,7 @@ use crate::intake::Prepared;
 pub(crate) struct Rename<'a> {
     pub was: &'a [u8],
     pub becomes: &'a [u8],
-    /// What restricted the person under the old name is ended under the new one by this request of the chunk, which came after it.
+    /// What restricted the person under the old name is ended under the new one by this request of the chunk, the first that came after it.
     pub ended_by: Option<Uuid>,
 }
 
@@ -44,7 +44,7 @@ impl<'a> Renames<'a> {
 
     fn end(&mut self, name: &[u8], by: Uuid) {
         let before = self.before.get_mut(name).into_iter().flatten();
-        before.for_each(|(_, ended_by)| *ended_by = Some(by));
+        before.for_each(|(_, ended_by)| *ended_by = ended_by.or(Some(by)));
     }
 
     fn change(&mut self, changes: &'a [(Vec<u8>, Vec<u8>)]) {
@@ -103,6 +103,7 @@ mod tests {
         let (end, mut renames) = (Uuid::from_u128(7), Renames::default());
         renames.change(&changes[..2]);
         renames.end(b"b", end);
+        renames.end(b"b", Uuid::from_u128(8));
         renames.change(&changes[2..]);
         let mut all: Vec<_> = renames.all().map(|r| (r.was, r.becomes, r.ended_by)).collect();
         all.sort();

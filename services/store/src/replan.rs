@@ -20,6 +20,7 @@ use crate::{
     kept::release,
     ledger::Staging,
     lines::{self, Closed, forget_closed},
+    rekey::alone,
     report::tell_completed_late,
     requests::read_list,
     seal::{RequestKey, WrappedKey},
@@ -202,6 +203,8 @@ impl Store {
         if hold_generation(&mut tx).await? != topology.generation {
             return Ok(0);
         }
+        // Before anything else of the customer's is locked, as whoever cancels does: who stands before whom is as it is until we are done.
+        alone(&mut tx, customer).await?;
         let rows = self.to_replan(&mut tx, customer, topology.generation).await?;
         let ids: Vec<Uuid> = rows.iter().map(|(row, _)| row.uuid(0)).collect::<Result<_, _>>()?;
         let planned = tx

@@ -30,11 +30,12 @@ pub(crate) async fn again<T, F: Future<Output = StoreResult<T>>>(
 }
 
 impl Store {
-    /// Writes, of one customer. On PostgreSQL row-level security sees the setting.
+    /// Writes, of one customer. On PostgreSQL row-level security sees the setting, and who waited for a lock sees what the other one did: so of
+    /// two that end a task's last waits, the second sets it free.
     pub(crate) async fn customer_tx(&self, customer: &CustomerId) -> StoreResult<Tx> {
         // The id is a slug by its type: nothing in it needs quoting.
         let setting = format!("SET LOCAL quittance.customer_id = '{customer}'");
-        Ok(self.inner.write.begin_with_settings(&setting).await?)
+        Ok(self.inner.write.begin_read_committed(&setting).await?)
     }
 
     /// Reads, of one customer, from one snapshot where it matters.
@@ -47,7 +48,7 @@ impl Store {
 
     /// Deployment-wide tables, or what must cross customers. Named in `docs/ARCHITECTURE.md`: systems, customers, `ready`, deadlines.
     pub(crate) async fn deployment_tx(&self) -> StoreResult<Tx> {
-        Ok(self.inner.write.begin_with_settings("SET LOCAL quittance.scope = 'deployment'").await?)
+        Ok(self.inner.write.begin_read_committed("SET LOCAL quittance.scope = 'deployment'").await?)
     }
 
     pub(crate) async fn deployment_read(&self) -> StoreResult<Tx> {

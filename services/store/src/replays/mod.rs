@@ -118,6 +118,15 @@ async fn one(tx: &mut Tx, condition: &str, args: Vec<Val>) -> StoreResult<Option
     row.as_ref().map(read).transpose()
 }
 
+/// What the same `request_id` asked for.
+async fn asked_before(tx: &mut Tx, new: &NewReplay) -> StoreResult<Option<StoreResult<ReplayRow>>> {
+    let asked = one(tx, "idempotency_id = $1", vec![new.idempotency.uuid().into()]).await?;
+    Ok(asked.map(|asked| {
+        let same = asked.system == new.system && asked.snapshot_at == new.snapshot_at && asked.dry_run == new.dry_run;
+        if same { Ok(asked) } else { Err(StoreError::RequestIdReused) }
+    }))
+}
+
 impl Store {
     /// Asks for a replay, or gives the one that the same `request_id` asked for.
     pub async fn start_replay(&self, new: &NewReplay, now: Timestamp) -> StoreResult<ReplayRow> {
@@ -130,10 +139,8 @@ impl Store {
         }
         let generation = known.last().copied().unwrap_or_default();
         let mut tx = self.deployment_tx().await?;
-        if let Some(asked) = one(&mut tx, "idempotency_id = $1", vec![new.idempotency.uuid().into()]).await? {
-            let same =
-                asked.system == new.system && asked.snapshot_at == new.snapshot_at && asked.dry_run == new.dry_run;
-            return if same { Ok(asked) } else { Err(StoreError::RequestIdReused) };
+        if let Some(asked) = asked_before(&mut tx, new).await? {
+            return asked;
         }
         let since = time(Self::suppressed_since(&mut tx).await?, "deployment")?;
         if new.snapshot_at < since {
@@ -143,6 +150,10 @@ impl Store {
         }
         let open = one(&mut tx, "system_id = $1 AND ended_us IS NULL", vec![new.system.as_str().into()]).await?;
         if let Some(open) = open {
+            // It may be this very request, which came twice at the same moment (I2).
+            if let Some(asked) = asked_before(&mut tx, new).await? {
+                return asked;
+            }
             return Err(StoreError::WrongState(format!("replay {} of this system has not ended", open.id)));
         }
         let inserted = tx
@@ -168,9 +179,12 @@ impl Store {
                 ],
             )
             .await?;
-        let busy =
-            || StoreError::WrongState("another replay of this system was asked for at the same moment".to_owned());
-        let asked = read(&inserted.ok_or_else(busy)?)?;
+        let Some(inserted) = inserted else {
+            let busy = "another replay of this system was asked for at the same moment";
+            let asked = asked_before(&mut tx, new).await?;
+            return asked.unwrap_or_else(|| Err(StoreError::WrongState(busy.to_owned())));
+        };
+        let asked = read(&inserted)?;
         tx.commit().await?;
         Ok(asked)
     }

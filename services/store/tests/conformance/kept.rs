@@ -240,6 +240,19 @@ pub async fn what_was_kept_and_does_not_open_keeps_no_other_hold_from_ending(t: 
     assert!(follow_up(t, &acme, day(END)).await.unwrap().is_empty());
 }
 
+/// It is nobody's word on the restriction, also where it stands behind a lifting that is taken back.
+pub async fn the_end_of_a_hold_ends_no_restriction(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    holding(t, &acme, &crm, "mara").await;
+    acme.instruct(day(1), restriction("mara", RestrictionGround::AccuracyContested)).await;
+    acme.confirm_next(&crm, day(1)).await;
+    let lifts = acme.instruct(day(END), lifting("mara")).await;
+    let made = follow_up(t, &acme, day(END)).await.unwrap();
+    acme.cancel(lifts, day(END)).await.unwrap();
+    assert_eq!(acme.confirm_next(&crm, day(END)).await, made[0]);
+    assert_eq!(t.count("SELECT count(*) FROM restrictions").await, 1);
+}
+
 /// Whoever has a restriction lifted is not to lift what is held.
 pub async fn what_is_held_at_a_system_is_read_page_by_page(t: &TestStore) {
     let (acme, crm) = acme_and_crm(t).await;

@@ -167,6 +167,7 @@ suite! {
             a_restriction_holds_what_was_held,
             what_was_declined_in_the_end_is_asked_about_first,
             a_follow_up_is_of_one_system_alone,
+            the_end_of_a_hold_ends_no_restriction,
             what_was_kept_and_does_not_open_keeps_no_other_hold_from_ending,
             of_sweeps_that_race_one_follows_up,
         }
@@ -314,6 +315,7 @@ suite! {
             a_replay_that_is_run_again_instructs_nothing_twice,
             a_dry_run_keeps_nothing_of_what_it_saw,
             a_replay_is_asked_for_once,
+            a_replay_that_is_asked_for_many_times_at_once_is_one,
             what_was_matched_is_instructed_after_the_keys_were_turned_over,
             nothing_is_replayed_from_before_anything_was_kept,
             a_lost_key_is_said_before_anything_is_matched,
@@ -341,6 +343,9 @@ suite! {
             a_lifting_ends_a_restriction,
             a_lifting_that_is_cancelled_ends_nothing,
             a_lifting_ends_a_restriction_though_another_was_cancelled,
+            a_restriction_that_was_lifted_stays_lifted_though_what_came_after_is_taken_back,
+            a_referred_restriction_is_not_ended_by_a_lifting_that_it_stands_behind,
+            a_restriction_that_another_has_lifted_does_not_outlive_a_lifting_that_is_declined,
             others_are_restricted_until_their_lifting_is_under_way,
             a_restriction_that_is_cancelled_stands_no_more,
             a_lifting_ends_only_what_was_restricted_before_it,
@@ -395,6 +400,10 @@ suite! {
         renaming {
             a_restriction_that_is_being_ended_does_not_stand_under_the_new_name,
         }
+        order {
+            a_task_that_is_added_while_one_in_the_middle_goes_waits_for_those_before,
+            what_waits_for_two_is_set_free_whatever_the_database_is_set_to,
+        }
         replays {
             what_is_kept_costs_no_round_trip,
             a_restriction_is_not_redone_behind_what_is_done_while_it_comes_in,
@@ -402,6 +411,7 @@ suite! {
         }
         restrictions {
             an_erasure_sees_a_restriction_that_was_done_while_it_came_in,
+            a_lifting_that_comes_while_another_is_cancelled_ends_what_that_one_would_have,
         }
         isolation {
             a_connection_without_settings_sees_no_row,

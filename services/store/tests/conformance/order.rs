@@ -10,7 +10,7 @@ use quittance_domain::{
 use quittance_store::StoreError;
 use tokio::task::JoinSet;
 
-use crate::{harness::TestStore, world::*};
+use crate::{harness::TestStore, held_up::lock_is_waited_for, statements::by_the_case, world::*};
 
 /// Confirms one after the other at `system`, and makes sure that never more than the next is due.
 async fn run_in_order(acme: &Customer, system: &SystemId, ids: &[RequestId]) {
@@ -288,6 +288,73 @@ pub async fn order_holds_at_a_system_added_meanwhile(t: &TestStore) {
     assert_eq!(acme.state(first).await, RequestState::Completed, "it was complete before");
     assert_eq!(acme.confirm_next(&crm, at(6)).await, third);
     run_in_order(&acme, &shop, &open).await;
+}
+
+/// PostgreSQL: while a later one is planned for a system that was added, the one before it goes. Nobody passes those before that.
+pub async fn a_task_that_is_added_while_one_in_the_middle_goes_waits_for_those_before(t: &TestStore) {
+    let (acme, _) = acme_and_crm(t).await;
+    let [first, middle, last] = [
+        acme.instruct(at(1), access("mara")).await,
+        acme.instruct(at(2), correction("mara")).await,
+        acme.instruct(at(3), erasure("mara")).await,
+    ];
+    // What is objected to is not planned for what is new before its customer's word.
+    for id in [first, middle] {
+        t.object_to_request(&acme.id, id, "operators/kim", "looks unlawful", at(4)).await.unwrap();
+    }
+    let shop = register(t, "shop", &[Email], &[]).await;
+    // The last that the one in the middle does before it is closed is to let who stands behind it close up.
+    let mut place = t.raw().await;
+    let sql = by_the_case("SELECT after_request_id FROM subject_lines WHERE request_id = $1 FOR UPDATE");
+    assert_eq!(place.fetch(&sql, vec![last.uuid().into()]).await.unwrap().len(), 1);
+    let goes = {
+        let acme = acme.clone();
+        tokio::spawn(
+            async move { acme.store.decline_request(&acme.id, middle, "customers/acme", "indeed", at(5)).await },
+        )
+    };
+    lock_is_waited_for(t, 1).await;
+    let replans = {
+        let acme = acme.clone();
+        tokio::spawn(async move { acme.replan(at(6)).await })
+    };
+    lock_is_waited_for(t, 2).await;
+    place.commit().await.unwrap();
+    goes.await.unwrap().unwrap();
+    replans.await.unwrap();
+    assert_eq!(acme.task_state(last, &shop).await, TaskState::Waiting);
+    acme.authorise(first, at(7)).await.unwrap();
+    acme.replan(at(8)).await;
+    run_in_order(&acme, &shop, &[first, last]).await;
+}
+
+/// PostgreSQL: a database may be set to keep transactions further apart than we can do with. Of two that end a task's last waits at the same
+/// moment, one sets it free.
+pub async fn what_waits_for_two_is_set_free_whatever_the_database_is_set_to(t: &mut TestStore) {
+    t.wear_out();
+    let database = t.rows("SELECT current_database()::text", vec![]).await[0].text(0).unwrap();
+    t.change(&format!("ALTER DATABASE {database} SET default_transaction_isolation = 'repeatable read'")).await;
+    t.close().await;
+    t.open("keys").await.unwrap();
+    let set_to = t.rows("SELECT current_setting('transaction_isolation')", vec![]).await[0].text(0).unwrap();
+    assert_eq!(set_to, "repeatable read");
+    let (acme, crm) = acme_and_crm(t).await;
+    acme.instruct_all(at(1), vec![access("mara"), access("noor")]).await;
+    let both = acme.instruct(at(2), intake(Action::Erasure, &[email("mara"), email("noor")])).await;
+    let at_work = claim(t, &crm, at(3)).await.unwrap().tasks;
+    assert_eq!(at_work.len(), 2);
+    let mut behind = t.raw().await;
+    let sql = by_the_case("SELECT state FROM tasks WHERE request_id = $1 FOR UPDATE");
+    assert_eq!(behind.fetch(&sql, vec![both.uuid().into()]).await.unwrap().len(), 1);
+    let mut reports = JoinSet::new();
+    for task in at_work {
+        let (acme, crm) = (acme.clone(), crm.clone());
+        reports.spawn(async move { acme.report(&task, at(4), done(&crm)).await });
+    }
+    lock_is_waited_for(t, 2).await;
+    behind.commit().await.unwrap();
+    assert!(reports.join_all().await.iter().all(Vec::is_empty));
+    assert_eq!(acme.task_state(both, &crm).await, TaskState::Pending);
 }
 
 /// The later instruction was planned with the new system before the sweep came to the earlier one.

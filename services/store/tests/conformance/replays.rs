@@ -536,6 +536,22 @@ pub async fn a_replay_is_asked_for_once(t: &mut TestStore) {
     t.start_replay(&asked(&crm, at(5)), at(13)).await.unwrap();
 }
 
+/// Its sender has it sent again while the first is on its way: that is the same replay, and no other one that is in its way (I2).
+pub async fn a_replay_that_is_asked_for_many_times_at_once_is_one(t: &mut TestStore) {
+    acme_bolt_and_crm(t).await;
+    for n in 0..10 {
+        let system = registered(t, with_backups(&format!("shop-{n}"))).await;
+        let new = asked(&system, at(5));
+        let mut racing = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let (store, new) = ((**t).clone(), NewReplay { id: ReplayId::new(Uuid::now_v7()), ..new.clone() });
+            racing.spawn(async move { store.start_replay(&new, at(11)).await });
+        }
+        let started = racing.join_all().await.into_iter().collect::<StoreResult<Vec<ReplayRow>>>().unwrap();
+        assert!(started.iter().all(|replay| replay.id == started[0].id), "{started:?}");
+    }
+}
+
 pub async fn nothing_is_replayed_from_before_anything_was_kept(t: &mut TestStore) {
     let (_, _, crm) = acme_bolt_and_crm(t).await;
     t.change(&format!("UPDATE deployment SET suppressed_since_us = {}", at(100).as_microsecond())).await;

@@ -12,7 +12,8 @@ use tokio::task::JoinSet;
 
 use crate::{
     harness::TestStore,
-    held_up::{HeldUp, in_order},
+    held_up::{HeldUp, in_order, lock_is_waited_for},
+    statements::by_the_case,
     world::*,
 };
 
@@ -155,6 +156,94 @@ pub async fn a_lifting_ends_a_restriction_though_another_was_cancelled(t: &TestS
         assert_eq!(acme.state(free).await, RequestState::InProgress, "{person}");
         acme.confirm_next(&crm, at(8)).await;
     }
+}
+
+/// The first that is done ends it, whatever came after that: another lifting, in the same chunk too, or an erasure that the customer wanted all the
+/// same.
+pub async fn a_restriction_that_was_lifted_stays_lifted_though_what_came_after_is_taken_back(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    for (n, after) in ["lifting", "lifting of the chunk", "erasure"].into_iter().enumerate() {
+        let person = format!("p{n}");
+        acme.instruct(at(1), restriction(&person, UnlawfulProcessing)).await;
+        acme.confirm_next(&crm, at(2)).await;
+        let (lifts, taken_back) = if after == "lifting of the chunk" {
+            let ids = acme.instruct_all(at(3), vec![lifting(&person), lifting(&person)]).await;
+            (ids[0], ids[1])
+        } else {
+            let sent = if after == "erasure" { erasure(&person) } else { lifting(&person) };
+            (acme.instruct(at(3), lifting(&person)).await, acme.instruct(at(4), sent).await)
+        };
+        if after == "erasure" {
+            acme.authorise(taken_back, at(5)).await.unwrap();
+        }
+        assert_eq!(acme.confirm_next(&crm, at(6)).await, lifts);
+        acme.cancel(taken_back, at(7)).await.unwrap();
+        assert_eq!(t.count("SELECT count(*) FROM restrictions").await, 0, "{after}");
+        let free = acme.instruct(at(8), erasure(&person)).await;
+        assert_eq!(acme.state(free).await, RequestState::InProgress, "{after}");
+        acme.confirm_next(&crm, at(9)).await;
+    }
+}
+
+/// It stands behind what was instructed before the customer's word, though it was sent first.
+pub async fn a_referred_restriction_is_not_ended_by_a_lifting_that_it_stands_behind(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let mut referred = restriction("mara", UnlawfulProcessing);
+    referred.referred = Some("do not delete it".to_owned());
+    let referred = acme.instruct(at(1), referred).await;
+    let before = acme.instruct(at(2), lifting("mara")).await;
+    acme.authorise(referred, at(3)).await.unwrap();
+    let behind = acme.instruct(at(4), lifting("mara")).await;
+    acme.cancel(behind, at(5)).await.unwrap();
+    assert_eq!(acme.confirm_next(&crm, at(6)).await, before);
+    let held = acme.instruct(at(7), erasure("mara")).await;
+    assert_eq!(acme.state(held).await, RequestState::AwaitingCustomer);
+    assert_eq!(acme.confirm_next(&crm, at(8)).await, referred);
+}
+
+/// All that the first lifting had begun was done when the customer declined it; by then the second one was through.
+pub async fn a_restriction_that_another_has_lifted_does_not_outlive_a_lifting_that_is_declined(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    acme.instruct(at(1), restriction("mara", UnlawfulProcessing)).await;
+    acme.confirm_next(&crm, at(2)).await;
+    let first = acme.instruct(at(3), lifting("mara")).await;
+    let second = acme.instruct(at(4), lifting("mara")).await;
+    let at_work = claim_one(t, &crm, at(5)).await;
+    t.object_to_request(&acme.id, first, "operators/kim", "looks unlawful", at(6)).await.unwrap();
+    assert!(acme.report(&at_work, at(7), done(&crm)).await.is_empty());
+    assert_eq!(acme.confirm_next(&crm, at(8)).await, second);
+    t.decline_request(&acme.id, first, "customers/acme", "indeed", at(9)).await.unwrap();
+    let free = acme.instruct(at(10), erasure("mara")).await;
+    assert_eq!(acme.state(free).await, RequestState::InProgress);
+}
+
+/// The one that comes is not behind the one that goes when that one looks who else ends it.
+pub async fn a_lifting_that_comes_while_another_is_cancelled_ends_what_that_one_would_have(t: &TestStore) {
+    let (acme, crm) = acme_and_crm(t).await;
+    let restricts = acme.instruct(at(1), restriction("mara", UnlawfulProcessing)).await;
+    acme.confirm_next(&crm, at(2)).await;
+    let goes = acme.instruct(at(3), lifting("mara")).await;
+    // Whoever comes lines up behind this one, and does not wait for the one before it.
+    acme.instruct(at(4), access("mara")).await;
+    let mut marks = t.raw().await;
+    let sql = by_the_case("SELECT ground FROM restrictions WHERE request_id = $1 FOR UPDATE");
+    assert_eq!(marks.fetch(&sql, vec![restricts.uuid().into()]).await.unwrap().len(), 1);
+    let comes = {
+        let acme = acme.clone();
+        tokio::spawn(async move { acme.instruct(at(5), lifting("mara")).await })
+    };
+    lock_is_waited_for(t, 1).await;
+    let cancels = {
+        let acme = acme.clone();
+        tokio::spawn(async move { acme.cancel(goes, at(6)).await })
+    };
+    lock_is_waited_for(t, 2).await;
+    marks.commit().await.unwrap();
+    comes.await.unwrap();
+    cancels.await.unwrap().unwrap();
+    assert_eq!(work_off(&acme, &[crm], at(7)).await.len(), 2);
+    let free = acme.instruct(at(8), erasure("mara")).await;
+    assert_eq!(acme.state(free).await, RequestState::InProgress);
 }
 
 /// Of two that are lifted at the same time, neither is the last to be done.
