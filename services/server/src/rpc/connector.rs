@@ -439,12 +439,11 @@ fn record_from(systems: EitherMap<'_>, r: v1::PackageRecord, number: i64) -> Api
         return Err(ApiError::field(field, "is none of this collection in the system's data map"));
     }
     let field = |f: v1::RecordField| RecordField { name: f.name, category: f.category, value: f.value };
-    let record = Record {
-        collection: r.collection,
-        key: r.key,
-        fields: r.fields.into_iter().map(field).collect(),
-        third_party: r.third_party,
-    };
+    // Whoever wrote the map knew of others' data there; the worker sees the record.
+    let marked = |s: &&System| s.map.collection(&r.collection).is_some_and(|c| c.third_party);
+    let third_party = r.third_party || systems.iter().any(marked);
+    let fields = r.fields.into_iter().map(field).collect();
+    let record = Record { collection: r.collection, key: r.key, fields, third_party };
     let bytes = serde_json::to_vec(&record).map_err(|e| ApiError::field(format!("record[{number}]"), e))?;
     Ok((bytes, record.third_party))
 }
