@@ -32,6 +32,8 @@ pub struct PackageSummary {
     pub third_party: u64,
     pub released_at: Option<Timestamp>,
     pub third_party_withheld: bool,
+    /// It was forgotten, or begun to be, before the records were counted.
+    pub forgotten: bool,
 }
 
 /// A page of records ends with the one that fills it: however large they are, memory holds this much and one record.
@@ -175,7 +177,10 @@ impl Store {
     pub async fn package(&self, customer: &CustomerId, request: RequestId) -> StoreResult<PackageSummary> {
         let mut tx = self.customer_read(customer).await?;
         let args: Vec<Val> = vec![customer.as_str().into(), request.uuid().into()];
-        let sql = format!("SELECT count(*), CAST(coalesce(sum(p.third_party), 0) AS BIGINT) {CONFIRMED}");
+        let sql = format!(
+            "SELECT count(*), CAST(coalesce(sum(p.third_party), 0) AS BIGINT), (SELECT r.forgotten_us FROM requests r
+               WHERE r.customer_id = $1 AND r.request_id = $2) {CONFIRMED}"
+        );
         let counts = tx.fetch_one(&sql, args.clone()).await?;
         let counts =
             counts.ok_or(StoreError::Inconsistent { table: "package_records", what: "a count gave no row" })?;
@@ -190,6 +195,7 @@ impl Store {
             third_party: u64::try_from(counts.i64(1)?).unwrap_or(0),
             released_at: opt_time(released_us, "packages")?,
             third_party_withheld: withheld,
+            forgotten: counts.opt_i64(2)?.is_some(),
         })
     }
 
