@@ -262,7 +262,7 @@ async fn stream_out(
     Ok(())
 }
 
-fn parsed(stored: &[u8]) -> ApiResult<Record> {
+pub(super) fn parsed(stored: &[u8]) -> ApiResult<Record> {
     let broken = |_| StoreError::Inconsistent { table: "package_records", what: "it does not parse" };
     Ok(serde_json::from_slice(stored).map_err(broken)?)
 }
