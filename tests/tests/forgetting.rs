@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use quittance_api::v1;
+use quittance_api::v1::{self, download_package_response::Part};
 use quittance_client::Client;
 use quittance_sql::{ConnectOptions, Engine, Pool};
 use quittance_tests::{
@@ -101,6 +101,48 @@ impl Scene {
         let sql = "SELECT count(*) FROM ledger_entries e JOIN ledger_batches b ON b.customer_id = e.customer_id AND b.batch_id = e.batch_id
                    WHERE e.kind = 'key_destroyed' AND b.first_index IS NOT NULL";
         tx.fetch_one(sql, vec![]).await.unwrap().unwrap().i64(0).unwrap()
+    }
+}
+
+/// A package of which forgetting has taken some, and not yet the rest with the key.
+#[tokio::test]
+async fn a_download_that_forgetting_overtakes_does_not_end_as_if_it_were_whole() {
+    let deployment = Deployment::start_with(StoreKind::Postgres, &[("QUITTANCED_LIMITS__PACKAGE_PAGE", "1")]).await;
+    let (crm, _shop) = acme_with_crm_and_shop(&deployment, (Engine::Sqlite, Engine::Sqlite), 3).await;
+    let acme = deployment.client(&deployment.customer_token("acme")).await;
+    // Longer than what is on the way between us may be: nothing behind it is read before it is.
+    let write = format!("UPDATE customer SET remark = hex(zeroblob(12582912)) WHERE email = '{}'", email(1));
+    crm.pool.run_script(&write).await.unwrap();
+    let request = create(&acme, by_email(v1::Action::Access, email(1))).await.unwrap();
+    completed(&acme, &request.name).await;
+    let name = format!("{}/package", request.name);
+    let ask = || v1::DownloadPackageRequest { name: name.clone(), ..Default::default() };
+    let mut parts = acme.packages().download_package(ask()).await.unwrap().into_inner();
+    let Some(Part::Header(header)) = parts.message().await.unwrap().unwrap().part else { panic!("no header") };
+    let whole = header.package.unwrap().record_count;
+
+    let store = fs::read_to_string(deployment.path("store-url")).unwrap();
+    let store = Pool::open(&ConnectOptions { connections_max: 1, ..ConnectOptions::new(store) }).unwrap();
+    let mut tx = store.begin_with_settings("SET LOCAL quittance.scope = 'deployment'").await.unwrap();
+    tx.execute("UPDATE requests SET forgotten_us = closed_us", vec![]).await.unwrap();
+    let taken = tx.execute("DELETE FROM package_records WHERE number > 1", vec![]).await.unwrap();
+    tx.commit().await.unwrap();
+
+    let (mut records, mut trailer) = (0, false);
+    let ended = loop {
+        match parts.message().await {
+            Ok(Some(message)) => match message.part.unwrap() {
+                Part::Trailer(_) => trailer = true,
+                _ => records += 1,
+            },
+            Ok(None) => break None,
+            Err(status) => break Some(status),
+        }
+    };
+    assert!(!trailer && taken > 0 && records < whole, "{records} of {whole}, {taken} taken");
+    for refused in [ended.expect("it ended well"), acme.packages().download_package(ask()).await.unwrap_err()] {
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        assert_eq!(refused.get_error_details().error_info().unwrap().reason, "FORGOTTEN");
     }
 }
 

@@ -287,6 +287,84 @@ async fn nothing_is_exported_that_was_not_uploaded() {
     assert_eq!(outcomes(&completed(&acme, &taken.name).await), ["print files file EXPORTED VERIFIED 1"]);
 }
 
+const COUNTED_MAP: &str = "version: 1\ncollections:\n  files:\n    fields: {title: name, content: file}\n  prints:\n    fields: {content: print}\n";
+
+/// Of each collection, what is said to be in the package is there (I5); and nobody but who uploads says so.
+#[tokio::test]
+async fn no_more_is_exported_than_was_uploaded_of_each_collection() {
+    let deployment = scene_with_lease("60").await;
+    let operator = deployment.operator().await;
+    let counted = v1::System { data_map_yaml: COUNTED_MAP.to_owned(), ..remote_files("Counted") };
+    register(&operator, "counted", counted).await.unwrap();
+    let acme = deployment.client(&deployment.customer_token("acme")).await;
+    let taken = create(&acme, by_email(v1::Action::Access, "anna@example.com")).await.unwrap();
+    let worker = deployment.client(&deployment.connector_token("counted")).await;
+    let task = lease_one(&worker, "counted").await;
+    let lease = || v1::Lease { task: task.name.clone(), lease: task.lease };
+    let record = |number: u32| {
+        let key = vec![format!("{number}.txt")];
+        Part::Record(v1::PackageRecord { collection: "files".to_owned(), key, ..v1::PackageRecord::default() })
+    };
+    let parts = [Part::Lease(lease()), record(1), record(2)].map(|part| v1::UploadRecordsRequest { part: Some(part) });
+    worker.connectors().upload_records(tokio_stream::iter(parts)).await.unwrap();
+    let line = |collection: &str, category: &str, grade: v1::Grade, count: u64| v1::Outcome {
+        collection: collection.to_owned(),
+        category: category.to_owned(),
+        outcome: v1::OutcomeKind::Exported.into(),
+        grade: grade.into(),
+        count,
+        ..v1::Outcome::default()
+    };
+    let (verified, executed) = (v1::Grade::Verified, v1::Grade::Executed);
+    let report = async |outcomes: Vec<v1::Outcome>| {
+        let kind = v1::EvidenceKind::SystemReport.into();
+        let evidence = v1::Evidence { kind, reference: "listed the folder".to_owned(), ..v1::Evidence::default() };
+        let done = TaskResult::Done(v1::TaskDone { outcomes, evidence: Some(evidence) });
+        let reports = vec![v1::TaskReport { lease: Some(lease()), result: Some(done) }];
+        let report = v1::ReportOutcomesRequest { system: "systems/counted".to_owned(), reports };
+        worker.connectors().report_outcomes(report).await
+    };
+    let title = || line("files", "name", verified, 2);
+    for (second, of) in [
+        (vec![line("files", "file", verified, 3)], "of collection files, of which 2 records"),
+        (vec![line("prints", "print", verified, 1)], "of collection prints, of which 0 records"),
+        (vec![line("prints", "print", verified, 0)], "of collection prints, of which 0 records"),
+    ] {
+        let refused = report([vec![title()], second].concat()).await;
+        assert!(format!("{refused:?}").contains(of), "{refused:?}");
+        assert_refused(refused, Code::InvalidArgument, "INVALID_FIELD", "reports[0].done.outcomes[1].count");
+    }
+    let twice = [line("files", "file", verified, 1), line("files", "file", executed, 2)].to_vec();
+    assert_refused(report(twice).await, Code::InvalidArgument, "INVALID_FIELD", "reports[0].done.outcomes[1].count");
+    assert_eq!(get(&acme, &taken.name).await.tasks.iter().filter(|t| t.confirmation.is_some()).count(), 0);
+    report(vec![title(), line("files", "file", verified, 1)]).await.unwrap();
+
+    // Nobody has uploaded anything of the other one, and whoever ends it by hand cannot.
+    let task = get(&acme, &taken.name).await.tasks.into_iter().find(|t| t.system == "systems/print").unwrap();
+    let resolve = async |outcome: v1::Outcome, kind: v1::EvidenceKind| {
+        let evidence = v1::Evidence { kind: kind.into(), reference: "letter 17".to_owned(), ..v1::Evidence::default() };
+        let (name, evidence) = (task.name.clone(), Some(evidence));
+        let resolve = v1::ResolveTaskRequest { name, outcomes: vec![outcome], evidence };
+        operator.requests().resolve_task(resolve).await.map(|_| ())
+    };
+    let refused = resolve(line("files", "file", executed, 1), v1::EvidenceKind::SignedStatement).await;
+    assert!(refused.as_ref().unwrap_err().message().contains("no records"), "{refused:?}");
+    assert_refused(refused, Code::InvalidArgument, "INVALID_FIELD", "outcomes[0].outcome");
+    let given_up = v1::Outcome {
+        outcome: v1::OutcomeKind::Unconfirmed.into(),
+        grade: v1::Grade::None.into(),
+        count: 0,
+        basis: "handed over on paper".to_owned(),
+        ..line("files", "file", executed, 0)
+    };
+    resolve(given_up, v1::EvidenceKind::OperatorStatement).await.unwrap();
+    let request = completed(&acme, &taken.name).await;
+    assert_eq!(request.state(), v1::RequestState::CompletedWithExceptions);
+    let name = format!("{}/package", taken.name);
+    let package = acme.packages().get_package(v1::GetPackageRequest { name }).await.unwrap().into_inner().package;
+    assert_eq!(package.unwrap().record_count, 2);
+}
+
 /// Whatever tasks bring along, the answer is one that any gRPC client takes.
 #[tokio::test]
 async fn a_batch_of_large_match_sets_comes_in_parts() {

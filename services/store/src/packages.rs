@@ -32,6 +32,8 @@ pub struct PackageSummary {
     pub third_party: u64,
     pub released_at: Option<Timestamp>,
     pub third_party_withheld: bool,
+    /// It was forgotten, or begun to be, before the records were counted.
+    pub forgotten: bool,
 }
 
 /// A page of records ends with the one that fills it: however large they are, memory holds this much and one record.
@@ -175,7 +177,10 @@ impl Store {
     pub async fn package(&self, customer: &CustomerId, request: RequestId) -> StoreResult<PackageSummary> {
         let mut tx = self.customer_read(customer).await?;
         let args: Vec<Val> = vec![customer.as_str().into(), request.uuid().into()];
-        let sql = format!("SELECT count(*), CAST(coalesce(sum(p.third_party), 0) AS BIGINT) {CONFIRMED}");
+        let sql = format!(
+            "SELECT count(*), CAST(coalesce(sum(p.third_party), 0) AS BIGINT), (SELECT r.forgotten_us FROM requests r
+               WHERE r.customer_id = $1 AND r.request_id = $2) {CONFIRMED}"
+        );
         let counts = tx.fetch_one(&sql, args.clone()).await?;
         let counts =
             counts.ok_or(StoreError::Inconsistent { table: "package_records", what: "a count gave no row" })?;
@@ -190,6 +195,7 @@ impl Store {
             third_party: u64::try_from(counts.i64(1)?).unwrap_or(0),
             released_at: opt_time(released_us, "packages")?,
             third_party_withheld: withheld,
+            forgotten: counts.opt_i64(2)?.is_some(),
         })
     }
 
@@ -257,27 +263,49 @@ impl Store {
         [least, most]: [i64; 2],
         limit: u32,
     ) -> StoreResult<Vec<PackageRow>> {
+        let from = format!(
+            "{CONFIRMED} AND (p.system_id, p.number) > ($3, $4) AND p.third_party >= $5 AND p.third_party <= $6"
+        );
+        let args = vec![
+            customer.as_str().into(),
+            request.uuid().into(),
+            after.0.into(),
+            after.1.into(),
+            least.into(),
+            most.into(),
+        ];
+        self.records_from(customer, request, (&from, args), limit).await
+    }
+
+    /// Of what was uploaded whole under a lease, a page of records after `after`.
+    pub async fn uploaded_records(
+        &self,
+        key: &TaskKey,
+        lease: i64,
+        after: i64,
+        limit: u32,
+    ) -> StoreResult<Vec<PackageRow>> {
+        let from = "FROM package_records p WHERE p.customer_id = $1 AND p.request_id = $2 AND p.system_id = $3
+                      AND p.lease = $4 AND p.number > $5";
+        let mut args = place_of(key);
+        args.extend([lease.into(), after.into()]);
+        self.records_from(&key.customer, key.request, (from, args), limit).await
+    }
+
+    async fn records_from(
+        &self,
+        customer: &CustomerId,
+        request: RequestId,
+        (from, args): (&str, Vec<Val>),
+        limit: u32,
+    ) -> StoreResult<Vec<PackageRow>> {
         let keys = self.request_keys(customer, [request].into_iter()).await?;
         let key = keys.get(&request).ok_or(StoreError::NotFound("the request"))?;
         let key = key.as_ref().ok_or(StoreError::Forgotten)?;
         let mut tx = self.customer_read(customer).await?;
-        let select = |what: &str| {
-            format!(
-                "SELECT {what} {CONFIRMED} AND (p.system_id, p.number) > ($3, $4)
-                 AND p.third_party >= $5 AND p.third_party <= $6 ORDER BY p.system_id, p.number LIMIT $7"
-            )
-        };
-        let args = |limit: u32| -> Vec<Val> {
-            vec![
-                customer.as_str().into(),
-                request.uuid().into(),
-                after.0.into(),
-                after.1.into(),
-                least.into(),
-                most.into(),
-                limit.into(),
-            ]
-        };
+        let last = args.len() + 1;
+        let select = |what: &str| format!("SELECT {what} {from} ORDER BY p.system_id, p.number LIMIT ${last}");
+        let args = |limit: u32| [args.clone(), vec![limit.into()]].concat();
         let sizes = tx.fetch(&select("CAST(length(p.sealed) AS BIGINT)"), args(limit)).await?;
         let sizes = sizes.iter().map(|row| row.i64(0)).collect::<Result<Vec<_>, _>>()?;
         let rows = tx.fetch(&select("p.system_id, p.number, p.sealed"), args(records_that_fill(&sizes))).await?;

@@ -2,18 +2,18 @@
 
 use std::process::Command;
 
-use quittance_api::v1::{self, download_package_response::Part};
+use quittance_api::v1::{self, download_package_response::Part, upload_records_request::Part as UploadPart};
 use quittance_client::{Client, RecordJoiner};
 use quittance_sql::Engine;
 use quittance_tests::{
     StoreKind,
     app_database::{CRM_MAP, email},
     deployment::binary,
-    scenario::{assert_refused, by_email, completed, create, new_id, wait_for},
+    scenario::{assert_refused, by_email, completed, create, lease_one, new_id, register, wait_for},
 };
 use tonic::{Code, Status, Streaming};
 
-use crate::scene::{Scene, crm_map};
+use crate::scene::{Scene, crm_map, remote};
 
 async fn get(client: &Client, name: &str) -> Result<v1::Package, Status> {
     let get = v1::GetPackageRequest { name: name.to_owned() };
@@ -104,6 +104,55 @@ async fn a_package_with_third_parties_data_is_released_as_the_customer_says_sqli
 #[tokio::test]
 async fn a_package_with_third_parties_data_is_released_as_the_customer_says_postgres() {
     a_package_with_third_parties_data_is_released_as_the_customer_says(StoreKind::Postgres, Engine::Postgres).await;
+}
+
+/// What the data map says of a collection holds for a remote worker's records, too, even if the map has changed since.
+#[tokio::test]
+async fn what_the_map_calls_third_parties_is_marked_whatever_a_worker_says() {
+    const FILES: &str = "version: 1\ncollections:\n  letters:\n    third_party: true\n    fields: {content: file}\n  files:\n    fields: {content: file}\n";
+    let s = Scene::on(StoreKind::Sqlite, &[]).await;
+    register(&s.operator, "print", v1::System { data_map_yaml: FILES.to_owned(), ..remote("print") }).await.unwrap();
+    let worker = s.deployment.client(&s.deployment.connector_token("print")).await;
+    let request = create(&s.acme, by_email(v1::Action::Access, email(1))).await.unwrap();
+    let update = v1::UpdateDataMapRequest {
+        request_id: new_id(),
+        name: "systems/print".to_owned(),
+        data_map_yaml: FILES.replace("    third_party: true\n", ""),
+    };
+    s.operator.systems().update_data_map(update).await.unwrap();
+    let task = lease_one(&worker, "print").await;
+    let lease = v1::Lease { task: task.name, lease: task.lease };
+    let record = |collection: &str, third_party| {
+        let (collection, key) = (collection.to_owned(), vec!["1".to_owned()]);
+        UploadPart::Record(v1::PackageRecord { collection, key, third_party, ..v1::PackageRecord::default() })
+    };
+    let parts =
+        [UploadPart::Lease(lease.clone()), record("letters", false), record("files", true), record("files", false)]
+            .map(|part| v1::UploadRecordsRequest { part: Some(part) });
+    worker.connectors().upload_records(tokio_stream::iter(parts)).await.unwrap();
+    let exported = |collection: &str, count| v1::Outcome {
+        collection: collection.to_owned(),
+        category: "file".to_owned(),
+        outcome: v1::OutcomeKind::Exported.into(),
+        grade: v1::Grade::Verified.into(),
+        count,
+        ..v1::Outcome::default()
+    };
+    let done = v1::TaskDone {
+        outcomes: vec![exported("letters", 1), exported("files", 2)],
+        evidence: Some(v1::Evidence { kind: v1::EvidenceKind::SystemReport.into(), ..v1::Evidence::default() }),
+    };
+    let report = v1::TaskReport { lease: Some(lease), result: Some(v1::task_report::Result::Done(done)) };
+    let report = v1::ReportOutcomesRequest { system: "systems/print".to_owned(), reports: vec![report] };
+    worker.connectors().report_outcomes(report).await.unwrap();
+    completed(&s.acme, &request.name).await;
+    let name = format!("{}/package", request.name);
+    let package = get(&s.acme, &name).await.unwrap();
+    assert_eq!((package.state(), package.third_party_record_count), (v1::PackageState::AwaitingReview, 2));
+    review(&s.acme, &name, false).await.unwrap();
+    let (_, records) = download(&s.acme, &name).await.unwrap();
+    let marks: Vec<_> = records.iter().map(|r| (r.collection.as_str(), r.third_party)).collect();
+    assert_eq!(marks, [("letters", true), ("files", true), ("files", false)]);
 }
 
 #[tokio::test]

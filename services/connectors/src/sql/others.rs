@@ -37,9 +37,9 @@ pub(super) struct LookedUp {
 }
 
 /// Whether it matters that a row is somebody else's too. With `shared: delete` an erasure takes it along; the other one's data is no more the
-/// subject's to correct for that, nor the other one's restriction to lift.
+/// subject's to see unmarked or to correct for that, nor the other one's restriction to lift.
 pub(super) fn sharing_counts(c: &Collection, action: Action) -> bool {
-    c.shared == SharedRows::Redact || matches!(action, Action::Rectification | Action::LiftRestriction)
+    c.shared == SharedRows::Redact || matches!(action, Action::Access | Action::Rectification | Action::LiftRestriction)
 }
 
 /// It says of more than the identifiers' own columns whose they are.

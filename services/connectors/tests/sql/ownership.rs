@@ -303,22 +303,25 @@ async fn two_owners_of_one_collection(db: &Db) {
     // Both in one request: nobody else's.
     let both = [subject(&[email("a@x.nl"), email("b@x.nl"), email("d@x.nl")])];
     assert_eq!(sets(&c, &ctx(Action::Erasure), &both).await[0].rows(), 9);
-    // It is shown to whom it is about, and marked as the other's too.
-    let shown = sets(&c, &ctx(Action::Access), &people[..1]).await;
-    let (exported, _) = c.export(&ctx(Action::Access), &people[0], &shown[0], None, 100).await.unwrap().unwrap();
-    let marks: Vec<_> =
-        exported.records.iter().map(|r| (r.collection.as_str(), r.key[0].as_str(), r.third_party)).collect();
-    assert_eq!(
-        marks,
-        [
-            ("person", "1", false),
-            ("message", "1", true),
-            ("message", "7", true),
-            ("message", "8", false),
-            ("attachment", "1", true),
-            ("attachment", "8", false)
-        ]
-    );
+    // It is shown to whom it is about, and marked as the other's too, whatever an erasure is to do.
+    for shared in ["", ", shared: delete"] {
+        let c = db.connector(&map(shared));
+        let shown = sets(&c, &ctx(Action::Access), &people[..1]).await;
+        let (exported, _) = c.export(&ctx(Action::Access), &people[0], &shown[0], None, 100).await.unwrap().unwrap();
+        let marks: Vec<_> =
+            exported.records.iter().map(|r| (r.collection.as_str(), r.key[0].as_str(), r.third_party)).collect();
+        assert_eq!(
+            marks,
+            [
+                ("person", "1", false),
+                ("message", "1", true),
+                ("message", "7", true),
+                ("message", "8", false),
+                ("attachment", "1", true),
+                ("attachment", "8", false)
+            ]
+        );
+    }
 
     carried_out(&c, &ctx(Action::Erasure), &people[1..]).await;
     assert_eq!(db.dump("id", "message").await, ["1", "4", "8"]);

@@ -242,7 +242,23 @@ async fn the_last_one_is_told_even_when_the_other_went_elsewhere(db: &Db) {
 
 async fn deleted_where_the_map_says_so(db: &Db) {
     seed(db).await;
-    let c = db.connector(&MAP.replace("third_party", "shared: delete, third_party"));
+    let c = db.connector(&MAP.replace("third_party: true", "shared: delete"));
+    // Whom it goes with is said of erasure: shown, it is two people's all the same (Art. 15(4)).
+    let a = [subject(&[email("a@x.nl")])];
+    let shown = sets(&c, &ctx(Action::Access), &a).await;
+    let (exported, _) = c.export(&ctx(Action::Access), &a[0], &shown[0], None, 100).await.unwrap().unwrap();
+    let mut marks: Vec<_> =
+        exported.records.iter().map(|r| format!("{} {} {}", r.collection, r.key[0], r.third_party)).collect();
+    marks.sort();
+    let expected = [
+        "attachment 1 true",
+        "attachment 3 false",
+        "messages 1 true",
+        "messages 2 true",
+        "messages 3 false",
+        "messages 4 false",
+    ];
+    assert_eq!(marks, expected);
     carried_out(&c, &ctx(Action::Erasure), &[subject(&[email("a@x.nl")])]).await;
     assert_eq!(db.dump("id", "messages").await, ["5"]);
     assert_eq!(db.dump("id", "attachment").await, Vec::<String>::new());

@@ -33,6 +33,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     answer,
+    package::parsed,
     statement::{self, Stated},
 };
 use crate::{
@@ -439,12 +440,11 @@ fn record_from(systems: EitherMap<'_>, r: v1::PackageRecord, number: i64) -> Api
         return Err(ApiError::field(field, "is none of this collection in the system's data map"));
     }
     let field = |f: v1::RecordField| RecordField { name: f.name, category: f.category, value: f.value };
-    let record = Record {
-        collection: r.collection,
-        key: r.key,
-        fields: r.fields.into_iter().map(field).collect(),
-        third_party: r.third_party,
-    };
+    // Whoever wrote the map knew of others' data there; the worker sees the record.
+    let marked = |s: &&System| s.map.collection(&r.collection).is_some_and(|c| c.third_party);
+    let third_party = r.third_party || systems.iter().any(marked);
+    let fields = r.fields.into_iter().map(field).collect();
+    let record = Record { collection: r.collection, key: r.key, fields, third_party };
     let bytes = serde_json::to_vec(&record).map_err(|e| ApiError::field(format!("record[{number}]"), e))?;
     Ok((bytes, record.third_party))
 }
@@ -483,7 +483,10 @@ async fn report(app: &App, request: Request<v1::ReportOutcomesRequest>) -> ApiRe
             let pinned = version.and_then(|version| planned.get(&version)).map_or(&*system, |planned| &**planned);
             let result = result_from(app, &caller, [&system, pinned], *instructed, result, &field)?;
             if let (ReportResult::Done(done), Some(uploaded)) = (&result, uploaded.get(&request)) {
-                check_uploaded(done, *uploaded, &format!("{field}.done.outcomes"))?;
+                let key = TaskKey { customer: customer.clone(), request, system: system.id.clone() };
+                let field = format!("{field}.done.outcomes");
+                check_uploaded(done, *uploaded, &field)?;
+                check_exported(app, (&key, lease), done, &field).await?;
             }
             own.push(Report { request, lease, result });
         }
@@ -508,6 +511,41 @@ fn check_uploaded(done: &Confirmation, uploaded: bool, field: &str) -> ApiResult
         }
         (false, true) => Err(ApiError::field(field, "records were uploaded under this lease, and none is EXPORTED")),
         _ => Ok(()),
+    }
+}
+
+/// No more than was uploaded, collection by collection.
+async fn check_exported(app: &App, leased: (&TaskKey, i64), done: &Confirmation, field: &str) -> ApiResult<()> {
+    if done.outcomes.iter().all(|outcome| outcome.outcome != OutcomeKind::Exported) {
+        return Ok(());
+    }
+    let uploaded = uploaded_by_collection(app, leased).await?;
+    let mut exported: HashMap<(&str, &str), u64> = HashMap::new();
+    for (i, o) in done.outcomes.iter().enumerate().filter(|(_, o)| o.outcome == OutcomeKind::Exported) {
+        // A category may stand on several lines, with a grade each. Of several categories each counts the same records.
+        let sum = exported.entry((&o.collection, &o.category)).or_default();
+        *sum = sum.saturating_add(o.count);
+        let there = uploaded.get(&o.collection).copied().unwrap_or_default();
+        if there < (*sum).max(1) {
+            let why = format!(
+                "EXPORTED {sum} of collection {}, of which {there} records were uploaded under this lease",
+                o.collection
+            );
+            return Err(ApiError::field(format!("{field}[{i}].count"), why));
+        }
+    }
+    Ok(())
+}
+
+async fn uploaded_by_collection(app: &App, (key, lease): (&TaskKey, i64)) -> ApiResult<HashMap<String, u64>> {
+    let (mut counts, mut after) = (HashMap::new(), -1);
+    loop {
+        let page = app.store.uploaded_records(key, lease, after, app.limits.package_page).await?;
+        let Some(last) = page.last() else { return Ok(counts) };
+        after = last.number;
+        for row in &page {
+            *counts.entry(parsed(&row.record)?.collection).or_default() += 1;
+        }
     }
 }
 

@@ -86,7 +86,8 @@ async fn read(app: &App, customer: &CustomerId, request: RequestId) -> ApiResult
     let summary = app.store.package(customer, request).await?;
     let done = matches!(row.state, RequestState::Completed | RequestState::CompletedWithExceptions);
     let state = match (done, summary.released_at, summary.third_party) {
-        _ if row.forgotten_at.is_some() => v1::PackageState::Forgotten,
+        // As it was when they were counted: of one that is forgotten meanwhile only some may be there.
+        _ if summary.forgotten => v1::PackageState::Forgotten,
         (false, ..) => v1::PackageState::Compiling,
         (true, None, 1..) => v1::PackageState::AwaitingReview,
         (true, ..) => v1::PackageState::Released,
@@ -215,6 +216,8 @@ async fn stream_out(
     sender: &mpsc::Sender<Result<v1::DownloadPackageResponse, Status>>,
 ) -> ApiResult<()> {
     let with_third_party = !package.third_party_withheld;
+    let withheld = if with_third_party { 0 } else { package.third_party_record_count };
+    let whole = package.record_count.saturating_sub(withheld);
     let header = v1::PackageHeader {
         package: Some(package),
         purposes: facts.purposes,
@@ -250,12 +253,16 @@ async fn stream_out(
             return Ok(());
         }
     }
+    if sent != whole {
+        // A package is released as it is, and loses records by being forgotten alone: its key goes last.
+        return Err(StoreError::Forgotten.into());
+    }
     // Nobody there to hear it: the client is gone.
     let _ = sender.send(part(Part::Trailer(v1::PackageTrailer { record_count: sent }))).await;
     Ok(())
 }
 
-fn parsed(stored: &[u8]) -> ApiResult<Record> {
+pub(super) fn parsed(stored: &[u8]) -> ApiResult<Record> {
     let broken = |_| StoreError::Inconsistent { table: "package_records", what: "it does not parse" };
     Ok(serde_json::from_slice(stored).map_err(broken)?)
 }

@@ -380,6 +380,12 @@ async fn resolve_task(app: &App, request: Request<v1::ResolveTaskRequest>) -> Ap
     let topology = app.topology.get().await?;
     let system = topology.system(&key.system).ok_or(ApiError::NotFound("the task"))?;
     for (i, outcome) in outcomes.iter().enumerate() {
+        if outcome.outcome == OutcomeKind::Exported {
+            // What is in the package came from a worker, under the lease of its own report (I5).
+            let message = "the package has no records of a task that is ended by hand: have a worker upload them, and retry the \
+                 task; or give it up as UNCONFIRMED, with how the customer gets them as its basis";
+            return Err(ApiError::field(format!("outcomes[{i}].outcome"), message));
+        }
         let of_all = matches!(outcome.outcome, OutcomeKind::NotHeld | OutcomeKind::Notified | OutcomeKind::Unconfirmed);
         let everything = of_all && outcome.collection == "*";
         if !everything && !system.map.has_category(&outcome.collection, &outcome.category) {

@@ -175,7 +175,7 @@ async fn age(t: &mut TestStore, acme: &Customer) {
     assert_eq!(t.count("SELECT count(*) FROM tasks").await, FINISHED + 30);
 }
 
-/// The claim itself, as the store sends it, and the look for what comes next.
+/// The claim itself, as the store sends it, and the look for what comes next: on PostgreSQL that is one statement.
 async fn claim_statements(t: &TestStore, system: &quittance_domain::ids::SystemId) -> Vec<String> {
     let statements = Statements::keep();
     {
@@ -186,7 +186,7 @@ async fn claim_statements(t: &TestStore, system: &quittance_domain::ids::SystemI
         assert_eq!(batch.tasks.len(), 30);
     }
     let found: Vec<_> = statements.all().into_iter().filter(|sql| sql.contains("AWAITING_CONFIRMATION")).collect();
-    assert_eq!(found.len(), 2, "{found:#?}");
+    assert_eq!(found.len(), if t.is_postgres() { 1 } else { 2 }, "{found:#?}");
     found
 }
 
@@ -202,6 +202,9 @@ pub async fn a_claim_costs_nothing_for_what_is_finished(t: &mut TestStore) {
     for (n, sql) in claim_statements(t, &crm).await.into_iter().enumerate() {
         let explain = if t.is_postgres() { "EXPLAIN" } else { "EXPLAIN QUERY PLAN" };
         let mut args = arguments();
+        if t.is_postgres() {
+            args.push(1.into());
+        }
         if n > 0 {
             // What it looks for, and the hint's bumps.
             args.truncate(4);

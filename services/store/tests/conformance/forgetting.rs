@@ -128,6 +128,8 @@ pub async fn what_is_over_is_forgotten_and_what_lives_lives_on(t: &TestStore) {
     assert!(acme.task(over, &crm).await.confirmation.is_some());
     let records = t.package_records(&acme.id, over, ("", -1), true, 10).await;
     assert!(matches!(records, Err(StoreError::Forgotten)));
+    let forgotten = async |id| t.package(&acme.id, id).await.unwrap().forgotten;
+    assert_eq!((forgotten(over).await, forgotten(kept).await), (true, false));
     // Whoever watches sees it.
     let now = t.changes_now(&acme.id).await.unwrap();
     let changed = t.changed_requests(&acme.id, (&cursor, &now), None, 10).await.unwrap();

@@ -60,6 +60,10 @@ pub async fn an_upload_counts_when_it_is_whole(t: &TestStore) {
     assert_eq!(uploaded().await, [(id, false)].into());
     t.finish_upload(&task.key, task.lease, at(3)).await.unwrap();
     assert_eq!(uploaded().await, [(id, true)].into());
+    let of = async |lease, after| t.uploaded_records(&task.key, lease, after, 2).await.unwrap();
+    let numbers = async |lease, after| of(lease, after).await.iter().map(|row| row.number).collect::<Vec<_>>();
+    assert_eq!((numbers(task.lease, -1).await, numbers(task.lease, 1).await), (vec![0, 1], vec![2]));
+    assert!(numbers(task.lease + 1, -1).await.is_empty());
     acme.report(&task, at(4), done(&crm)).await;
     let late = t.upload_records(&task.key, task.lease, at(4), 0, page(&["late"])).await;
     assert_eq!(late.unwrap_err(), StoreError::LeaseLost);
