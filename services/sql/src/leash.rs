@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, mysql::MySqlConnectOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Row as _, mysql::MySqlConnectOptions};
 
 use crate::{
     error::SqlError,
@@ -12,6 +12,10 @@ use crate::{
 
 /// What it takes to reach the server and end a session, at most.
 const END_MAX: Duration = Duration::from_secs(10);
+
+/// A statement that has been running for so many seconds is not the first of somebody else's.
+const OLD_S: i64 = 2;
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Held while a transaction is at work on a server that does not end its statements by itself: dropped before [`Leash::release`], it has the server
 /// end the session. By default it holds none.
@@ -47,11 +51,21 @@ impl Drop for Leash {
         runtime.spawn(async move {
             let end = async {
                 let mut connection = options.connect().await?;
-                connection.execute(AssertSqlSafe(format!("KILL {session}"))).await?;
+                // Where the statement has come to its end by itself, the session is another's by now, whose statements are young.
+                let looks = format!(
+                    "SELECT CAST(TIME AS SIGNED) FROM information_schema.PROCESSLIST WHERE ID = {session} AND COMMAND IN ('Query', 'Execute')"
+                );
+                while let Some(row) = sqlx::query(AssertSqlSafe(looks.clone())).fetch_optional(&mut connection).await? {
+                    if row.try_get::<i64, _>(0)? >= OLD_S {
+                        connection.execute(AssertSqlSafe(format!("KILL {session}"))).await?;
+                        break;
+                    }
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
                 connection.close().await
             };
             match tokio::time::timeout(END_MAX, end).await {
-                Ok(Ok(())) => tracing::info!(session, "ended the session of what was given up"),
+                Ok(Ok(())) => tracing::info!(session, "what was given up is over at the server"),
                 Ok(Err(error)) => {
                     let error = SqlError::from(error);
                     tracing::warn!(session, %error, "what was given up may go on at the server until it is done");

@@ -668,7 +668,9 @@ pub(crate) async fn mark_restrictions(
     tx.execute_rows(
         // Those that have one are written, too: whoever takes that one back meanwhile is waited for, or waits for us.
         "WITH v(request_id, pseudonym) AS ({rows})
-         UPDATE restrictions SET ended_by_request_id = COALESCE(restrictions.ended_by_request_id, v.request_id) FROM v
+         UPDATE restrictions SET ended_by_request_id = CASE WHEN EXISTS (SELECT 1 FROM requests r WHERE r.customer_id = $1
+             AND r.request_id = restrictions.ended_by_request_id AND r.closed_us IS NULL)
+           THEN restrictions.ended_by_request_id ELSE v.request_id END FROM v
          WHERE restrictions.customer_id = $1 AND restrictions.pseudonym = v.pseudonym",
         vec![customer.as_str().into()],
         Rows::new(vec![Column::uuids(ending.values().copied()), Column::bytes(ending.keys().map(|p| p.to_vec()))]),

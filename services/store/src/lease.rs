@@ -167,13 +167,14 @@ impl Store {
         let mut time_zone = String::new();
         let (mut closed, mut keyless, mut unsealable) = (Vec::new(), Vec::new(), Vec::new());
         let mut meanwhile = stored_meanwhile(tx, ready, &rows).await?;
+        let declined = closed_meanwhile(tx, ready, &rows).await?;
         let objected = hold_objected(tx, ready, now, &rows).await?;
         for row in rows {
             let id = row.uuid(0)?;
             if objected.contains(&id) {
                 continue;
             }
-            if row.opt_i64(9)?.is_some() {
+            if row.opt_i64(9)?.is_some() || declined.contains(&id) {
                 closed.push(id);
                 continue;
             }
@@ -455,6 +456,23 @@ fn leased_before(claimed: &[Row]) -> StoreResult<Vec<Uuid>> {
         }
     }
     Ok(before)
+}
+
+/// As with match sets: what was at work when its request was declined is unchanged by that, and the claim may have begun before.
+async fn closed_meanwhile(tx: &mut Tx, ready: &ReadyWork, claimed: &[Row]) -> StoreResult<HashSet<Uuid>> {
+    let before = leased_before(claimed)?;
+    if tx.engine() != Engine::Postgres || before.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let rows = tx
+        .fetch_rows(
+            "WITH v(request_id) AS ({rows}) SELECT r.request_id FROM v
+             JOIN requests r ON r.customer_id = $1 AND r.request_id = v.request_id AND r.closed_us IS NOT NULL",
+            vec![ready.customer.as_str().into()],
+            Rows::new(vec![Column::uuids(before)]),
+        )
+        .await?;
+    rows.iter().map(|row| Ok(row.uuid(0)?)).collect()
 }
 
 /// Of what somebody had before, and lost with its lease: what is objected to since, and was not begun, waits for the customer's word (I1).

@@ -435,7 +435,6 @@ async fn put_off(
     if ready.len() < kept.len() {
         touch_requests(tx, customer, now, kept.iter().map(|r| r.uuid(0)).collect::<Result<_, _>>()?).await?;
     }
-    bump_ready(tx, customer, ready.into_iter()).await?;
     // Of a closed one nothing begins any more, whatever is said of it here.
     let lock = if tx.engine() == Engine::Postgres { "FOR UPDATE OF r" } else { "" };
     let sql = format!(
@@ -445,7 +444,9 @@ async fn put_off(
     let rows = Rows::new(vec![Column::uuids(known.into_iter())]);
     let closed = tx.fetch_rows(&sql, vec![customer.as_str().into()], rows).await?;
     let closed: Vec<Uuid> = closed.iter().map(|row| row.uuid(0)).collect::<Result<_, _>>()?;
-    pass_by(tx, customer, system, now, &closed).await
+    pass_by(tx, customer, system, now, &closed).await?;
+    // The hints last, as whoever takes instructions in locks them.
+    bump_ready(tx, customer, ready.into_iter()).await
 }
 
 /// That nothing is to begin for a row of `tasks` at system `$2` before the customer has said its word (`$3`): somebody objected, and nothing had

@@ -195,14 +195,22 @@ fn name(plan: &Plan, subject: &Subject, s: usize, mut found: Found, holdings: &H
 /// Rows that hold what an order has made of them: nothing holds its old value any more. That may be what another order speaks of: one's new value
 /// may be another's old one.
 fn settled<'a>(plan: &Plan, subject: &Subject, s: usize, holdings: &'a Holdings<'_>) -> HashSet<(Place, &'a [String])> {
-    let mut settled = HashSet::new();
-    for (c, order) in orders(plan, subject).iter().enumerate() {
-        let (Ok(place), Some(held)) = (place(plan, order), holdings.get(&(s, c))) else { continue };
-        if let (rows, true) = targets(plan, order, held, &|_| false) {
-            settled.extend(rows.into_iter().map(|row| (place, row.key.as_slice())));
+    let mut settled: HashSet<(Place, &[String])> = HashSet::new();
+    let orders = orders(plan, subject);
+    // Of three that follow one another, the second is known to be done by the first, and the third by the second.
+    loop {
+        let before = settled.len();
+        for (c, order) in orders.iter().enumerate() {
+            let (Ok(place), Some(held)) = (place(plan, order), holdings.get(&(s, c))) else { continue };
+            let is_settled = |row: &MatchedRow| settled.contains(&(place, row.key.as_slice()));
+            if let (rows, true) = targets(plan, order, held, &is_settled) {
+                settled.extend(rows.into_iter().map(|row| (place, row.key.as_slice())));
+            }
+        }
+        if settled.len() == before {
+            return settled;
         }
     }
-    settled
 }
 
 /// Whether a column of a row is the subject's to correct. Of a row that is somebody else's too, only what erasure would take of it: the other

@@ -514,12 +514,12 @@ fn check_uploaded(done: &Confirmation, uploaded: bool, field: &str) -> ApiResult
     }
 }
 
-/// No more than was uploaded, collection by collection.
+/// No more than was uploaded, collection by collection; of a great many records it is taken for true.
 async fn check_exported(app: &App, leased: (&TaskKey, i64), done: &Confirmation, field: &str) -> ApiResult<()> {
     if done.outcomes.iter().all(|outcome| outcome.outcome != OutcomeKind::Exported) {
         return Ok(());
     }
-    let uploaded = uploaded_by_collection(app, leased).await?;
+    let Some(uploaded) = uploaded_by_collection(app, leased).await? else { return Ok(()) };
     let mut exported: HashMap<(&str, &str), u64> = HashMap::new();
     for (i, o) in done.outcomes.iter().enumerate().filter(|(_, o)| o.outcome == OutcomeKind::Exported) {
         // A category may stand on several lines, with a grade each. Of several categories each counts the same records.
@@ -537,16 +537,21 @@ async fn check_exported(app: &App, leased: (&TaskKey, i64), done: &Confirmation,
     Ok(())
 }
 
-async fn uploaded_by_collection(app: &App, (key, lease): (&TaskKey, i64)) -> ApiResult<HashMap<String, u64>> {
+/// Pages of an upload that are opened to count it, of some megabytes each: the worker's lease goes on meanwhile.
+const COUNTED_PAGES_MAX: usize = 50;
+
+/// `None`: there is more of it than is counted.
+async fn uploaded_by_collection(app: &App, (key, lease): (&TaskKey, i64)) -> ApiResult<Option<HashMap<String, u64>>> {
     let (mut counts, mut after) = (HashMap::new(), -1);
-    loop {
+    for _ in 0..COUNTED_PAGES_MAX {
         let page = app.store.uploaded_records(key, lease, after, app.limits.package_page).await?;
-        let Some(last) = page.last() else { return Ok(counts) };
+        let Some(last) = page.last() else { return Ok(Some(counts)) };
         after = last.number;
         for row in &page {
             *counts.entry(parsed(&row.record)?.collection).or_default() += 1;
         }
     }
+    Ok(None)
 }
 
 fn result_from(

@@ -36,8 +36,10 @@ pub struct Counts {
     pub awaiting_customer: u64,
     /// Of the open ones: some task of theirs goes on only when a person has looked at it.
     pub needing_attention: u64,
-    /// Why, of the one that was seen first.
+    /// Why, of one of them.
     pub attention: Option<String>,
+    #[serde(skip)]
+    told: Option<Uuid>,
     pub systems: Vec<SystemCounts>,
 }
 
@@ -68,7 +70,7 @@ impl Counts {
         table.field("of these, waiting for the customer", self.awaiting_customer.to_string());
         table.field("of these, needing attention", self.needing_attention.to_string());
         if let Some(why) = self.attention.as_ref().filter(|_| self.needing_attention > 0) {
-            table.field("the first of them", why.clone());
+            table.field("one of them", why.clone());
         }
         for s in &self.systems {
             table.field(&s.system, format!("{} of {} confirmed", s.confirmed, s.tasks));
@@ -105,7 +107,12 @@ impl Counts {
         let needs = stopped.is_some() && !wait::is_closed(request.state());
         self.needing_attention += u64::from(needs);
         self.needing_attention -= u64::from(std::mem::replace(&mut followed.needs, needs));
-        if let Some(task) = stopped.filter(|_| needs && self.attention.is_none()) {
+        // Of the one that is told: as it is now, or whoever is seen next.
+        if self.told == Some(followed.id) {
+            (self.told, self.attention) = (None, None);
+        }
+        if let Some(task) = stopped.filter(|_| needs && self.told.is_none()) {
+            self.told = Some(followed.id);
             self.attention = Some(format!("{} at {}: {}", request.name, last(&task.system), task.reason));
         }
         match request.state() {
@@ -289,6 +296,7 @@ mod tests {
         request.state = RequestState::CompletedWithExceptions.into();
         assert!(counts.count(&mut followed, &request));
         assert_eq!((counts.open, counts.awaiting_customer, counts.needing_attention), (0, 0, 0));
+        assert_eq!(counts.attention, None, "what is done needs nobody");
         assert_eq!(of(&counts), [(1, 1), (1, 1)]);
         assert_eq!(counts.end(), End::WithExceptions);
     }
