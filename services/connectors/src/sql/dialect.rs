@@ -89,9 +89,9 @@ impl Dialect {
         if self.sends_bytes(column) { self.column(column) } else { self.text(column) }
     }
 
-    /// The text that [`Dialect::text`] gives, of a column that was selected by [`Dialect::value`].
+    /// The text that [`Dialect::text`] gives, capitals in hex too, of a column that was selected by [`Dialect::value`].
     pub fn read(self, column: &Column, row: &Row, at: usize) -> Result<Option<String>, SqlError> {
-        if self.sends_bytes(column) { Ok(row.opt_bytes(at)?.map(|bytes| hex(&bytes))) } else { row.opt_text(at) }
+        if self.sends_bytes(column) { Ok(row.opt_bytes(at)?.map(hex::encode_upper)) } else { row.opt_text(at) }
     }
 
     /// MySQL's HEX() of a long value is NULL, with no more than a warning, once its answer passes max_allowed_packet. The value itself is sent.
@@ -458,13 +458,6 @@ fn real(name: &str) -> String {
     let (short, longer) = (format!("CAST({name} AS TEXT)"), format!("printf('%!.16g', {name})"));
     let (is_short, is_longer) = (again(&short), again(&longer));
     format!("CASE WHEN {is_short} THEN {short} WHEN {is_longer} THEN {longer} ELSE printf('%!.17g', {name}) END")
-}
-
-/// As the databases write it.
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
 /// What may stand around an address without being part of it. In ASCII: every database's encoding has it.

@@ -281,6 +281,19 @@ pub async fn read(c: &SqlConnector, ctx: &BatchContext, subjects: &[Subject], se
     c.read_back(ctx, subjects, sets).await.unwrap().into_iter().map(|r| r.map(|o| lines(&o))).collect()
 }
 
+/// What an access of one subject exports: collection, the key's first field, and whether it is marked as a third party's.
+pub async fn marks(c: &SqlConnector, one: &Subject) -> Vec<(String, String, bool)> {
+    let ctx = ctx(Action::Access);
+    let shown = sets(c, &ctx, std::slice::from_ref(one)).await;
+    let (exported, _) = c.export(&ctx, one, &shown[0], None, 100).await.unwrap().unwrap();
+    exported.records.into_iter().map(|mut r| (r.collection, r.key.remove(0), r.third_party)).collect()
+}
+
+/// As [`marks`] gives them.
+pub fn marked(expected: &[(&str, &str, bool)]) -> Vec<(String, String, bool)> {
+    expected.iter().map(|(collection, key, marked)| ((*collection).to_owned(), (*key).to_owned(), *marked)).collect()
+}
+
 /// Find, act, read back; everything must work.
 pub async fn carried_out(c: &SqlConnector, ctx: &BatchContext, subjects: &[Subject]) -> Vec<Vec<String>> {
     let sets = sets(c, ctx, subjects).await;

@@ -3,7 +3,9 @@
 use quittance_connectors::{Connector as _, SubjectError};
 use quittance_domain::action::Action;
 
-use crate::harness::{Db, carried_out, ctx, email, found, on_all_engines, other, refused, sets, subject, user};
+use crate::harness::{
+    Db, carried_out, ctx, email, found, marked, marks, on_all_engines, other, refused, sets, subject, user,
+};
 
 on_all_engines!(
     a_chain_of_its_own,
@@ -306,20 +308,16 @@ async fn two_owners_of_one_collection(db: &Db) {
     // It is shown to whom it is about, and marked as the other's too, whatever an erasure is to do.
     for shared in ["", ", shared: delete"] {
         let c = db.connector(&map(shared));
-        let shown = sets(&c, &ctx(Action::Access), &people[..1]).await;
-        let (exported, _) = c.export(&ctx(Action::Access), &people[0], &shown[0], None, 100).await.unwrap().unwrap();
-        let marks: Vec<_> =
-            exported.records.iter().map(|r| (r.collection.as_str(), r.key[0].as_str(), r.third_party)).collect();
         assert_eq!(
-            marks,
-            [
+            marks(&c, &people[0]).await,
+            marked(&[
                 ("person", "1", false),
                 ("message", "1", true),
                 ("message", "7", true),
                 ("message", "8", false),
                 ("attachment", "1", true),
                 ("attachment", "8", false)
-            ]
+            ])
         );
     }
 

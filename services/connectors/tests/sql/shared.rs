@@ -10,7 +10,8 @@ use quittance_domain::{
 use quittance_sql::Engine;
 
 use crate::harness::{
-    Db, carried_out, ctx, email, findings, found, on_all_engines, other, phone, read, replace, sets, subject, user,
+    Db, carried_out, ctx, email, findings, found, marked, marks, on_all_engines, other, phone, read, replace, sets,
+    subject, user,
 };
 
 on_all_engines!(
@@ -383,20 +384,16 @@ async fn about_one_and_by_another(db: &Db) {
     notes(db).await;
     let c = db.connector(NOTES);
     let lea = [subject(&[email("lea@x.nl")])];
-    let shown = sets(&c, &ctx(Action::Access), &lea).await;
-    let (exported, _) = c.export(&ctx(Action::Access), &lea[0], &shown[0], None, 100).await.unwrap().unwrap();
-    let marks: Vec<_> =
-        exported.records.iter().map(|r| (r.collection.as_str(), r.key[0].as_str(), r.third_party)).collect();
     assert_eq!(
-        marks,
-        [
+        marks(&c, &lea[0]).await,
+        marked(&[
             ("customer", "1", false),
             ("note", "2", false),
             ("note", "1", true),
             ("note", "3", false),
             ("scan", "1", true),
             ("scan", "2", false)
-        ]
+        ])
     );
     // What is about her she may correct, and not the other's name.
     let corrected = |target, field| corrected_by(&lea[0], target, field);

@@ -5,6 +5,7 @@ use quittance_domain::{
         Action,
         RestrictionGround::{AccuracyContested, NeededForLegalClaims, ObjectionPending, UnlawfulProcessing},
     },
+    ids::RequestId,
     request::RequestState,
     task::TaskState,
 };
@@ -185,12 +186,16 @@ pub async fn a_restriction_that_was_lifted_stays_lifted_though_what_came_after_i
     }
 }
 
+async fn refer_restriction(acme: &Customer) -> RequestId {
+    let mut referred = restriction("mara", UnlawfulProcessing);
+    referred.referred = Some("do not delete it".to_owned());
+    acme.instruct(at(1), referred).await
+}
+
 /// It stands behind what was instructed before the customer's word, though it was sent first.
 pub async fn a_referred_restriction_is_not_ended_by_a_lifting_that_it_stands_behind(t: &TestStore) {
     let (acme, crm) = acme_and_crm(t).await;
-    let mut referred = restriction("mara", UnlawfulProcessing);
-    referred.referred = Some("do not delete it".to_owned());
-    let referred = acme.instruct(at(1), referred).await;
+    let referred = refer_restriction(&acme).await;
     let before = acme.instruct(at(2), lifting("mara")).await;
     acme.authorise(referred, at(3)).await.unwrap();
     let behind = acme.instruct(at(4), lifting("mara")).await;
@@ -316,9 +321,7 @@ pub async fn a_restriction_ends_also_where_its_lifting_completes_with_the_sweep(
 /// A referred restriction counts from the customer's word on.
 pub async fn a_referred_restriction_stands_once_it_is_authorised(t: &TestStore) {
     let (acme, _) = acme_and_crm(t).await;
-    let mut referred = restriction("mara", UnlawfulProcessing);
-    referred.referred = Some("do not delete it".to_owned());
-    let referred = acme.instruct(at(1), referred).await;
+    let referred = refer_restriction(&acme).await;
     let free = acme.instruct(at(2), erasure("mara")).await;
     assert_eq!(acme.state(free).await, RequestState::InProgress);
     acme.cancel(free, at(3)).await.unwrap();
